@@ -1,0 +1,1 @@
+"""Knowledge distillation, Aguinaldo et al. 2019."""

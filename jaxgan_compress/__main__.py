@@ -1,0 +1,7 @@
+"""python -m jaxgan_compress is jaxgan-compress."""
+
+import sys
+
+from jaxgan_compress.cli import main
+
+sys.exit(main())

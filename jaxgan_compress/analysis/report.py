@@ -1,0 +1,258 @@
+"""The report of a run: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxgan_compress.analysis.images import contact_sheet
+
+COLOURS = ('#1b6ca8', '#c2410c', '#15803d', '#7e22ce', '#a16207', '#0e7490', '#be123c', '#4d4d4d')
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; padding: 0 1rem;
+       color: #1f2328; background: #fff; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+p, li { max-width: 52rem } .muted { color: #59636e; font-size: 13px }
+.row { display: grid; grid-template-columns: 15rem 1fr; gap: 1rem; align-items: center;
+       margin: 3px 0 }
+.row img { width: 100%; image-rendering: pixelated; display: block }
+.row b { display: block; font-weight: 600 } .row.real { margin-top: 12px }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: 13.5px; white-space: nowrap }
+th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #d8dee4 }
+th:first-child, td:first-child { text-align: left } th { font-weight: 600; vertical-align: bottom }
+tr.student td { background: #f0f7ff } .charts { display: flex; flex-wrap: wrap; gap: 2rem }
+.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em }
+details { margin-top: 2rem } pre { font-size: 12px; overflow-x: auto; background: #f6f8fa;
+       padding: 1rem }
+"""
+
+# (heading, explanation, how to read it from a row and its measures)
+COLUMNS = (
+    ('parameters', 'all weights, biases and norms', lambda r, m: f'{r["params"]:,}'),
+    ('ratio', 'teacher / this, all parameters', lambda r, m: _ratio(r.get('ratio'))),
+    ('paper parameters', 'as the KD paper counts: convolutions only, one output channel',
+     lambda r, m: f'{r["params_paper"]:,}'),
+    ('paper ratio', 'the same ratio by that count', lambda r, m: _ratio(r.get('ratio_paper'))),
+    ('MACs', 'multiply-accumulates per image', lambda r, m: _si(r['macs'])),
+    ('FD ↓', 'Frechet distance to the real images in the classifier’s feature layer',
+     lambda r, m: _value(m, 'fd')),
+    ('IS ↑', 'inception score through the classifier', lambda r, m: _value(m, 'is')),
+    ('VoL', 'variance of Laplacian (sharpness): best near the real images’ value',
+     lambda r, m: _value(m, 'vol', '.0f')),
+    ('MSE to teacher ↓', 'per pixel, images in [-1, 1]', lambda r, m: _value(m, 'mse', '.4f')),
+    ('PSNR', 'the same in dB', lambda r, m: _value(m, 'psnr', '.1f')),
+    ('MSE on paths ↓', 'the same along straight paths between latents: was the function copied?',
+     lambda r, m: _value(m, 'mse_on_paths', '.4f')),
+    ('ms/image, batch 1', 'median on this device', lambda r, m: _ms(r, 1)),
+    ('ms/image, batch 64', 'median on this device', lambda r, m: _ms(r, 64)),
+    ('training s', 'without measuring and saving', lambda r, m: f'{r["seconds"]:.0f}'),
+)
+
+
+def render(results: Mapping[str, Any], drawings: Sequence[tuple[str, np.ndarray]],
+           real: np.ndarray, curves: Mapping[str, Sequence[Mapping]],
+           config: Mapping[str, Any]) -> str:
+  """The page.
+
+  results: as `experiment.Run.results`. drawings: [(stage, [B,H,W,C] in [-1, 1])] on the same
+  latents. real: real images [B,H,W,C]. curves: {stage: lines of evaluations.jsonl}.
+  """
+  table = results['generators']
+  colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(table)}
+  environment = results['environment']
+  rows = ''.join(_row(table[name], images, colour[name]) for name, images in drawings)
+  rows += (f'<div class="row real"><div><b>Real images</b><span class="muted">from the data; not '
+           f'matched to the columns</span></div>{_picture(real)}</div>')
+  return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>GAN compression report</title><style>{STYLE}</style>
+<h1>GAN compression report</h1>
+<p>{_summary(results)}</p>
+<h2>Same latents, every generator</h2>
+<p class="muted">Each column is one random latent vector z, given to every generator (best
+checkpoint). A student that copies its teacher draws the same picture in the same column. A
+generator trained from scratch owes its teacher nothing and draws its own.</p>
+{rows}
+{_measured(results, table, colour)}
+{_charts(table, curves, colour)}
+<h2>How it was made</h2>
+<p class="muted">{_environment(environment)}</p>
+<details><summary>Config</summary><pre>{html.escape(json.dumps(config, indent=1))}</pre></details>
+</html>
+"""
+
+
+def _summary(results):
+  table = results['generators']
+  sentences = []
+  for row in table.values():
+    if row['role'] != 'student' or 'best' not in row:
+      continue
+    mine = row['best']['measures']
+    teacher = table[row['teacher']]
+    theirs = teacher['best']['measures']
+    text = (f'<b>{_title(row)}</b> has 1/{row["ratio"]:.1f} of the parameters of '
+            f'{_title(teacher)} and keeps {mine["is"]["value"] / theirs["is"]["value"]:.0%} of its '
+            f'inception score (FD {mine["fd"]["value"]:.1f} against {theirs["fd"]["value"]:.1f}).')
+    rivals = [other['best']['measures']['fd']['value'] for other in table.values()
+              if other['role'] == 'baseline' and other['params'] == row['params']]
+    if rivals:
+      text += f' The same network trained from scratch reaches FD {min(rivals):.1f} at best.'
+    sentences.append(text)
+  return ' '.join(sentences) or 'Generators trained in this run.'
+
+
+def _row(row, images, colour):
+  ratio = f', 1/{row["ratio"]:.1f} of the teacher' if row['role'] != 'teacher' and 'ratio' in row \
+      else ''
+  return (f'<div class="row"><div><b><span class="dot" style="background:{colour}"></span>'
+          f'{_title(row)}</b><span class="muted">{row["params"]:,} parameters{ratio}</span></div>'
+          f'{_picture(images)}</div>')
+
+
+def _measured(results, table, colour):
+  if not results['real']:
+    return ''
+  head = ''.join(f'<th title="{html.escape(why)}">{name}</th>' for name, why, _ in COLUMNS)
+  body = ''
+  for name, row in table.items():
+    for which in ('last', 'best'):
+      line = row[which]
+      if which == 'best' and line['step'] == row['last']['step']:
+        continue
+      note = f'{which}, step {line["step"]}' if line['step'] != row['last']['step'] or \
+          row['best']['step'] != row['last']['step'] else f'step {line["step"]}'
+      cells = ''.join(f'<td>{read(row, line["measures"])}</td>' for _, _, read in COLUMNS)
+      body += (f'<tr class="{row["role"]}"><td><span class="dot" style="background:{colour[name]}">'
+               f'</span>{_title(row)} <span class="muted">{note}</span></td>{cells}</tr>')
+  real = results['real']
+  cells = ''.join(f'<td>{read({}, real)}</td>' if name in ('FD ↓', 'IS ↑', 'VoL') else '<td></td>'
+                  for name, _, read in COLUMNS)
+  body += f'<tr><td>Real images</td>{cells}</tr>'
+  protocol = real['is']['protocol']
+  explained = ''.join(f'<li><b>{name}</b>: {why}</li>' for name, why, _ in COLUMNS)
+  accuracy = protocol['feature_net_accuracy']
+  return f"""<h2>Cost and quality</h2>
+<div class="scroll"><table><tr><th>generator</th>{head}</tr>{body}</table></div>
+<p class="muted">↓ lower is better, ↑ higher. Best: the checkpoint with the lowest FD, which
+flatters whatever oscillates. {protocol['count']:,} images from the same latents (seed
+{protocol['seed']}) against {protocol['real_count']:,} real ones ({html.escape(protocol['data'])});
+features and classes by a {protocol['feature_net']}
+{f'that is right on {accuracy:.1%} of held-out images' if accuracy else ''} (CRC
+{protocol['feature_crc32']}). The real images’ FD is that of a random half of them against all: the
+floor of this measure. These values compare with others of this protocol only.</p>
+<details><summary>What the columns mean</summary><ul>{explained}</ul></details>"""
+
+
+def _charts(table, curves, colour):
+  def series(key):
+    return [(_title(table[name]), colour[name],
+             [(line['step'], line['measures'][key]['value']) for line in lines
+              if key in line['measures']]) for name, lines in curves.items()]
+
+  charts = ''.join(_chart(title, series(key)) for key, title in (
+      ('fd', 'FD to real images (lower is better)'), ('is', 'Inception score (higher is better)'),
+      ('mse', 'MSE to the teacher (lower is better)')))
+  return f'<h2>Learning curves</h2><div class="charts">{charts}</div>' if charts else ''
+
+
+def _chart(title, series, width=340, height=230):
+  """An SVG of lines on a logarithmic scale, labelled; '' without points."""
+  series = [(name, colour, [(x, y) for x, y in points if y > 0])
+            for name, colour, points in series]
+  series = [each for each in series if each[2]]
+  if not series:
+    return ''
+  left, right, top, bottom = 44, 8, 8, 34
+  xs = [x for _, _, points in series for x, _ in points]
+  ys = [math.log10(y) for _, _, points in series for _, y in points]
+  low, high = min(ys), max(ys)
+  low, high = low - .06 * (high - low) - .01, high + .06 * (high - low) + .01
+  x_low, x_high = (0, max(xs))
+
+  def at(x, log_y):
+    return (left + (x - x_low) / (x_high - x_low) * (width - left - right),
+            top + (high - log_y) / (high - low) * (height - top - bottom))
+
+  ticks = [m * 10 ** e for e in range(math.floor(low), math.ceil(high) + 1)
+           for m in (1, 1.5, 2, 3, 5, 7) if low <= math.log10(m * 10 ** e) <= high]
+  if len(ticks) > 7:
+    ticks = ticks[::2]
+  parts = []
+  for y in ticks:
+    _, v = at(0, math.log10(y))
+    parts.append(f'<line x1="{left}" x2="{width - right}" y1="{v:.1f}" y2="{v:.1f}" '
+                 f'stroke="#e5e8eb"/><text x="{left - 6}" y="{v + 4:.1f}" text-anchor="end">'
+                 f'{y:.4g}</text>')
+  for x in sorted({xs and min(xs), max(xs)}):
+    h, _ = at(x, low)
+    parts.append(f'<text x="{h:.1f}" y="{height - bottom + 16}" text-anchor="middle">{x}</text>')
+  parts.append(f'<text x="{(left + width) / 2}" y="{height - 4}" text-anchor="middle">training '
+               'step</text>')
+  for name, colour, points in series:
+    path = ' '.join('{:.1f},{:.1f}'.format(*at(x, math.log10(y))) for x, y in points)
+    parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2">'
+                 f'<title>{name}</title></polyline>')
+    parts += [f'<circle cx="{at(x, math.log10(y))[0]:.1f}" cy="{at(x, math.log10(y))[1]:.1f}" '
+              f'r="3" fill="{colour}"><title>{name}, step {x}: {y:.4g}</title></circle>'
+              for x, y in points]
+  legend = '<br>'.join(f'<span class="dot" style="background:{colour}"></span>{name}'
+                       for name, colour, _ in series)
+  return (f'<div><b>{title}</b><br><svg width="{width}" height="{height}" font-size="11" '
+          f'fill="#59636e" font-family="system-ui, sans-serif">{"".join(parts)}</svg>'
+          f'<div class="muted">{legend}</div></div>')
+
+
+def _environment(found):
+  device = found['device']
+  packages = ', '.join(f'{name} {version}' for name, version in found['packages'].items()
+                       if version)
+  return html.escape(
+      f'{device["count"]} {device["platform"]} device(s) ({device["kind"]}), {device["cpus"]} CPU '
+      f'cores; Python {found["python"]}; {packages}; revision {found["git"] or "unknown"}; '
+      f'{found["time"]}.')
+
+
+def _picture(images):
+  """A row of images as an inline PNG."""
+  buffer = io.BytesIO()
+  Image.fromarray(contact_sheet([images])).save(buffer, 'PNG', optimize=True)
+  data = base64.b64encode(buffer.getvalue()).decode()
+  return f'<img alt="{len(images)} images" src="data:image/png;base64,{data}">'
+
+
+def _title(row):
+  return html.escape(row['title'])
+
+
+def _ratio(ratio):
+  return f'{ratio:.1f}:1' if ratio else ''
+
+
+def _value(measures, key, form='.2f'):
+  if key not in measures:
+    return ''
+  spread = measures[key].get('spread')
+  return format(measures[key]['value'], form) + (f' ± {spread:.2f}' if spread is not None else '')
+
+
+def _ms(row, batch):
+  value = row.get(f'ms_per_image_batch{batch}')
+  return f'{value:.3f}' if value else ''
+
+
+def _si(number):
+  for factor, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if number >= factor:
+      return f'{number / factor:.3g} {letter}'
+  return str(number)

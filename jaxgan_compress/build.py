@@ -1,0 +1,125 @@
+"""From a config to values: methods, networks, optimisers, data."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxgan_compress import config as configs
+from jaxgan_compress import data
+
+# Where a bare name in a section of this key is looked up.
+HOMES = {
+    'method': 'jaxgan_compress.methods', 'adversary': 'jaxgan_compress.methods',
+    'generator': 'jaxgan_compress.nn', 'student': 'jaxgan_compress.nn',
+    'disc': 'jaxgan_compress.nn',
+    'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
+    'learning_rate': 'jaxgan_compress.train.schedules',
+}
+
+
+def resolve(name: str, home: str) -> Any:
+  """`Name` in the module `home`, or `package.module:Name` anywhere: the namespace is the registry.
+
+  Raises ValueError for a name that is not there, nearest one suggested.
+  """
+  module, _, attribute = name.rpartition(':')
+  try:
+    found = importlib.import_module(module or home)
+  except ImportError as e:
+    raise ValueError(f'{name!r}: cannot import {module or home} ({e})') from e
+  if not hasattr(found, attribute) or attribute.startswith('_'):
+    public = getattr(found, '__all__', None) or [x for x in dir(found) if not x.startswith('_')]
+    raise ValueError(f'no {attribute!r} in {found.__name__}; {configs.suggest(attribute, public)}')
+  return getattr(found, attribute)
+
+
+def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
+  """Calls what `section.name` names with the section's other entries; sections inside are made
+  first. Raises ValueError that says where, for an unknown name or argument.
+  """
+  if not section.get('name'):
+    raise ValueError(f'{where} has no name; it says what to build, from {home}')
+  target = resolve(section['name'], home)
+  given = dict(injected)
+  for key, value in section.items():
+    if isinstance(value, ConfigDict | dict) and 'name' in value:
+      value = make(value, HOMES.get(key, home), f'{where}.{key}')
+    if key != 'name':
+      given[key] = value
+  try:
+    signature = inspect.signature(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for key in given:
+      if key not in signature.parameters and not open_ended:
+        raise ValueError(f'{section["name"]} has no argument {key!r}; '
+                         f'{configs.suggest(key, signature.parameters)}')
+    return target(**given)
+  except (TypeError, ValueError) as e:
+    raise ValueError(f'{where}: {e}') from e
+
+
+def method(config: ConfigDict, name: str, teacher: str | None = None):
+  """The method of one stage; `teacher` names the stage it learns from, if any.
+
+  The teacher's generator, and its discriminator unless the stage has its own, are filled in.
+  """
+  section, where = config.stages[name].method, f'stages.{name}.method'
+  if teacher is None:
+    return make(section, HOMES['method'], where)
+  source = method(config, teacher)
+  learned = config.stages[teacher].method
+  section = section.copy_and_resolve_references()
+  section.unlock()
+  if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
+    section.adversary.disc = learned.adversary.disc.to_dict()
+  return make(section, HOMES['method'], where, teacher=getattr(source, source.product))
+
+
+def source(section: Mapping[str, Any]):
+  """The data source of a `data` section: 'digits', 'tfds:<name>' or 'package.module:function'."""
+  arguments = {key: value for key, value in section.items() if key != 'name'}
+  name = section['name']
+  if name.startswith('tfds:'):
+    arguments['catalogue'], name = name.removeprefix('tfds:'), 'tfds'
+  return make({**arguments, 'name': name}, 'jaxgan_compress.data', 'data')
+
+
+def validate(config: ConfigDict) -> None:
+  """Builds everything but the data, so that a mistake costs no training. Raises ValueError."""
+  for name in config.run:
+    if name not in config.stages:
+      raise ValueError(f'run names the stage {name!r}; {configs.suggest(name, config.stages)}')
+  if not config.run:
+    raise ValueError('run names no stage; give at least one')
+  if config.evaluate.classifier and config.evaluate.classifier not in config.run:
+    raise ValueError(f'evaluate.classifier={config.evaluate.classifier!r} is not in run; '
+                     f"one of {', '.join(config.run)}, or ''")
+  for key in ('evaluate', 'checkpoint'):
+    if config[key].every % config.log_every:
+      raise ValueError(f'{key}.every={config[key].every} is not a multiple of '
+                       f'log_every={config.log_every}; make it one')
+  for i, name in enumerate(config.run):
+    stage = config.stages[name]
+    for field in stage:
+      if field not in configs.STAGE:
+        raise ValueError(f'stages.{name} has no field {field!r}; '
+                         f'{configs.suggest(field, configs.STAGE)}')
+    if stage.steps < 1:
+      raise ValueError(f'stages.{name}.steps={stage.steps}; at least 1')
+    for teacher in stage.teacher:
+      if teacher not in config.run[:i]:
+        raise ValueError(f'stages.{name} learns from {teacher!r}, which run does not have before '
+                         f'it; it has {", ".join(config.run[:i]) or "nothing"}')
+    if len(stage.teacher) > 1 and not config.evaluate.classifier:
+      raise ValueError(f'stages.{name} chooses among {len(stage.teacher)} teachers, which needs '
+                       'evaluate.classifier')
+    for teacher in tuple(stage.teacher) or (None,):
+      built = method(config, name, teacher)
+      rows = config.batch * built.updates
+      if config.replicas and rows % config.replicas:
+        raise ValueError(f'batch {config.batch} does not divide over {config.replicas} replicas')

@@ -1,0 +1,167 @@
+"""The command `jaxgan-compress`: thin verbs around functions of the same power. The only flags.
+
+    jaxgan-compress train --config=configs/kd/digits.py --workdir=runs/digits
+    jaxgan-compress train --config=configs/kd/digits.py:smoke --config.seed=1 --workdir=runs/smoke
+    jaxgan-compress evaluate --workdir=runs/digits --checkpoint=last
+    jaxgan-compress report --workdir=runs/digits
+    jaxgan-compress info --config=configs/kd/digits.py
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxgan_compress import config as configs
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs one verb; returns the exit code: 0 done, 2 bad input, 1 failed, 75 or 130 stopped."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  if not argv or argv[0] in ('-h', '--help', 'help'):
+    print(_usage())
+    return 0
+  if argv[0] == '--version':
+    from jaxgan_compress import __version__
+    print(f'jaxgan-compress {__version__}')
+    return 0
+  verb = VERBS.get(argv[0])
+  if verb is None:
+    return _fail(f'no verb {argv[0]!r}; {configs.suggest(argv[0], VERBS)}')
+  logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax and grain talk to their developers
+  try:
+    return verb(argv[0], argv[1:])
+  except _Help as e:
+    print(e)
+    return 0
+  except (flags.Error, ValueError, FileNotFoundError, FileExistsError, ImportError, KeyError,
+          AttributeError, TypeError) as e:
+    if isinstance(e, KeyError | AttributeError | TypeError) and not _from_flags(e):
+      raise  # our own mistake: the trace is what is wanted
+    return _fail(e)
+  except Exception as e:
+    from jaxgan_compress.experiment import Interrupted
+    from jaxgan_compress.train import CheckpointError, TermError
+    if isinstance(e, Interrupted):
+      print(f'\n{e}', file=sys.stderr)
+      return e.exit_code
+    if isinstance(e, CheckpointError | TermError | OSError):
+      return _fail(e, 1)
+    raise
+
+
+def train(verb: str, argv: list[str]) -> int:
+  """Train every stage of a config, measure it, write report.html."""
+  values = _flags(verb, argv, config=True, workdir=True)
+  from jaxgan_compress import experiment
+  experiment.run(values.config, values.workdir)
+  print(f'report: {Path(values.workdir).absolute() / "report.html"}')
+  return 0
+
+
+def evaluate(verb: str, argv: list[str]) -> int:
+  """Measure the generators of a finished run again, and print a table."""
+  values = _flags(verb, argv, workdir=True, evaluate=True)
+  from jaxgan_compress import experiment
+  print(experiment.evaluate(values.workdir, values.checkpoint, values.count,
+                            as_json=values.json))
+  return 0
+
+
+def report(verb: str, argv: list[str]) -> int:
+  """Write report.html of a finished run again."""
+  values = _flags(verb, argv, workdir=True)
+  from jaxgan_compress import experiment
+  run = experiment.open_run(values.workdir)
+  print(f'report: {run.report(run.results()).absolute()}')
+  return 0
+
+
+def info(verb: str, argv: list[str]) -> int:
+  """Networks, parameters and MACs of a config; without one, versions and devices."""
+  values = _flags(verb, argv, config=None)
+  from jaxgan_compress import experiment
+  from jaxgan_compress.train import records
+  if values.config is None:
+    print(json.dumps(records.environment(), indent=1))
+  else:
+    print(experiment.describe(values.config))
+  return 0
+
+
+VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info}
+
+
+def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False):
+  """Parsed flags of one verb. `config` None: optional."""
+  values = flags.FlagValues()
+  required = []
+  if config is not False:
+    config_flags.DEFINE_config_file(
+        'config', help_string='Config file, with its argument after a colon; '
+        '--config.key=value overrides.', flag_values=values)
+    required += ['config'] if config else []
+  if workdir:
+    flags.DEFINE_string('workdir', None, 'Folder of the run.', flag_values=values)
+    required += ['workdir']
+  if evaluate:
+    flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'), 'Which one.', flag_values=values)
+    flags.DEFINE_integer('count', None, 'Images for each generator (default: the config\'s).',
+                         flag_values=values)
+    flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
+  flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)
+  if any(arg in ('-h', '--help', '-help') for arg in argv):
+    raise _Help(f'jaxgan-compress {verb}: {VERBS[verb].__doc__}\n'
+                f'{values.main_module_help() or values.get_help()}')
+  left = values([verb, *map(_located, argv)])[1:]
+  if left:
+    raise ValueError(f'{verb} takes flags only and got {left[0]!r}; did you mean --workdir or '
+                     '--config?')
+  for name in required:
+    if values[name].value is None:
+      raise ValueError(f'{verb} needs --{name}; see jaxgan-compress {verb} --help')
+  return values
+
+
+def _located(arg):
+  """--config=NAME with NAME as a path that exists, so that shipped configs are found anywhere."""
+  head, equals, name = arg.partition('=')
+  if head.lstrip('-') != 'config' or not equals:
+    return arg
+  path, argument = configs.locate(name)
+  return f'--config={path}' + (f':{argument}' if argument else '')
+
+
+class _Help(Exception):
+  """The text asked for by --help."""
+
+
+def _from_flags(e):
+  """Whether an error comes from reading a config or its overrides."""
+  trace, files = e.__traceback__, []
+  while trace:
+    files.append(trace.tb_frame.f_code.co_filename)
+    trace = trace.tb_next
+  return any('config_flags' in name or '/configs/' in name for name in files)
+
+
+def _fail(e, code=2):
+  text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
+  print(f'jaxgan-compress: {text.strip()}', file=sys.stderr)
+  return code
+
+
+def _usage():
+  verbs = '\n'.join(f'  {name:9} {verb.__doc__}' for name, verb in VERBS.items())
+  return (f'jaxgan-compress VERB [flags]\n\n{verbs}\n\n'
+          f'{__doc__.split(chr(10), 2)[2].rstrip()}\n\n'
+          'jaxgan-compress VERB --help lists the flags of one verb.')
+
+
+if __name__ == '__main__':
+  sys.exit(main())

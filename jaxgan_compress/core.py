@@ -1,0 +1,161 @@
+"""The nouns of the library: a network in motion, the state of a run, a method.
+
+Whatever changes during training lives in `TrainState` and is an array; behaviour lives in frozen
+values (modules, methods, optimisers) that are never stored.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen
+
+from jaxgan_compress.axes import Axes
+
+Array = jax.Array
+PyTree = Any
+Batch = Mapping[str, Array]
+Logs = Mapping[str, Array]
+
+fixed = jax.lax.stop_gradient  # a value that this learner may not change
+
+
+@flax.struct.dataclass
+class Net:
+  """One network in motion.
+
+  params: what gradients move. opt_state: its optimiser's. stats: every other collection of the
+  module, by name (`{'batch_stats': ...}`). ema: a moving average of params, or ().
+  """
+  params: PyTree
+  opt_state: PyTree = ()
+  stats: PyTree = flax.struct.field(default_factory=dict)
+  ema: PyTree = ()
+
+  @property
+  def variables(self) -> dict[str, PyTree]:
+    """What `module.apply` takes, with the weights as trained."""
+    return {'params': self.params, **self.stats}
+
+  @property
+  def averaged(self) -> dict[str, PyTree]:
+    """What `module.apply` takes, with the moving average where there is one: for evaluation."""
+    return {'params': self.ema or self.params, **self.stats}
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Arrays only: save it, donate it, print it. Building one anew never retraces a step.
+
+  step: int32 [], how many steps were taken; also the position in the data.
+  rng: the root key of the run (a typed key), never changed.
+  nets: who learns, by role. frozen: who only teaches, as module variables, by role.
+  memory: per-replica arrays `[replicas, ...]` (image pools); all else is equal on every replica.
+  """
+  step: Array
+  rng: Array
+  nets: dict[str, Net]
+  frozen: dict[str, PyTree] = flax.struct.field(default_factory=dict)
+  memory: PyTree = ()
+
+  def key(self, name: str) -> Array:
+    """This step's key for one named purpose, the same on every replica (rows: `Axes.draw`)."""
+    key = jax.random.fold_in(self.rng, self.step)
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+  @property
+  def params(self) -> dict[str, PyTree]:
+    return {name: net.params for name, net in self.nets.items()}
+
+  def with_stats(self, name: str, stats: PyTree) -> TrainState:
+    """The state with another set of statistics in one network."""
+    return self.replace(nets={**self.nets, name: self.nets[name].replace(stats=stats)})
+
+  def tick(self) -> TrainState:
+    return self.replace(step=self.step + 1)
+
+
+@flax.struct.dataclass
+class Drawer:
+  """A generator bound to its variables: `drawer(x) -> image`, in inference mode.
+
+  A pytree, so a jitted function takes it as an argument and no weight becomes a constant.
+  """
+  variables: PyTree
+  module: linen.Module = flax.struct.field(pytree_node=False)
+
+  def __call__(self, x: Array) -> Array:
+    return self.module.apply(self.variables, x, train=False)[0]
+
+
+class Method(Protocol):
+  """A frozen recipe. See `methods/` for the ones that ship; any object of this shape will do.
+
+  product: the role of the network that the method is for, and the name of its module's field.
+  needs_data: False if a step looks at no image; only the batch's size is then used.
+  updates: minibatches that one step takes from its batch (critic updates), normally 1.
+  """
+  product: str
+  needs_data: bool
+  updates: int
+
+  def init(self, rng: Array, batch: Batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    """A fresh state; `given` holds trained networks to start or learn from, by role."""
+
+  def step(self, state: TrainState, batch: Batch, axes: Axes = Axes()) -> tuple[TrainState, Logs]:
+    """Every due learner moves once. `batch` holds float32 images in [-1, 1]."""
+
+  def generators(self, state: TrainState) -> dict[str, Drawer]:
+    """Who can draw, by role."""
+
+
+def create(rng: Array, nets: Mapping[str, tuple[PyTree, optax.GradientTransformation]], *,
+           frozen: Mapping[str, PyTree] | None = None, ema: tuple[str, ...] = ()) -> TrainState:
+  """The state at step 0 of `{role: (variables, optimiser)}`; roles in `ema` get an average."""
+
+  def net(name, variables, tx):
+    # Own copies: a step donates its state, and no buffer may be donated twice.
+    stats, params = flax.core.pop(jax.tree.map(jnp.array, dict(variables)), 'params')
+    average = jax.tree.map(jnp.array, params) if name in ema else ()
+    return Net(params, tx.init(params), dict(stats), average)
+
+  return TrainState(
+      jnp.zeros((), jnp.int32), rng, {name: net(name, *given) for name, given in nets.items()},
+      jax.tree.map(jnp.array, dict(frozen or {})))
+
+
+def advance(state: TrainState, grads: Mapping[str, PyTree],
+            tx: Mapping[str, optax.GradientTransformation], axes: Axes = Axes(), *,
+            ema: float = 0.) -> tuple[TrainState, dict[str, Array]]:
+  """Moves the networks named in `grads`; returns the state and each gradient's norm.
+
+  The one place where gradients of different replicas meet. `ema` is the decay of the moving
+  averages that the state keeps (networks without one are not given one).
+  """
+  nets, norms = dict(state.nets), {}
+  for name, grad in axes.mean(dict(grads)).items():
+    net = nets[name]
+    updates, opt_state = tx[name].update(grad, net.opt_state, net.params)
+    params = optax.apply_updates(net.params, updates)
+    average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, net.ema, params) \
+        if net.ema else ()
+    nets[name] = net.replace(params=params, opt_state=opt_state, ema=average)
+    norms[f'grad_{name}'] = optax.global_norm(grad)
+  return state.replace(nets=nets), norms
+
+
+def normalise(batch: Batch) -> Batch:
+  """uint8 images of the wire, 0..255, become float32 in [-1, 1]; other leaves stay."""
+  return {name: x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x
+          for name, x in batch.items()}
+
+
+def rows(batch: Batch) -> int:
+  """How many samples a batch holds."""
+  return len(next(iter(batch.values())))

@@ -1,0 +1,112 @@
+"""Data sets as sequences of `{'target': uint8 [H,W,C], 'label': int32}`."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+from PIL import Image
+
+from jaxgan_compress.data import transforms
+
+
+class ArraySource:
+  """Images and labels that fit in memory.
+
+  target: uint8 [N,H,W,C]. label: int [N], or None.
+  """
+
+  def __init__(self, target: np.ndarray, label: np.ndarray | None = None, name: str = 'arrays'):
+    if target.dtype != np.uint8 or target.ndim != 4:
+      raise ValueError(f'images are {target.dtype} {target.shape}; uint8 [N,H,W,C] is expected')
+    self.target, self.name = target, name
+    self.label = np.zeros(len(target), np.int32) if label is None else label.astype(np.int32)
+
+  def __len__(self):
+    return len(self.target)
+
+  def __getitem__(self, i):
+    return {'target': self.target[i], 'label': self.label[i]}
+
+  def __repr__(self):
+    return self.name
+
+
+def digits(split: str = 'all', *, size: int = 32) -> ArraySource:
+  """The 1797 handwritten digits inside scikit-learn: 8x8 scans resized (bicubic), one channel.
+
+  split: 'train' (1400), 'test' (397) or 'all'; dealt by a fixed permutation, since the file is
+  ordered by writer. Needs scikit-learn (the extra 'samples'). Raises ValueError for another split.
+  """
+  splits = {'train': slice(0, 1400), 'test': slice(1400, None), 'all': slice(None)}
+  if split not in splits:
+    raise ValueError(f'digits has no split {split!r}; one of {", ".join(splits)}')
+  try:
+    from sklearn.datasets import load_digits
+  except ImportError as e:
+    raise ImportError("the digits ship with scikit-learn; pip install 'jaxgan-compress[samples]'"
+                      ) from e
+  scans = load_digits()
+  chosen = np.random.default_rng(0).permutation(len(scans.images))[splits[split]]
+
+  def enlarge(scan):
+    image = Image.fromarray((scan / 16).astype(np.float32))
+    return np.asarray(image.resize((size, size), Image.BICUBIC)).clip(0, 1)
+
+  images = np.stack([enlarge(scans.images[i]) for i in chosen])[..., None]
+  return ArraySource((images * 255).round().astype(np.uint8), scans.target[chosen],
+                     f'digits/{split}')
+
+
+class tfds:  # noqa: N801 - used like the functions beside it
+  """A prepared TensorFlow Datasets set, read without TensorFlow.
+
+  catalogue: its name there ('mnist', 'celeb_a'). size, crop, fit, channels: see
+  `transforms.frame`. label: the feature that holds the class, '/' between levels, or None.
+
+  Raises FileNotFoundError with the command that prepares the set if it is not prepared, and
+  ValueError for an unknown name (nearest one suggested), split or label.
+  """
+
+  def __init__(self, catalogue: str, split: str = 'train', *, size: int, channels: int,
+               crop: int | None = None, fit: str = 'resize', label: str | None = 'label',
+               data_dir: str | None = None):
+    import tensorflow_datasets as library  # slow to import, and only needed here
+    name = catalogue
+    self.name, self.split, self.label = name, split, label
+    self.frame = {'size': size, 'channels': channels, 'crop': crop, 'fit': fit}
+    try:
+      builder = library.builder(name, data_dir=data_dir)
+    except library.core.registered.DatasetNotFoundError as e:
+      near = difflib.get_close_matches(name, library.list_builders(), 1)
+      hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
+      raise ValueError(f"TFDS has no data set {name!r}{hint}") from e
+    try:
+      self.records = library.data_source(name, split=split, data_dir=data_dir)
+    except (ValueError, KeyError) as e:
+      if builder.info.splits:
+        raise ValueError(f'{name} has no split {split!r}; one of {", ".join(builder.info.splits)}'
+                         ) from e
+      raise
+    except (AssertionError, FileNotFoundError, NotImplementedError, OSError) as e:
+      raise FileNotFoundError(
+          f'data set {name!r} is not prepared as array_record in {builder.data_dir}; prepare it '
+          f"once: pip install 'jaxgan-compress[tf]' && tfds build {name} "
+          '--file_format=array_record') from e
+
+  def __len__(self):
+    return len(self.records)
+
+  def __getitem__(self, i):
+    record = self.records[i]
+    found = record
+    for level in self.label.split('/') if self.label else ():
+      if level not in found:
+        raise ValueError(f'{self.name} has no feature {self.label!r}; there is '
+                         f'{", ".join(found)}')
+      found = found[level]
+    label = np.int32(found if self.label else 0)
+    return {'target': transforms.frame(record['image'], **self.frame), 'label': label}
+
+  def __repr__(self):
+    return f'tfds:{self.name}/{self.split}'

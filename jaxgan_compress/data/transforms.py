@@ -1,0 +1,54 @@
+"""What happens to an image on the host, before it is batched as uint8."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+FITS = ('resize', 'pad')
+
+
+def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = 'resize',
+          channels: int | None = None) -> np.ndarray:
+  """A square image of `size` pixels: centre crop, then bicubic resize or a frame of zeros.
+
+  image: uint8 [H,W,C] -> uint8 [size,size,C]. crop: edge of the square taken from the centre
+  (default: the shorter side). fit 'pad' keeps the pixels and centres them, for MNIST's 28 in 32.
+  channels: 1 turns colour to grey (0.299 R + 0.587 G + 0.114 B), 3 repeats grey.
+
+  Raises ValueError for another `fit`, a crop larger than the image, or padding that would shrink.
+  """
+  if fit not in FITS:
+    raise ValueError(f'fit={fit!r}; one of {", ".join(FITS)}')
+  height, width, found = image.shape
+  edge = crop or min(height, width)
+  if edge > min(height, width):
+    raise ValueError(f'crop={crop} is larger than an image of {height}x{width} pixels')
+  top, left = (height - edge) // 2, (width - edge) // 2
+  image = image[top:top + edge, left:left + edge]
+  if channels == 1 and found == 3:
+    image = np.asarray(Image.fromarray(image).convert('L'))[..., None]
+  elif channels == 3 and found == 1:
+    image = np.repeat(image, 3, -1)
+  if fit == 'pad':
+    if edge > size:
+      raise ValueError(f"fit='pad' cannot put {edge} pixels into {size}; use fit='resize'")
+    before = (size - edge) // 2
+    return np.pad(image, ((before, size - edge - before),) * 2 + ((0, 0),))
+  if edge != size:
+    planes = [np.asarray(Image.fromarray(image[..., c]).resize((size, size), Image.BICUBIC))
+              for c in range(image.shape[-1])]
+    image = np.stack(planes, -1)
+  return np.ascontiguousarray(image)
+
+
+def random_shift(pixels: int):
+  """An augmentation that moves the target by up to `pixels` each way, zeros coming in."""
+
+  def augment(element, rng):
+    down, right = rng.integers(0, 2 * pixels + 1, 2)
+    height, width = element['target'].shape[:2]
+    padded = np.pad(element['target'], ((pixels, pixels), (pixels, pixels), (0, 0)))
+    return {**element, 'target': padded[down:down + height, right:right + width]}
+
+  return augment

@@ -1,0 +1,414 @@
+"""A whole run: every stage of a config trained, measured and reported in one work directory.
+
+    workdir/config.json            what was asked for; another config is refused
+    workdir/environment.jsonl      versions, device and git revision, a line a session
+    workdir/<stage>/checkpoints/   the newest two states and the best
+    workdir/<stage>/log.jsonl      losses and speed; evaluations.jsonl: measures; events/: both
+    workdir/results.json           the table; report.html: the same to look at
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import platform
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgan_compress import build, data
+from jaxgan_compress import config as configs
+from jaxgan_compress.analysis import contact_sheet, cost, report
+from jaxgan_compress.core import Drawer, Net, normalise
+from jaxgan_compress.metrics import Evaluator
+from jaxgan_compress.parallel import build_mesh
+from jaxgan_compress.train import Checkpointer, StopSignal, check_finite, fit, records
+from jaxgan_compress.train.progress import Reporter
+
+# Keys that change how a run is watched and not what it computes.
+HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via'}
+
+CHECKPOINTS = ('best', 'last')
+
+
+class Interrupted(Exception):  # noqa: N818 - a request was met, nothing went wrong
+  """A signal stopped the run and its state is saved; `exit_code` is for the process."""
+
+  def __init__(self, text: str, exit_code: int):
+    super().__init__(text)
+    self.exit_code = exit_code
+
+
+def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+  """Trains every stage of the config, measures it and writes `report.html`; returns the results.
+
+  Called again with the same arguments it goes on where it was, and what is finished stays.
+
+  Raises ValueError for a config that cannot be built, FileExistsError for a work directory of
+  another config, `train.TermError` for a loss that is no longer finite, `train.CheckpointError`
+  for a disk that fails, and Interrupted after Ctrl-C or SIGTERM.
+  """
+  build.validate(config)
+  mesh = build_mesh()
+  replicas = config.replicas or mesh.size
+  if config.batch % replicas:
+    raise ValueError(f'batch {config.batch} does not divide over {replicas} devices; use '
+                     f'{-(-config.batch // replicas) * replicas}, or set replicas')
+  if config.cache:
+    compilation_cache()
+  workdir = Path(workdir)
+  with _claimed(workdir, config), StopSignal() as stop:
+    this = Run(config, workdir, Reporter(quiet))
+    for name in config.run:
+      this.stage(name, stop)
+    results = this.results()
+    records.write_whole(workdir / 'results.json', json.dumps(results, indent=1))
+    this.report(results)
+  return results
+
+
+def compilation_cache():
+  """Keeps compiled programs of this user between runs, apart for each kind of processor (a
+  program compiled for another CPU would be rejected or worse)."""
+  home = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
+  cpu = platform.processor() or platform.machine()
+  with contextlib.suppress(OSError):
+    cpu += next((line for line in Path('/proc/cpuinfo').read_text().splitlines()
+                 if line.startswith('flags')), '')
+  mark = hashlib.sha256(cpu.encode()).hexdigest()[:12]
+  jax.config.update('jax_compilation_cache_dir', str(home / 'jaxgan_compress' / mark))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
+  """The run in a work directory. Raises FileNotFoundError if there is none."""
+  stored = Path(workdir) / 'config.json'
+  if not stored.is_file():
+    raise FileNotFoundError(f'{workdir} holds no run (no config.json); '
+                            'train one with jaxgan-compress train')
+  config = configs.from_json(json.loads(stored.read_text()))
+  return Run(config, Path(workdir), reporter or Reporter(quiet=True))
+
+
+@dataclasses.dataclass
+class Run:
+  """The stages of one config in one work directory."""
+  config: ConfigDict
+  workdir: Path
+  reporter: Reporter
+  _sources: dict = dataclasses.field(default_factory=dict)
+
+  def stage(self, name: str, stop: StopSignal):
+    """Trains a stage to its end, from its newest checkpoint; returns at once if it is done."""
+    config, stage = self.config, self.config.stages[name]
+    if self._done(name):
+      self.reporter.say(f'{name}: done before, {stage.steps} steps')
+      return
+    method, rng = self.method(name), self._root_key(name)
+    batch = config.batch * method.updates
+    batches, first = data.sizes_only(batch), {}
+    if method.needs_data:
+      batches = data.Pipeline(
+          self._source(**stage.data), batch=batch, seed=config.seed, workers=config.workers,
+          augment=data.random_shift(stage.shift) if stage.shift else None)
+      first = normalise(batches[0])
+    start = functools.partial(method.init, rng, first, self._given(name))
+    measuring = bool(config.evaluate.classifier) and bool(self._is_generator(name))
+    evaluator = self.evaluator if measuring else None  # made now, not in the middle of the stage
+
+    with self._checkpointer(name) as checkpointer:
+      state = checkpointer.restore(jax.eval_shape(start)) or start()
+      at = int(state.step)
+      with records.Recorder(self._folder(name), at) as recorder:
+        watch = _Watch(recorder, self.reporter, at)
+        self.reporter.begin(name, at, stage.steps, config.batch)
+        try:
+          for state, logs in fit(method, state, batches, steps=stage.steps, every=config.log_every,
+                                 via=config.via, replicas=config.replicas, stop=stop.should_stop):
+            at = logs['step']
+            last = at == stage.steps or stop.should_stop()
+            evaluate = measuring and (at % config.evaluate.every == 0 or at == stage.steps)
+            save = last or evaluate or at % config.checkpoint.every == 0
+            watch.see(logs, now=save)  # raises on a term that is not finite, before it is saved
+            measures = self._evaluate(evaluator, name, method, state, recorder) if evaluate else {}
+            if save:
+              checkpointer.save(state, config=configs.to_json(config), metrics={
+                  key: m.value for key, m in measures.items() if isinstance(m.value, float)})
+            if save:
+              watch.restart()  # evaluating and saving is not training
+        finally:
+          self.reporter.end()
+        if stop.should_stop() and at < stage.steps:
+          checkpointer.wait()
+          raise Interrupted(f'stopped by {stop.caught.name} in stage {name!r}; step {at} of '
+                            f'{stage.steps} is saved. The same command goes on from there.',
+                            stop.exit_code)
+      checkpointer.wait()
+      done = {'steps': stage.steps, 'teacher': self.teacher(name)}
+      if not self._is_generator(name) and config.evaluate.held_out:
+        done['accuracy'] = self._accuracy(method, state)
+        self.reporter.say(f'{name}: {done["accuracy"]:.1%} of the held-out images classified right')
+      records.write_whole(self._folder(name) / 'done.json', json.dumps(done))
+    if stop.should_stop():
+      raise Interrupted(f'stopped by {stop.caught.name} after stage {name!r}, which is complete. '
+                        'The same command goes on from there.', stop.exit_code)
+
+  def method(self, name: str):
+    return build.method(self.config, name, self.teacher(name))
+
+  def teacher(self, name: str) -> str | None:
+    """The stage that this one learns from: of several candidates, the best measured."""
+    stage = self.config.stages[name]
+    candidates = tuple(stage.teacher)
+    if len(candidates) < 2:
+      return candidates[0] if candidates else None
+    select = self.config.evaluate.select
+    return min(candidates, key=lambda candidate: self.measured(candidate)[
+        stage.teacher_checkpoint]['measures'][select]['value'])
+
+  def nets(self, name: str, checkpoint: str = 'last') -> dict[str, Net]:
+    """The networks of a stage at its 'best' or 'last' checkpoint."""
+    return self._state(name, checkpoint).nets
+
+  def drawer(self, name: str, checkpoint: str = 'best') -> Drawer:
+    """The generator that a stage makes."""
+    method = self.method(name)
+    return method.generators(self._state(name, checkpoint))[method.product]
+
+  @property
+  def generators(self) -> list[str]:
+    """Stages that make a generator, in order."""
+    return [name for name in self.config.run if self._is_generator(name)]
+
+  @property
+  def teachers(self) -> list[str]:
+    """Stages that others really learnt from, in order."""
+    used = {self.teacher(name) for name in self.config.run}
+    return [name for name in self.config.run if name in used]
+
+  def measured(self, name: str) -> dict[str, dict[str, Any]]:
+    """{'last': line, 'best': line} of the stage's recorded evaluations; {} if it has none."""
+    lines = records.read_lines(self._folder(name) / 'evaluations.jsonl')
+    if not lines:
+      return {}
+    select = self.config.evaluate.select
+    return {'last': lines[-1], 'best': min(lines, key=lambda x: x['measures'][select]['value'])}
+
+  @functools.cached_property
+  def evaluator(self) -> Evaluator:
+    """Measures every generator of this run in the same way."""
+    settings = self.config.evaluate
+    name = settings.classifier
+    method = self.method(name)
+    net = self.nets(name)[method.product]
+    return Evaluator(
+        getattr(method, method.product), net.averaged, self._source(**settings.real),
+        count=settings.count, seed=settings.seed, splits=settings.splits,
+        accuracy=self._done(name).get('accuracy'))
+
+  def results(self) -> dict[str, Any]:
+    """The table of the run: cost, quality (last and best checkpoint) and speed of each generator."""
+    table, drawers = {}, {}
+    reference = self.teachers[0] if self.teachers else None
+    for name in self.generators:
+      draw = drawers[name] = self.drawer(name)
+      lines = records.read_lines(self._folder(name) / 'log.jsonl')
+      table[name] = {
+          'title': self.config.stages[name].title or name,
+          'role': 'teacher' if name in self.teachers else
+                  'student' if self.config.stages[name].teacher else 'baseline',
+          'teacher': self.teacher(name),
+          'params_paper': cost.count_params(draw.variables, 'paper'),
+          'params': cost.count_params(draw.variables, 'all'),
+          'macs': cost.macs(draw.module),
+          'seconds': sum(line['seconds'] for line in lines),
+          **self.measured(name),
+      }
+    for name, row in table.items():
+      base = table.get(row['teacher'] or reference)
+      if base:
+        row['ratio_paper'] = base['params_paper'] / row['params_paper']
+        row['ratio'] = base['params'] / row['params']
+    apply = jax.jit(lambda draw, z: draw(z))
+    for size in (1, 64):
+      seconds = cost.latency({name: functools.partial(
+          apply, draw, np.zeros((size, draw.module.latent), np.float32))
+          for name, draw in drawers.items()})
+      for name, value in seconds.items():
+        table[name][f'ms_per_image_batch{size}'] = 1e3 * value / size
+    real = {}
+    if self.config.evaluate.classifier:
+      real = {key: measure.to_dict() for key, measure in self.evaluator.real().items()}
+    return {'generators': table, 'real': real, 'environment': records.environment()}
+
+  def report(self, results: Mapping[str, Any]) -> Path:
+    """Writes `report.html` and `grid.png`; returns the report's path."""
+    columns = 16
+    rows = []
+    for name in self.generators:
+      draw = self.drawer(name)
+      z = jax.random.normal(jax.random.key(self.config.evaluate.seed), (columns,
+                                                                        draw.module.latent))
+      rows.append((name, np.asarray(draw(z))))
+    source = self._source(**self.config.evaluate.real)
+    chosen = np.random.default_rng(self.config.evaluate.seed).permutation(len(source))[:columns]
+    real = normalise({'target': np.stack([source[i]['target'] for i in chosen])})['target']
+    curves = {name: records.read_lines(self._folder(name) / 'evaluations.jsonl')
+              for name in self.generators}
+    path = self.workdir / 'report.html'
+    records.write_whole(path, report.render(results, rows, np.asarray(real), curves,
+                                            configs.to_json(self.config)))
+    return path
+
+  def _evaluate(self, evaluator, name, method, state, recorder):
+    drawers = method.generators(state)
+    draw, teacher = drawers[method.product], drawers.get('teacher')
+    measures = evaluator(draw, teacher)
+    step = int(state.step)
+    recorder.write_measures(step, measures)
+    z = evaluator.latents(draw.module.latent)[:16]
+    recorder.write_images(step, {'drawings': contact_sheet(
+        [each(z) for each in ([teacher] if teacher else []) + [draw]])})
+    short = ' '.join(f'{key} {m.value:.4g}' for key, m in measures.items()
+                     if isinstance(m.value, float))
+    self.reporter.say(f'{name}: step {step}: {short}')
+    return measures
+
+  def _accuracy(self, method, state):
+    source = self._source(**self.config.evaluate.held_out)
+    module = getattr(method, method.product)
+    variables = state.nets[method.product].averaged
+    look = jax.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
+    right = 0
+    for i in range(0, len(source), 500):
+      items = [source[j] for j in range(i, min(i + 500, len(source)))]
+      images = normalise({'target': np.stack([item['target'] for item in items])})['target']
+      right += int((np.asarray(look(images)) == [item['label'] for item in items]).sum())
+    return right / len(source)
+
+  def _given(self, name):
+    """The networks that a stage starts from, from the teacher's checkpoint."""
+    teacher = self.teacher(name)
+    if teacher is None:
+      return None
+    nets = self.nets(teacher, self.config.stages[name].teacher_checkpoint)
+    product = self.method(teacher).product
+    return {'teacher': nets[product], **{role: net for role, net in nets.items()
+                                         if role != product}}
+
+  def _state(self, name, checkpoint):
+    if checkpoint not in CHECKPOINTS:
+      raise ValueError(f'checkpoint={checkpoint!r}; one of {", ".join(CHECKPOINTS)}')
+    method = self.method(name)
+    # Shapes need a batch: the images of any source have those that the generators draw.
+    batch = {}
+    if method.needs_data:
+      batch = normalise({'target': self._source(**self.config.stages[name].data)[0]['target'][None]})
+    template = jax.eval_shape(
+        functools.partial(method.init, self._root_key(name), batch, self._given(name)))
+    with self._checkpointer(name) as checkpointer:
+      step = checkpointer.best_step if checkpoint == 'best' else None
+      state = checkpointer.restore(template, step)
+    if state is None:
+      raise FileNotFoundError(f'stage {name!r} in {self.workdir} has no checkpoint; train it first')
+    return state
+
+  def _checkpointer(self, name):
+    measured = self.config.evaluate.classifier and self._is_generator(name)
+    return Checkpointer(self._folder(name) / 'checkpoints', keep=self.config.checkpoint.keep,
+                        best=(self.config.evaluate.select, 'min') if measured else None)
+
+  def _is_generator(self, name):
+    """Whether the stage makes something that draws."""
+    section = self.config.stages[name].method
+    product = build.resolve(section.name, build.HOMES['method']).product
+    return product in ('generator', 'student')
+
+  def _root_key(self, name):
+    return jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
+
+  def _folder(self, name):
+    return self.workdir / name
+
+  def _done(self, name):
+    path = self._folder(name) / 'done.json'
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+  def _source(self, **more):
+    section = {**self.config.data.to_dict(), **more}
+    key = json.dumps(section, sort_keys=True)
+    if key not in self._sources:
+      self._sources[key] = build.source(section)
+    return self._sources[key]
+
+
+class _Watch:
+  """Turns device logs into records one interval late, so that the device never waits."""
+
+  def __init__(self, recorder, reporter, step):
+    self._recorder, self._reporter = recorder, reporter
+    self._pending = None
+    self._step, self._time = step, time.monotonic()
+
+  def restart(self):
+    self._time = time.monotonic()
+
+  def see(self, logs, now: bool):
+    """Records the logs before these, and these too if `now`."""
+    self._write(self._pending)
+    self._pending = logs
+    if now:
+      self._write(logs)
+      self._pending = None
+
+  def _write(self, logs):
+    if logs is None:
+      return
+    scalars = {name: float(x) for name, x in logs.items() if name != 'step'}
+    step, clock = logs['step'], time.monotonic()
+    check_finite(scalars, step)
+    seconds = clock - self._time
+    self._recorder.write_scalars(step, {**scalars, 'seconds': seconds,
+                                        'steps_per_second': (step - self._step) / seconds})
+    self._reporter.update(step, scalars)
+    self._step, self._time = step, clock
+
+
+@contextlib.contextmanager
+def _claimed(workdir: Path, config: ConfigDict):
+  """The work directory is this config's, and this process's alone."""
+  mine = configs.to_json(config)
+  stored = workdir / 'config.json'
+  if stored.is_file():
+    differing = {key: pair for key, pair in
+                 configs.differences(json.loads(stored.read_text()), mine).items()
+                 if key not in HARMLESS}
+    if differing:
+      listed = '; '.join(f'{key}: {a} there, {b} asked for'
+                         for key, (a, b) in list(differing.items())[:4])
+      raise FileExistsError(f'{workdir} holds a run of another config ({listed}); use another '
+                            '--workdir, or the config that is there')
+  elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    raise FileExistsError(f'{workdir} is not empty and holds no run; use another --workdir')
+  workdir.mkdir(parents=True, exist_ok=True)
+  with open(workdir / '.lock', 'w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise FileExistsError(f'another process is training in {workdir}; wait for it, or use '
+                            'another --workdir') from None
+    records.write_whole(stored, json.dumps(mine, indent=1, sort_keys=True))
+    with open(workdir / 'environment.jsonl', 'a') as f:
+      f.write(json.dumps(records.environment()) + '\n')
+    yield

@@ -1,0 +1,1 @@
+"""Losses: scalars from arrays; lower is better, weights are the method's."""

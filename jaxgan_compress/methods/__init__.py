@@ -1,0 +1,7 @@
+"""Training recipes: frozen values with `init`, `step` and `generators` (see `core.Method`)."""
+
+from jaxgan_compress.methods.classify import Classifier
+from jaxgan_compress.methods.gan import GAN, Adversary
+from jaxgan_compress.methods.kd import KD
+
+__all__ = ['GAN', 'KD', 'Adversary', 'Classifier']

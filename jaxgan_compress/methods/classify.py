@@ -1,0 +1,50 @@
+"""Training of the classifier that metrics on small images look through."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import optax
+from flax import linen
+
+from jaxgan_compress import core
+from jaxgan_compress.axes import Axes
+from jaxgan_compress.core import Drawer, Net, TrainState
+from jaxgan_compress.methods.gan import start
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+  """Cross-entropy of `classifier(image) -> (logits, features)`.
+
+  batch: `{'target': [B,H,W,C], 'label': int [B]}`. Role: 'classifier'.
+  """
+  classifier: linen.Module
+  tx: optax.GradientTransformation
+  init_scheme: str = 'he'
+
+  product = 'classifier'
+  needs_data = True
+  updates = 1
+
+  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    key, rng = jax.random.split(rng)
+    variables = start('classifier', self.classifier, key, batch['target'][:1],
+                    scheme=self.init_scheme, given=given)
+    return core.create(rng, {'classifier': (variables, self.tx)})
+
+  def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    def loss(params):
+      logits, _ = self.classifier.apply({'params': params}, batch['target'])
+      cross = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label']).mean()
+      return cross, (logits.argmax(-1) == batch['label']).mean()
+
+    (cross, accuracy), grads = jax.value_and_grad(loss, has_aux=True)(
+        state.nets['classifier'].params)
+    state, norms = core.advance(state, {'classifier': grads}, {'classifier': self.tx}, axes)
+    return state.tick(), {'cross_entropy': cross, 'accuracy': accuracy, **norms}
+
+  def generators(self, state: TrainState) -> dict[str, Drawer]:
+    return {}

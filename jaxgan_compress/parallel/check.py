@@ -1,0 +1,29 @@
+"""Do all replicas leave a step with the same state?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxgan_compress.core import Batch, TrainState
+from jaxgan_compress.axes import Axes
+
+
+def replica_disagreement(step: Callable, state: TrainState, batch: Batch, replicas: int = 2
+                         ) -> list[str]:
+  """Names of the leaves of the new shared state that differ between replicas; [] is right.
+
+  It finds what tracing cannot: an `axes.mean` that was taken over too few axes or of the wrong
+  value. `state.memory`, which may differ, is left out.
+  """
+
+  def one(memory, batch):
+    new, _ = step(state.replace(memory=memory), batch, Axes(inner=('replica',)))
+    return new.replace(memory=(), rng=jax.random.key_data(new.rng))
+
+  batch = jax.tree.map(lambda x: x.reshape(replicas, -1, *x.shape[1:]), batch)
+  new = jax.jit(jax.vmap(one, axis_name='replica'))(state.memory, batch)
+  return [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(new)
+          if not bool(jnp.all(x == x[:1]))]

@@ -1,0 +1,33 @@
+"""Meshes of devices and where arrays live on them."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxgan_compress.core import TrainState
+
+
+def build_mesh(devices: int | None = None) -> Mesh:
+  """A mesh with the one axis 'data' over the first `devices` devices (default: all).
+
+  Its axes are Auto: `jax.make_mesh` now defaults to Explicit axes, which pmap's results and
+  host batches do not fit. Raises ValueError if there are fewer devices than asked for.
+  """
+  found = jax.devices()
+  if devices is not None and not 1 <= devices <= len(found):
+    raise ValueError(
+        f'{devices} devices were asked for and {len(found)} {found[0].platform} devices are here; '
+        'ask for at most that many (on a CPU, JAX_NUM_CPU_DEVICES=N makes more)')
+  return Mesh(np.array(found[:devices]), ('data',))
+
+
+def put_state(state: TrainState, mesh: Mesh) -> TrainState:
+  """The state on the mesh: one copy on every device, `memory` split over them."""
+
+  def put(tree, spec):
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+  return put(state.replace(memory=()), P()).replace(memory=put(state.memory, P('data')))

@@ -1,0 +1,107 @@
+"""One replica's step becomes a step on every device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxgan_compress import core
+from jaxgan_compress.axes import Axes
+from jaxgan_compress.parallel.mesh import build_mesh
+
+VIAS = ('pmap', 'shard_map', 'vmap')
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelStep:
+  """`step(state, batch) -> (state, logs)` on a mesh. The state given is donated.
+
+  `place` moves a host batch ahead of time, `run` takes what `place` returned.
+  """
+  mesh: Mesh
+  replicas: int
+  compiled: Callable
+  place: Callable
+
+  def __call__(self, state, batch):
+    return self.run(state, self.place(batch))
+
+  def run(self, state, placed):
+    return self.compiled(state, placed)
+
+
+def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | None = None,
+                via: str = 'pmap', donate: bool = True) -> ParallelStep:
+  """Maps `step(state, batch, axes) -> (state, logs)` over replicas, each with its share of rows.
+
+  mesh: default, all devices. replicas: default, one a device; with a number that the device count
+    divides, each device runs several under `vmap`, and the run does not depend on the device
+    count (1.3 to 1.6 times the cost of one replica a device).
+  via: 'pmap' (default) or 'shard_map', which are bitwise equal; 'vmap' puts all replicas on the
+    first device and is the reference that the other two are tested against.
+
+  The inner `vmap` stays with one replica a device: a step that forgets an `axes.mean` then fails
+  while it is traced, where bare pmap would silently return the first device's value.
+
+  Raises ValueError if the devices do not divide the replicas, or the replicas the batch.
+  """
+  if via not in VIAS:
+    raise ValueError(f'via={via!r}; one of {", ".join(VIAS)}')
+  mesh = mesh or build_mesh()
+  devices = 1 if via == 'vmap' else mesh.size
+  replicas = replicas or mesh.size
+  if replicas % devices:
+    raise ValueError(f'{replicas} replicas do not divide over {devices} devices; use a multiple')
+  axes = Axes(() if via == 'vmap' else ('data',), ('replica',))
+
+  def on_device(shared, local, batch):
+    """This device's replicas: leaves `[rows, ...]` become `[replicas, rows / replicas, ...]`."""
+
+    def one(shared, local, batch):
+      state, logs = step(shared.replace(memory=local), batch, axes)
+      return state.replace(memory=()), state.memory, axes.mean(logs)
+
+    here = replicas // devices
+    batch = jax.tree.map(lambda x: x.reshape(here, -1, *x.shape[1:]), batch)
+    return jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, None),
+                    axis_name='replica')(shared, local, batch)
+
+  donated = (0, 1) if donate else ()
+  if via == 'vmap':
+    inner = jax.jit(on_device, donate_argnums=donated)
+  elif via == 'shard_map':
+    # check_vma=True would hand back gradients already summed over devices, and our mean would
+    # make them `devices` times too large.
+    inner = jax.jit(jax.shard_map(
+        on_device, mesh=mesh, in_specs=(P(), P('data'), P('data')),
+        out_specs=(P(), P('data'), P()), check_vma=False), donate_argnums=donated)
+  else:
+    mapped = jax.pmap(on_device, axis_name='data', in_axes=(None, 0, 0), out_axes=(None, 0, None),
+                      devices=list(mesh.devices.flat), donate_argnums=donated)
+
+    def inner(shared, local, batch):
+      local = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), local)
+      shared, local, logs = mapped(shared, local, batch)
+      return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
+
+  def compiled(state, batch):
+    shared, local, logs = inner(state.replace(memory=()), state.memory, batch)
+    return shared.replace(memory=local), logs
+
+  def place(batch):
+    size = core.rows(batch)
+    if size % replicas:
+      fits = ' or '.join(str(n) for n in
+                         sorted({size // replicas * replicas, -(-size // replicas) * replicas}) if n)
+      raise ValueError(f'batch {size} does not divide over {replicas} replicas; use {fits}')
+    if via == 'pmap':
+      batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    sharding = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0]) if via == 'vmap' \
+        else NamedSharding(mesh, P('data'))
+    return jax.device_put(batch, sharding)
+
+  return ParallelStep(mesh, replicas, compiled, place)

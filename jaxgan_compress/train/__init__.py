@@ -1,0 +1,7 @@
+"""The loop and what survives it: checkpoints, records, signals. Knows no method."""
+
+from jaxgan_compress.train.checkpoint import Checkpointer, CheckpointError
+from jaxgan_compress.train.loop import TermError, check_finite, fit
+from jaxgan_compress.train.stop import StopSignal
+
+__all__ = ['CheckpointError', 'Checkpointer', 'StopSignal', 'TermError', 'check_finite', 'fit']

@@ -1,0 +1,214 @@
+"""States on disk. The only module that knows Orbax."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxgan_compress.core import TrainState
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint could not be written or none could be read."""
+
+
+class Checkpointer:
+  """The newest `keep` checkpoints of one training stage and the best one.
+
+  directory: its folder, made when the first checkpoint is saved.
+  best: (metric, 'min' | 'max'), or None; only checkpoints saved with metrics compete.
+
+  Saving is atomic and goes on in the background; each leaf carries a CRC-32, since storage does
+  not notice a flipped byte. Use as a context manager, or call `close`.
+  """
+
+  def __init__(self, directory: str | Path, *, keep: int = 2,
+               best: tuple[str, str] | None = None):
+    self.directory = Path(directory).absolute()
+    self._keep, self._best = keep, best
+    self._manager = self._open()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, *_):
+    # An error on its way out says more than a failed save that it probably caused.
+    with contextlib.suppress(CheckpointError) if kind else contextlib.nullcontext():
+      self.close()
+
+  def close(self):
+    """Waits for what is being written."""
+    with self._explained('finish writing'):
+      self._manager.wait_until_finished()
+      self._manager.close()
+
+  def save(self, state: TrainState, *, config: Mapping[str, Any] | None = None,
+           metrics: Mapping[str, float] | None = None):
+    """Writes the state, and its config and metrics beside it.
+
+    Returns when the values are copied; raises CheckpointError if this or the save before it
+    failed, or if the disk has too little room. Complete checkpoints are never touched by a
+    failure.
+    """
+    step = int(state.step)
+    host = jax.device_get(_plain(state))
+    size = sum(x.nbytes for x in jax.tree.leaves(host))
+    free = shutil.disk_usage(_existing(self.directory)).free
+    if free < 1.1 * size + 2 ** 20:
+      raise CheckpointError(
+          f'{self.directory}: {free / 2 ** 20:.0f} MiB are free and the checkpoint of step {step} '
+          f'takes {size / 2 ** 20:.0f} MiB; make room and run again, which goes on from '
+          f'{self._latest_in_words()}')
+    with self._explained(f'save step {step}'):
+      self._manager.wait_until_finished()
+      self._manager.save(step, args=ocp.args.Composite(
+          state=ocp.args.PyTreeSave(host),
+          meta=ocp.args.JsonSave({'leaves': _described(host), 'config': dict(config or {})})),
+          metrics=dict(metrics) if metrics else None)
+
+  def wait(self):
+    """Returns when everything saved is on disk; raises CheckpointError if it could not be."""
+    with self._explained('finish writing'):
+      self._manager.wait_until_finished()
+
+  @property
+  def steps(self) -> list[int]:
+    """Steps with a complete checkpoint."""
+    return sorted(self._manager.all_steps())
+
+  @property
+  def best_step(self) -> int | None:
+    """The step with the best metric, None if no checkpoint has one."""
+    return self._manager.best_step() if self._best else None
+
+  def restore(self, template: TrainState, step: int | None = None) -> TrainState | None:
+    """The state of `step`, or of the newest intact checkpoint, as host arrays; None if none is.
+
+    template: a state, or its shapes by `jax.eval_shape`. A damaged checkpoint is named in a
+    warning and set aside as `damaged-...`, and the one before it is used.
+
+    Raises CheckpointError if checkpoints are there and none is intact, if the asked step is not,
+    or if the checkpoint is of another network.
+    """
+    if step is not None:
+      return self._read(template, step)
+    found = self.steps
+    for step in reversed(found):
+      try:
+        return self._read(template, step)
+      except _Damaged as e:
+        log.warning('checkpoint of step %d in %s is damaged (%s); it is set aside',
+                    step, self.directory, e)
+        self._set_aside(step)
+    if found:
+      raise CheckpointError(f'{self.directory}: all checkpoints are damaged (steps '
+                            f'{", ".join(map(str, found))}); they are kept as damaged-*')
+    return None
+
+  def _read(self, template, step):
+    plain = _plain(template)
+    try:
+      meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+      leaves = meta['meta']['leaves']
+    except Exception as e:
+      raise _Damaged(_first_line(e)) from e
+    wanted = {name: list(x.shape) for name, x in _named(plain)}
+    there = {name: leaf['shape'] for name, leaf in leaves.items()}
+    if wanted != there:
+      raise CheckpointError(f'{self.directory} step {step} holds another state: '
+                            f'{_difference(wanted, there)}')
+    try:
+      args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), plain)
+      host = self._manager.restore(step, args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(plain, restore_args=args)))['state']
+    except Exception as e:
+      raise _Damaged(_first_line(e)) from e
+    for name, leaf in _described(host).items():
+      if leaf != leaves[name]:
+        raise _Damaged(f'{name} is not what was written')
+    return host.replace(rng=jax.random.wrap_key_data(host.rng))
+
+  def _open(self):
+    policies = [checkpoint_managers.LatestN(self._keep)]
+    options = {}
+    if self._best:
+      metric, mode = self._best
+      options = {'best_fn': lambda metrics: metrics[metric], 'best_mode': mode}
+      # The classic max_to_keep with best_fn would delete the newest checkpoint.
+      policies.append(checkpoint_managers.BestN(
+          get_metric_fn=lambda metrics: metrics[metric], reverse=mode == 'min', n=1,
+          keep_checkpoints_without_metrics=False))
+    return ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
+        step_prefix='step', **options))
+
+  def _set_aside(self, step):
+    self._manager.close()
+    (self.directory / f'step_{step}').rename(self.directory / f'damaged-step_{step}')
+    self._manager = self._open()
+
+  def _latest_in_words(self):
+    return f'step {self.steps[-1]}' if self.steps else 'the start'
+
+  @contextlib.contextmanager
+  def _explained(self, doing):
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as e:
+      raise CheckpointError(
+          f'{self.directory}: could not {doing}: {_first_line(e)}; the run goes on from '
+          f'{self._latest_in_words()} when it is started again') from e
+
+
+class _Damaged(Exception):
+  """A checkpoint that cannot be read back as it was written."""
+
+
+def _plain(state):
+  """The state with its key as integers."""
+  rng = state.rng
+  if jax.dtypes.issubdtype(rng.dtype, jax.dtypes.prng_key):
+    rng = jax.eval_shape(jax.random.key_data, rng) if isinstance(rng, jax.ShapeDtypeStruct) \
+        else jax.random.key_data(rng)
+  return state.replace(rng=rng)
+
+
+def _named(tree):
+  return [(jax.tree_util.keystr(path, simple=True, separator='/'), leaf)
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _described(host):
+  return {name: {'shape': list(x.shape), 'dtype': str(x.dtype),
+                 'crc32': zlib.crc32(np.ascontiguousarray(x))} for name, x in _named(host)}
+
+
+def _difference(wanted, there):
+  for name in sorted(wanted.keys() | there.keys()):
+    if wanted.get(name) != there.get(name):
+      return (f'{name} is {there.get(name, "missing")} in the checkpoint and '
+              f'{wanted.get(name, "not part")} of this run')
+  return 'the same leaves'
+
+
+def _existing(path):
+  while not path.exists():
+    path = path.parent
+  return path
+
+
+def _first_line(e):
+  return (str(e).strip().splitlines() or [type(e).__name__])[0][:300]

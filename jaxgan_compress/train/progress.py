@@ -1,0 +1,65 @@
+"""A live line for a person, plain lines for a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+  """Says how a stage goes: stage, step, steps/s, images/s, losses, time left.
+
+  On a terminal one live bar a stage; otherwise a plain line every `seconds`. quiet: say nothing.
+  """
+
+  def __init__(self, quiet: bool = False, seconds: float = 5.):
+    self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+    self._seconds = seconds
+    self._bar = self._task = None
+
+  def say(self, text: str):
+    self.console.print(text, markup=False)
+
+  def begin(self, stage: str, step: int, steps: int, images: int):
+    """A stage that stands at `step` of `steps` and sees `images` a step."""
+    self._stage, self._steps, self._images = stage, steps, images
+    self._first = self._now = (time.monotonic(), step)
+    self._said = 0.
+    if self.console.is_terminal:
+      self._bar = Progress(
+          TextColumn('{task.description}', justify='left'), BarColumn(bar_width=24),
+          TextColumn('{task.completed:.0f}/{task.total:.0f}'), TextColumn('{task.fields[speed]}'),
+          TextColumn('{task.fields[terms]}'), TimeRemainingColumn(compact=True),
+          console=self.console)
+      self._task = self._bar.add_task(stage, total=steps, completed=step, speed='compiling',
+                                      terms='')
+      self._bar.start()
+    else:
+      self.say(f'{stage}: from step {step} to {steps}, compiling')
+
+  def update(self, step: int, logs: Mapping[str, float]):
+    """The stage has reached `step`."""
+    now = (time.monotonic(), step)
+    # The first interval holds the compilation: speed counts from the end of it.
+    if self._now is self._first:
+      rate, self._first = None, now
+    else:
+      rate = (step - self._first[1]) / max(now[0] - self._first[0], 1e-9)
+    self._now = now
+    terms = ' '.join(f'{name} {value:.4g}' for name, value in logs.items()
+                     if not name.startswith('grad_'))
+    speed = f'{rate:.1f} steps/s {rate * self._images:.0f} images/s' if rate else ''
+    if self._bar:
+      self._bar.update(self._task, completed=step, speed=speed, terms=terms)
+    elif now[0] - self._said >= self._seconds or step == self._steps:
+      self._said = now[0]
+      left = f', {(self._steps - step) / rate:.0f} s left' if rate and step < self._steps else ''
+      self.say(f'{self._stage}: step {step}/{self._steps} {speed} {terms}{left}')
+
+  def end(self):
+    if self._bar:
+      self._bar.stop()
+      self._bar = None

@@ -1,0 +1,57 @@
+"""Packaging. Metadata is here and nowhere else; pyproject.toml holds tools."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r"'(.+)'", (here / 'jaxgan_compress' / '_version.py').read_text()).group(1)
+
+samples = ['scikit-learn>=1.5', 'scikit-image>=0.24']
+test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18', *samples]
+
+setup(
+    name='jaxgan-compress',
+    version=version,
+    description='Make GANs small: train big generators and the tiny students that replace them.',
+    long_description=(here / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=[*find_packages(include=['jaxgan_compress', 'jaxgan_compress.*']),
+              'jaxgan_compress.configs', 'jaxgan_compress.configs.kd'],
+    package_dir={'jaxgan_compress.configs': 'configs'},
+    install_requires=[
+        'jax>=0.10.0',
+        'flax>=0.12',
+        'optax>=0.2.8',
+        'orbax-checkpoint>=0.12,<1',
+        'tensorflow-datasets>=4.9.10',
+        'ml-collections>=1.1',
+        'clu>=0.0.12',
+        'numpy>=2.0',
+        'scipy>=1.14',
+        'grain>=0.2.18',
+        'importlib_resources',  # tensorflow-datasets needs it and does not say so
+        'pillow>=11',
+        'tensorboardX>=2.6.5',
+        'absl-py',
+        'rich',
+    ],
+    extras_require={
+        'cuda12': ['jax[cuda12]'],
+        'cuda13': ['jax[cuda13]'],
+        'tpu': ['jax[tpu]', 'etils[epath-gcs]'],
+        'samples': samples,
+        'tf': ['tensorflow-cpu>=2.21', 'tensorboard>=2.18'],
+        'tensorboard': ['tensorboard>=2.18'],
+        'test': test,
+        'dev': [*test, 'ruff>=0.9', 'build'],
+    },
+    entry_points={'console_scripts': ['jaxgan-compress = jaxgan_compress.cli:main']},
+    classifiers=[
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)
