@@ -146,7 +146,7 @@ def advance(state: TrainState, grads: Mapping[str, PyTree],
     average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, net.ema, params) \
         if net.ema else ()
     nets[name] = net.replace(params=params, opt_state=opt_state, ema=average)
-    norms[f'grad_{name}'] = optax.global_norm(grad)
+    norms[f'grad_{name}'] = optax.tree.norm(grad)
   return state.replace(nets=nets), norms
 
 

@@ -23,7 +23,7 @@ def get_config(arg=''):
 
   student, small = pair(arg.d)
   wide = pair(max(arg.teacher_d))[1]
-  teachers = {f'teacher_d{d}': stages.gan(f'Teacher (d={d})', *pair(d), arg.steps, lr=4e-4)
+  teachers = {f'teacher_d{d}': stages.gan(f'Teacher (d={d})', *pair(d), arg.steps, lr=1e-3)
               for d in arg.teacher_d}
   if len(teachers) == 1:
     teachers = {'teacher': next(iter(teachers.values()))}
@@ -31,12 +31,13 @@ def get_config(arg=''):
   run = {
       'classifier': stages.classifier(550, data=dict(split='train'), shift=2),
       **teachers,
-      'student_mse': stages.mse_student('Student, pixels', student, names, arg.steps),
+      'student_mse': stages.mse_student(
+          'Student, pixels', student, names, arg.steps, lr=stages.cosine(1e-2, arg.steps)),
       'student_joint': stages.joint_student(
-          'Student, pixels + discriminator', student, names, arg.steps, lr=2e-4),
-      'scratch': stages.gan('From scratch, small D', student, small, arg.steps, lr=4e-4),
+          'Student, pixels + judge', student, names, arg.steps, lr=stages.cosine(6e-3, arg.steps)),
+      'scratch': stages.gan('From scratch, small D', student, small, arg.steps, lr=1e-3),
       'scratch_wide_disc': stages.gan(
-          "From scratch, teacher's D", student, wide, arg.steps, lr=4e-4),
+          "From scratch, teacher's D", student, wide, arg.steps, lr=1e-3),
   }
   c.stages, c.run = run, tuple(run)
   return config.smoke(c) if arg.smoke else c

@@ -22,7 +22,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem
        color: #1f2328; background: #fff; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
 p, li { max-width: 52rem } .muted { color: #59636e; font-size: 13px }
-.row { display: grid; grid-template-columns: 15rem 1fr; gap: 1rem; align-items: center;
+.row { display: grid; grid-template-columns: 17rem 1fr; gap: 1rem; align-items: center;
        margin: 3px 0 }
 .row img { width: 100%; image-rendering: pixelated; display: block }
 .row b { display: block; font-weight: 600 } .row.real { margin-top: 12px }
@@ -32,30 +32,36 @@ th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #d8dee4 
 th:first-child, td:first-child { text-align: left } th { font-weight: 600; vertical-align: bottom }
 tr.student td { background: #f0f7ff } .charts { display: flex; flex-wrap: wrap; gap: 2rem }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em }
-details { margin-top: 2rem } pre { font-size: 12px; overflow-x: auto; background: #f6f8fa;
+details { margin-top: .6rem; font-size: 13px; color: #59636e } pre { font-size: 12px; overflow-x: auto; background: #f6f8fa;
        padding: 1rem }
 """
 
-# (heading, explanation, how to read it from a row and its measures)
-COLUMNS = (
-    ('parameters', 'all weights, biases and norms', lambda r, m: f'{r["params"]:,}'),
-    ('ratio', 'teacher / this, all parameters', lambda r, m: _ratio(r.get('ratio'))),
+# (heading, explanation, what to print): costs from a generator's row, quality from its measures
+COSTS = (
+    ('parameters', 'all weights, biases and norms', lambda r: f'{r["params"]:,}'),
+    ('ratio', 'teacher / this', lambda r: _ratio(r.get('ratio'))),
     ('paper parameters', 'as the KD paper counts: convolutions only, one output channel',
-     lambda r, m: f'{r["params_paper"]:,}'),
-    ('paper ratio', 'the same ratio by that count', lambda r, m: _ratio(r.get('ratio_paper'))),
-    ('MACs', 'multiply-accumulates per image', lambda r, m: _si(r['macs'])),
+     lambda r: f'{r["params_paper"]:,}'),
+    ('paper ratio', 'teacher / this by that count', lambda r: _ratio(r.get('ratio_paper'))),
+    ('MACs', 'multiply-accumulates per image', lambda r: _si(r['macs'])),
+    ('ms/image, batch 1', 'median of one image at a time on this device',
+     lambda r: f'{r["ms_per_image_batch1"]:.3f}'),
+    ('ms/image, batch 64', 'the same, 64 images at a time',
+     lambda r: f'{r["ms_per_image_batch64"]:.3f}'),
+    ('training', 'seconds, without measuring and saving', lambda r: f'{r["seconds"]:.0f} s'),
+)
+QUALITY = (
     ('FD ↓', 'Frechet distance to the real images in the classifier’s feature layer',
-     lambda r, m: _value(m, 'fd')),
-    ('IS ↑', 'inception score through the classifier', lambda r, m: _value(m, 'is')),
-    ('VoL', 'variance of Laplacian (sharpness): best near the real images’ value',
-     lambda r, m: _value(m, 'vol', '.0f')),
-    ('MSE to teacher ↓', 'per pixel, images in [-1, 1]', lambda r, m: _value(m, 'mse', '.4f')),
-    ('PSNR', 'the same in dB', lambda r, m: _value(m, 'psnr', '.1f')),
-    ('MSE on paths ↓', 'the same along straight paths between latents: was the function copied?',
-     lambda r, m: _value(m, 'mse_on_paths', '.4f')),
-    ('ms/image, batch 1', 'median on this device', lambda r, m: _ms(r, 1)),
-    ('ms/image, batch 64', 'median on this device', lambda r, m: _ms(r, 64)),
-    ('training s', 'without measuring and saving', lambda r, m: f'{r["seconds"]:.0f}'),
+     lambda m: _value(m, 'fd')),
+    ('IS ↑', 'inception score through the classifier: clear and varied; ± over its splits',
+     lambda m: _value(m, 'is')),
+    ('VoL', 'variance of the Laplacian (sharpness): best near the real images’; noise scores high',
+     lambda m: _value(m, 'vol', '.0f')),
+    ('MSE to teacher ↓', 'mean squared difference per pixel on the same latents, images in [-1, 1]',
+     lambda m: _value(m, 'mse', '.4f')),
+    ('PSNR to teacher ↑', 'the same in dB', lambda m: _value(m, 'psnr', '.1f')),
+    ('MSE on paths ↓', 'the same along straight paths between latents: was the function copied, '
+     'or only its samples?', lambda m: _value(m, 'mse_on_paths', '.4f')),
 )
 
 
@@ -83,7 +89,8 @@ def render(results: Mapping[str, Any], drawings: Sequence[tuple[str, np.ndarray]
 checkpoint). A student that copies its teacher draws the same picture in the same column. A
 generator trained from scratch owes its teacher nothing and draws its own.</p>
 {rows}
-{_measured(results, table, colour)}
+{_quality(results, table, colour)}
+{_costs(table, colour)}
 {_charts(table, curves, colour)}
 <h2>How it was made</h2>
 <p class="muted">{_environment(environment)}</p>
@@ -101,7 +108,7 @@ def _summary(results):
     mine = row['best']['measures']
     teacher = table[row['teacher']]
     theirs = teacher['best']['measures']
-    text = (f'<b>{_title(row)}</b> has 1/{row["ratio"]:.1f} of the parameters of '
+    text = (f'<b>{_title(row)}</b> is {row["ratio"]:.1f} times smaller than '
             f'{_title(teacher)} and keeps {mine["is"]["value"] / theirs["is"]["value"]:.0%} of its '
             f'inception score (FD {mine["fd"]["value"]:.1f} against {theirs["fd"]["value"]:.1f}).')
     rivals = [other['best']['measures']['fd']['value'] for other in table.values()
@@ -113,45 +120,55 @@ def _summary(results):
 
 
 def _row(row, images, colour):
-  ratio = f', 1/{row["ratio"]:.1f} of the teacher' if row['role'] != 'teacher' and 'ratio' in row \
+  ratio = f', {row["ratio"]:.1f} times smaller' if row['role'] != 'teacher' and 'ratio' in row \
       else ''
   return (f'<div class="row"><div><b><span class="dot" style="background:{colour}"></span>'
           f'{_title(row)}</b><span class="muted">{row["params"]:,} parameters{ratio}</span></div>'
           f'{_picture(images)}</div>')
 
 
-def _measured(results, table, colour):
+def _costs(table, colour):
+  body = ''.join(_line(row, colour[name], '', [read(row) for _, _, read in COSTS])
+                 for name, row in table.items())
+  return f'<h2>Cost</h2>{_table(COSTS, body)}'
+
+
+def _quality(results, table, colour):
   if not results['real']:
     return ''
-  head = ''.join(f'<th title="{html.escape(why)}">{name}</th>' for name, why, _ in COLUMNS)
   body = ''
   for name, row in table.items():
-    for which in ('last', 'best'):
-      line = row[which]
-      if which == 'best' and line['step'] == row['last']['step']:
-        continue
-      note = f'{which}, step {line["step"]}' if line['step'] != row['last']['step'] or \
-          row['best']['step'] != row['last']['step'] else f'step {line["step"]}'
-      cells = ''.join(f'<td>{read(row, line["measures"])}</td>' for _, _, read in COLUMNS)
-      body += (f'<tr class="{row["role"]}"><td><span class="dot" style="background:{colour[name]}">'
-               f'</span>{_title(row)} <span class="muted">{note}</span></td>{cells}</tr>')
+    last, best = row['last'], row['best']
+    one = last['step'] == best['step']
+    for note, line in [('last and best', last)] if one else [('last', last), ('best', best)]:
+      body += _line(row, colour[name], f'{note}, step {line["step"]}',
+                    [read(line['measures']) for _, _, read in QUALITY])
   real = results['real']
-  cells = ''.join(f'<td>{read({}, real)}</td>' if name in ('FD ↓', 'IS ↑', 'VoL') else '<td></td>'
-                  for name, _, read in COLUMNS)
-  body += f'<tr><td>Real images</td>{cells}</tr>'
+  body += '<tr><td>Real images</td>' + ''.join(
+      f'<td>{read(real)}</td>' for _, _, read in QUALITY) + '</tr>'
   protocol = real['is']['protocol']
-  explained = ''.join(f'<li><b>{name}</b>: {why}</li>' for name, why, _ in COLUMNS)
   accuracy = protocol['feature_net_accuracy']
-  return f"""<h2>Cost and quality</h2>
-<div class="scroll"><table><tr><th>generator</th>{head}</tr>{body}</table></div>
-<p class="muted">↓ lower is better, ↑ higher. Best: the checkpoint with the lowest FD, which
-flatters whatever oscillates. {protocol['count']:,} images from the same latents (seed
-{protocol['seed']}) against {protocol['real_count']:,} real ones ({html.escape(protocol['data'])});
-features and classes by a {protocol['feature_net']}
+  return f"""<h2>Quality</h2>{_table(QUALITY, body)}
+<p class="muted">↓ lower is better, ↑ higher. Best is the checkpoint with the lowest FD, picked with
+hindsight; it flatters a generator that oscillates. {protocol['count']:,} images from the same
+latents (seed {protocol['seed']}) are compared with {protocol['real_count']:,} real ones
+({html.escape(protocol['data'])}). Features and classes are those of a {protocol['feature_net']}
 {f'that is right on {accuracy:.1%} of held-out images' if accuracy else ''} (CRC
-{protocol['feature_crc32']}). The real images’ FD is that of a random half of them against all: the
-floor of this measure. These values compare with others of this protocol only.</p>
-<details><summary>What the columns mean</summary><ul>{explained}</ul></details>"""
+{protocol['feature_crc32']}). The FD of the real images is that of a random half of them against
+all: the floor of this measure. These values compare with others of this protocol only.</p>"""
+
+
+def _table(columns, body):
+  head = ''.join(f'<th>{name}</th>' for name, _, _ in columns)
+  explained = ''.join(f'<li><b>{name}</b>: {why}</li>' for name, why, _ in columns)
+  return (f'<div class="scroll"><table><tr><th>generator</th>{head}</tr>{body}</table></div>'
+          f'<details><summary>What the columns mean</summary><ul>{explained}</ul></details>')
+
+
+def _line(row, colour, note, cells):
+  return (f'<tr class="{row["role"]}"><td><span class="dot" style="background:{colour}"></span>'
+          f'{_title(row)} <span class="muted">{note}</span></td>'
+          + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
 
 
 def _charts(table, curves, colour):
@@ -194,9 +211,9 @@ def _chart(title, series, width=340, height=230):
     parts.append(f'<line x1="{left}" x2="{width - right}" y1="{v:.1f}" y2="{v:.1f}" '
                  f'stroke="#e5e8eb"/><text x="{left - 6}" y="{v + 4:.1f}" text-anchor="end">'
                  f'{y:.4g}</text>')
-  for x in sorted({xs and min(xs), max(xs)}):
+  for x, anchor in {min(xs): 'middle', max(xs): 'end'}.items():
     h, _ = at(x, low)
-    parts.append(f'<text x="{h:.1f}" y="{height - bottom + 16}" text-anchor="middle">{x}</text>')
+    parts.append(f'<text x="{h:.1f}" y="{height - bottom + 16}" text-anchor="{anchor}">{x}</text>')
   parts.append(f'<text x="{(left + width) / 2}" y="{height - 4}" text-anchor="middle">training '
                'step</text>')
   for name, colour, points in series:
@@ -244,11 +261,6 @@ def _value(measures, key, form='.2f'):
     return ''
   spread = measures[key].get('spread')
   return format(measures[key]['value'], form) + (f' ± {spread:.2f}' if spread is not None else '')
-
-
-def _ms(row, batch):
-  value = row.get(f'ms_per_image_batch{batch}')
-  return f'{value:.3f}' if value else ''
 
 
 def _si(number):

@@ -83,7 +83,7 @@ class Evaluator:
       # Eight points on the straight path between each of 64 pairs of latents.
       share = jnp.linspace(0, 1, 8)[:, None, None]
       start, end = jnp.split(self.latents(z.shape[-1], 128), 2)
-      path = (share * start + (1 - share) * end).reshape(-1, z.shape[-1])
+      path = (share * start[None] + (1 - share) * end[None]).reshape(-1, z.shape[-1])
       found['mse_on_paths'] = self._measure(self._mse(path, draw, teacher), pairs=64, points=8)
     return found
 

@@ -40,14 +40,14 @@ class BatchNorm(nn.Module):
       mean, var = running_mean.value, running_var.value
     else:
       mean = axes.mean(y.mean((0, 1, 2)))
-      var = axes.mean(jnp.square(y - mean).mean((0, 1, 2)))
+      var = axes.mean(jnp.square(y - _channels(mean)).mean((0, 1, 2)))
       if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
         count = y.size // channels * axes.count
         unbiased = var * (count / max(count - 1, 1))
         running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
         running_var.value += (1 - self.momentum) * (unbiased - running_var.value)
-    y = (y - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
-    return y.astype(x.dtype)
+    y = (y - _channels(mean)) * _channels(lax.rsqrt(var + self.epsilon) * scale)
+    return (y + _channels(bias)).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -64,7 +64,7 @@ class LayerNorm(nn.Module):
     y = x.astype(jnp.float32)
     y = y - y.mean((1, 2, 3), keepdims=True)
     y = y * lax.rsqrt(jnp.square(y).mean((1, 2, 3), keepdims=True) + self.epsilon)
-    return (y * scale + bias).astype(x.dtype)
+    return (y * _channels(scale) + _channels(bias)).astype(x.dtype)
 
 
 class Project(nn.Module):
@@ -82,7 +82,7 @@ class Project(nn.Module):
     bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
     kernel = kernel[::-1, ::-1].astype(self.dtype).transpose(2, 0, 1, 3)
     y = z.astype(self.dtype) @ kernel.reshape(z.shape[-1], -1)
-    return y.reshape(-1, 4, 4, self.features) + bias.astype(self.dtype)
+    return y.reshape(-1, 4, 4, self.features) + _channels(bias.astype(self.dtype))
 
 
 class UpConv(nn.Module):
@@ -109,12 +109,16 @@ class UpConv(nn.Module):
       y = _subpixel(x, kernel)
     else:
       y = lax.conv_transpose(x, kernel, (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    return y + bias.astype(self.dtype)
+    return y + _channels(bias.astype(self.dtype))
 
 
 def leaky_relu(x):
   """max(x, 0.2 x), the slope of DCGAN's discriminator."""
   return jax.nn.leaky_relu(x, 0.2)
+
+
+def _channels(x):
+  return x.reshape(1, 1, 1, -1)
 
 
 def _subpixel(x, kernel):

@@ -1,0 +1,73 @@
+"""Several CPU devices and quick compilation, set before anything imports jax."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = os.environ.get('JAXGAN_TEST_PLATFORM', 'cpu')
+os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') +
+                           ' --xla_backend_optimization_level=0'
+                           ' --xla_force_host_platform_device_count=4')
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxgan_compress import data, methods, nn
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session')
+def images():
+  """uint8 [24,32,32,1]: the first real digits."""
+  return data.digits().target[:24]
+
+
+@pytest.fixture(scope='session')
+def pipeline(images):
+  return data.Pipeline(data.ArraySource(images), batch=8)
+
+
+@pytest.fixture(scope='session')
+def sgd():
+  """Plain SGD: Adam would hide a constant factor on gradients."""
+  return optax.sgd(0.01)
+
+
+def small_gan(tx, **adversary):
+  norm = 'none' if adversary.get('loss') == 'wgan_gp' else 'batch'
+  return methods.GAN(
+      nn.DCGANGenerator(d=2, size=32), tx=tx,
+      adversary=methods.Adversary(nn.DCGANDiscriminator(2, 32, norm), tx, **adversary))
+
+
+def small_kd(tx, **fields):
+  adversary = methods.Adversary(nn.DCGANDiscriminator(2, 32), tx,
+                                n_critic=fields.pop('n_critic', 1))
+  return methods.KD(nn.DCGANGenerator(d=1, size=32), nn.DCGANGenerator(d=2, size=32), tx,
+                    adversary=adversary, **fields)
+
+
+@pytest.fixture(scope='session')
+def given(sgd, images):
+  """A teacher with running statistics that are not the initial ones, and its discriminator."""
+  method = small_gan(sgd)
+  state = method.init(jax.random.key(7), {'target': images[:8]})
+  rng = np.random.default_rng(0)
+  nets = {role: net.replace(
+      params=jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32),
+                          net.params),
+      stats=jax.tree.map(lambda x: x + rng.random(x.shape, np.float32), net.stats))
+      for role, net in state.nets.items()}
+  return {'teacher': nets['generator'], 'disc': nets['disc']}
+
+
+def largest_difference(a, b):
+  """The largest absolute difference between two trees of arrays, keys included."""
+
+  def plain(x):
+    key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if key else x, np.float64)
+
+  return max(jax.tree.leaves(jax.tree.map(
+      lambda x, y: float(np.abs(plain(x) - plain(y)).max(initial=0)), a, b)))

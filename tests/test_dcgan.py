@@ -1,0 +1,241 @@
+"""The DCGAN family: counts of the paper, equal forms, PyTorch's numbers."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from tests.conftest import largest_difference
+
+import jaxgan_compress as jgc
+from jaxgan_compress import convert, nn
+from jaxgan_compress.nn import forms, layers
+
+PUBLISHED = {2: 28351, 4: 62077, 8: 145657, 16: 377329, 32: 1098721, 48: 2164177, 64: 3573697,
+             128: 12652417}
+
+
+def shapes(module, *inputs):
+  return jax.eval_shape(module.init, jax.random.key(0), *inputs)
+
+
+def count(d, convention, channels=1, size=64):
+  module = nn.DCGANGenerator(d=d, channels=channels, size=size)
+  return jgc.count_params(shapes(module, module.example()), convention)
+
+
+@pytest.mark.parametrize('d, published', PUBLISHED.items())
+def test_paper_count_is_the_published_one(d, published):
+  assert count(d, 'paper') == published
+  assert count(d, 'paper', channels=3) == published  # the paper counts one channel for colour too
+
+
+def test_published_ratios():
+  def ratios(teacher, ds):
+    return [round(count(teacher, 'paper') / count(d, 'paper')) for d in ds]
+
+  assert ratios(256, (2, 4, 8, 16, 32, 64, 128)) == [1669, 762, 325, 125, 43, 13, 4]
+  assert ratios(64, (2, 4, 8, 16, 32, 48)) == [126, 58, 25, 9, 3, 2]
+  assert ratios(128, (2, 4, 8, 16, 32, 48)) == [446, 204, 87, 34, 12, 6]
+
+
+def test_true_count_adds_norms_and_colour():
+  d = 4
+  assert count(d, 'all') == PUBLISHED[d] + 30 * d
+  assert count(d, 'all', channels=3) == PUBLISHED[d] + 30 * d + 32 * d + 2
+  assert [count(d, 'paper', size=32) for d in (16, 4, 2)] == [143729, 28253, 13487]
+  with pytest.raises(ValueError, match='one of paper, all'):
+    count(d, 'papr')
+
+
+def test_discriminator_counts():
+  for d, published in {2: 3007, 4: 11389, 16: 174577, 64: 2762689}.items():
+    assert jgc.count_params(shapes(nn.DCGANDiscriminator(d=d), jnp.zeros((1, 64, 64, 1))),
+                            'paper') == published
+
+
+def test_macs_count_transposed_convolutions_on_their_input():
+  # By hand: 100*64*16 + 16*16*64*32 + 64*16*32*16 + 256*16*16
+  assert jgc.macs(nn.DCGANGenerator(d=16, size=32)) == 102400 + 524288 + 524288 + 65536
+  plain = jgc.macs(nn.DCGANGenerator(d=16, size=32, upsample_impl='transpose'))
+  assert plain == jgc.macs(nn.DCGANGenerator(d=16, size=32, upsample_impl='subpixel'))
+
+
+@pytest.mark.parametrize('size', [28, 32, 64])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_shapes_and_range(size, channels):
+  G = nn.DCGANGenerator(d=1, channels=channels, size=size)
+  D = nn.DCGANDiscriminator(d=1, size=size)
+  z = jax.random.normal(jax.random.key(0), (2, 100))
+  variables = nn.initialise(G, jax.random.key(1), z)
+  image, taps = G.apply(variables, z)
+  assert image.shape == (2, size, size, channels) and image.dtype == jnp.float32
+  assert float(jnp.abs(image).max()) <= 1
+  assert taps['layer1'].shape == (2, 4, 4, 8 if size == 64 else 4)
+  logits, taps = D.apply(nn.initialise(D, jax.random.key(2), image), image)
+  assert logits['real'].shape == (2, 1) and taps['layer1'].shape == (2, *(image.shape[1] // 2 + (
+      2 if size == 28 else 0),) * 2, 1)
+
+
+def test_upsample_forms_agree_forward_and_gradient():
+  x = jax.random.normal(jax.random.key(0), (3, 5, 6, 7))
+  target = jax.random.normal(jax.random.key(1), (3, 10, 12, 4))
+  params = layers.UpConv(4).init(jax.random.key(2), x)
+  params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(3), p.shape), params)
+
+  def loss(impl):
+    return lambda params, x: jnp.square(layers.UpConv(4, impl).apply(params, x) - target).mean()
+
+  outputs = [layers.UpConv(4, impl).apply(params, x) for impl in ('transpose', 'subpixel')]
+  np.testing.assert_allclose(*outputs, atol=1e-5)
+  grads = [jax.grad(loss(impl), (0, 1))(params, x) for impl in ('transpose', 'subpixel')]
+  assert largest_difference(*grads) < 1e-5
+
+
+def test_upsample_parameters_are_those_of_flax():
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  theirs = linen.ConvTranspose(5, (4, 4), (2, 2), 'SAME')
+  variables = theirs.init(jax.random.key(1), x)
+  np.testing.assert_allclose(theirs.apply(variables, x), layers.UpConv(5).apply(variables, x),
+                             atol=1e-5)
+
+
+def test_forms_are_chosen_in_one_place():
+  assert forms.upsample('auto') == ('subpixel' if jax.default_backend() == 'cpu' else 'transpose')
+  with forms.plain():
+    assert forms.upsample('subpixel') == 'transpose'
+  with pytest.raises(ValueError, match='one of auto, transpose, subpixel'):
+    forms.upsample('fast')
+
+
+def torch_conv_transpose(x, weight, bias, stride, padding):
+  """PyTorch's ConvTranspose2d by its definition: every input pixel scatters a scaled kernel."""
+  B, C, H, W = x.shape
+  out = np.zeros((B, weight.shape[1], stride * (H - 1) + 4, stride * (W - 1) + 4))
+  for i in range(H):
+    for j in range(W):
+      out[:, :, stride * i:stride * i + 4, stride * j:stride * j + 4] += np.einsum(
+          'bc,cokl->bokl', x[:, :, i, j], weight)
+  end = -padding or None
+  return out[:, :, padding:end, padding:end] + bias[None, :, None, None]
+
+
+def torch_generator(state, z):
+  """PyTorch's DCGAN generator in inference mode, in NumPy."""
+  x = z[:, :, None, None]
+  last = sum('_bn' not in name and name.endswith('weight') for name in state)
+  for i in range(1, last + 1):
+    x = torch_conv_transpose(x, state[f'deconv{i}.weight'], state[f'deconv{i}.bias'],
+                             *((1, 0) if i == 1 else (2, 1)))
+    if i < last:
+      norm = {key: state[f'deconv{i}_bn.{key}'][None, :, None, None]
+              for key in ('weight', 'bias', 'running_mean', 'running_var')}
+      x = (x - norm['running_mean']) / np.sqrt(norm['running_var'] + 1e-5)
+      x = np.maximum(x * norm['weight'] + norm['bias'], 0)
+  return np.tanh(x).transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize('impl', ['transpose', 'subpixel'])
+def test_pytorch_weights_give_pytorch_images(impl):
+  rng = np.random.default_rng(0)
+  d, state = 2, {}
+  widths = [100, 8 * d, 4 * d, 2 * d, d, 1]
+  for i, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False), 1):
+    state[f'deconv{i}.weight'] = 0.2 * rng.standard_normal((c_in, c_out, 4, 4))
+    state[f'deconv{i}.bias'] = rng.standard_normal(c_out)
+    if i < 5:
+      for key in ('weight', 'bias', 'running_mean'):
+        state[f'deconv{i}_bn.{key}'] = rng.standard_normal(c_out)
+      state[f'deconv{i}_bn.running_var'] = rng.random(c_out) + 0.5
+  z = rng.standard_normal((3, 100))
+  variables = convert.dcgan_generator(state)
+  image, _ = nn.DCGANGenerator(d=d, upsample_impl=impl).apply(variables, z.astype(np.float32))
+  np.testing.assert_allclose(image, torch_generator(state, z), atol=1e-5)
+  state['deconv2.weight'] = state['deconv2.weight'][..., ::-1]  # the test sees a mirrored kernel
+  wrong, _ = nn.DCGANGenerator(d=d, upsample_impl=impl).apply(
+      convert.dcgan_generator(state), z.astype(np.float32))
+  assert np.abs(wrong - image).max() > 0.01
+
+
+def test_batch_norm_has_pytorch_semantics():
+  x = np.random.default_rng(0).standard_normal((6, 3, 3, 2)).astype(np.float32) + 5
+  norm = nn.BatchNorm()
+  variables = norm.init(jax.random.key(0), x, True)
+  y, new = norm.apply(variables, x, True, mutable=['batch_stats'])
+  flat = x.reshape(-1, 2).astype(np.float64)
+  np.testing.assert_allclose(y.reshape(-1, 2), (flat - flat.mean(0)) / np.sqrt(
+      flat.var(0) + 1e-5), atol=1e-5)
+  stats = new['batch_stats']
+  np.testing.assert_allclose(stats['mean'], 0.1 * flat.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(stats['var'], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+  stats = jax.tree.map(np.asarray, stats)
+  inferred = norm.apply({'params': variables['params'], **new}, x, False)
+  np.testing.assert_allclose(inferred.reshape(-1, 2), (flat - stats['mean']) / np.sqrt(
+      stats['var'] + np.float64(1e-5)), rtol=1e-4)
+
+
+def test_drawing_does_not_depend_on_the_rest_of_the_batch(given):
+  G = nn.DCGANGenerator(d=2, size=32)
+  z = jax.random.normal(jax.random.key(0), (4, 100))
+  together, _ = G.apply(given['teacher'].variables, z)
+  alone, _ = G.apply(given['teacher'].variables, z[2:3])
+  np.testing.assert_allclose(together[2:3], alone, atol=1e-6)
+  trained = [G.apply(given['teacher'].variables, x, train=True, mutable=['batch_stats'])[0][0]
+             for x in (z, z[2:3])]
+  assert np.abs(trained[0][2:3] - trained[1]).max() > 1e-3
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights():
+  z = jax.random.normal(jax.random.key(0), (2, 100))
+  low, full = (nn.DCGANGenerator(d=2, size=32, dtype=dtype) for dtype in ('bfloat16', 'float32'))
+  variables = nn.initialise(low, jax.random.key(1), z)
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
+  image, taps = low.apply(variables, z)
+  assert taps['layer2'].dtype == jnp.bfloat16 and image.dtype == jnp.float32
+  reference, _ = full.apply(variables, z)
+  assert 0 < np.abs(image - reference).max() < 0.05
+
+
+def test_initialise_matches_the_modules_own_distribution():
+  G = nn.DCGANGenerator(d=4, size=32)
+  ours = nn.initialise(G, jax.random.key(0), G.example())
+  theirs = G.init(jax.random.key(0), G.example())
+  assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+  kernel = ours['params']['layer1']['kernel']
+  assert abs(float(kernel.std()) - 0.02) < 1e-3 and abs(float(kernel.mean())) < 1e-3
+  assert float(jnp.abs(ours['params']['layer2']['kernel'].std() - 0.02)) < 1e-3
+  untrained = jax.tree.map(lambda x: x[..., 0] if x.ndim > 1 else x, (
+      ours['params']['norm1'], ours['batch_stats'], ours['params']['layer1']['bias']))
+  expected = (theirs['params']['norm1'], theirs['batch_stats'], theirs['params']['layer1']['bias'])
+  assert largest_difference(untrained, expected) == 0
+  with pytest.raises(ValueError, match='init scheme'):
+    nn.initialise(G, jax.random.key(0), G.example(), scheme='magic')
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: nn.DCGANGenerator(d=2, size=48), '28, 32, 64'),
+    (lambda: nn.DCGANGenerator(d=0), 'from 1'),
+    (lambda: nn.DCGANDiscriminator(d=2, norm='batsh'), 'batch, layer, none')])
+def test_impossible_networks_say_what_is_possible(make, said):
+  module = make()
+  x = jnp.zeros((1, 100)) if isinstance(module, nn.DCGANGenerator) else jnp.zeros((1, 64, 64, 1))
+  with pytest.raises(ValueError, match=said):
+    shapes(module, x)
+
+
+@pytest.mark.parametrize('impl', ['transpose', 'subpixel'])
+def test_images_recorded_from_pytorch(impl):
+  golden = np.load(Path(__file__).parent / 'golden' / 'dcgan_d1.npz')
+  state = {name.removeprefix('state/'): golden[name] for name in golden if '/' in name}
+  variables, G = convert.dcgan_generator(state), nn.DCGANGenerator(d=1, upsample_impl=impl)
+  image, _ = G.apply(variables, golden['z'])
+  np.testing.assert_allclose(image, golden['images'].transpose(0, 2, 3, 1), atol=1e-5)
+  # The running statistics were moved once, from 0 and 1, by the batch that `trained` shows.
+  fresh = jax.tree.map(jnp.zeros_like, variables['batch_stats'])
+  fresh = {name: {'mean': each['mean'], 'var': each['var'] + 1} for name, each in fresh.items()}
+  (image, _), new = G.apply({**variables, 'batch_stats': fresh}, golden['z'], train=True,
+                            mutable=['batch_stats'])
+  np.testing.assert_allclose(image, golden['trained'].transpose(0, 2, 3, 1), atol=1e-5)
+  assert largest_difference(new['batch_stats'], variables['batch_stats']) < 1e-5

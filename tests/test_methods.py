@@ -1,0 +1,240 @@
+"""Laws of the methods: who learns from whom, what a step touches, every option takes a step."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tests.conftest import largest_difference, small_gan, small_kd
+
+import jaxgan_compress as jgc
+from jaxgan_compress import core, data, methods, nn
+from jaxgan_compress.losses import image as image_losses
+from jaxgan_compress.parallel import replica_disagreement
+
+
+def batch_of(images, size=8):
+  return core.normalise({'target': jnp.asarray(images[:size])})
+
+
+def moved(before, after):
+  """The networks whose parameters a step changed."""
+  return {name for name in before.nets
+          if largest_difference(before.nets[name].params, after.nets[name].params)}
+
+
+def test_mse_scheme_has_no_discriminator_and_touches_no_image(sgd, given):
+  method = small_kd(sgd, adv_weight=0)
+  assert not method.needs_data
+
+  class Forbidden(dict):
+    def __getitem__(self, key):
+      raise AssertionError(f'read {key}')
+
+  state = method.init(jax.random.key(0), Forbidden(), given)
+  assert set(state.nets) == {'student'} and set(state.frozen) == {'teacher'}
+  after, logs = method.step(state, Forbidden(row=jnp.arange(4)))
+  assert moved(state, after) == {'student'} and int(after.step) == 1
+  assert set(logs) == {'loss', 'mse_per_pixel', 'grad_student'}
+
+  def raises():
+    raise AssertionError('the data was read')
+    yield
+
+  with pytest.raises(AssertionError, match='the data was read'):
+    next(jgc.fit(method, state, raises(), steps=1))  # it reads a batch for its size ...
+  final, _ = list(jgc.fit(method, state, data.sizes_only(4), steps=1))[-1]  # ... and no image
+  assert int(final.step) == 1
+
+
+@pytest.mark.parametrize('disc_from, expected', [
+    ('teacher', {'student', 'disc'}), ('fresh', {'student', 'disc'}), ('frozen', {'student'})])
+def test_who_moves_in_a_joint_step(sgd, given, images, disc_from, expected):
+  method = small_kd(sgd, adv_weight=.5, distill_weight=.5, disc_from=disc_from)
+  state = method.init(jax.random.key(0), {}, given)
+  after, logs = method.step(state, batch_of(images))
+  assert moved(state, after) == expected
+  assert largest_difference(after.frozen, state.frozen) == 0  # no teacher feels its pupil
+  if disc_from == 'teacher':
+    assert largest_difference(state.nets['disc'].params, given['disc'].params) == 0
+  if disc_from == 'fresh':
+    assert largest_difference(state.nets['disc'].params, given['disc'].params) > 0
+  assert all(np.isfinite(float(x)) for x in logs.values())
+
+
+def test_weights_weigh_what_they_say(sgd, given, images):
+  """Only the distilled term: the loss is distill_weight * MSE; alpha = 1 is a plain GAN."""
+  pixels = small_kd(sgd, adv_weight=0, distill_weight=.25)
+  state = pixels.init(jax.random.key(0), {}, given)
+  _, logs = pixels.step(state, batch_of(images))
+  assert float(logs['loss']) == pytest.approx(.25 * 1024 * float(logs['mse_per_pixel']), rel=1e-5)
+  plain = small_kd(sgd, adv_weight=1, distill_weight=0)
+  state = plain.init(jax.random.key(0), {}, given)
+  _, logs = plain.step(state, batch_of(images))
+  assert float(logs['loss']) == pytest.approx(float(logs['adv']), rel=1e-6)
+
+
+def test_student_equal_to_its_teacher_has_nothing_to_learn(given):
+  G = nn.DCGANGenerator(d=2, size=32)
+  z = jax.random.normal(jax.random.key(3), (4, 100))
+  lesson, _ = G.apply(given['teacher'].variables, z)
+
+  def loss(params):
+    image, _ = G.apply({'params': params, **given['teacher'].stats}, z)
+    return image_losses.mse(image, lesson)
+
+  value, grads = jax.value_and_grad(loss)(given['teacher'].params)
+  assert float(value) == 0 and float(optax.tree.norm(grads)) == 0
+
+
+def test_lesson_is_a_function_of_z_alone_unless_asked_otherwise(sgd, given):
+  z = jax.random.normal(jax.random.key(3), (4, 100))
+  for mode, equal in (('inference', True), ('batch', False)):
+    method = small_kd(sgd, teacher_mode=mode)
+    state = method.init(jax.random.key(0), {}, given)
+    difference = np.abs(method.lesson(state, z)[1:2] - method.lesson(state, z[1:2])).max()
+    assert (difference < 1e-6) == equal
+
+
+def test_student_and_teacher_draw_from_the_same_latents(sgd, given):
+  """With the student's weights the teacher's, in batch mode, the training loss is zero."""
+  G = nn.DCGANGenerator(d=2, size=32)
+  method = methods.KD(G, G, sgd, teacher_mode='batch')
+  state = method.init(jax.random.key(0), {}, {**given, 'student': given['teacher']})
+  after, logs = method.step(state, {'row': jnp.arange(8)})
+  assert float(logs['loss']) < 1e-6 and float(logs['grad_student']) < 1e-3
+  assert largest_difference(after.nets['student'].stats, given['teacher'].stats) > 0
+
+
+def test_fresh_latents_are_fresh(sgd, given, images):
+  logs = {}
+  for fresh in (True, False):
+    method = small_kd(sgd, adv_weight=.5, fresh_z=fresh)
+    state = method.init(jax.random.key(0), {}, given)
+    logs[fresh] = method.step(state, batch_of(images))[1]
+  assert float(logs[True]['disc']) == float(logs[False]['disc'])
+  assert float(logs[True]['mse_per_pixel']) != float(logs[False]['mse_per_pixel'])
+
+
+def test_real_from_teacher_is_free_of_data(sgd, given, images):
+  seen = {}
+  for source in ('data', 'teacher', 'both'):
+    method = small_kd(sgd, adv_weight=.5, real_from=source)
+    assert method.needs_data == (source != 'teacher')
+    state = method.init(jax.random.key(0), {}, given)
+    batch = {'row': jnp.arange(8)} if source == 'teacher' else batch_of(images)
+    seen[source] = float(method.step(state, batch)[1]['disc'])
+  assert len(set(seen.values())) == 3
+
+
+def test_critic_updates_see_different_images_and_all_of_them(sgd, images):
+  """n_critic = 2 on rows [a b a b] sees [a a] and then [b b]: as two batches in turn."""
+  method = small_gan(sgd, n_critic=2)
+  assert method.updates == 2
+  state = method.init(jax.random.key(0), batch_of(images))
+  seen = []
+  method.adversary.train(
+      state, lambda i: seen.append(batch_of(images)['target'][i::2]) or seen[-1],
+      lambda i: jnp.zeros_like(seen[-1]), core.Axes(), core.Axes())
+  assert len(seen) == 2
+  both = np.concatenate(seen)
+  assert sorted(both.sum((1, 2, 3))) == pytest.approx(
+      sorted(np.asarray(batch_of(images)['target']).sum((1, 2, 3))))
+
+
+@pytest.mark.parametrize('loss', methods.gan.LOSSES)
+def test_every_loss_trains_both_networks(sgd, images, loss):
+  method = small_gan(sgd, loss=loss, n_critic=2)
+  state = method.init(jax.random.key(0), batch_of(images))
+  after, logs = jax.jit(method.step)(state, batch_of(images))
+  assert moved(state, after) == {'generator', 'disc'}
+  assert all(np.isfinite(float(x)) for x in logs.values())
+  if loss == 'wgan_clip':
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(after.nets['disc'].params)) <= .01
+
+
+def test_jit_equals_eager_and_traces_once(sgd, given, images):
+  method = small_kd(sgd, adv_weight=.5)
+  state = method.init(jax.random.key(0), {}, given)
+  traces = []
+
+  def step(state, batch):
+    traces.append(1)
+    return method.step(state, batch)
+
+  jitted = jax.jit(step)
+  with jax.disable_jit():
+    expected, _ = method.step(state, batch_of(images))
+  found, _ = jitted(state, batch_of(images))
+  assert largest_difference(found, expected) < 1e-4
+  jitted(found, batch_of(images))
+  assert len(traces) == 1
+
+
+def test_average_follows_and_is_drawn_and_taught_with(images):
+  tx = optax.sgd(.1)
+  method = methods.GAN(nn.DCGANGenerator(d=1, size=32), methods.Adversary(
+      nn.DCGANDiscriminator(1, 32), tx), tx, ema=.75)
+  state = method.init(jax.random.key(0), batch_of(images))
+  after, _ = method.step(state, batch_of(images))
+  net, before = after.nets['generator'], state.nets['generator'].params
+  expected = jax.tree.map(lambda old, new: .75 * old + .25 * new, before, net.params)
+  assert largest_difference(net.ema, expected) < 1e-7
+  assert method.generators(after)['generator'].variables['params'] is net.ema
+  student = methods.KD(nn.DCGANGenerator(d=1, size=32), nn.DCGANGenerator(d=1, size=32), tx)
+  taught = student.init(jax.random.key(0), {}, {'teacher': net})
+  assert largest_difference(taught.frozen['teacher']['params'], net.ema) == 0
+
+
+@pytest.mark.parametrize('fields', [
+    dict(adv_weight=0), dict(adv_weight=.5), dict(adv_weight=.5, n_critic=2, real_from='both')])
+def test_replicas_agree_after_a_step(sgd, given, images, fields):
+  method = small_kd(sgd, **fields)
+  state = method.init(jax.random.key(0), {}, given)
+  assert replica_disagreement(method.step, state, batch_of(images), 2) == []
+
+
+def test_statistics_per_replica_or_global(sgd, given, images):
+  def stats(sync, replicas):
+    method = small_kd(sgd, bn_sync=sync)
+    state = method.init(jax.random.key(0), {}, given)
+    run = jgc.parallel.parallelize(method.step, replicas=replicas, via='vmap', donate=False)
+    return run(state, batch_of(images))[0].nets['student'].stats
+
+  assert largest_difference(stats('global', 2), stats('global', 1)) < 1e-6
+  assert largest_difference(stats('replica', 2), stats('replica', 1)) > 1e-6
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda tx: small_kd(tx, adv_weight=0, distill_weight=0), 'not both 0'),
+    (lambda tx: small_kd(tx, disc_from='student'), 'teacher, fresh, frozen'),
+    (lambda tx: small_kd(tx, mse_reduction='sum'), 'sum_pixels, mean'),
+    (lambda tx: methods.KD(nn.DCGANGenerator(d=1), nn.DCGANGenerator(d=2), tx, adv_weight=.1),
+     'needs an adversary'),
+    (lambda tx: methods.KD(nn.DCGANGenerator(d=1), nn.DCGANGenerator(d=2, size=32), tx),
+     'student has size=64 and the teacher size=32'),
+    (lambda tx: methods.Adversary(nn.DCGANDiscriminator(2), tx, 'wgan_gp'), "norm='layer'"),
+    (lambda tx: methods.Adversary(nn.DCGANDiscriminator(2), tx, 'wasserstein'), 'wgan_gp'),
+    (lambda tx: methods.Adversary(nn.DCGANDiscriminator(2), tx, n_critic=0), 'at least 1')])
+def test_contradictions_are_refused_before_training(sgd, make, said):
+  with pytest.raises(ValueError, match=said):
+    make(sgd)
+
+
+def test_missing_teacher_is_named(sgd, given):
+  with pytest.raises(ValueError, match=r"with \['disc', 'teacher'\], got \[\]"):
+    small_kd(sgd, adv_weight=.5).init(jax.random.key(0), {})
+  with pytest.raises(ValueError, match=r"\['disc'\]"):
+    small_kd(sgd, adv_weight=.5).init(jax.random.key(0), {}, {'teacher': given['teacher']})
+
+
+def test_pixels_alone_teach_the_student(given):
+  """Thirty steps halve the distance to the teacher."""
+  method = methods.KD(nn.DCGANGenerator(d=2, size=32), nn.DCGANGenerator(d=2, size=32),
+                      optax.adam(1e-2))
+  state = method.init(jax.random.key(0), {}, given)
+  logs = [float(logs['mse_per_pixel']) for _, logs in itertools.islice(
+      jgc.fit(method, state, data.sizes_only(16), steps=61, every=20, mesh=jgc.parallel.build_mesh(1)), 4)]
+  assert logs[-1] < logs[0] / 2

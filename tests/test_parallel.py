@@ -1,0 +1,141 @@
+"""One device equals many; the ways of mapping are the same; what cannot be seen is caught."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.conftest import largest_difference, small_kd
+
+from jaxgan_compress import core
+from jaxgan_compress.axes import Axes
+from jaxgan_compress.parallel import build_mesh, parallelize, put_state, replica_disagreement
+
+
+def train(method, given, images, *, devices, via, replicas=None, steps=3, batch=8):
+  run = parallelize(lambda s, b, axes: method.step(s, core.normalise(b), axes),
+                    build_mesh(devices), replicas=replicas, via=via)
+  state = put_state(method.init(jax.random.key(0), {}, given), run.mesh)
+  logs = []
+  for i in range(steps):
+    state, each = run(state, {'target': np.roll(images, -batch * i, 0)[:batch]})
+    logs.append(jax.device_get(each))
+  return jax.device_get(state), logs
+
+
+@pytest.fixture(scope='module')
+def joint(sgd):
+  return small_kd(sgd, adv_weight=.5, distill_weight=.01, n_critic=2, real_from='both')
+
+
+@pytest.fixture(scope='module')
+def oracle(joint, given, images):
+  """One replica on one device: the plain step."""
+  return train(joint, given, images, devices=1, via='vmap')
+
+
+@pytest.mark.parametrize('devices', [1, 2, 4])
+@pytest.mark.parametrize('via', ['pmap', 'shard_map'])
+def test_any_number_of_devices_gives_the_same_losses_and_parameters(
+    joint, given, images, oracle, devices, via):
+  state, logs = train(joint, given, images, devices=devices, via=via)
+  assert largest_difference(state, oracle[0]) < 1e-5
+  for ours, theirs in zip(logs, oracle[1], strict=True):
+    for name in theirs:
+      np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+
+
+def test_virtual_replicas_do_not_depend_on_the_device_count(joint, given, images):
+  runs = [train(joint, given, images, devices=devices, via='pmap', replicas=4)
+          for devices in (1, 2, 4)]
+  for state, _ in runs[1:]:
+    assert largest_difference(state, runs[0][0]) < 1e-5
+
+
+@pytest.mark.parametrize('replicas', [4, 8])
+def test_pmap_and_shard_map_agree_bit_for_bit(joint, given, images, replicas):
+  one, two = (train(joint, given, images, devices=4, via=via, replicas=replicas, steps=5, batch=16)
+              for via in ('pmap', 'shard_map'))
+  assert largest_difference(one, two) == 0
+
+
+def quadratic(state, batch, axes):
+  """loss = (w - mean of the batch)^2 / 2, whose gradient is w - mean."""
+  w = state.nets['w'].params
+  grad = jax.grad(lambda w: jnp.square(w - batch['x']).mean() / 2)(w)
+  moved = core.Net(w - axes.mean(grad))
+  return state.replace(nets={'w': moved}).tick(), {'grad': grad}
+
+
+@pytest.mark.parametrize('via', ['pmap', 'shard_map', 'vmap'])
+def test_gradients_are_averaged_and_not_summed(via):
+  run = parallelize(quadratic, build_mesh(4), via=via)
+  state = core.TrainState(jnp.int32(0), jax.random.key(0), {'w': core.Net(jnp.float32(5))})
+  if via != 'vmap':
+    state = put_state(state, run.mesh)
+  state, logs = run(state, {'x': np.arange(8, dtype=np.float32)})
+  assert float(logs['grad']) == pytest.approx(5 - 3.5)
+  assert float(state.nets['w'].params) == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize('via', ['pmap', 'shard_map', 'vmap'])
+def test_a_forgotten_mean_cannot_ship(via):
+  def forgets(state, batch, axes):
+    w = state.nets['w'].params
+    return state.replace(nets={'w': core.Net(w - (w - batch['x'].mean()))}), {}
+
+  run = parallelize(forgets, build_mesh(2), via=via)
+  state = core.TrainState(jnp.int32(0), jax.random.key(0), {'w': core.Net(jnp.float32(5))})
+  with pytest.raises(ValueError, match='vmap has mapped output'):
+    run(put_state(state, run.mesh) if via != 'vmap' else state,
+        {'x': np.arange(8, dtype=np.float32)})
+  assert replica_disagreement(forgets, state, {'x': jnp.arange(8.)}) == [".nets['w'].params"]
+  assert replica_disagreement(quadratic, state, {'x': jnp.arange(8.)}) == []
+
+
+@pytest.mark.parametrize('via', ['pmap', 'shard_map'])
+def test_donation_is_real(joint, given, images, via):
+  run = parallelize(lambda s, b, axes: joint.step(s, core.normalise(b), axes), build_mesh(2),
+                    via=via)
+  state = put_state(joint.init(jax.random.key(0), {}, given), run.mesh)
+  live = []
+  for _ in range(4):
+    old = state
+    state, _ = run(state, {'target': images[:8]})
+    assert jax.tree.leaves(old.nets)[0].is_deleted()
+    del old
+    live.append(sum(x.nbytes for x in jax.live_arrays()))
+  assert live[-1] <= live[1]
+
+
+def test_memory_is_private_to_a_replica():
+  def step(state, batch, axes):
+    return state.replace(memory=state.memory + batch['x'].sum()).tick(), {}
+
+  for via in ('pmap', 'shard_map', 'vmap'):
+    run = parallelize(step, build_mesh(2), replicas=4, via=via)
+    state = core.TrainState(jnp.int32(0), jax.random.key(0), {}, memory=jnp.zeros(4))
+    state = put_state(state, run.mesh) if via != 'vmap' else state
+    for _ in range(2):
+      state, _ = run(state, {'x': np.arange(8, dtype=np.float32)})
+    np.testing.assert_array_equal(state.memory, [2, 10, 18, 26])
+    assert int(state.step) == 2
+
+
+def test_rows_draw_the_same_numbers_on_any_number_of_replicas():
+  key = jax.random.key(3)
+  alone = Axes().draw(jax.random.normal, key, (8, 5))
+  assert len(np.unique(alone)) == 40
+  shared = jax.vmap(lambda _: Axes(inner=('r',)).draw(jax.random.normal, key, (2, 5)),
+                    axis_name='r', axis_size=4, in_axes=None)(0)
+  np.testing.assert_array_equal(shared.reshape(8, 5), alone)
+
+
+def test_impossible_divisions_say_what_is_possible():
+  with pytest.raises(ValueError, match='batch 6 does not divide over 4 replicas; use 4 or 8'):
+    parallelize(quadratic, build_mesh(4)).place({'x': np.zeros(6)})
+  with pytest.raises(ValueError, match='3 replicas do not divide over 2 devices'):
+    parallelize(quadratic, build_mesh(2), replicas=3)
+  with pytest.raises(ValueError, match='9 devices were asked for and 4 cpu devices are here'):
+    build_mesh(9)
+  with pytest.raises(ValueError, match='pmap, shard_map, vmap'):
+    parallelize(quadratic, via='xmap')
