@@ -40,9 +40,9 @@ def recipe(seed, steps=STEPS):
         'student, pixels + judge', net(d), ('teacher',), steps, lr=stages.cosine(6e-3, steps))
     for width in (d, TEACHER):
       for rate in RATES:
-        run[f'd{d}_scratch_D{width}_{rate:g}'] = stages.gan(
+        run[f'd{d}_scratch_D{width}_{rate:.0e}'] = stages.gan(
             f'scratch, D({width}), {rate:g}', net(d), net(width), steps, lr=rate)
-  run['d2_scratch_D2_0.001_long'] = stages.gan(
+  run['d2_scratch_D2_1e-03_long'] = stages.gan(
       'scratch, D(2), 0.001, twice the steps', net(2), net(2), 2 * steps, lr=1e-3)
   c.stages, c.run = run, tuple(run)
   return c
