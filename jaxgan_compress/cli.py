@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
 
 from jaxgan_compress import config as configs
 
@@ -68,8 +71,17 @@ def evaluate(verb: str, argv: list[str]) -> int:
   """Measure the generators of a finished run again, and print a table."""
   values = _flags(verb, argv, workdir=True, evaluate=True)
   from jaxgan_compress import experiment
-  print(experiment.evaluate(values.workdir, values.checkpoint, values.count,
-                            as_json=values.json))
+  found = experiment.evaluate(values.workdir, values.checkpoint, values.count)
+  if values.json:
+    print(json.dumps({name: {key: m.to_dict() for key, m in measures.items()}
+                      for name, measures in found.items()}, indent=1))
+    return 0
+  keys = ('fd', 'is', 'vol', 'mse', 'psnr', 'mse_on_paths')
+  _print_table(('generator', *keys), [
+      (name, *(f'{measures[key].value:.4g}' if key in measures else '' for key in keys))
+      for name, measures in found.items()])
+  protocol = found['real']['is'].protocol
+  print(f'{values.checkpoint} checkpoint; ' + ', '.join(f'{k} {v}' for k, v in protocol.items()))
   return 0
 
 
@@ -90,7 +102,10 @@ def info(verb: str, argv: list[str]) -> int:
   if values.config is None:
     print(json.dumps(records.environment(), indent=1))
   else:
-    print(experiment.describe(values.config))
+    _print_table(('stage', 'role', 'network', 'parameters', 'by the paper', 'MACs'), [
+        (row['stage'], row['role'], row['network'], f'{row["params"]:,}',
+         f'{row["params_paper"]:,}', f'{row["macs"]:,}')
+        for row in experiment.describe(values.config)])
   return 0
 
 
@@ -118,7 +133,9 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   if any(arg in ('-h', '--help', '-help') for arg in argv):
     raise _Help(f'jaxgan-compress {verb}: {VERBS[verb].__doc__}\n'
                 f'{values.main_module_help() or values.get_help()}')
-  left = values([verb, *map(_located, argv)])[1:]
+  argv = [verb, *map(_located, argv)]
+  with _as_command_line(argv):
+    left = values(argv)[1:]
   if left:
     raise ValueError(f'{verb} takes flags only and got {left[0]!r}; did you mean --workdir or '
                      '--config?')
@@ -126,6 +143,16 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     if values[name].value is None:
       raise ValueError(f'{verb} needs --{name}; see jaxgan-compress {verb} --help')
   return values
+
+
+@contextlib.contextmanager
+def _as_command_line(argv):
+  """config_flags looks for --config.key=value in sys.argv, whatever it is asked to parse."""
+  before, sys.argv = sys.argv, argv
+  try:
+    yield
+  finally:
+    sys.argv = before
 
 
 def _located(arg):
@@ -148,6 +175,16 @@ def _from_flags(e):
     files.append(trace.tb_frame.f_code.co_filename)
     trace = trace.tb_next
   return any('config_flags' in name or '/configs/' in name for name in files)
+
+
+def _print_table(columns, rows):
+  table = Table(box=None, pad_edge=False)
+  for i, column in enumerate(columns):
+    table.add_column(column, justify='right' if rows and rows[0][i][:1].isdigit() else 'left',
+                     no_wrap=True)
+  for row in rows:
+    table.add_row(*row)
+  Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _fail(e, code=2):

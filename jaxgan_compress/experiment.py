@@ -31,7 +31,7 @@ from jaxgan_compress import build, data
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import contact_sheet, cost, report
 from jaxgan_compress.core import Drawer, Net, normalise
-from jaxgan_compress.metrics import Evaluator
+from jaxgan_compress.metrics import Evaluator, Measure
 from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import Checkpointer, StopSignal, check_finite, fit, records
 from jaxgan_compress.train.progress import Reporter
@@ -68,14 +68,59 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   if config.cache:
     compilation_cache()
   workdir = Path(workdir)
+  this = Run(config, workdir, Reporter(quiet))
+  this.open_sources()
   with _claimed(workdir, config), StopSignal() as stop:
-    this = Run(config, workdir, Reporter(quiet))
     for name in config.run:
       this.stage(name, stop)
     results = this.results()
     records.write_whole(workdir / 'results.json', json.dumps(results, indent=1))
     this.report(results)
   return results
+
+
+def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = None
+             ) -> dict[str, dict[str, Measure]]:
+  """Measures every generator of a run again: `{stage: {measure: Measure}}`, 'real' included.
+
+  checkpoint: 'best' or 'last'. count: images for each generator (default: the config's).
+  Raises FileNotFoundError for a folder without a run or a stage without a checkpoint.
+  """
+  this = open_run(workdir)
+  if count is not None:
+    this.config.evaluate.count = count
+  if not this.config.evaluate.classifier:
+    raise ValueError(f'{workdir} was run without evaluate.classifier; nothing can measure it')
+  found = {}
+  for name in this.generators:
+    teacher = this.teacher(name)
+    found[name] = this.evaluator(
+        this.drawer(name, checkpoint),
+        this.drawer(teacher, this.config.stages[name].teacher_checkpoint) if teacher else None)
+  return {**found, 'real': this.evaluator.real()}
+
+
+def describe(config: ConfigDict) -> list[dict[str, Any]]:
+  """Every network of a config with its cost: stage, role, name, parameters, MACs. Trains nothing."""
+  build.validate(config)
+  rows = []
+  for name in config.run:
+    teachers = tuple(config.stages[name].teacher)
+    method = build.method(config, name, teachers[0] if teachers else None)
+    module = getattr(method, method.product)
+    networks = []
+    if hasattr(module, 'example'):
+      image = jax.eval_shape(module.init_with_output, jax.random.key(0), module.example())[0][0]
+      networks.append((method.product, module, module.example()))
+      if getattr(method, 'adversary', None):
+        networks.append(('disc', method.adversary.disc, image))
+    for role, network, x in networks:
+      variables = jax.eval_shape(network.init, jax.random.key(0), x)
+      rows.append({'stage': name, 'role': role, 'network': type(network).__name__,
+                   'params': cost.count_params(variables),
+                   'params_paper': cost.count_params(variables, 'paper'),
+                   'macs': cost.macs(network, x.shape)})
+  return rows
 
 
 def compilation_cache():
@@ -108,6 +153,17 @@ class Run:
   workdir: Path
   reporter: Reporter
   _sources: dict = dataclasses.field(default_factory=dict)
+
+  def open_sources(self):
+    """Opens all data that the run will need, so that a missing set costs no training."""
+    for name in self.config.run:
+      stage = self.config.stages[name]
+      if build.method(self.config, name, next(iter(stage.teacher), None)).needs_data:
+        self._source(**stage.data)
+    if self.config.evaluate.classifier:
+      self._source(**self.config.evaluate.real)
+      if self.config.evaluate.held_out:
+        self._source(**self.config.evaluate.held_out)
 
   def stage(self, name: str, stop: StopSignal):
     """Trains a stage to its end, from its newest checkpoint; returns at once if it is done."""

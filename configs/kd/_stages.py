@@ -38,3 +38,39 @@ def joint_student(title, g, teacher, steps, *, lr, d_lr=2e-4, loss='ns', n_criti
       name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr), adv_weight=0.5,
       distill_weight=0.5,
       adversary=dict(name='Adversary', tx=adam(d_lr), loss=loss, n_critic=n_critic)))
+
+
+def paper(c, arg, *, channels, epoch, epochs, classifier_epochs, classes=10, decay=()):
+  """Fills `c` with the paper's protocol at 64 px: a Wasserstein teacher (or several, of which the
+  best is taken), and for each d a pixel student, a joint student and two baselines.
+
+  What the paper leaves open is chosen here: gradient penalty 10 with 5 critic updates for the
+  teacher and 3 for the rest, Adam 2e-4 (0.5, 0.999), layer norm in the discriminator, equal
+  weights in the joint loss, as many student steps as teacher steps.
+  """
+  steps = epochs * epoch
+  lr = dict(name='step_decay', value=2e-4, at=decay) if decay else 2e-4
+  sizes, teachers, critics, critic = arg.d, arg.teacher_d, 5, 3
+  if arg.smoke:
+    sizes, teachers, critics, critic = (1,), (2,), 2, 1
+
+  def pair(d):
+    return dict(d=d, channels=channels), dict(d=d, norm='layer')
+
+  names = tuple(f'teacher_d{d}' for d in teachers)
+  run = {'classifier': classifier(
+      classifier_epochs * epoch, shift=2,
+      method=dict(name='Classifier', tx=adam(1e-3, 0.9), classifier=dict(
+          name='SmallClassifier', classes=classes, widths=(32, 64, 128, 256), features=128)))}
+  for name, d in zip(names, teachers, strict=True):
+    run[name] = gan(f'Teacher (d={d})', *pair(d), steps, lr=lr, loss='wgan_gp', n_critic=critics)
+  for d in sizes:
+    g, small = pair(d)
+    run[f'd{d}_mse'] = mse_student(f'Student d={d}, pixels', g, names, steps,
+                                   lr=cosine(1e-3, steps))
+    run[f'd{d}_joint'] = joint_student(f'Student d={d}, pixels + D', g, names, steps, lr=lr,
+                                       loss='wgan_gp', n_critic=critic)
+    for title, disc in (('small D', small), ("teacher's D", pair(max(teachers))[1])):
+      run[f'd{d}_scratch_{"small" if disc is small else "wide"}'] = gan(
+          f'Scratch d={d}, {title}', g, disc, steps, lr=lr, loss='wgan_gp', n_critic=critic)
+  c.stages, c.run = run, tuple(run)

@@ -87,7 +87,8 @@ def render(results: Mapping[str, Any], drawings: Sequence[tuple[str, np.ndarray]
 <h2>Same latents, every generator</h2>
 <p class="muted">Each column is one random latent vector z, given to every generator (best
 checkpoint). A student that copies its teacher draws the same picture in the same column. A
-generator trained from scratch owes its teacher nothing and draws its own.</p>
+generator trained from scratch knows no teacher and draws its own. D is the discriminator that a
+generator was trained against.</p>
 {rows}
 {_quality(results, table, colour)}
 {_costs(table, colour)}
@@ -201,10 +202,12 @@ def _chart(title, series, width=340, height=230):
     return (left + (x - x_low) / (x_high - x_low) * (width - left - right),
             top + (high - log_y) / (high - low) * (height - top - bottom))
 
-  ticks = [m * 10 ** e for e in range(math.floor(low), math.ceil(high) + 1)
-           for m in (1, 1.5, 2, 3, 5, 7) if low <= math.log10(m * 10 ** e) <= high]
-  if len(ticks) > 7:
-    ticks = ticks[::2]
+  ticks = []
+  for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), [i / 10 for i in range(10, 100)]):
+    if len(ticks) < 3:
+      ticks = [m * 10 ** e for e in range(math.floor(low), math.ceil(high) + 1)
+               for m in steps if low <= math.log10(m * 10 ** e) <= high]
+  ticks = ticks[::-(-len(ticks) // 8)]
   parts = []
   for y in ticks:
     _, v = at(0, math.log10(y))

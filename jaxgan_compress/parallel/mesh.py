@@ -25,9 +25,13 @@ def build_mesh(devices: int | None = None) -> Mesh:
 
 
 def put_state(state: TrainState, mesh: Mesh) -> TrainState:
-  """The state on the mesh: one copy on every device, `memory` split over them."""
+  """The state on the mesh: one copy on every device, `memory` split over them.
+
+  Its arrays are new ones, so that a step may donate them and the caller's stay.
+  """
 
   def put(tree, spec):
-    return jax.device_put(tree, NamedSharding(mesh, spec))
+    # device_put alone may share a buffer with its input, even with may_alias=False.
+    return jax.device_put(jax.tree.map(lambda x: x.copy(), tree), NamedSharding(mesh, spec))
 
   return put(state.replace(memory=()), P()).replace(memory=put(state.memory, P('data')))

@@ -157,7 +157,10 @@ class Checkpointer:
 
   def _set_aside(self, step):
     self._manager.close()
-    (self.directory / f'step_{step}').rename(self.directory / f'damaged-step_{step}')
+    aside = self.directory / f'damaged-step_{step}'
+    while aside.exists():
+      aside = aside.with_name(aside.name + '+')
+    (self.directory / f'step_{step}').rename(aside)
     self._manager = self._open()
 
   def _latest_in_words(self):
@@ -199,8 +202,8 @@ def _described(host):
 def _difference(wanted, there):
   for name in sorted(wanted.keys() | there.keys()):
     if wanted.get(name) != there.get(name):
-      return (f'{name} is {there.get(name, "missing")} in the checkpoint and '
-              f'{wanted.get(name, "not part")} of this run')
+      return (f'{name} is {there.get(name, "absent")} there and {wanted.get(name, "absent")} in '
+              'this run')
   return 'the same leaves'
 
 

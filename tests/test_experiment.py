@@ -1,0 +1,239 @@
+"""The main job from its command: complete, resumable, and careful with what is there."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxgan_compress as jgc
+from jaxgan_compress import cli, config, experiment
+
+GENERATORS = {'teacher', 'student_mse', 'student_joint', 'scratch', 'scratch_wide_disc'}
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished smoke run by the command line, with an override."""
+  workdir = tmp_path_factory.mktemp('runs') / 'smoke'
+  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
+                   f'--workdir={workdir}']) == 0
+  return workdir
+
+
+def lines(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_all_its_records(finished):
+  stored = json.loads((finished / 'config.json').read_text())
+  assert stored['seed'] == 3
+  environment = lines(finished / 'environment.jsonl')[0]
+  assert environment['packages']['jaxgan-compress'] and 'git' in environment
+  results = json.loads((finished / 'results.json').read_text())
+  assert set(results['generators']) == GENERATORS
+  student = results['generators']['student_mse']
+  assert student['params_paper'] == 13487 and student['ratio_paper'] == pytest.approx(143729 / 13487)
+  assert {'is', 'fd', 'vol', 'classes', 'mse', 'psnr', 'mse_on_paths'} == set(
+      student['last']['measures'])
+  for measure in student['last']['measures'].values():
+    assert measure['protocol']['feature_net_accuracy'] is not None
+  assert student['ms_per_image_batch1'] > 0 and student['macs'] == 37376
+  log = lines(finished / 'student_mse' / 'log.jsonl')
+  assert [line['step'] for line in log] == [2, 4] and log[0]['mse_per_pixel'] > 0
+  assert list((finished / 'teacher' / 'events').iterdir())
+
+
+def test_the_report_stands_alone_and_shows_every_generator(finished):
+  page = (finished / 'report.html').read_text()
+  assert not re.search(r'(src|href)="(?!data:)', page)
+  assert page.count('data:image/png;base64,') == len(GENERATORS) + 1
+  for word in ('Teacher (d=16)', 'Student, pixels', 'From scratch', 'Real images', 'VoL', 'MACs',
+               'Learning curves', '13,487', '10.7:1'):
+    assert word in page
+
+
+def test_a_finished_run_is_left_as_it_is(finished, capsys):
+  before = {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
+  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
+                   f'--workdir={finished}']) == 0
+  assert 'teacher: done before' in capsys.readouterr().out
+  assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
+
+
+def test_evaluate_repeats_what_training_measured(finished, capsys):
+  found = experiment.evaluate(finished, 'last')
+  results = json.loads((finished / 'results.json').read_text())['generators']
+  for name in GENERATORS:
+    for key, measure in found[name].items():
+      assert measure.value == pytest.approx(results[name]['last']['measures'][key]['value'])
+  assert cli.main(['evaluate', f'--workdir={finished}', '--count=20']) == 0
+  printed = capsys.readouterr().out
+  assert 'student_joint' in printed and 'count 20' in printed
+  assert cli.main(['evaluate', f'--workdir={finished}', '--json']) == 0
+  assert json.loads(capsys.readouterr().out)['real']['vol']['value'] > 0
+
+
+def test_report_and_info(finished, capsys):
+  (finished / 'report.html').unlink()
+  assert cli.main(['report', f'--workdir={finished}']) == 0
+  assert (finished / 'report.html').is_file()
+  assert cli.main(['info', '--config=configs/kd/digits.py']) == 0
+  assert '143,729' in capsys.readouterr().out
+  assert cli.main(['info']) == 0
+  assert json.loads(capsys.readouterr().out)['device']['platform'] == 'cpu'
+
+
+def test_another_config_does_not_touch_the_run(finished, capsys):
+  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=4',
+                   f'--workdir={finished}']) == 2
+  assert 'seed: 3 there, 4 asked for' in capsys.readouterr().err
+  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
+                   '--config.checkpoint.keep=1', f'--workdir={finished}']) == 0  # harmless
+
+
+def test_what_is_not_ours_is_not_touched(tmp_path, capsys):
+  (tmp_path / 'thesis.tex').write_text('mine')
+  assert cli.main(['train', '--config=kd/digits:smoke', f'--workdir={tmp_path}']) == 2
+  assert 'is not empty and holds no run' in capsys.readouterr().err
+  assert cli.main(['train', '--config=kd/digits:smoke', f'--workdir={tmp_path / "thesis.tex"}']) == 2
+  assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+@pytest.mark.parametrize('argv, said', [
+    (['trian'], "no verb 'trian'; did you mean 'train'?"),
+    (['train', '--workdir=x'], 'train needs --config'),
+    (['train', '--config=kd/digits'], 'train needs --workdir'),
+    (['train', '--config=configs/kd/digit.py', '--workdir=x'], 'no config file'),
+    (['train', '--config=kd/digits:smoke,dd=3', '--workdir=x'], "argument 'dd' is unknown"),
+    (['train', '--config=kd/digits', '--config.sede=1', '--workdir=x'], 'seed'),
+    (['train', '--config=kd/digits', '--config.seed=one', '--workdir=x'], 'one'),
+    (['train', '--config=kd/digits', '--workdri=x'], 'workdir'),
+    (['train', 'runs/x'], 'did you mean --workdir'),
+    (['evaluate', '--workdir=nowhere'], 'nowhere holds no run'),
+    (['report', '--workdir=nowhere'], 'nowhere holds no run'),
+    (['train', '--config=kd/digits:smoke', '--config.batch=6', '--workdir=x'],
+     'batch 6 does not divide over 4 devices; use 8')])
+def test_bad_input_gets_one_clear_line(argv, said, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert cli.main(argv) == 2
+  error = capsys.readouterr().err
+  assert said in error and 'Traceback' not in error and len(error.strip().splitlines()) <= 3
+  assert not list(tmp_path.iterdir())
+
+
+def test_help(capsys):
+  assert cli.main([]) == 0 and 'evaluate' in capsys.readouterr().out
+  assert cli.main(['evaluate', '--help']) == 0
+  assert '--checkpoint' in capsys.readouterr().out.replace('--[no]', '--')
+
+
+def test_a_loss_that_explodes_is_named_and_the_good_checkpoint_stays(tmp_path):
+  workdir = tmp_path / 'run'
+  c = config.load('kd/digits:smoke')
+  c.run = ('classifier', 'scratch')
+  c.stages.scratch.steps = 40
+  # Fine until the rate jumps: the penalty-free critic then overflows float32.
+  for tx in (c.stages.scratch.method.tx, c.stages.scratch.method.adversary.tx):
+    with tx.unlocked():
+      tx.update(name='sgd', learning_rate={'name': 'step_decay', 'value': 1e-3, 'at': (6,),
+                                           'factor': 1e30})
+      del tx['b1']
+  with pytest.raises(jgc.train.TermError, match=r'step \d+: .* = (nan|inf|-inf)'):
+    jgc.run(c, workdir, quiet=True)
+  kept = jgc.Checkpointer(workdir / 'scratch' / 'checkpoints').steps
+  assert kept and max(kept) <= 8
+  assert all(np.isfinite(line['adv']) for line in lines(workdir / 'scratch' / 'log.jsonl'))
+
+
+def start(workdir, log):
+  """The command in a process of its own: a classifier and 60 steps of a teacher."""
+  environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'jaxgan_compress', 'train', '--config=kd/digits:smoke',
+       f'--workdir={workdir}', "--config.run=('classifier','teacher')",
+       '--config.stages.teacher.steps=60', '--config.checkpoint.every=10', '--config.log_every=10',
+       '--config.evaluate.every=20'],
+      stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=workdir.parent)
+
+
+def wait_for(path, seconds=120):
+  end = time.monotonic() + seconds
+  while not path.exists():
+    assert time.monotonic() < end, f'{path} never came'
+    time.sleep(0.02)
+
+
+def final_bytes(workdir):
+  run = jgc.open_run(workdir)
+  nets = run.nets('teacher')
+  return {role: [np.asarray(x).tobytes() for x in jax.tree.leaves(net)]
+          for role, net in nets.items()}
+
+
+def test_killed_terminated_and_interrupted_runs_end_like_an_undisturbed_one(tmp_path):
+  with open(tmp_path / 'log', 'w+') as log:
+    assert start(tmp_path / 'whole', log).wait(200) == 0
+    for number, code, said in ((signal.SIGKILL, -9, ''), (signal.SIGTERM, 75, 'stopped by SIGTERM'),
+                               (signal.SIGINT, 130, 'stopped by SIGINT')):
+      process = start(tmp_path / 'disturbed', log)
+      at = {signal.SIGKILL: 10, signal.SIGTERM: 20, signal.SIGINT: 30}[number]
+      wait_for(tmp_path / 'disturbed' / 'teacher' / 'checkpoints' / f'step_{at}')
+      process.send_signal(number)
+      returned = process.wait(100)
+      log.seek(0)
+      text = log.read()
+      if returned == 0:
+        pytest.fail('the run ended before it was disturbed')
+      assert returned == code, text[-2000:]
+      assert said in text and 'Traceback' not in text
+    assert start(tmp_path / 'disturbed', log).wait(200) == 0
+  assert final_bytes(tmp_path / 'disturbed') == final_bytes(tmp_path / 'whole')
+  steps = [line['step'] for line in lines(tmp_path / 'disturbed' / 'teacher' / 'log.jsonl')]
+  assert steps == sorted(set(steps)) and steps[-1] == 60
+  evaluated = lines(tmp_path / 'disturbed' / 'teacher' / 'evaluations.jsonl')
+  whole = lines(tmp_path / 'whole' / 'teacher' / 'evaluations.jsonl')
+  assert evaluated == whole
+
+
+def test_two_processes_cannot_share_a_work_directory(tmp_path):
+  c = config.load('kd/digits:smoke')
+  with experiment._claimed(tmp_path / 'run', c), \
+       pytest.raises(FileExistsError, match='another process is training'), \
+       experiment._claimed(tmp_path / 'run', c):
+    pass
+
+
+def test_of_several_teachers_the_best_one_teaches(finished, tmp_path):
+  c = config.load('kd/digits:smoke,teacher_d=2+4')
+  c.run = ('classifier', 'teacher_d2', 'teacher_d4', 'student_mse')
+  c.evaluate.update(classifier='classifier')
+  results = jgc.run(c, tmp_path / 'run', quiet=True)
+  table = results['generators']
+  best = min(('teacher_d2', 'teacher_d4'),
+             key=lambda name: table[name]['best']['measures']['fd']['value'])
+  assert table['student_mse']['teacher'] == best and table[best]['role'] == 'teacher'
+  assert table['student_mse']['ratio'] == table[best]['params'] / table['student_mse']['params']
+
+
+def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  code = re.search(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL).group(1)
+  assert len([line for line in code.splitlines() if line.strip()]) <= 14
+  shrunk = re.sub(r'steps=\d+', 'steps=2', code)
+  exec(compile(shrunk, 'README.md', 'exec'), {})
+  assert capsys.readouterr().out
+
+
+def test_pictures_in_the_readme_exist():
+  for name in re.findall(r'!\[[^\]]*\]\(([^)]+)\)', (ROOT / 'README.md').read_text()):
+    assert Image.open(ROOT / name).size[0] > 100

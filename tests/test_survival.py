@@ -1,0 +1,206 @@
+"""Stopping and going on equals not stopping; a bad disk costs at most the last checkpoint."""
+
+import itertools
+import json
+import logging
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.conftest import largest_difference, small_gan, small_kd
+
+import jaxgan_compress as jgc
+from jaxgan_compress import train
+from jaxgan_compress.train import records
+
+
+@pytest.fixture(scope='module')
+def gan(sgd):
+  return small_gan(sgd)
+
+
+def last(run):
+  state = None
+  for state, _ in run:
+    pass
+  return state
+
+
+def shapes_of(method, batch, given=None):
+  return jax.eval_shape(lambda: method.init(jax.random.key(0), batch, given))
+
+
+@pytest.mark.parametrize('kind', ['gan', 'joint'])
+def test_n_and_n_steps_equal_2n_bit_for_bit(gan, sgd, given, pipeline, tmp_path, kind):
+  method = gan if kind == 'gan' else small_kd(sgd, adv_weight=.5, distill_weight=.01, ema=.9)
+  key = jax.random.key(5)
+  whole = last(jgc.fit(method, method.init(key, pipeline[0], given), pipeline, steps=6, every=3))
+  half = last(jgc.fit(method, method.init(key, pipeline[0], given), pipeline, steps=3, every=3))
+  with train.Checkpointer(tmp_path / 'c') as checkpointer:
+    checkpointer.save(half)
+  with train.Checkpointer(tmp_path / 'c') as checkpointer:
+    restored = checkpointer.restore(shapes_of(method, pipeline[0], given))
+  assert largest_difference(restored, half) == 0
+  resumed = last(jgc.fit(method, restored, pipeline, steps=6, every=3))
+  assert int(resumed.step) == 6
+  assert largest_difference(resumed, whole) == 0
+  assert largest_difference(restored.params, whole.params) > 0
+
+
+def test_fit_yields_every_interval_and_the_end_and_leaves_the_callers_state(gan, pipeline):
+  state = gan.init(jax.random.key(0), pipeline[0])
+  steps = [logs['step'] for _, logs in jgc.fit(gan, state, pipeline, steps=5, every=2)]
+  assert steps == [2, 4, 5]
+  assert int(state.step) == 0 and not jax.tree.leaves(state.params)[0].is_deleted()
+  assert list(jgc.fit(gan, state.replace(step=jnp.int32(5)), pipeline, steps=5)) == []
+
+
+def test_fit_stops_when_asked_with_one_last_state(gan, pipeline):
+  asked = itertools.count()
+  state = gan.init(jax.random.key(0), pipeline[0])
+  found = list(jgc.fit(gan, state, pipeline, steps=50, every=10, stop=lambda: next(asked) == 3))
+  assert [logs['step'] for _, logs in found] == [3] and int(found[0][0].step) == 3
+
+
+def test_newest_and_best_are_kept(gan, pipeline, tmp_path):
+  state = gan.init(jax.random.key(0), pipeline[0])
+  with train.Checkpointer(tmp_path, keep=2, best=('fd', 'min')) as checkpointer:
+    for step, fd in enumerate([5., 1., 4., 3., 2.], 1):
+      checkpointer.save(state.replace(step=jnp.int32(step)), metrics={'fd': fd})
+    checkpointer.wait()
+    assert checkpointer.steps == [2, 4, 5] and checkpointer.best_step == 2
+  with train.Checkpointer(tmp_path, keep=2, best=('fd', 'min')) as checkpointer:
+    assert checkpointer.steps == [2, 4, 5] and checkpointer.best_step == 2
+    assert int(checkpointer.restore(shapes_of(gan, pipeline[0])).step) == 5
+
+
+def damage_flip(folder):
+  file = max((p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 1
+  file.write_bytes(content)
+
+
+def damage_truncate(folder):
+  file = max((p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  file.write_bytes(file.read_bytes()[:100])
+
+
+def damage_remove(folder):
+  shutil.rmtree(folder / 'state')
+
+
+def damage_meta(folder):
+  for file in (folder / 'meta').rglob('*'):
+    if file.is_file():
+      file.write_text('{')
+
+
+@pytest.mark.parametrize('damage', [damage_flip, damage_truncate, damage_remove, damage_meta])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    gan, pipeline, tmp_path, caplog, damage):
+  state = gan.init(jax.random.key(0), pipeline[0])
+  with train.Checkpointer(tmp_path) as checkpointer:
+    for step in (1, 2):
+      checkpointer.save(state.replace(step=jnp.int32(step)))
+  damage(tmp_path / 'step_2')
+  with caplog.at_level(logging.WARNING), train.Checkpointer(tmp_path) as checkpointer:
+    restored = checkpointer.restore(shapes_of(gan, pipeline[0]))
+    assert int(restored.step) == 1
+    assert 'checkpoint of step 2' in caplog.text and 'set aside' in caplog.text
+    assert (tmp_path / 'damaged-step_2').is_dir()  # nothing is lost
+    checkpointer.save(state.replace(step=jnp.int32(2)))
+    checkpointer.wait()
+    assert checkpointer.steps == [1, 2]
+  for step in (1, 2):
+    damage_flip(tmp_path / f'step_{step}')
+  with train.Checkpointer(tmp_path) as checkpointer, \
+       pytest.raises(train.CheckpointError, match='all checkpoints are damaged'):
+    checkpointer.restore(shapes_of(gan, pipeline[0]))
+
+
+def test_a_checkpoint_of_another_network_is_not_damaged_but_refused(gan, sgd, pipeline, given,
+                                                                     tmp_path):
+  with train.Checkpointer(tmp_path) as checkpointer:
+    checkpointer.save(gan.init(jax.random.key(0), pipeline[0]))
+    other = small_kd(sgd)
+    with pytest.raises(train.CheckpointError, match='holds another state: frozen/teacher'):
+      checkpointer.restore(shapes_of(other, {}, given))
+  assert not list(tmp_path.glob('damaged-*'))
+
+
+def test_too_little_room_is_said_before_anything_is_written(gan, pipeline, tmp_path, monkeypatch):
+  state = gan.init(jax.random.key(0), pipeline[0])
+  with train.Checkpointer(tmp_path) as checkpointer:
+    checkpointer.save(state.replace(step=jnp.int32(1)))
+    checkpointer.wait()
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(train.CheckpointError, match='0 MiB are free .* goes on from step 1'):
+      checkpointer.save(state.replace(step=jnp.int32(2)))
+    assert checkpointer.steps == [1]
+
+
+WRITES_TOO_MUCH = '''
+import resource, sys
+import jax, jax.numpy as jnp
+from jaxgan_compress import core, train
+state = core.TrainState(jnp.int32(1), jax.random.key(0), {'w': core.Net(jnp.zeros(100_000))})
+with train.Checkpointer(sys.argv[1]) as checkpointer:
+  checkpointer.save(state)
+  checkpointer.wait()
+  big = {'w': core.Net(jax.random.normal(jax.random.key(1), (4_000_000,)))}
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+  try:
+    checkpointer.save(state.replace(step=jnp.int32(2), nets=big))
+    checkpointer.wait()
+  except train.CheckpointError as e:
+    print('SAID', e)
+print('STEPS', train.Checkpointer(sys.argv[1]).steps)
+'''
+
+
+def test_a_write_that_fails_is_said_and_complete_checkpoints_stay(tmp_path):
+  """The file size limit of the process stands in for a full disk."""
+  done = subprocess.run([sys.executable, '-c', WRITES_TOO_MUCH, str(tmp_path / 'c')],
+                        capture_output=True, text=True, timeout=120, check=False)
+  assert 'SAID' in done.stdout and 'goes on from step 1' in done.stdout, done.stderr[-2000:]
+  assert 'STEPS [1]' in done.stdout
+
+
+def test_a_term_that_is_not_finite_is_named():
+  train.check_finite({'mse': 1., 'adv': -2.}, 7)
+  with pytest.raises(train.TermError, match='step 7: adv = nan, grad_disc = inf'):
+    train.check_finite({'mse': 1., 'adv': float('nan'), 'grad_disc': float('inf')}, 7)
+
+
+def test_records_after_the_checkpoint_are_written_again_once(tmp_path):
+  with records.Recorder(tmp_path) as recorder:
+    for step in (1, 2, 3):
+      recorder.write_scalars(step, {'loss': float(step)})
+  with open(tmp_path / 'log.jsonl', 'a') as f:
+    f.write('{"step": 4, "lo')  # killed while writing
+  with records.Recorder(tmp_path, start=2) as recorder:
+    recorder.write_scalars(3, {'loss': 30.})
+  assert records.read_lines(tmp_path / 'log.jsonl') == [
+      {'step': 1, 'loss': 1.}, {'step': 2, 'loss': 2.}, {'step': 3, 'loss': 30.}]
+
+
+def test_tensorboard_reads_scalars_and_images(tmp_path):
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+  with records.Recorder(tmp_path) as recorder:
+    recorder.write_scalars(5, {'loss': 2.5})
+    recorder.write_images(5, {'drawings': np.zeros((4, 8, 3), np.uint8)})
+  events = EventAccumulator(str(tmp_path / 'events'))
+  events.Reload()
+  assert [(e.step, e.value) for e in events.Scalars('loss')] == [(5, 2.5)]
+  assert events.Images('drawings')[0].width == 8
+
+
+def test_environment_says_what_ran():
+  found = records.environment()
+  assert found['packages']['jax'] == jax.__version__ and found['device']['count'] == 4
+  json.dumps(found)
