@@ -160,6 +160,7 @@ def _located(arg):
   head, equals, name = arg.partition('=')
   if head.lstrip('-') != 'config' or not equals:
     return arg
+  configs.load(name)  # its own complaint is clearer than the flag's about it
   path, argument = configs.locate(name)
   return f'--config={path}' + (f':{argument}' if argument else '')
 
