@@ -8,5 +8,5 @@ from jaxgan_compress.experiment import Interrupted, open_run, run
 from jaxgan_compress.train import Checkpointer, fit
 
 __all__ = ['Checkpointer', 'Drawer', 'Interrupted', 'Method', 'Net', 'TrainState', '__version__',
-           'config', 'convert', 'count_params', 'data', 'fit', 'latency', 'losses', 'macs', 'methods',
-           'metrics', 'nn', 'open_run', 'parallel', 'run', 'train']
+           'config', 'convert', 'count_params', 'data', 'fit', 'latency', 'losses', 'macs',
+           'methods', 'metrics', 'nn', 'open_run', 'parallel', 'run', 'train']

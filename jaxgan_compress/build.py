@@ -10,7 +10,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import data
 
 # Where a bare name in a section of this key is looked up.
 HOMES = {

@@ -165,7 +165,7 @@ def _located(arg):
   return f'--config={path}' + (f':{argument}' if argument else '')
 
 
-class _Help(Exception):
+class _Help(Exception):  # noqa: N818
   """The text asked for by --help."""
 
 

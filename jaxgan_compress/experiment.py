@@ -101,7 +101,7 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
 
 
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
-  """Every network of a config with its cost: stage, role, name, parameters, MACs. Trains nothing."""
+  """Every network of a config: stage, role, name, parameters, MACs. Trains nothing."""
   build.validate(config)
   rows = []
   for name in config.run:
@@ -190,8 +190,9 @@ class Run:
         watch = _Watch(recorder, self.reporter, at)
         self.reporter.begin(name, at, stage.steps, config.batch)
         try:
-          for state, logs in fit(method, state, batches, steps=stage.steps, every=config.log_every,
-                                 via=config.via, replicas=config.replicas, stop=stop.should_stop):
+          training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
+                         via=config.via, replicas=config.replicas, stop=stop.should_stop)
+          for state, logs in training:
             at = logs['step']
             last = at == stage.steps or stop.should_stop()
             evaluate = measuring and (at % config.evaluate.every == 0 or at == stage.steps)
@@ -201,7 +202,6 @@ class Run:
             if save:
               checkpointer.save(state, config=configs.to_json(config), metrics={
                   key: m.value for key, m in measures.items() if isinstance(m.value, float)})
-            if save:
               watch.restart()  # evaluating and saving is not training
         finally:
           self.reporter.end()
@@ -274,7 +274,7 @@ class Run:
         accuracy=self._done(name).get('accuracy'))
 
   def results(self) -> dict[str, Any]:
-    """The table of the run: cost, quality (last and best checkpoint) and speed of each generator."""
+    """The table of the run: each generator's cost, quality (last and best) and speed."""
     table, drawers = {}, {}
     reference = self.teachers[0] if self.teachers else None
     for name in self.generators:
@@ -291,7 +291,7 @@ class Run:
           'seconds': sum(line['seconds'] for line in lines),
           **self.measured(name),
       }
-    for name, row in table.items():
+    for row in table.values():
       base = table.get(row['teacher'] or reference)
       if base:
         row['ratio_paper'] = base['params_paper'] / row['params_paper']
@@ -370,7 +370,8 @@ class Run:
     # Shapes need a batch: the images of any source have those that the generators draw.
     batch = {}
     if method.needs_data:
-      batch = normalise({'target': self._source(**self.config.stages[name].data)[0]['target'][None]})
+      source = self._source(**self.config.stages[name].data)
+      batch = normalise({'target': source[0]['target'][None]})
     template = jax.eval_shape(
         functools.partial(method.init, self._root_key(name), batch, self._given(name)))
     with self._checkpointer(name) as checkpointer:

@@ -75,7 +75,7 @@ def set_key(path, value):
     (set_key('stages.teacher.method.adversary.loss', 'vanilla'), 'stages.teacher.method.adversary'),
     (set_key('stages.teacher.stepss', 3), "stages.teacher has no field 'stepss'; did you mean"),
     (set_key('stages.teacher.steps', 0), 'stages.teacher.steps=0'),
-    (set_key('stages.student_mse.teacher', ('techer',)), "learns from 'techer', which run does not"),
+    (set_key('stages.student_mse.teacher', ('techer',)), "learns from 'techer', which run does"),
     (set_key('run', ('classifier', 'teachr')), "names the stage 'teachr'; did you mean 'teacher'"),
     (set_key('run', ()), 'run names no stage'),
     (set_key('evaluate.classifier', 'clasifier'), 'is not in run'),

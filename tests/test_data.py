@@ -58,7 +58,8 @@ def test_digits_are_the_real_ones():
   everything, train, test = (data.digits(split) for split in ('all', 'train', 'test'))
   assert (len(everything), len(train), len(test)) == (1797, 1400, 397)
   assert everything.target.shape == (1797, 32, 32, 1) and everything.target.dtype == np.uint8
-  assert np.bincount(everything.label).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+  assert np.bincount(everything.label).tolist() == [
+      178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
   assert equal(everything[0], train[0]) and equal(everything[1400], test[0])
   assert data.digits('test', size=64).target.shape == (397, 64, 64, 1)
   with pytest.raises(ValueError, match='train, test, all'):
@@ -88,7 +89,8 @@ def test_framing():
   red = np.zeros((2, 2, 3), np.uint8)
   red[..., 0] = 200
   assert data.frame(red, 2, channels=1)[0, 0, 0] == round(200 * .299)
-  for wrong, said in ((dict(crop=9), 'larger than an image of 6x4'), (dict(fit='zoom'), 'resize, pad'),
+  for wrong, said in ((dict(crop=9), 'larger than an image of 6x4'),
+                      (dict(fit='zoom'), 'resize, pad'),
                       (dict(fit='pad', size=2), "use fit='resize'")):
     with pytest.raises(ValueError, match=said):
       data.frame(image, **{'size': 4, **wrong})

@@ -1,5 +1,6 @@
 """The DCGAN family: counts of the paper, equal forms, PyTorch's numbers."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -7,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
-from tests.conftest import largest_difference
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
 from jaxgan_compress.nn import forms, layers
+from tests.conftest import largest_difference
 
 PUBLISHED = {2: 28351, 4: 62077, 8: 145657, 16: 377329, 32: 1098721, 48: 2164177, 64: 3573697,
              128: 12652417}
@@ -112,8 +113,8 @@ def test_forms_are_chosen_in_one_place():
 
 def torch_conv_transpose(x, weight, bias, stride, padding):
   """PyTorch's ConvTranspose2d by its definition: every input pixel scatters a scaled kernel."""
-  B, C, H, W = x.shape
-  out = np.zeros((B, weight.shape[1], stride * (H - 1) + 4, stride * (W - 1) + 4))
+  H, W = x.shape[2:]
+  out = np.zeros((len(x), weight.shape[1], stride * (H - 1) + 4, stride * (W - 1) + 4))
   for i in range(H):
     for j in range(W):
       out[:, :, stride * i:stride * i + 4, stride * j:stride * j + 4] += np.einsum(
@@ -142,7 +143,7 @@ def test_pytorch_weights_give_pytorch_images(impl):
   rng = np.random.default_rng(0)
   d, state = 2, {}
   widths = [100, 8 * d, 4 * d, 2 * d, d, 1]
-  for i, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False), 1):
+  for i, (c_in, c_out) in enumerate(itertools.pairwise(widths), 1):
     state[f'deconv{i}.weight'] = 0.2 * rng.standard_normal((c_in, c_out, 4, 4))
     state[f'deconv{i}.bias'] = rng.standard_normal(c_out)
     if i < 5:

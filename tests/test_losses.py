@@ -33,7 +33,8 @@ def test_logistic_loss_is_finite_for_any_logit():
 def test_gradient_penalty_of_a_linear_critic():
   w = jnp.arange(1., 5.).reshape(1, 2, 2, 1)  # |w| = sqrt(30)
   real, fake = jnp.ones((3, 2, 2, 1)), jnp.zeros((3, 2, 2, 1))
-  penalty = gan.gradient_penalty(lambda x: (x * w).sum((1, 2, 3)), real, fake, jnp.array([0, .5, 1]))
+  penalty = gan.gradient_penalty(lambda x: (x * w).sum((1, 2, 3)), real, fake,
+                                 jnp.array([0, .5, 1]))
   assert float(penalty) == pytest.approx((30 ** .5 - 1) ** 2, rel=1e-5)
 
 

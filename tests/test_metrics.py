@@ -48,7 +48,8 @@ def test_sharpness():
   # Every valid pixel is +-4 * 255, half of each sign.
   assert float(metrics.variance_of_laplacian(board)[0]) == pytest.approx(1020 ** 2)
   colours = jnp.stack([board[..., 0]] + [jnp.full((1, 8, 8), -1.)] * 2, -1)
-  assert float(metrics.variance_of_laplacian(colours)[0]) == pytest.approx((.299 * 1020) ** 2, rel=1e-4)
+  assert float(metrics.variance_of_laplacian(colours)[0]) == pytest.approx(
+      (.299 * 1020) ** 2, rel=1e-4)
 
 
 def test_psnr_and_histogram():

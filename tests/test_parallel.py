@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.conftest import largest_difference, small_kd
 
 from jaxgan_compress import core
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state, replica_disagreement
+from tests.conftest import largest_difference, small_kd
 
 
 def train(method, given, images, *, devices, via, replicas=None, steps=3, batch=8):

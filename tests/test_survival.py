@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.conftest import largest_difference, small_gan, small_kd
 
 import jaxgan_compress as jgc
 from jaxgan_compress import train
 from jaxgan_compress.train import records
+from tests.conftest import largest_difference, small_gan, small_kd
 
 
 @pytest.fixture(scope='module')
@@ -24,10 +24,7 @@ def gan(sgd):
 
 
 def last(run):
-  state = None
-  for state, _ in run:
-    pass
-  return state
+  return list(run)[-1][0]
 
 
 def shapes_of(method, batch, given=None):

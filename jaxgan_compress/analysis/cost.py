@@ -39,7 +39,7 @@ def count_params(variables: Mapping, convention: str = 'all') -> int:
         one_channel = convention == 'paper' and 'to_image' in path
         count += x.size // x.shape[-1] if one_channel else x.size
 
-  walk(variables['params'] if 'params' in variables else variables)
+  walk(variables.get('params', variables))
   return count
 
 

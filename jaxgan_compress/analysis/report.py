@@ -32,7 +32,8 @@ th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #d8dee4 
 th:first-child, td:first-child { text-align: left } th { font-weight: 600; vertical-align: bottom }
 tr.student td { background: #f0f7ff } .charts { display: flex; flex-wrap: wrap; gap: 2rem }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em }
-details { margin-top: .6rem; font-size: 13px; color: #59636e } pre { font-size: 12px; overflow-x: auto; background: #f6f8fa;
+details { margin-top: .6rem; font-size: 13px; color: #59636e }
+pre { font-size: 12px; overflow-x: auto; background: #f6f8fa;
        padding: 1rem }
 """
 

@@ -78,7 +78,8 @@ class tfds:  # noqa: N801 - used like the functions beside it
     try:
       builder = library.builder(name, data_dir=data_dir)
     except library.core.registered.DatasetNotFoundError as e:
-      near = difflib.get_close_matches(name, library.list_builders(with_community_datasets=False), 1)
+      known = library.list_builders(with_community_datasets=False)
+      near = difflib.get_close_matches(name, known, 1)
       hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
       raise ValueError(f"TFDS has no data set {name!r}{hint}") from e
     try:

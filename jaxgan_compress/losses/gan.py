@@ -1,4 +1,5 @@
-"""Adversarial losses on logits of any shape: `*_d(real, fake)` for the judge, `*_g(fake)` for who draws.
+"""Adversarial losses on logits of any shape: `*_d(real, fake)` for the discriminator, `*_g(fake)`
+for the generator.
 
 A `_d` loss is the real term plus the fake term; a method that wants their mean halves it.
 """

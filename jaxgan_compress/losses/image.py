@@ -8,7 +8,7 @@ REDUCTIONS = ('sum_pixels', 'mean')
 
 
 def mse(image, lesson, reduction: str = 'sum_pixels'):
-  """E |image - lesson|^2: summed over H, W, C ('sum_pixels', the paper's norm) or averaged ('mean').
+  """E |image - lesson|^2, summed over H, W, C ('sum_pixels', the paper's norm) or their mean.
 
   image, lesson: [B,H,W,C]. 'mean' is H*W*C times smaller, which changes the meaning of any weight
   beside it. Raises ValueError for another reduction. Aguinaldo et al. 2019.

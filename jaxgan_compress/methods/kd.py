@@ -1,4 +1,4 @@
-"""Knowledge distillation of GANs by Aguinaldo et al. 2019: a student mimics its teacher's pixels."""
+"""Knowledge distillation of GANs, Aguinaldo et al. 2019: a student mimics its teacher's pixels."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class KD:
       raise ValueError(f'adv_weight={self.adv_weight}, distill_weight={self.distill_weight}; '
                        'weights are at least 0 and not both 0')
     if self.adv_weight and self.adversary is None:
-      raise ValueError(f'adv_weight={self.adv_weight} needs an adversary; give one, or adv_weight=0')
+      raise ValueError(f'adv_weight={self.adv_weight} needs an adversary; give one, or '
+                       'adv_weight=0')
     for field in ('latent', 'size', 'channels'):
       ours, theirs = getattr(self.student, field, None), getattr(self.teacher, field, None)
       if ours != theirs:

@@ -95,8 +95,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   def place(batch):
     size = core.rows(batch)
     if size % replicas:
-      fits = ' or '.join(str(n) for n in
-                         sorted({size // replicas * replicas, -(-size // replicas) * replicas}) if n)
+      below = size // replicas * replicas
+      fits = ' or '.join(str(n) for n in (below, below + replicas) if n)
       raise ValueError(f'batch {size} does not divide over {replicas} replicas; use {fits}')
     if via == 'pmap':
       batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)

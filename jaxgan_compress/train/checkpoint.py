@@ -176,7 +176,7 @@ class Checkpointer:
           f'{self._latest_in_words()} when it is started again') from e
 
 
-class _Damaged(Exception):
+class _Damaged(Exception):  # noqa: N818
   """A checkpoint that cannot be read back as it was written."""
 
 

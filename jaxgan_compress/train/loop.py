@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +15,8 @@ from jaxgan_compress import core
 from jaxgan_compress.core import Logs, Method, TrainState
 from jaxgan_compress.data import Pipeline
 from jaxgan_compress.parallel import parallelize, put_state
+
+RUN_AHEAD = 8  # more would only hold more batches in device memory
 
 
 class TermError(ArithmeticError):
@@ -30,9 +33,9 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   step, so stopping and going on equals not stopping; any other iterable is read from its start.
 
   The logs are device scalars of the step just taken, and its number under 'step': reading one
-  waits for it, passing them on does not. The loop waits only for logs one interval old, so the host runs ahead of the device by
-  two intervals at most. A state that was yielded is donated to the step after it: use it before
-  asking for the next, or copy it.
+  waits for it, passing them on does not. The host runs ahead of the device by at most
+  RUN_AHEAD steps. A state that was yielded is donated to the step after it: use it before asking
+  for the next, or copy it.
 
   mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True ends the
   loop after one last yield.
@@ -47,17 +50,20 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
     return
   state = put_state(state, run.mesh)
   batches = data.batches(at) if isinstance(data, Pipeline) else iter(data)
-  previous, logs, yielded = None, None, at
-  with _closing(batches):
+  in_flight, logs, yielded = collections.deque(), None, at
+  is_generator = isinstance(batches, collections.abc.Generator)
+  with contextlib.closing(batches) if is_generator else contextlib.nullcontext():
     for placed in _ahead(map(run.place, itertools.islice(batches, steps - at))):
       if stop():
         break
       state, logs = run.run(state, placed)
       at += 1
+      in_flight.append(logs)
+      if len(in_flight) > RUN_AHEAD:
+        jax.block_until_ready(in_flight.popleft())
       if at % every == 0 or at == steps:
         yield state, {'step': at, **logs}
-        jax.block_until_ready(previous)
-        previous, yielded = logs, at
+        yielded = at
   if yielded != at:
     yield state, {'step': at, **logs}
 
@@ -75,17 +81,3 @@ def _ahead(placed: Iterator, size: int = 2) -> Iterator:
   while queue:
     yield queue.popleft()
     queue.extend(itertools.islice(placed, 1))
-
-
-class _closing:
-  """Closes a generator on leaving, and leaves other iterators alone."""
-
-  def __init__(self, iterator):
-    self.iterator = iterator
-
-  def __enter__(self):
-    return self.iterator
-
-  def __exit__(self, *_):
-    if isinstance(self.iterator, collections.abc.Generator):
-      self.iterator.close()
