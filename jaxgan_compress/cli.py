@@ -96,7 +96,9 @@ def report(verb: str, argv: list[str]) -> int:
 
 def info(verb: str, argv: list[str]) -> int:
   """Networks, parameters and MACs of a config; without one, versions and devices."""
-  values = _flags(verb, argv, config=None)
+  values = _flags(verb, argv, config=None, layers=True)
+  from clu import parameter_overview
+
   from jaxgan_compress import experiment
   from jaxgan_compress.train import records
   if values.config is None:
@@ -106,13 +108,19 @@ def info(verb: str, argv: list[str]) -> int:
         (row['stage'], row['role'], row['network'], f'{row["params"]:,}',
          f'{row["params_paper"]:,}', f'{row["macs"]:,}')
         for row in experiment.describe(values.config)])
+    if values.layers:
+      for row in experiment.describe(values.config):
+        print(f'\n{row["stage"]}: {row["role"]}')
+        print(parameter_overview.get_parameter_overview(
+            row['variables']['params'], include_stats=False))
   return 0
 
 
 VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info}
 
 
-def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False):
+def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
+           layers=False):
   """Parsed flags of one verb. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -129,6 +137,8 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_integer('count', None, 'Images for each generator (default: the config\'s).',
                          flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
+  if layers:
+    flags.DEFINE_bool('layers', False, 'Also list every parameter.', flag_values=values)
   flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)
   if any(arg in ('-h', '--help', '-help') for arg in argv):
     raise _Help(f'jaxgan-compress {verb}: {VERBS[verb].__doc__}\n'

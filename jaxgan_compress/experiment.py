@@ -101,7 +101,8 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
 
 
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
-  """Every network of a config: stage, role, name, parameters, MACs. Trains nothing."""
+  """Every network of a config: stage, role, name, parameters, MACs, and the shapes of its
+  variables. Trains nothing."""
   build.validate(config)
   rows = []
   for name in config.run:
@@ -119,7 +120,7 @@ def describe(config: ConfigDict) -> list[dict[str, Any]]:
       rows.append({'stage': name, 'role': role, 'network': type(network).__name__,
                    'params': cost.count_params(variables),
                    'params_paper': cost.count_params(variables, 'paper'),
-                   'macs': cost.macs(network, x.shape)})
+                   'macs': cost.macs(network, x.shape), 'variables': variables})
   return rows
 
 
@@ -309,7 +310,7 @@ class Run:
     return {'generators': table, 'real': real, 'environment': records.environment()}
 
   def report(self, results: Mapping[str, Any]) -> Path:
-    """Writes `report.html` and `grid.png`; returns the report's path."""
+    """Writes `report.html`; returns its path."""
     columns = 16
     rows = []
     for name in self.generators:

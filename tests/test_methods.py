@@ -237,3 +237,14 @@ def test_pixels_alone_teach_the_student(given):
                 mesh=jgc.parallel.build_mesh(1))
   logs = [float(logs['mse_per_pixel']) for _, logs in run]
   assert logs[-1] < logs[0] / 2
+
+
+def test_a_step_in_bfloat16_keeps_float32_weights_and_losses(sgd, given, images):
+  method = methods.KD(
+      nn.DCGANGenerator(d=1, size=32, dtype='bfloat16'), nn.DCGANGenerator(d=2, size=32), sgd,
+      adv_weight=.5, distill_weight=.01, adversary=methods.Adversary(
+          nn.DCGANDiscriminator(2, 32, dtype='bfloat16'), sgd))
+  state = method.init(jax.random.key(0), {}, given)
+  after, logs = jax.jit(method.step)(state, batch_of(images))
+  assert {x.dtype for x in jax.tree.leaves(after.params)} == {np.dtype('float32')}
+  assert all(x.dtype == np.float32 and np.isfinite(x) for x in jax.device_get(logs).values())

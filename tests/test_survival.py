@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import train
 from jaxgan_compress.train import records
+from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference, small_gan, small_kd
 
 
@@ -201,3 +203,16 @@ def test_environment_says_what_ran():
   found = records.environment()
   assert found['packages']['jax'] == jax.__version__ and found['device']['count'] == 4
   json.dumps(found)
+
+
+def test_plain_progress_says_stage_speed_losses_and_time_left(capsys):
+  reporter = Reporter(seconds=0)
+  reporter.begin('student', 0, 40, images=8)
+  for step in (10, 20, 40):
+    reporter.update(step, {'mse': 1 / step, 'grad_student': 3.})
+  reporter.end()
+  first, second, third, last = capsys.readouterr().out.splitlines()
+  assert first == 'student: from step 0 to 40, compiling'
+  assert second == 'student: step 10/40  mse 0.1'
+  assert re.fullmatch(r'student: step 20/40 [\d.]+ steps/s \d+ images/s mse 0.05, 0 s left', third)
+  assert 's left' not in last and '40/40' in last

@@ -26,7 +26,7 @@ class Reporter:
   def begin(self, stage: str, step: int, steps: int, images: int):
     """A stage that stands at `step` of `steps` and sees `images` a step."""
     self._stage, self._steps, self._images = stage, steps, images
-    self._first = self._now = (time.monotonic(), step)
+    self._first = None
     self._said = 0.
     if self.console.is_terminal:
       self._bar = Progress(
@@ -42,20 +42,18 @@ class Reporter:
 
   def update(self, step: int, logs: Mapping[str, float]):
     """The stage has reached `step`."""
-    now = (time.monotonic(), step)
-    # The first interval holds the compilation: speed counts from the end of it.
-    if self._now is self._first:
-      rate, self._first = None, now
-    else:
-      rate = (step - self._first[1]) / max(now[0] - self._first[0], 1e-9)
-    self._now = now
+    now, rate = time.monotonic(), None
+    if self._first:
+      rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
+    else:  # the first interval holds the compilation: speed counts from the end of it
+      self._first = now, step
     terms = ' '.join(f'{name} {value:.4g}' for name, value in logs.items()
                      if not name.startswith('grad_'))
     speed = f'{rate:.1f} steps/s {rate * self._images:.0f} images/s' if rate else ''
     if self._bar:
       self._bar.update(self._task, completed=step, speed=speed, terms=terms)
-    elif now[0] - self._said >= self._seconds or step == self._steps:
-      self._said = now[0]
+    elif now - self._said >= self._seconds or step == self._steps:
+      self._said = now
       left = f', {(self._steps - step) / rate:.0f} s left' if rate and step < self._steps else ''
       self.say(f'{self._stage}: step {step}/{self._steps} {speed} {terms}{left}')
 

@@ -1,0 +1,81 @@
+"""The house rules: imports look down, public names are documented, scripts speak clearly."""
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxgan_compress as jgc
+from jaxgan_compress import analysis, build, core, losses, metrics, parallel, train
+
+PACKAGE = Path(jgc.__file__).parent
+ROOT = PACKAGE.parent
+
+# What each part may import of ours, besides itself.
+ALLOWED = {
+    'axes': set(), 'core': {'axes'}, 'losses': set(), 'nn': {'axes'},
+    'parallel': {'axes', 'core'}, 'data': set(), 'convert': set(), 'config': set(),
+    'analysis': {'nn'}, 'metrics': {'core'}, 'train': {'core', 'data', 'parallel'},
+    'methods': {'axes', 'core', 'losses', 'nn'},
+    'build': {'config', 'data'},
+    'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'parallel', 'train'},
+    'cli': {'config', 'experiment', 'train', '_version'},
+}
+
+
+def imported(path):
+  """Our modules that a file imports, by their first part."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module:
+      names = [f'{node.module}.{each.name}' for each in node.names]
+    elif isinstance(node, ast.Import):
+      names = [each.name for each in node.names]
+    else:
+      continue
+    for name in names:
+      parts = name.split('.')
+      if parts[0] == 'jaxgan_compress' and len(parts) > 1:
+        yield '_version' if parts[1].startswith('__') else parts[1]
+
+
+@pytest.mark.parametrize('part', ALLOWED)
+def test_imports_only_look_down(part):
+  files = list((PACKAGE / part).glob('*.py')) or [PACKAGE / f'{part}.py']
+  found = {name for file in files for name in imported(file)} - {part}
+  assert found <= ALLOWED[part], f'{part} imports {sorted(found - ALLOWED[part])}'
+
+
+def public():
+  for module in (jgc, jgc.nn, jgc.methods, jgc.data, metrics, analysis, parallel, train):
+    for name in module.__all__:
+      yield f'{module.__name__}.{name}', getattr(module, name)
+  for module in (losses.gan, losses.image, core, build, jgc.config):
+    for name, value in vars(module).items():
+      if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
+        yield f'{module.__name__}.{name}', value
+
+
+def test_public_names_are_documented():
+  bare = [name for name, value in public()
+          if (inspect.isclass(value) or inspect.isfunction(value)) and not value.__doc__]
+  assert not bare
+
+
+def test_no_tensorflow_at_import():
+  code = 'import sys, jaxgan_compress; sys.exit("tensorflow" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh'])
+def test_scripts_say_in_one_line_what_is_missing(script, tmp_path):
+  done = subprocess.run(
+      [ROOT / 'launch' / script], capture_output=True, text=True, check=False, cwd=tmp_path,
+      env={**os.environ, 'JAXGAN_PYTHON': 'no-such-python', 'JAXGAN_VENV': str(tmp_path / 'v')})
+  assert done.returncode == 1 and not done.stdout
+  assert done.stderr.strip().splitlines() == [
+      f'{script}: no Python 3.11 or newer was found in JAXGAN_PYTHON=no-such-python; install one, '
+      'for example: apt-get install python3 python3-venv']
