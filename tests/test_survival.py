@@ -216,3 +216,9 @@ def test_plain_progress_says_stage_speed_losses_and_time_left(capsys):
   assert second == 'student: step 10/40  mse 0.1'
   assert re.fullmatch(r'student: step 20/40 [\d.]+ steps/s \d+ images/s mse 0.05, 0 s left', third)
   assert 's left' not in last and '40/40' in last
+
+
+def test_data_that_ends_too_early_is_an_error(gan, pipeline):
+  state = gan.init(jax.random.key(0), pipeline[0])
+  with pytest.raises(ValueError, match='the data ended at step 2 of 5'):
+    list(jgc.fit(gan, state, [pipeline[0], pipeline[1]], steps=5))

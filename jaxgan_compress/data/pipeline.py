@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
@@ -66,8 +67,11 @@ class Pipeline:
         gc.collect()
 
 
-def sizes_only(batch: int) -> Iterator[dict[str, np.ndarray]]:
-  """Batches that hold no image and only say how many: for methods that need no data."""
-  numbers = np.arange(batch, dtype=np.int32)
-  while True:
-    yield {'row': numbers}
+class sizes_only:  # noqa: N801 - used like a function
+  """Endless batches that hold no image and only say how many: for methods that need no data."""
+
+  def __init__(self, batch: int):
+    self.batch = batch
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return itertools.repeat({'row': np.arange(self.batch, dtype=np.int32)})

@@ -30,7 +30,8 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   """Trains until `state.step` is `steps`; yields (state, logs) every `every` steps and at the end.
 
   A state that already stands at `steps` yields nothing. A `Pipeline` is entered at the state's
-  step, so stopping and going on equals not stopping; any other iterable is read from its start.
+  step, so stopping and going on equals not stopping; any other iterable is read from its start,
+  and ValueError is raised if it ends too early.
 
   The logs are device scalars of the step just taken, and its number under 'step': reading one
   waits for it, passing them on does not. The host runs ahead of the device by at most
@@ -49,10 +50,10 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   if at >= steps:
     return
   state = put_state(state, run.mesh)
-  batches = data.batches(at) if isinstance(data, Pipeline) else iter(data)
+  own = isinstance(data, Pipeline)
+  batches = data.batches(at) if own else iter(data)
   in_flight, logs, yielded = collections.deque(), None, at
-  is_generator = isinstance(batches, collections.abc.Generator)
-  with contextlib.closing(batches) if is_generator else contextlib.nullcontext():
+  with contextlib.closing(batches) if own else contextlib.nullcontext():
     for placed in _ahead(map(run.place, itertools.islice(batches, steps - at))):
       if stop():
         break
@@ -64,6 +65,9 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
       if at % every == 0 or at == steps:
         yield state, {'step': at, **logs}
         yielded = at
+    else:
+      if at < steps:
+        raise ValueError(f'the data ended at step {at} of {steps}; give an endless iterable')
   if yielded != at:
     yield state, {'step': at, **logs}
 
