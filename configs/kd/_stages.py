@@ -32,11 +32,11 @@ def mse_student(title, g, teacher, steps, *, lr):
       name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr)))
 
 
-def joint_student(title, g, teacher, steps, *, lr, d_lr=2e-4, loss='ns', n_critic=1):
+def joint_student(title, g, teacher, steps, *, lr, d_lr=2e-4, adv=0.5, loss='ns', n_critic=1):
   """A student by pixels and by its teacher's discriminator, which goes on learning."""
   return config.stage(title=title, steps=steps, teacher=teacher, method=dict(
-      name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr), adv_weight=0.5,
-      distill_weight=0.5,
+      name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr), adv_weight=adv,
+      distill_weight=1 - adv,
       adversary=dict(name='Adversary', tx=adam(d_lr), loss=loss, n_critic=n_critic)))
 
 

@@ -32,9 +32,10 @@ def get_config(arg=''):
       'classifier': stages.classifier(550, data=dict(split='train'), shift=2),
       **teachers,
       'student_mse': stages.mse_student(
-          'Student, pixels', student, names, arg.steps, lr=stages.cosine(1e-2, arg.steps)),
+          'Student, pixels', student, names, arg.steps, lr=stages.cosine(2e-2, arg.steps)),
       'student_joint': stages.joint_student(
-          'Student, pixels + D', student, names, arg.steps, lr=stages.cosine(6e-3, arg.steps)),
+          'Student, pixels + D', student, names, arg.steps, lr=stages.cosine(6e-3, arg.steps),
+          d_lr=4e-4, adv=0.8),
       'scratch': stages.gan('From scratch, small D', student, small, arg.steps, lr=1e-3),
       'scratch_wide_disc': stages.gan(
           "From scratch, teacher's D", student, wide, arg.steps, lr=1e-3),
