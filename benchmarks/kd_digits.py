@@ -22,30 +22,24 @@ METRICS = ('fd', 'is', 'vol', 'mse')
 
 
 def recipe(seed, steps=STEPS):
-  """One seed's run, with the settings of configs/kd/digits.py, which were tuned on seed 7."""
-  c = config.base()
-  c.seed = seed
-  c.data = dict(name='digits', size=32, split='all')
-  c.evaluate.update(classifier='classifier', held_out=dict(split='test'))
+  """One seed's run: teacher and students of configs/kd/digits.py, which was tuned on seed 7."""
 
   def net(d):
     return dict(d=d, size=32)
 
-  run = {'classifier': stages.classifier(550, data=dict(split='train'), shift=2),
-         'teacher': stages.gan('teacher', net(TEACHER), net(TEACHER), steps, lr=1e-3)}
+  run = {}
   for d in SIZES:
-    run[f'd{d}_mse'] = stages.mse_student(
-        'student, pixels', net(d), ('teacher',), steps, lr=stages.cosine(2e-2, steps))
-    run[f'd{d}_joint'] = stages.joint_student(
-        'student, pixels + D', net(d), ('teacher',), steps, lr=stages.cosine(6e-3, steps),
-        d_lr=4e-4, adv=0.8)
+    c = config.load(f'kd/digits:d={d},teacher_d={TEACHER},steps={steps}')
+    run.update({name: c.stages[name].to_dict() for name in ('classifier', 'teacher')})
+    run[f'd{d}_mse'] = c.stages.student_mse.to_dict()
+    run[f'd{d}_joint'] = c.stages.student_joint.to_dict()
     for width in (d, TEACHER):
       for rate in RATES:
         run[f'd{d}_scratch_D{width}_{rate:.0e}'] = stages.gan(
             f'scratch, D({width}), {rate:g}', net(d), net(width), steps, lr=rate)
   run['d2_scratch_D2_1e-03_long'] = stages.gan(
       'scratch, D(2), 0.001, twice the steps', net(2), net(2), 2 * steps, lr=1e-3)
-  c.stages, c.run = run, tuple(run)
+  c.seed, c.stages, c.run = seed, run, tuple(run)
   return c
 
 

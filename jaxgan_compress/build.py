@@ -70,13 +70,21 @@ def method(config: ConfigDict, name: str, teacher: str | None = None):
   section, where = config.stages[name].method, f'stages.{name}.method'
   if teacher is None:
     return make(section, HOMES['method'], where)
-  source = method(config, teacher)
+  # Who taught the teacher matters for its weights and not for its networks.
+  source = method(config, teacher, next(iter(config.stages[teacher].teacher), None))
   learned = config.stages[teacher].method
   section = section.copy_and_resolve_references()
   section.unlock()
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
-  return make(section, HOMES['method'], where, teacher=getattr(source, source.product))
+  built = make(section, HOMES['method'], where, teacher=getattr(source, source.product))
+  if 'adversary' in section and section.get('disc_from', 'teacher') != 'fresh':
+    theirs = getattr(getattr(source, 'adversary', None), 'disc', None)
+    if theirs != built.adversary.disc:
+      raise ValueError(f"{where}: it goes on with the discriminator of {teacher!r} ({theirs}) and "
+                       f"names another ({built.adversary.disc}); leave out adversary.disc, or set "
+                       "disc_from='fresh'")
+  return built
 
 
 def source(section: Mapping[str, Any]):
@@ -98,6 +106,18 @@ def validate(config: ConfigDict) -> None:
   if config.evaluate.classifier and config.evaluate.classifier not in config.run:
     raise ValueError(f'evaluate.classifier={config.evaluate.classifier!r} is not in run; '
                      f"one of {', '.join(config.run)}, or ''")
+  settings = config.evaluate
+  for name, value in (('batch', config.batch), ('log_every', config.log_every),
+                      ('evaluate.every', settings.every), ('checkpoint.every',
+                                                           config.checkpoint.every),
+                      ('checkpoint.keep', config.checkpoint.keep)):
+    if value < 1:
+      raise ValueError(f'{name}={value}; at least 1')
+  if settings.count < max(2, settings.splits):
+    raise ValueError(f'evaluate.count={settings.count}; at least 2, and evaluate.splits='
+                     f'{settings.splits}')
+  if settings.select not in configs.SELECT:
+    raise ValueError(f'evaluate.select={settings.select!r}; one of {", ".join(configs.SELECT)}')
   for key in ('evaluate', 'checkpoint'):
     if config[key].every % config.log_every:
       raise ValueError(f'{key}.every={config[key].every} is not a multiple of '
@@ -110,6 +130,9 @@ def validate(config: ConfigDict) -> None:
                          f'{configs.suggest(field, configs.STAGE)}')
     if stage.steps < 1:
       raise ValueError(f'stages.{name}.steps={stage.steps}; at least 1')
+    if stage.teacher_checkpoint not in configs.CHECKPOINTS:
+      raise ValueError(f'stages.{name}.teacher_checkpoint={stage.teacher_checkpoint!r}; one of '
+                       f'{", ".join(configs.CHECKPOINTS)}')
     for teacher in stage.teacher:
       if teacher not in config.run[:i]:
         raise ValueError(f'stages.{name} learns from {teacher!r}, which run does not have before '
@@ -119,6 +142,6 @@ def validate(config: ConfigDict) -> None:
                        'evaluate.classifier')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
-      rows = config.batch * built.updates
-      if config.replicas and rows % config.replicas:
-        raise ValueError(f'batch {config.batch} does not divide over {config.replicas} replicas')
+      if built.draws and settings.classifier and settings.classifier not in config.run[:i]:
+        raise ValueError(f'run has {name!r} before {settings.classifier!r}, which measures it; put '
+                         'the classifier first')

@@ -42,11 +42,11 @@ def main(argv: list[str] | None = None) -> int:
   except _Help as e:
     print(e)
     return 0
-  except (flags.Error, ValueError, FileNotFoundError, FileExistsError, ImportError, KeyError,
-          AttributeError, TypeError) as e:
-    if isinstance(e, KeyError | AttributeError | TypeError) and not _from_flags(e):
-      raise  # our own mistake: the trace is what is wanted
+  except (flags.Error, ValueError, FileNotFoundError, FileExistsError, ImportError) as e:
     return _fail(e)
+  except KeyboardInterrupt:
+    print('\ninterrupted', file=sys.stderr)
+    return 130
   except Exception as e:
     from jaxgan_compress.experiment import Interrupted
     from jaxgan_compress.train import CheckpointError, TermError
@@ -135,7 +135,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   if evaluate:
     flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'), 'Which one.', flag_values=values)
     flags.DEFINE_integer('count', None, 'Images for each generator (default: the config\'s).',
-                         flag_values=values)
+                         lower_bound=10, flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
   if layers:
     flags.DEFINE_bool('layers', False, 'Also list every parameter.', flag_values=values)
@@ -143,9 +143,12 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   if any(arg in ('-h', '--help', '-help') for arg in argv):
     raise _Help(f'jaxgan-compress {verb}: {VERBS[verb].__doc__}\n'
                 f'{values.main_module_help() or values.get_help()}')
-  argv = [verb, *map(_located, argv)]
-  with _as_command_line(argv):
-    left = values(argv)[1:]
+  argv = [verb, *map(_located, _joined(argv))]
+  try:
+    with _as_command_line(argv):
+      left = values(argv)[1:]
+  except (AttributeError, KeyError, TypeError) as e:  # of an override
+    raise ValueError(e.args[0] if e.args else str(e)) from e
   if left:
     raise ValueError(f'{verb} takes flags only and got {left[0]!r}; did you mean --workdir or '
                      '--config?')
@@ -165,6 +168,12 @@ def _as_command_line(argv):
     sys.argv = before
 
 
+def _joined(argv):
+  """`--config NAME` as `--config=NAME`."""
+  argv = iter(argv)
+  return [f'{arg}={next(argv, "")}' if arg in ('--config', '-config') else arg for arg in argv]
+
+
 def _located(arg):
   """--config=NAME with NAME as a path that exists, so that shipped configs are found anywhere."""
   head, equals, name = arg.partition('=')
@@ -179,15 +188,6 @@ class _Help(Exception):  # noqa: N818
   """The text asked for by --help."""
 
 
-def _from_flags(e):
-  """Whether an error comes from reading a config or its overrides."""
-  trace, files = e.__traceback__, []
-  while trace:
-    files.append(trace.tb_frame.f_code.co_filename)
-    trace = trace.tb_next
-  return any('config_flags' in name or '/configs/' in name for name in files)
-
-
 def _print_table(columns, rows):
   table = Table(box=None, pad_edge=False)
   for i, column in enumerate(columns):
@@ -199,8 +199,7 @@ def _print_table(columns, rows):
 
 
 def _fail(e, code=2):
-  text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
-  print(f'jaxgan-compress: {text.strip()}', file=sys.stderr)
+  print(f'jaxgan-compress: {str(e).strip()}', file=sys.stderr)
   return code
 
 

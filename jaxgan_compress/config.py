@@ -16,6 +16,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+SELECT = {'fd': 'min', 'is': 'max'}  # measures that decide, and which way is better
+CHECKPOINTS = ('best', 'last')
+
 STAGE = {
     'title': '',               # what reports call it; '' takes the stage's name
     'method': {},              # dict(name=..., **fields), see `methods`
@@ -41,7 +44,7 @@ def base() -> ConfigDict:
           'count': 5000,       # images drawn for each generator
           'seed': 1,           # of the latents, the same for all generators
           'splits': 10,
-          'select': 'fd',      # decides on best checkpoints and teachers; lower is better
+          'select': 'fd',      # decides on best checkpoints and teachers: 'fd' or 'is'
           'real': {},          # what differs from `data` for the real images of comparison
           'held_out': {},      # the same for the images that test the classifier; {}: no test
       },
@@ -105,7 +108,10 @@ def load(name: str) -> ConfigDict:
   The file is run as Python. Raises FileNotFoundError, with the shipped ones, if there is none.
   """
   path, arg = locate(name)
-  return runpy.run_path(str(path))['get_config'](arg)
+  defined = runpy.run_path(str(path))
+  if 'get_config' not in defined:
+    raise ValueError(f'{path} has no get_config(arg), which a config file defines')
+  return defined['get_config'](arg)
 
 
 def locate(name: str) -> tuple[Path, str]:

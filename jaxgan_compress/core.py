@@ -98,10 +98,12 @@ class Method(Protocol):
   """A frozen recipe. See `methods/` for the ones that ship; any object of this shape will do.
 
   product: the role of the network that the method is for, and the name of its module's field.
+  draws: whether that network is a generator.
   needs_data: False if a step looks at no image; only the batch's size is then used.
   updates: minibatches that one step takes from its batch (critic updates), normally 1.
   """
   product: str
+  draws: bool
   needs_data: bool
   updates: int
 

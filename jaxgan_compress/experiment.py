@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -39,7 +40,8 @@ from jaxgan_compress.train.progress import Reporter
 # Keys that change how a run is watched and not what it computes.
 HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via'}
 
-CHECKPOINTS = ('best', 'last')
+CHECKPOINTS = configs.CHECKPOINTS
+SELECT = configs.SELECT
 
 
 class Interrupted(Exception):  # noqa: N818 - a request was met, nothing went wrong
@@ -60,11 +62,15 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   for a disk that fails, and Interrupted after Ctrl-C or SIGTERM.
   """
   build.validate(config)
-  mesh = build_mesh()
-  replicas = config.replicas or mesh.size
+  if jax.process_count() > 1:
+    raise ValueError(f'{jax.process_count()} processes were started; a run is one process')
+  devices = build_mesh().size
+  replicas = config.replicas or devices
+  if replicas % devices:
+    raise ValueError(f'replicas={replicas} does not divide over {devices} devices; use a multiple')
   if config.batch % replicas:
-    raise ValueError(f'batch {config.batch} does not divide over {replicas} devices; use '
-                     f'{-(-config.batch // replicas) * replicas}, or set replicas')
+    raise ValueError(f'batch {config.batch} does not divide over {replicas} replicas; use '
+                     f'{-(-config.batch // replicas) * replicas}')
   if config.cache:
     compilation_cache()
   workdir = Path(workdir)
@@ -92,7 +98,7 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
   if not this.config.evaluate.classifier:
     raise ValueError(f'{workdir} was run without evaluate.classifier; nothing can measure it')
   found = {}
-  for name in this.generators:
+  for name in this.measured_generators():
     teacher = this.teacher(name)
     found[name] = this.evaluator(
         this.drawer(name, checkpoint),
@@ -101,8 +107,8 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
 
 
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
-  """Every network of a config: stage, role, name, parameters, MACs, and the shapes of its
-  variables. Trains nothing."""
+  """Every generator and discriminator of a config: stage, role, name, parameters, MACs, and the
+  shapes of its variables. Trains nothing."""
   build.validate(config)
   rows = []
   for name in config.run:
@@ -154,6 +160,7 @@ class Run:
   workdir: Path
   reporter: Reporter
   _sources: dict = dataclasses.field(default_factory=dict)
+  _drawers: dict = dataclasses.field(default_factory=dict)
 
   def open_sources(self):
     """Opens all data that the run will need, so that a missing set costs no training."""
@@ -169,7 +176,7 @@ class Run:
   def stage(self, name: str, stop: StopSignal):
     """Trains a stage to its end, from its newest checkpoint; returns at once if it is done."""
     config, stage = self.config, self.config.stages[name]
-    if self._done(name):
+    if self._is_done(name):
       self.reporter.say(f'{name}: done before, {stage.steps} steps')
       return
     method, rng = self.method(name), self._root_key(name)
@@ -181,12 +188,12 @@ class Run:
           augment=data.random_shift(stage.shift) if stage.shift else None)
       first = normalise(batches[0])
     start = functools.partial(method.init, rng, first, self._given(name))
-    measuring = bool(config.evaluate.classifier) and bool(self._is_generator(name))
+    measuring = bool(config.evaluate.classifier) and method.draws
     evaluator = self.evaluator if measuring else None  # made now, not in the middle of the stage
 
     with self._checkpointer(name) as checkpointer:
       state = checkpointer.restore(jax.eval_shape(start)) or start()
-      at = int(state.step)
+      at = saved = int(state.step)
       with records.Recorder(self._folder(name), at) as recorder:
         watch = _Watch(recorder, self.reporter, at)
         self.reporter.begin(name, at, stage.steps, config.batch)
@@ -203,7 +210,11 @@ class Run:
             if save:
               checkpointer.save(state, config=configs.to_json(config), metrics={
                   key: m.value for key, m in measures.items() if isinstance(m.value, float)})
+              saved = at
               watch.restart()  # evaluating and saving is not training
+          if saved != at:  # a signal came after the last yield: fit had nothing more to say
+            watch.flush()
+            checkpointer.save(state, config=configs.to_json(config))
         finally:
           self.reporter.end()
         if stop.should_stop() and at < stage.steps:
@@ -212,11 +223,11 @@ class Run:
                             f'{stage.steps} is saved. The same command goes on from there.',
                             stop.exit_code)
       checkpointer.wait()
-      done = {'steps': stage.steps, 'teacher': self.teacher(name)}
-      if not self._is_generator(name) and config.evaluate.held_out:
+      done = {}
+      if not method.draws and config.evaluate.held_out:
         done['accuracy'] = self._accuracy(method, state)
         self.reporter.say(f'{name}: {done["accuracy"]:.1%} of the held-out images classified right')
-      records.write_whole(self._folder(name) / 'done.json', json.dumps(done))
+      records.write_whole(self._done(name), json.dumps(done))
     if stop.should_stop():
       raise Interrupted(f'stopped by {stop.caught.name} after stage {name!r}, which is complete. '
                         'The same command goes on from there.', stop.exit_code)
@@ -230,9 +241,15 @@ class Run:
     candidates = tuple(stage.teacher)
     if len(candidates) < 2:
       return candidates[0] if candidates else None
-    select = self.config.evaluate.select
-    return min(candidates, key=lambda candidate: self.measured(candidate)[
-        stage.teacher_checkpoint]['measures'][select]['value'])
+    metric = self.config.evaluate.select
+    values = {}
+    for candidate in candidates:
+      measured = self.measured(candidate)
+      if not measured:
+        raise ValueError(f'stage {candidate!r} in {self.workdir} is not measured yet, so the '
+                         f'teacher of {name!r} cannot be chosen; go on training first')
+      values[candidate] = measured[stage.teacher_checkpoint]['measures'][metric]['value']
+    return (min if SELECT[metric] == 'min' else max)(values, key=values.get)
 
   def nets(self, name: str, checkpoint: str = 'last') -> dict[str, Net]:
     """The networks of a stage at its 'best' or 'last' checkpoint."""
@@ -240,27 +257,35 @@ class Run:
 
   def drawer(self, name: str, checkpoint: str = 'best') -> Drawer:
     """The generator that a stage makes."""
-    method = self.method(name)
-    return method.generators(self._state(name, checkpoint))[method.product]
+    if (name, checkpoint) not in self._drawers:
+      method = self.method(name)
+      draw = method.generators(self._state(name, checkpoint))[method.product]
+      self._drawers[name, checkpoint] = jax.device_put(draw)
+    return self._drawers[name, checkpoint]
 
-  @property
-  def generators(self) -> list[str]:
-    """Stages that make a generator, in order."""
-    return [name for name in self.config.run if self._is_generator(name)]
-
-  @property
-  def teachers(self) -> list[str]:
-    """Stages that others really learnt from, in order."""
-    used = {self.teacher(name) for name in self.config.run}
-    return [name for name in self.config.run if name in used]
+  def measured_generators(self) -> list[str]:
+    """Stages that made a generator and measured it (if anything measures), in order. Raises
+    ValueError if there is none yet."""
+    found = []
+    for name in self.config.run:
+      section = self.config.stages[name].method
+      draws = build.resolve(section.name, build.HOMES['method']).draws
+      there = self.measured(name) if self.config.evaluate.classifier else self._is_done(name)
+      if draws and there:
+        found.append(name)
+      elif draws:
+        self.reporter.say(f'{name}: left out, it is not trained far enough to be measured')
+    if not found:
+      raise ValueError(f'{self.workdir} has no measured generator yet; go on training first')
+    return found
 
   def measured(self, name: str) -> dict[str, dict[str, Any]]:
     """{'last': line, 'best': line} of the stage's recorded evaluations; {} if it has none."""
     lines = records.read_lines(self._folder(name) / 'evaluations.jsonl')
-    if not lines:
-      return {}
-    select = self.config.evaluate.select
-    return {'last': lines[-1], 'best': min(lines, key=lambda x: x['measures'][select]['value'])}
+    with self._checkpointer(name, read_only=True) as checkpointer:
+      best = checkpointer.best_step
+    kept = [line for line in lines if line['step'] == best]
+    return {'last': lines[-1], 'best': kept[0]} if kept else {}
 
   @functools.cached_property
   def evaluator(self) -> Evaluator:
@@ -272,20 +297,21 @@ class Run:
     return Evaluator(
         getattr(method, method.product), net.averaged, self._source(**settings.real),
         count=settings.count, seed=settings.seed, splits=settings.splits,
-        accuracy=self._done(name).get('accuracy'))
+        accuracy=json.loads(self._done(name).read_text()).get('accuracy'))
 
   def results(self) -> dict[str, Any]:
     """The table of the run: each generator's cost, quality (last and best) and speed."""
     table, drawers = {}, {}
-    reference = self.teachers[0] if self.teachers else None
-    for name in self.generators:
+    names = self.measured_generators()
+    taught_by = {name: self.teacher(name) for name in names}
+    teachers = [name for name in names if name in taught_by.values()]
+    for name in names:
       draw = drawers[name] = self.drawer(name)
       lines = records.read_lines(self._folder(name) / 'log.jsonl')
       table[name] = {
           'title': self.config.stages[name].title or name,
-          'role': 'teacher' if name in self.teachers else
-                  'student' if self.config.stages[name].teacher else 'baseline',
-          'teacher': self.teacher(name),
+          'role': 'teacher' if name in teachers else 'student' if taught_by[name] else 'baseline',
+          'teacher': taught_by[name],
           'params_paper': cost.count_params(draw.variables, 'paper'),
           'params': cost.count_params(draw.variables, 'all'),
           'macs': cost.macs(draw.module),
@@ -293,14 +319,14 @@ class Run:
           **self.measured(name),
       }
     for row in table.values():
-      base = table.get(row['teacher'] or reference)
+      base = table.get(row['teacher'] or next(iter(teachers), None))
       if base:
         row['ratio_paper'] = base['params_paper'] / row['params_paper']
         row['ratio'] = base['params'] / row['params']
     apply = jax.jit(lambda draw, z: draw(z))
     for size in (1, 64):
       seconds = cost.latency({name: functools.partial(
-          apply, draw, np.zeros((size, draw.module.latent), np.float32))
+          apply, draw, jnp.zeros((size, draw.module.latent)))
           for name, draw in drawers.items()})
       for name, value in seconds.items():
         table[name][f'ms_per_image_batch{size}'] = 1e3 * value / size
@@ -313,16 +339,16 @@ class Run:
     """Writes `report.html`; returns its path."""
     columns = 16
     rows = []
-    for name in self.generators:
+    key = jax.random.key(self.config.evaluate.seed)
+    for name in results['generators']:
       draw = self.drawer(name)
-      z = jax.random.normal(jax.random.key(self.config.evaluate.seed), (columns,
-                                                                        draw.module.latent))
+      z = jax.random.normal(key, (columns, draw.module.latent))
       rows.append((name, np.asarray(draw(z))))
     source = self._source(**self.config.evaluate.real)
     chosen = np.random.default_rng(self.config.evaluate.seed).permutation(len(source))[:columns]
     real = normalise({'target': np.stack([source[i]['target'] for i in chosen])})['target']
     curves = {name: records.read_lines(self._folder(name) / 'evaluations.jsonl')
-              for name in self.generators}
+              for name in results['generators']}
     path = self.workdir / 'report.html'
     records.write_whole(path, report.render(results, rows, np.asarray(real), curves,
                                             configs.to_json(self.config)))
@@ -359,7 +385,9 @@ class Run:
     teacher = self.teacher(name)
     if teacher is None:
       return None
-    nets = self.nets(teacher, self.config.stages[name].teacher_checkpoint)
+    return self._as_given(teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint))
+
+  def _as_given(self, teacher, nets):
     product = self.method(teacher).product
     return {'teacher': nets[product], **{role: net for role, net in nets.items()
                                          if role != product}}
@@ -367,31 +395,29 @@ class Run:
   def _state(self, name, checkpoint):
     if checkpoint not in CHECKPOINTS:
       raise ValueError(f'checkpoint={checkpoint!r}; one of {", ".join(CHECKPOINTS)}')
-    method = self.method(name)
-    # Shapes need a batch: the images of any source have those that the generators draw.
-    batch = {}
-    if method.needs_data:
-      source = self._source(**self.config.stages[name].data)
-      batch = normalise({'target': source[0]['target'][None]})
-    template = jax.eval_shape(
-        functools.partial(method.init, self._root_key(name), batch, self._given(name)))
-    with self._checkpointer(name) as checkpointer:
+    with self._checkpointer(name, read_only=True) as checkpointer:
       step = checkpointer.best_step if checkpoint == 'best' else None
-      state = checkpointer.restore(template, step)
+      state = checkpointer.restore(self._shapes(name), step)
     if state is None:
       raise FileNotFoundError(f'stage {name!r} in {self.workdir} has no checkpoint; train it first')
     return state
 
-  def _checkpointer(self, name):
-    measured = self.config.evaluate.classifier and self._is_generator(name)
-    return Checkpointer(self._folder(name) / 'checkpoints', keep=self.config.checkpoint.keep,
-                        best=(self.config.evaluate.select, 'min') if measured else None)
+  def _shapes(self, name):
+    """The shapes of a stage's state, without reading or making any."""
+    method, teacher, batch, given = self.method(name), self.teacher(name), {}, None
+    if method.needs_data:
+      source = self._source(**self.config.stages[name].data)
+      batch = normalise({'target': source[0]['target'][None]})
+    if teacher is not None:
+      given = self._as_given(teacher, self._shapes(teacher).nets)
+    return jax.eval_shape(method.init, self._root_key(name), batch, given)
 
-  def _is_generator(self, name):
-    """Whether the stage makes something that draws."""
-    section = self.config.stages[name].method
-    product = build.resolve(section.name, build.HOMES['method']).product
-    return product in ('generator', 'student')
+  def _checkpointer(self, name, read_only=False):
+    settings = self.config.evaluate
+    measured = settings.classifier and self.method(name).draws
+    return Checkpointer(
+        self._folder(name) / 'checkpoints', keep=self.config.checkpoint.keep, read_only=read_only,
+        best=(settings.select, SELECT[settings.select]) if measured else None)
 
   def _root_key(self, name):
     return jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
@@ -400,8 +426,10 @@ class Run:
     return self.workdir / name
 
   def _done(self, name):
-    path = self._folder(name) / 'done.json'
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return self._folder(name) / 'done.json'
+
+  def _is_done(self, name):
+    return self._done(name).is_file()
 
   def _source(self, **more):
     section = {**self.config.data.to_dict(), **more}
@@ -424,23 +452,24 @@ class _Watch:
 
   def see(self, logs, now: bool):
     """Records the logs before these, and these too if `now`."""
-    self._write(self._pending)
-    self._pending = logs
     if now:
-      self._write(logs)
-      self._pending = None
+      jax.block_until_ready(logs)
+    clock = time.monotonic()
+    seconds, steps = clock - self._time, logs['step'] - self._step
+    self._step, self._time = logs['step'], clock
+    self.flush()
+    self._pending = {**logs, 'seconds': seconds, 'steps_per_second': steps / max(seconds, 1e-9)}
+    if now:
+      self.flush()
 
-  def _write(self, logs):
+  def flush(self):
+    logs, self._pending = self._pending, None
     if logs is None:
       return
     scalars = {name: float(x) for name, x in logs.items() if name != 'step'}
-    step, clock = logs['step'], time.monotonic()
-    check_finite(scalars, step)
-    seconds = clock - self._time
-    self._recorder.write_scalars(step, {**scalars, 'seconds': seconds,
-                                        'steps_per_second': (step - self._step) / seconds})
-    self._reporter.update(step, scalars)
-    self._step, self._time = step, clock
+    check_finite(scalars, logs['step'])
+    self._recorder.write_scalars(logs['step'], scalars)
+    self._reporter.update(logs['step'], scalars)
 
 
 @contextlib.contextmanager
@@ -448,7 +477,8 @@ def _claimed(workdir: Path, config: ConfigDict):
   """The work directory is this config's, and this process's alone."""
   mine = configs.to_json(config)
   stored = workdir / 'config.json'
-  if stored.is_file():
+  started = any(workdir.glob('*/checkpoints/*'))
+  if stored.is_file() and started:
     differing = {key: pair for key, pair in
                  configs.differences(json.loads(stored.read_text()), mine).items()
                  if key not in HARMLESS}
@@ -457,7 +487,8 @@ def _claimed(workdir: Path, config: ConfigDict):
                          for key, (a, b) in list(differing.items())[:4])
       raise FileExistsError(f'{workdir} holds a run of another config ({listed}); use another '
                             '--workdir, or the config that is there')
-  elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+  elif not stored.is_file() and workdir.exists() and (
+      not workdir.is_dir() or any(path.name != '.lock' for path in workdir.iterdir())):
     raise FileExistsError(f'{workdir} is not empty and holds no run; use another --workdir')
   workdir.mkdir(parents=True, exist_ok=True)
   with open(workdir / '.lock', 'w') as lock:

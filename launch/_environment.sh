@@ -30,7 +30,7 @@ prepare() {
     free="$(df -Pm "$venv" | awk 'NR == 2 {print $4}')"
     [ "${free:-0}" -ge 2500 ] || fail "$free MiB are free for $venv and 2500 are needed; make room, or set JAXGAN_VENV to another place"
     echo "Making $venv with $("$base" --version) ..."
-    "$base" -m venv "$venv" >/dev/null || fail "$base cannot make a virtual environment; on Debian: apt-get install python3-venv"
+    "$base" -m venv "$venv" >/dev/null || { rm -rf "$venv"; false; } || fail "$base cannot make a virtual environment; on Debian: apt-get install python3-venv"
   fi
   version="$("$python" -c 'import sys; print(f"py{sys.version_info[0]}{sys.version_info[1]}")')" || fail "$python does not run; remove $venv and try again"
   constraints="$root/constraints/$version.txt"

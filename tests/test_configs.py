@@ -43,8 +43,15 @@ def test_catalogue_configs_run_on_mock_data(name, tmp_path):
 def test_paper_sizes_are_the_default():
   c = config.load('kd/mnist')
   assert c.stages.teacher_d256.method.generator.d == 256 and c.stages.d2_mse.steps == 20 * 468
-  rate = build.method(config.load('kd/celeba'), 'teacher_d128').tx
-  assert rate is not None
+
+
+def test_rates_fall_at_the_epochs_meant_whatever_the_critic_updates():
+  c = config.load('kd/celeba')
+  epoch = 162_770 // 128
+  teacher, joint = c.stages.teacher_d128.method, c.stages.d8_joint.method
+  assert teacher.tx.learning_rate.at == joint.tx.learning_rate.at == (11 * epoch, 16 * epoch)
+  assert teacher.adversary.tx.learning_rate.at == (5 * 11 * epoch, 5 * 16 * epoch)
+  assert joint.adversary.tx.learning_rate.at == (3 * 11 * epoch, 3 * 16 * epoch)
 
 
 def test_arguments_are_typed_by_their_defaults():
@@ -80,7 +87,15 @@ def set_key(path, value):
     (set_key('run', ()), 'run names no stage'),
     (set_key('evaluate.classifier', 'clasifier'), 'is not in run'),
     (set_key('evaluate.every', 3), 'not a multiple of log_every=2; make it one'),
-    (set_key('replicas', 3), 'batch 8 does not divide over 3 replicas')])
+    (set_key('evaluate.every', 0), 'evaluate.every=0; at least 1'),
+    (set_key('evaluate.count', 1), 'evaluate.count=1; at least 2'),
+    (set_key('evaluate.select', 'mse'), "evaluate.select='mse'; one of fd, is"),
+    (set_key('stages.student_mse.teacher_checkpoint', 'latest'), 'one of best, last'),
+    (set_key('run', ('teacher', 'classifier')), "has 'teacher' before 'classifier'"),
+    (set_key('stages.student_joint.method.adversary.disc', {
+        'name': 'DCGANDiscriminator', 'd': 3, 'size': 32}), "or set disc_from='fresh'"),
+    (set_key('replicas', 3), 'replicas=3 does not divide over 4 devices'),
+    (set_key('batch', 6), 'batch 6 does not divide over 4 replicas; use 8')])
 def test_a_mistake_is_named_with_its_place_and_a_cure(change, said, tmp_path):
   c = config.load('kd/digits:smoke')
   change(c)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from PIL import Image
 
 import jaxgan_compress as jgc
 from jaxgan_compress import cli, config, experiment
+from jaxgan_compress.train import records
+from tests.test_survival import damage_flip
 
 GENERATORS = {'teacher', 'student_mse', 'student_joint', 'scratch', 'scratch_wide_disc'}
 ROOT = Path(__file__).parents[1]
@@ -124,7 +127,9 @@ def test_what_is_not_ours_is_not_touched(tmp_path, capsys):
     (['evaluate', '--workdir=nowhere'], 'nowhere holds no run'),
     (['report', '--workdir=nowhere'], 'nowhere holds no run'),
     (['train', '--config=kd/digits:smoke', '--config.batch=6', '--workdir=x'],
-     'batch 6 does not divide over 4 devices; use 8')])
+     'batch 6 does not divide over 4 replicas; use 8'),
+    (['train', '--config', 'kd/digits:smoke,dd=3', '--workdir=x'], "argument 'dd' is unknown"),
+    (['evaluate', '--workdir=x', '--count=0'], 'count')])
 def test_bad_input_gets_one_clear_line(argv, said, capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert cli.main(argv) == 2
@@ -205,6 +210,61 @@ def test_killed_terminated_and_interrupted_runs_end_like_an_undisturbed_one(tmp_
   assert evaluated == whole
 
 
+def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch):
+  """It comes while step 2 is being written down; step 2 is not a step to save at."""
+  c = config.load('kd/digits:smoke')
+  c.run = ('classifier',)
+  c.stages.classifier.steps = 8
+  c.checkpoint.every = 8
+  update = experiment.Reporter.update
+
+  def disturbed(self, step, logs):
+    update(self, step, logs)
+    if step == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(experiment.Reporter, 'update', disturbed)
+  with pytest.raises(jgc.Interrupted, match='step 4 of 8 is saved') as stopped:
+    jgc.run(c, tmp_path / 'run', quiet=True)
+  assert stopped.value.exit_code == 75
+  checkpoints = tmp_path / 'run' / 'classifier' / 'checkpoints'
+  assert jgc.Checkpointer(checkpoints, read_only=True).steps == [4]
+
+
+def test_an_unfinished_run_is_reported_as_far_as_it_is(tmp_path, capsys):
+  c = config.load('kd/digits:smoke')
+  with pytest.raises(FileNotFoundError, match='holds no run'):
+    experiment.evaluate(tmp_path / 'run')
+  whole = c.run
+  c.run = whole[:2]
+  jgc.run(c, tmp_path / 'run', quiet=True)
+  stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  (tmp_path / 'run' / 'config.json').write_text(json.dumps({**stored, 'run': whole}))
+  before = sorted(tmp_path.rglob('*'))
+  assert set(experiment.evaluate(tmp_path / 'run')) == {'teacher', 'real'}
+  assert sorted(tmp_path.rglob('*')) == before  # looking changes nothing
+  assert cli.main(['report', f'--workdir={tmp_path / "run"}']) == 0
+  capsys.readouterr()
+  (tmp_path / 'run' / 'config.json').write_text(json.dumps({**stored, 'run': whole[:1]}))
+  assert cli.main(['report', f'--workdir={tmp_path / "run"}']) == 2
+  assert 'no measured generator yet' in capsys.readouterr().err
+
+
+def test_a_damaged_best_checkpoint_does_not_end_a_run(finished, tmp_path, caplog):
+  copy = tmp_path / 'run'
+  shutil.copytree(finished, copy)
+  damage_flip(copy / 'teacher' / 'checkpoints' / 'step_4')
+  found = experiment.evaluate(copy)
+  assert 'checkpoint of step 4' in caplog.text and 'passed over' in caplog.text
+  assert found['teacher']['fd'].value != experiment.evaluate(finished)['teacher']['fd'].value
+
+
+def test_a_run_needs_no_git_and_borrows_no_revision(monkeypatch, tmp_path):
+  assert records._revision(tmp_path) is None
+  monkeypatch.setenv('PATH', str(tmp_path))
+  assert records.environment()['git'] is None
+
+
 def test_two_processes_cannot_share_a_work_directory(tmp_path):
   c = config.load('kd/digits:smoke')
   with experiment._claimed(tmp_path / 'run', c), \
@@ -213,10 +273,9 @@ def test_two_processes_cannot_share_a_work_directory(tmp_path):
     pass
 
 
-def test_of_several_teachers_the_best_one_teaches(finished, tmp_path):
+def test_of_several_teachers_the_best_one_teaches(tmp_path):
   c = config.load('kd/digits:smoke,teacher_d=2+4')
   c.run = ('classifier', 'teacher_d2', 'teacher_d4', 'student_mse')
-  c.evaluate.update(classifier='classifier')
   results = jgc.run(c, tmp_path / 'run', quiet=True)
   table = results['generators']
   best = min(('teacher_d2', 'teacher_d4'),

@@ -12,6 +12,11 @@ def cosine(learning_rate, steps):
   return dict(name='optax:cosine_decay_schedule', init_value=learning_rate, decay_steps=steps)
 
 
+def per_update(lr, updates):
+  """A discriminator's rate: its optimiser counts updates, of which a step has several."""
+  return {**lr, 'at': tuple(updates * step for step in lr['at'])} if isinstance(lr, dict) else lr
+
+
 def classifier(steps, **fields):
   """The network that metrics look through, trained on the 'train' split."""
   method = dict(name='Classifier', classifier=dict(name='SmallClassifier'), tx=adam(1e-3, 0.9))
@@ -22,8 +27,8 @@ def gan(title, g, d, steps, *, lr, loss='ns', n_critic=1, **fields):
   """A GAN: g and d are the keyword arguments of generator and discriminator."""
   return config.stage(title=title, steps=steps, **fields, method=dict(
       name='GAN', generator=dict(name='DCGANGenerator', **g), tx=adam(lr),
-      adversary=dict(name='Adversary', disc=dict(name='DCGANDiscriminator', **d), tx=adam(lr),
-                     loss=loss, n_critic=n_critic)))
+      adversary=dict(name='Adversary', disc=dict(name='DCGANDiscriminator', **d),
+                     tx=adam(per_update(lr, n_critic)), loss=loss, n_critic=n_critic)))
 
 
 def mse_student(title, g, teacher, steps, *, lr):
@@ -32,21 +37,23 @@ def mse_student(title, g, teacher, steps, *, lr):
       name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr)))
 
 
-def joint_student(title, g, teacher, steps, *, lr, d_lr=2e-4, adv=0.5, loss='ns', n_critic=1):
+def joint_student(title, g, teacher, steps, *, lr, d_lr, adv=0.5, loss='ns', n_critic=1):
   """A student by pixels and by its teacher's discriminator, which goes on learning."""
   return config.stage(title=title, steps=steps, teacher=teacher, method=dict(
       name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr), adv_weight=adv,
       distill_weight=1 - adv,
-      adversary=dict(name='Adversary', tx=adam(d_lr), loss=loss, n_critic=n_critic)))
+      adversary=dict(name='Adversary', tx=adam(per_update(d_lr, n_critic)), loss=loss,
+                     n_critic=n_critic)))
 
 
-def paper(c, arg, *, channels, epoch, epochs, classifier_epochs, classes=10, decay=()):
+def paper(c, arg, *, channels, epoch, epochs, classifier_epochs, network, decay=()):
   """Fills `c` with the paper's protocol at 64 px: a Wasserstein teacher (or several, of which the
   best is taken), and for each d a pixel student, a joint student and two baselines.
 
   What the paper leaves open is chosen here: gradient penalty 10 with 5 critic updates for the
   teacher and 3 for the rest, Adam 2e-4 (0.5, 0.999), layer norm in the discriminator, equal
-  weights in the joint loss, as many student steps as teacher steps.
+  weights in the joint loss, as many student steps as teacher steps. An epoch is counted in steps
+  of one generator batch, though the critic updates of a step read a batch each.
   """
   steps = epochs * epoch
   lr = dict(name='step_decay', value=2e-4, at=decay) if decay else 2e-4
@@ -60,8 +67,7 @@ def paper(c, arg, *, channels, epoch, epochs, classifier_epochs, classes=10, dec
   names = tuple(f'teacher_d{d}' for d in teachers)
   run = {'classifier': classifier(
       classifier_epochs * epoch, shift=2,
-      method=dict(name='Classifier', tx=adam(1e-3, 0.9), classifier=dict(
-          name='SmallClassifier', classes=classes, widths=(32, 64, 128, 256), features=128)))}
+      method=dict(name='Classifier', tx=adam(1e-3, 0.9), classifier=network))}
   for name, d in zip(names, teachers, strict=True):
     run[name] = gan(f'Teacher (d={d})', *pair(d), steps, lr=lr, loss='wgan_gp', n_critic=critics)
   for d in sizes:
@@ -69,7 +75,7 @@ def paper(c, arg, *, channels, epoch, epochs, classifier_epochs, classes=10, dec
     run[f'd{d}_mse'] = mse_student(f'Student d={d}, pixels', g, names, steps,
                                    lr=cosine(1e-3, steps))
     run[f'd{d}_joint'] = joint_student(f'Student d={d}, pixels + D', g, names, steps, lr=lr,
-                                       loss='wgan_gp', n_critic=critic)
+                                       d_lr=lr, loss='wgan_gp', n_critic=critic)
     for title, disc in (('small D', small), ("teacher's D", pair(max(teachers))[1])):
       run[f'd{d}_scratch_{"small" if disc is small else "wide"}'] = gan(
           f'Scratch d={d}, {title}', g, disc, steps, lr=lr, loss='wgan_gp', n_critic=critic)

@@ -24,6 +24,7 @@ def get_config(arg=''):
   c.checkpoint.every = 1000
   c.batch = 128
   epoch = 162_770 // 128
-  stages.paper(c, arg, channels=3, epoch=epoch, epochs=20, classifier_epochs=3, classes=2,
-               decay=(11 * epoch, 16 * epoch))
+  stages.paper(c, arg, channels=3, epoch=epoch, epochs=20, classifier_epochs=3,
+               network=dict(name='SmallClassifier', classes=2, widths=(32, 64, 128, 256),
+                            features=128), decay=(11 * epoch, 16 * epoch))
   return config.smoke(c) if arg.smoke else c

@@ -19,5 +19,6 @@ def get_config(arg=''):
   c.evaluate.update(classifier='classifier', held_out=dict(split='test'), count=50_000, every=2000)
   c.checkpoint.every = 1000
   c.batch = 128
-  stages.paper(c, arg, channels=3, epoch=50_000 // 128, epochs=100, classifier_epochs=30)
+  stages.paper(c, arg, channels=3, epoch=50_000 // 128, epochs=100, classifier_epochs=30,
+               network=dict(name='SmallClassifier', widths=(32, 64, 128, 256), features=128))
   return config.smoke(c) if arg.smoke else c

@@ -18,12 +18,11 @@ def get_config(arg=''):
   c.data = dict(name='digits', size=32, split='all')
   c.evaluate.update(classifier='classifier', held_out=dict(split='test'))
 
-  def pair(d):
-    return dict(d=d, size=32), dict(d=d, size=32)
+  def net(d):
+    return dict(d=d, size=32)
 
-  student, small = pair(arg.d)
-  wide = pair(max(arg.teacher_d))[1]
-  teachers = {f'teacher_d{d}': stages.gan(f'Teacher (d={d})', *pair(d), arg.steps, lr=1e-3)
+  student, wide = net(arg.d), net(max(arg.teacher_d))
+  teachers = {f'teacher_d{d}': stages.gan(f'Teacher (d={d})', net(d), net(d), arg.steps, lr=1e-3)
               for d in arg.teacher_d}
   if len(teachers) == 1:
     teachers = {'teacher': next(iter(teachers.values()))}
@@ -36,7 +35,7 @@ def get_config(arg=''):
       'student_joint': stages.joint_student(
           'Student, pixels + D', student, names, arg.steps, lr=stages.cosine(6e-3, arg.steps),
           d_lr=4e-4, adv=0.8),
-      'scratch': stages.gan('From scratch, small D', student, small, arg.steps, lr=1e-3),
+      'scratch': stages.gan('From scratch, small D', student, student, arg.steps, lr=1e-3),
       'scratch_wide_disc': stages.gan(
           "From scratch, teacher's D", student, wide, arg.steps, lr=1e-3),
   }

@@ -19,5 +19,6 @@ def get_config(arg=''):
   c.evaluate.update(classifier='classifier', held_out=dict(split='test'), count=50_000, every=2000)
   c.checkpoint.every = 1000
   c.batch = 128
-  stages.paper(c, arg, channels=1, epoch=60_000 // 128, epochs=20, classifier_epochs=8)
+  stages.paper(c, arg, channels=1, epoch=60_000 // 128, epochs=20, classifier_epochs=8,
+               network=dict(name='LeNet5'))
   return config.smoke(c) if arg.smoke else c

@@ -208,7 +208,7 @@ def _chart(title, series, width=340, height=230):
     if len(ticks) < 3:
       ticks = [m * 10 ** e for e in range(math.floor(low), math.ceil(high) + 1)
                for m in steps if low <= math.log10(m * 10 ** e) <= high]
-  ticks = ticks[::-(-len(ticks) // 8)]
+  ticks = ticks[::max(1, -(-len(ticks) // 8))]
   parts = []
   for y in ticks:
     _, v = at(0, math.log10(y))

@@ -14,14 +14,17 @@ def dcgan_generator(state: Mapping[str, np.ndarray]):
   `deconv{i}_bn.{weight,bias,running_mean,running_var}`, i from 1. PyTorch scatters kernels where
   Flax gathers through them, so both spatial axes are flipped.
 
-  Raises KeyError, naming it, for a missing array.
+  Raises KeyError, naming it, for a missing array, and ValueError if nothing is of this family.
   """
   layers = sum(name.startswith('deconv') and name.endswith('.weight') and '_bn' not in name
                for name in state)
 
+  if not layers:
+    raise ValueError(f'no deconv*.weight among {len(state)} arrays: not a DCGAN generator')
+
   def array(name):
     if name not in state:
-      raise KeyError(f'{name} is missing; there is {", ".join(sorted(state)) or "nothing"}')
+      raise KeyError(f'{name} is missing; there is {", ".join(sorted(state))}')
     return np.asarray(state[name], np.float32)
 
   params, stats = {}, {}

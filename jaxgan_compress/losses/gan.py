@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.nn import relu, softplus
 
-LOSSES = ('ns', 'hinge', 'lsgan', 'wgan')
-
 
 def ns_d(real, fake):
   """-log s(real) - log(1 - s(fake)), s the sigmoid. Goodfellow et al. 2014."""

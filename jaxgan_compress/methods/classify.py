@@ -26,6 +26,7 @@ class Classifier:
   init_scheme: str = 'he'
 
   product = 'classifier'
+  draws = False
   needs_data = True
   updates = 1
 

@@ -54,12 +54,17 @@ class Adversary:
     return getattr(gan, self.loss.split('_')[0] + '_g')(logits)
 
   def d_loss(self, disc, real, fake, mix, axes: Axes):
-    """What the discriminator minimises, with its penalty; `mix` [B] in [0, 1]."""
+    """What the discriminator minimises, with its penalty.
+
+    real: a whole number of times as many as fake [B,H,W,C]; mix: [B] in [0, 1].
+    """
     d_loss = getattr(gan, self.loss.split('_')[0] + '_d')
     loss = d_loss(self.judge(disc, real, axes), self.judge(disc, fake, axes))
     if self.loss == 'wgan_gp':
+      # Of two kinds of real images, one after the other, every second one: as many as fakes.
+      real = real[::len(real) // len(fake)]
       loss += self.penalty * gan.gradient_penalty(
-          lambda x: self.judge(disc, x, axes), real, fake[:len(mix)], mix)
+          lambda x: self.judge(disc, x, axes), real, fake, mix)
     return loss
 
   def train(self, state: TrainState, real: Callable, fake: Callable, axes: Axes, bn_axes: Axes):
@@ -100,6 +105,7 @@ class GAN:
   bn_sync: str = 'global'
 
   product = 'generator'
+  draws = True
   needs_data = True
 
   def __post_init__(self):

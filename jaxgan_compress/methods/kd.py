@@ -55,6 +55,7 @@ class KD:
   bn_sync: str = 'global'
 
   product = 'student'
+  draws = True
 
   def __post_init__(self):
     choose('mse_reduction', self.mse_reduction, image_losses.REDUCTIONS)

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from flax import linen
 
 SCHEMES = {
-    # Standard deviation of a kernel's zero-mean normal entries, from its fan-in and fan-out.
-    'normal': lambda fan_in, fan_out: 0.02,                               # DCGAN, pix2pix
-    'xavier': lambda fan_in, fan_out: 0.02 * math.sqrt(2 / (fan_in + fan_out)),  # SPADE, gain 0.02
-    'he': lambda fan_in, fan_out: math.sqrt(2 / fan_in),                  # ReLU classifiers
+    # Standard deviation of a kernel's zero-mean normal entries, from its fan-in.
+    'normal': lambda fan_in: 0.02,                   # DCGAN
+    'he': lambda fan_in: math.sqrt(2 / fan_in),      # ReLU classifiers
 }
 
 
@@ -38,8 +37,7 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'nor
     name = path[-1].key
     if name == 'kernel':
       used += x.size
-      receptive = math.prod(x.shape[:-2])
-      std = SCHEMES[scheme](receptive * x.shape[-2], receptive * x.shape[-1])
+      std = SCHEMES[scheme](math.prod(x.shape[:-1]))
       return (std * noise[used - x.size:used].reshape(x.shape)).astype(x.dtype)
     if name in ('bias', 'mean'):
       return jnp.zeros(x.shape, x.dtype)

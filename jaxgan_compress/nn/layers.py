@@ -58,7 +58,7 @@ class LayerNorm(nn.Module):
   epsilon: float = 1e-5
 
   @nn.compact
-  def __call__(self, x, train: bool = True, axes: Axes = Axes()):
+  def __call__(self, x):
     scale = self.param('scale', nn.initializers.ones_init(), x.shape[-1:])
     bias = self.param('bias', nn.initializers.zeros_init(), x.shape[-1:])
     y = x.astype(jnp.float32)

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxgan_compress.core import TrainState
+from jaxgan_compress.train.loop import TermError
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,17 @@ class Checkpointer:
   directory: its folder, made when the first checkpoint is saved.
   best: (metric, 'min' | 'max'), or None; only checkpoints saved with metrics compete.
 
+  read_only: nothing is made, saved or set aside, so that a run which is still training can be
+    looked at.
+
   Saving is atomic and goes on in the background; each leaf carries a CRC-32, since storage does
   not notice a flipped byte. Use as a context manager, or call `close`.
   """
 
   def __init__(self, directory: str | Path, *, keep: int = 2,
-               best: tuple[str, str] | None = None):
+               best: tuple[str, str] | None = None, read_only: bool = False):
     self.directory = Path(directory).absolute()
-    self._keep, self._best = keep, best
+    self._keep, self._best, self._read_only = keep, best, read_only
     self._manager = self._open()
 
   def __enter__(self):
@@ -58,12 +62,15 @@ class Checkpointer:
            metrics: Mapping[str, float] | None = None):
     """Writes the state, and its config and metrics beside it.
 
-    Returns when the values are copied; raises CheckpointError if this or the save before it
-    failed, or if the disk has too little room. Complete checkpoints are never touched by a
-    failure.
+    Returns when the values are copied. Raises CheckpointError if this or the save before it
+    failed, or if the disk has too little room, and TermError if the state is not finite. Complete
+    checkpoints are never touched by a failure.
     """
     step = int(state.step)
     host = jax.device_get(_plain(state))
+    for name, x in _named(host):
+      if jax.dtypes.issubdtype(x.dtype, np.inexact) and not np.isfinite(x).all():
+        raise TermError(f'step {step}: {name} is not finite')
     size = sum(x.nbytes for x in jax.tree.leaves(host))
     free = shutil.disk_usage(_existing(self.directory)).free
     if free < 1.1 * size + 2 ** 20:
@@ -86,35 +93,38 @@ class Checkpointer:
   @property
   def steps(self) -> list[int]:
     """Steps with a complete checkpoint."""
-    return sorted(self._manager.all_steps())
+    return sorted(self._manager.all_steps()) if self.directory.is_dir() else []
 
   @property
   def best_step(self) -> int | None:
     """The step with the best metric, None if no checkpoint has one."""
-    return self._manager.best_step() if self._best else None
+    return self._manager.best_step() if self._best and self.steps else None
 
   def restore(self, template: TrainState, step: int | None = None) -> TrainState | None:
     """The state of `step`, or of the newest intact checkpoint, as host arrays; None if none is.
 
     template: a state, or its shapes by `jax.eval_shape`. A damaged checkpoint is named in a
-    warning and set aside as `damaged-...`, and the one before it is used.
+    warning and set aside as `damaged-...`, and the newest before it is used. So it goes with a
+    `step`, too: then the others, newest first, come after it.
 
-    Raises CheckpointError if checkpoints are there and none is intact, if the asked step is not,
-    or if the checkpoint is of another network.
+    Raises CheckpointError if checkpoints are there and none is intact, or if the checkpoint is of
+    another network.
     """
-    if step is not None:
-      return self._read(template, step)
     found = self.steps
-    for step in reversed(found):
+    order = found[::-1]
+    if step is not None:
+      order = [step] * (step in found) + [other for other in order if other != step]
+    for candidate in order:
       try:
-        return self._read(template, step)
+        return self._read(template, candidate)
       except _Damaged as e:
-        log.warning('checkpoint of step %d in %s is damaged (%s); it is set aside',
-                    step, self.directory, e)
-        self._set_aside(step)
+        log.warning('checkpoint of step %d in %s is damaged (%s); %s', candidate, self.directory,
+                    e, 'it is passed over' if self._read_only else 'it is set aside')
+        if not self._read_only:
+          self._set_aside(candidate)
     if found:
       raise CheckpointError(f'{self.directory}: all checkpoints are damaged (steps '
-                            f'{", ".join(map(str, found))}); they are kept as damaged-*')
+                            f'{", ".join(map(str, found))}); nothing was deleted')
     return None
 
   def _read(self, template, step):
@@ -122,6 +132,8 @@ class Checkpointer:
     try:
       meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
       leaves = meta['meta']['leaves']
+    except _NOT_DAMAGE:
+      raise
     except Exception as e:
       raise _Damaged(_first_line(e)) from e
     wanted = {name: list(x.shape) for name, x in _named(plain)}
@@ -133,6 +145,8 @@ class Checkpointer:
       args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), plain)
       host = self._manager.restore(step, args=ocp.args.Composite(
           state=ocp.args.PyTreeRestore(plain, restore_args=args)))['state']
+    except _NOT_DAMAGE:
+      raise
     except Exception as e:
       raise _Damaged(_first_line(e)) from e
     for name, leaf in _described(host).items():
@@ -153,7 +167,7 @@ class Checkpointer:
     return ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
-        step_prefix='step', **options))
+        step_prefix='step', read_only=self._read_only, create=not self._read_only, **options))
 
   def _set_aside(self, step):
     self._manager.close()
@@ -174,6 +188,10 @@ class Checkpointer:
       raise CheckpointError(
           f'{self.directory}: could not {doing}: {_first_line(e)}; the run goes on from '
           f'{self._latest_in_words()} when it is started again') from e
+
+
+# Trouble of this process or machine, which says nothing about the file.
+_NOT_DAMAGE = (MemoryError, PermissionError, InterruptedError, TimeoutError)
 
 
 class _Damaged(Exception):  # noqa: N818

@@ -48,7 +48,7 @@ class Reporter:
     else:  # the first interval holds the compilation: speed counts from the end of it
       self._first = now, step
     terms = ' '.join(f'{name} {value:.4g}' for name, value in logs.items()
-                     if not name.startswith('grad_'))
+                     if not name.startswith(('grad_', 'seconds', 'steps_')))
     speed = f'{rate:.1f} steps/s {rate * self._images:.0f} images/s' if rate else ''
     if self._bar:
       self._bar.update(self._task, completed=step, speed=speed, terms=terms)

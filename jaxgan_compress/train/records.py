@@ -55,9 +55,6 @@ class Recorder:
     for name, image in images.items():
       self._events.add_image(name, image, step, dataformats='HWC')
 
-  def flush(self):
-    self._events.flush()
-
   def close(self):
     self._events.close()
 
@@ -93,8 +90,6 @@ def write_whole(path: str | Path, text: str):
 
 def environment() -> dict[str, Any]:
   """Versions, device, command and git revision (None outside a checkout)."""
-  git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-                       cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
   device = jax.devices()[0]
   return {
       'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
@@ -105,9 +100,24 @@ def environment() -> dict[str, Any]:
                  'cpus': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
                  else os.cpu_count()},
       'system': platform.platform(),
-      'git': git.stdout.strip() or None if git.returncode == 0 else None,
+      'git': _revision(Path(__file__).parents[2]),
       'command': sys.argv,
   }
+
+
+def _revision(folder):
+  """The git revision of a checkout, marked if it has changes; None for any other folder."""
+
+  def git(*command):
+    return subprocess.run(['git', *command], cwd=folder, capture_output=True, text=True,
+                          check=True).stdout.strip()
+
+  try:
+    if Path(git('rev-parse', '--show-toplevel')) != folder:
+      return None  # an environment inside somebody else's checkout
+    return git('describe', '--always', '--dirty', '--abbrev=40')
+  except (OSError, subprocess.CalledProcessError):
+    return None
 
 
 def _version(name):
