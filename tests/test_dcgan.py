@@ -60,8 +60,8 @@ def test_discriminator_counts():
 def test_macs_count_transposed_convolutions_on_their_input():
   # By hand: 100*64*16 + 16*16*64*32 + 64*16*32*16 + 256*16*16
   assert jgc.macs(nn.DCGANGenerator(d=16, size=32)) == 102400 + 524288 + 524288 + 65536
-  plain = jgc.macs(nn.DCGANGenerator(d=16, size=32, upsample_impl='transpose'))
-  assert plain == jgc.macs(nn.DCGANGenerator(d=16, size=32, upsample_impl='subpixel'))
+  plain = jgc.macs(nn.DCGANGenerator(d=16, size=32, form='transpose'))
+  assert plain == jgc.macs(nn.DCGANGenerator(d=16, size=32, form='subpixel'))
 
 
 @pytest.mark.parametrize('size', [28, 32, 64])
@@ -87,9 +87,9 @@ def test_upsample_forms_agree_forward_and_gradient():
   params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(3), p.shape), params)
 
   def loss(impl):
-    return lambda params, x: jnp.square(layers.UpConv(4, impl).apply(params, x) - target).mean()
+    return lambda params, x: jnp.square(layers.UpConv(4, form=impl).apply(params, x) - target).mean()
 
-  outputs = [layers.UpConv(4, impl).apply(params, x) for impl in ('transpose', 'subpixel')]
+  outputs = [layers.UpConv(4, form=impl).apply(params, x) for impl in ('transpose', 'subpixel')]
   np.testing.assert_allclose(*outputs, atol=1e-5)
   grads = [jax.grad(loss(impl), (0, 1))(params, x) for impl in ('transpose', 'subpixel')]
   assert largest_difference(*grads) < 1e-5
@@ -104,11 +104,11 @@ def test_upsample_parameters_are_those_of_flax():
 
 
 def test_forms_are_chosen_in_one_place():
-  assert forms.upsample('auto') == ('subpixel' if jax.default_backend() == 'cpu' else 'transpose')
+  assert forms.choose('upsample') == ('subpixel' if jax.default_backend() == 'cpu' else 'transpose')
   with forms.plain():
-    assert forms.upsample('subpixel') == 'transpose'
-  with pytest.raises(ValueError, match='one of auto, transpose, subpixel'):
-    forms.upsample('fast')
+    assert forms.choose('upsample', 'subpixel') == 'transpose'
+  with pytest.raises(ValueError, match='one of auto, plain, fast, transpose, subpixel'):
+    forms.choose('upsample', 'magic')
 
 
 def torch_conv_transpose(x, weight, bias, stride, padding):
@@ -152,10 +152,10 @@ def test_pytorch_weights_give_pytorch_images(impl):
       state[f'deconv{i}_bn.running_var'] = rng.random(c_out) + 0.5
   z = rng.standard_normal((3, 100))
   variables = convert.dcgan_generator(state)
-  image, _ = nn.DCGANGenerator(d=d, upsample_impl=impl).apply(variables, z.astype(np.float32))
+  image, _ = nn.DCGANGenerator(d=d, form=impl).apply(variables, z.astype(np.float32))
   np.testing.assert_allclose(image, torch_generator(state, z), atol=1e-5)
   state['deconv2.weight'] = state['deconv2.weight'][..., ::-1]  # the test sees a mirrored kernel
-  wrong, _ = nn.DCGANGenerator(d=d, upsample_impl=impl).apply(
+  wrong, _ = nn.DCGANGenerator(d=d, form=impl).apply(
       convert.dcgan_generator(state), z.astype(np.float32))
   assert np.abs(wrong - image).max() > 0.01
 
@@ -230,7 +230,7 @@ def test_impossible_networks_say_what_is_possible(make, said):
 def test_images_recorded_from_pytorch(impl):
   golden = np.load(Path(__file__).parent / 'golden' / 'dcgan_d1.npz')
   state = {name.removeprefix('state/'): golden[name] for name in golden if '/' in name}
-  variables, G = convert.dcgan_generator(state), nn.DCGANGenerator(d=1, upsample_impl=impl)
+  variables, G = convert.dcgan_generator(state), nn.DCGANGenerator(d=1, form=impl)
   image, _ = G.apply(variables, golden['z'])
   np.testing.assert_allclose(image, golden['images'].transpose(0, 2, 3, 1), atol=1e-5)
   # The running statistics were moved once, from 0 and 1, by the batch that `trained` shows.

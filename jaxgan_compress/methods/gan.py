@@ -47,7 +47,7 @@ class Adversary:
 
   def judge(self, disc, image, axes: Axes):
     """Logits of `image` under the discriminator variables `disc`."""
-    return self.disc.apply(disc, image, axes)[0]['real']
+    return self.disc.apply(disc, image, train=True, axes=axes)[0]['real']
 
   def g_loss(self, logits):
     """What the generator minimises."""
@@ -101,7 +101,7 @@ class GAN:
   adversary: Adversary
   tx: optax.GradientTransformation
   ema: float = 0.
-  init_scheme: str = 'normal'
+  init_scheme: str = 'dcgan'
   bn_sync: str = 'global'
 
   product = 'generator'

@@ -51,7 +51,7 @@ class KD:
   fresh_z: bool = True
   teacher_mode: str = 'inference'
   ema: float = 0.
-  init_scheme: str = 'normal'
+  init_scheme: str = 'dcgan'
   bn_sync: str = 'global'
 
   product = 'student'

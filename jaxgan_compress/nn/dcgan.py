@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgan_compress.axes import Axes
-from jaxgan_compress.nn import layers
+from jaxgan_compress.nn import layers, norms
 
 SIZES = (28, 32, 64)
 NORMS = ('batch', 'layer', 'none')
@@ -28,7 +28,7 @@ class DCGANGenerator(nn.Module):
   channels: int = 1
   size: int = 64
   latent: int = 100
-  upsample_impl: str = 'auto'
+  form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -40,10 +40,10 @@ class DCGANGenerator(nn.Module):
     x = z
     for i, width in enumerate(widths, 1):
       x = layers.Project(width, self.dtype, name='layer1')(x) if i == 1 else \
-          layers.UpConv(width, self.upsample_impl, self.dtype, name=f'layer{i}')(x)
-      x = nn.relu(layers.BatchNorm(name=f'norm{i}')(x, train, axes))
+          layers.UpConv(width, form=self.form, dtype=self.dtype, name=f'layer{i}')(x)
+      x = nn.relu(norms.BatchNorm(name=f'norm{i}')(x, train, axes))
       taps[f'layer{i}'] = x
-    x = layers.UpConv(self.channels, self.upsample_impl, self.dtype, name='to_image')(x)
+    x = layers.UpConv(self.channels, form=self.form, dtype=self.dtype, name='to_image')(x)
     crop = (x.shape[1] - self.size) // 2
     x = x[:, crop:crop + self.size, crop:crop + self.size]
     return jnp.tanh(x.astype(jnp.float32)), taps
@@ -58,9 +58,9 @@ class DCGANDiscriminator(nn.Module):
 
   image: [B,size,size,channels] in [-1, 1] -> `{'real': [B,1]}` logits and taps `{'layer1': ...}`.
 
-  The first layer has no norm. norm 'batch' takes the batch's own statistics in every mode, which
-  couples the samples: with a gradient penalty take 'layer' or 'none'. At 28 px the image is
-  framed with two black pixels. Raises ValueError for another size or norm.
+  The first layer has no norm. norm 'batch' takes the batch's own statistics whatever `train`
+  says, which couples the samples: with a gradient penalty take 'layer' or 'none'. At 28 px the
+  image is framed with two black pixels. Raises ValueError for another size or norm.
   """
   d: int
   size: int = 64
@@ -68,7 +68,7 @@ class DCGANDiscriminator(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, image, axes: Axes = Axes()):
+  def __call__(self, image, train: bool = False, axes: Axes = Axes()):
     if self.norm not in NORMS:
       raise ValueError(f'norm={self.norm!r}; one of {", ".join(NORMS)}')
     widths = _widths(self.d, self.size)
@@ -82,9 +82,9 @@ class DCGANDiscriminator(nn.Module):
       x = nn.Conv(width, (4, 4), (2, 2), padding=1, dtype=self.dtype,
                   kernel_init=layers.normal(0.02), name=f'layer{i}')(x)
       if i > 1 and self.norm == 'batch':
-        x = layers.BatchNorm(track=False, name=f'norm{i}')(x, True, axes)
+        x = norms.BatchNorm(track=False, name=f'norm{i}')(x, True, axes)
       elif i > 1 and self.norm == 'layer':
-        x = layers.LayerNorm(name=f'norm{i}')(x)
+        x = norms.LayerNorm(name=f'norm{i}')(x)
       x = taps[f'layer{i}'] = layers.leaky_relu(x)
     x = nn.Conv(1, (4, 4), padding='VALID', dtype=self.dtype, kernel_init=layers.normal(0.02),
                 name='to_logit')(x)

@@ -1,7 +1,7 @@
 """Which of several exact forms of an operation runs, chosen in one place.
 
-Forms share one parameter tree and agree to float rounding; they differ in speed only
-(`benchmarks/upsample.py`).
+Forms share one parameter tree and agree to float rounding, forward and gradient; they differ in
+speed only (`benchmarks/forms.py`).
 """
 
 from __future__ import annotations
@@ -11,25 +11,34 @@ import contextvars
 
 import jax
 
-UPSAMPLE = ('auto', 'transpose', 'subpixel')
+# Each operation's textbook form, then the other one.
+FORMS = {
+    'upsample': ('transpose', 'subpixel'),  # transposed convolutions of stride 2
+    'depthwise': ('grouped', 'taps'),
+    'reflect': ('pad', 'slices'),           # reflection padding
+}
+# Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed and of grouped
+# convolutions are several times slower; elsewhere each maps to one library call. Slices export
+# where a reflecting pad does not, and are as fast.
+FAST = {'upsample': ('cpu',), 'depthwise': ('cpu',), 'reflect': ('cpu', 'gpu', 'tpu')}
 
 _plain = contextvars.ContextVar('plain', default=False)
 
 
-def upsample(impl: str) -> str:
-  """'transpose' or 'subpixel' for a 4x4, stride-2 transposed convolution.
+def choose(op: str, form: str = 'auto') -> str:
+  """The form of one operation: one of `FORMS[op]`.
 
-  'auto' takes 'subpixel' on CPUs, where XLA's gradient of a transposed convolution is 3 to 6
-  times slower, and 'transpose' elsewhere, where it maps to one library call. Raises ValueError
-  for another name.
+  form: 'auto' by platform, 'plain' for the textbook, 'fast' for the other one, or a form's own
+  name. Raises ValueError for anything else.
   """
-  if impl not in UPSAMPLE:
-    raise ValueError(f'upsample_impl={impl!r}; one of {", ".join(UPSAMPLE)}')
+  names = {'plain': FORMS[op][0], 'fast': FORMS[op][1], **{name: name for name in FORMS[op]}}
+  if form != 'auto' and form not in names:
+    raise ValueError(f'form {form!r} of {op}; one of auto, {", ".join(names)}')
   if _plain.get():
-    return 'transpose'
-  if impl == 'auto':
-    return 'subpixel' if jax.default_backend() == 'cpu' else 'transpose'
-  return impl
+    return names['plain']
+  if form == 'auto':
+    return names['fast' if jax.default_backend() in FAST[op] else 'plain']
+  return names[form]
 
 
 @contextlib.contextmanager

@@ -2,47 +2,88 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 
+from jaxgan_compress.nn.norms import BatchNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+  """Kernels are N(0, std(fan_in, fan_out)^2), scales of batch norms N(1, norm_std^2)."""
+  std: Callable[[int, int], float]
+  norm_std: float = 0.
+
+
 SCHEMES = {
-    # Standard deviation of a kernel's zero-mean normal entries, from its fan-in.
-    'normal': lambda fan_in: 0.02,                   # DCGAN
-    'he': lambda fan_in: math.sqrt(2 / fan_in),      # ReLU classifiers
+    'dcgan': Scheme(lambda fan_in, fan_out: 0.02),  # scales 1, as in our KD runs
+    'normal': Scheme(lambda fan_in, fan_out: 0.02, 0.02),  # pix2pix, CycleGAN, OMGD, CAT
+    'xavier': Scheme(lambda fan_in, fan_out: 0.02 * math.sqrt(2 / (fan_in + fan_out)), 0.02),
+    'he': Scheme(lambda fan_in, fan_out: math.sqrt(2 / fan_in)),  # ReLU classifiers
 }
 
 
-def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'normal'):
-  """The variables of `module`: kernels by `scheme`, biases 0, scales 1, other collections as is.
+def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcgan'):
+  """The variables of `module`: kernels by `scheme`, biases 0, other collections as is.
+
+  'normal' and 'xavier' are the 0.02-gain schemes of the image-to-image papers: they draw the scales
+  of batch norms too, while instance norms start at 1, as published code has it. SPADE takes
+  'xavier', whose kernels start 50 times smaller than Glorot's. Spectral vectors are random and of
+  length 1.
 
   One draw serves all kernels, which starts a run in a fraction of the time of `module.init`
-  (one compiled random program per shape). `inputs` may be `jax.ShapeDtypeStruct`.
+  (one compiled random program per shape). `inputs` may be `jax.ShapeDtypeStruct`; without any,
+  `module.example()` is taken.
 
   Raises ValueError for an unknown scheme or a parameter that no rule covers.
   """
   if scheme not in SCHEMES:
     raise ValueError(f'init scheme {scheme!r}; one of {", ".join(SCHEMES)}')
-  shapes = jax.eval_shape(module.init, key, *inputs)
-  leaves = jax.tree_util.tree_leaves_with_path(shapes['params'])
-  kernels = sum(x.size for path, x in leaves if path[-1].key == 'kernel')
+  rule = SCHEMES[scheme]
+  batch_norms = set()
+
+  def note(call, args, kwargs, context):
+    if isinstance(context.module, BatchNorm):
+      batch_norms.add(context.module.path)
+    return call(*args, **kwargs)
+
+  with linen.intercept_methods(note):
+    shapes = jax.eval_shape(module.init, key, *(inputs or (module.example(),)))
+
+  def std(path, x):
+    """Of the noise that this leaf is made of; None: it has none."""
+    collection, *inside, name = (part.key for part in path)
+    if name == 'kernel':
+      receptive = math.prod(x.shape[:-2])
+      return rule.std(receptive * x.shape[-2], receptive * x.shape[-1])
+    if name == 'scale' and tuple(inside) in batch_norms and rule.norm_std:
+      return rule.norm_std
+    return 1. if collection == 'spectral' else None
+
+  leaves = jax.tree_util.tree_leaves_with_path(shapes)
+  total = sum(x.size for path, x in leaves if std(path, x) is not None)
   # Powers of two: few distinct programs, so that the compilation cache nearly always hits.
-  noise = jax.random.normal(key, (1 << max(kernels - 1, 1).bit_length(),))
+  noise = jax.random.normal(key, (1 << max(total - 1, 1).bit_length(),))
   used = 0
 
   def fill(path, x):
     nonlocal used
-    name = path[-1].key
-    if name == 'kernel':
-      used += x.size
-      std = SCHEMES[scheme](math.prod(x.shape[:-1]))
-      return (std * noise[used - x.size:used].reshape(x.shape)).astype(x.dtype)
-    if name in ('bias', 'mean'):
-      return jnp.zeros(x.shape, x.dtype)
-    if name in ('scale', 'var'):
-      return jnp.ones(x.shape, x.dtype)
-    raise ValueError(f'no initial value for {jax.tree_util.keystr(path)}; call module.init instead')
+    name, scale = path[-1].key, std(path, x)
+    start = {'bias': 0, 'mean': 0, 'count': 0, 'scale': 1, 'var': 1}.get(name)
+    if scale is None:
+      if start is None:
+        raise ValueError(f'no initial value for {jax.tree_util.keystr(path)}; call module.init '
+                         'instead')
+      return jnp.full(x.shape, start, x.dtype)
+    used += x.size
+    drawn = noise[used - x.size:used].reshape(x.shape)
+    if name in ('u', 'v'):
+      return (drawn / jnp.linalg.norm(drawn)).astype(x.dtype)
+    return ((start or 0) + scale * drawn).astype(x.dtype)
 
   return jax.tree_util.tree_map_with_path(fill, shapes)

@@ -1,70 +1,96 @@
-"""Layers with PyTorch's semantics, NHWC and HWIO."""
+"""Convolutions and padding with PyTorch's geometry, NHWC and HWIO."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms
+from jaxgan_compress.nn.norms import InstanceNorm, per_channel
+
+PADDINGS = ('zero', 'reflect', 'replicate')
 
 normal = nn.initializers.normal
 
 
-class BatchNorm(nn.Module):
-  """(x - mean) / sqrt(var + epsilon) * scale + bias over B, H, W, as PyTorch's BatchNorm2d.
+class Conv(nn.Module):
+  """A k x k convolution, padded by k // 2 on every side unless told otherwise: Conv2d.
 
-  Training takes the batch's statistics (biased variance, centred before squaring, float32), over
-  all replicas of `axes`, and moves the running ones, variance from the unbiased estimate.
-  Inference takes the running ones, so each image is a function of its own input alone. With
-  `track=False` there are none and the batch's are always used.
+  x: [B,H,W,C] -> [B,H',W',features]. The kernel is `[k,k,C,features]`, with `depthwise`
+  `[k,k,1,C]`, one filter a channel (`features` must be C, stride 1).
 
-  x: [B,H,W,C] -> the same shape and dtype.
+  With `spectral` the kernel is divided by an estimate of its largest singular value, with PyTorch's
+  state: vectors u `[features]` and v `[k,k,C]` in the collection 'spectral'. Each call in training
+  takes one power iteration, v = unit(W u), u = unit(W' v), before the estimate v' W u; no gradient
+  flows through u and v. Miyato et al. 2018.
   """
-  momentum: float = 0.9  # PyTorch's momentum is one minus this
-  epsilon: float = 1e-5
-  track: bool = True
+  features: int
+  kernel: int = 3
+  stride: int = 1
+  padding: int | None = None
+  mode: str = 'zero'
+  bias: bool = True
+  depthwise: bool = False
+  spectral: bool = False
+  form: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x, train: bool, axes: Axes = Axes()):
-    channels = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones_init(), (channels,))
-    bias = self.param('bias', nn.initializers.zeros_init(), (channels,))
-    if self.track:
-      running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
-      running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
-    y = x.astype(jnp.float32)
-    if self.track and not train:
-      mean, var = running_mean.value, running_var.value
+  def __call__(self, x, train: bool = False):
+    inputs = 1 if self.depthwise else x.shape[-1]
+    kernel = self.param('kernel', normal(0.02), (self.kernel, self.kernel, inputs, self.features))
+    if self.spectral:
+      kernel = kernel / self._norm(kernel, train)
+    amount = self.kernel // 2 if self.padding is None else self.padding
+    x = pad(x.astype(self.dtype), amount, self.mode, self.form)
+    kernel = kernel.astype(self.dtype)
+    if self.depthwise:
+      y = _depthwise(x, kernel, self.form)
     else:
-      mean = axes.mean(y.mean((0, 1, 2)))
-      var = axes.mean(jnp.square(y - _channels(mean)).mean((0, 1, 2)))
-      if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
-        count = y.size // channels * axes.count
-        unbiased = var * (count / max(count - 1, 1))
-        running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
-        running_var.value += (1 - self.momentum) * (unbiased - running_var.value)
-    y = (y - _channels(mean)) * _channels(lax.rsqrt(var + self.epsilon) * scale)
-    return (y + _channels(bias)).astype(x.dtype)
+      y = lax.conv_general_dilated(x, kernel, (self.stride,) * 2, 'VALID',
+                                   dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    return _biased(self, y)
+
+  def _norm(self, kernel, train):
+    matrix = kernel.reshape(-1, self.features)
+    u = self.variable('spectral', 'u', self._vector, (self.features,))
+    v = self.variable('spectral', 'v', self._vector, kernel.shape[:-1])
+    left, right = v.value.reshape(-1), u.value
+    if train and not self.is_initializing():
+      fixed = lax.stop_gradient(matrix)
+      left = _unit(fixed @ right)
+      right = _unit(fixed.T @ left)
+      if self.is_mutable_collection('spectral'):
+        u.value, v.value = right, left.reshape(v.value.shape)
+    return left @ matrix @ right
+
+  def _vector(self, shape):
+    return _unit(jax.random.normal(self.make_rng('params'), shape))
 
 
-class LayerNorm(nn.Module):
-  """The same with mean and variance of each sample over H, W, C: safe with a gradient penalty.
+class SeparableConv(nn.Module):
+  """A depthwise k x k convolution, a norm without parameters, a 1x1 convolution; all biased.
 
-  x: [B,H,W,C] -> the same shape and dtype; `scale` and `bias` are per channel.
+  x: [B,H,W,C] -> [B,H,W,features]. `norm` False leaves the norm out. The separable convolution of
+  GAN Compression (Li et al. 2020) and OMGD.
   """
-  epsilon: float = 1e-5
+  features: int
+  kernel: int = 3
+  mode: str = 'zero'
+  norm: bool = True
+  form: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    scale = self.param('scale', nn.initializers.ones_init(), x.shape[-1:])
-    bias = self.param('bias', nn.initializers.zeros_init(), x.shape[-1:])
-    y = x.astype(jnp.float32)
-    y = y - y.mean((1, 2, 3), keepdims=True)
-    y = y * lax.rsqrt(jnp.square(y).mean((1, 2, 3), keepdims=True) + self.epsilon)
-    return (y * _channels(scale) + _channels(bias)).astype(x.dtype)
+    conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
+    x = conv(x.shape[-1], self.kernel, mode=self.mode, depthwise=True, name='depthwise')(x)
+    x = InstanceNorm()(x) if self.norm else x
+    return conv(self.features, 1, name='pointwise')(x)
 
 
 class Project(nn.Module):
@@ -79,49 +105,127 @@ class Project(nn.Module):
   @nn.compact
   def __call__(self, z):
     kernel = self.param('kernel', normal(0.02), (4, 4, z.shape[-1], self.features))
-    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
-    kernel = kernel[::-1, ::-1].astype(self.dtype).transpose(2, 0, 1, 3)
-    y = z.astype(self.dtype) @ kernel.reshape(z.shape[-1], -1)
-    return y.reshape(-1, 4, 4, self.features) + _channels(bias.astype(self.dtype))
+    matrix = kernel[::-1, ::-1].astype(self.dtype).transpose(2, 0, 1, 3)
+    y = z.astype(self.dtype) @ matrix.reshape(z.shape[-1], -1)
+    return _biased(self, y.reshape(-1, 4, 4, self.features), bias=True)
 
 
 class UpConv(nn.Module):
-  """A 4x4, stride-2 transposed convolution that doubles the image: PyTorch's k4 s2 p1.
+  """A transposed convolution of stride 2 that doubles the image: PyTorch's k4 s2 p1, or k3 s2 p1
+  with output_padding 1.
 
-  x: [B,h,w,C] -> [B,2h,2w,features]. The kernel `[4,4,C,features]` is that of
-  `nn.ConvTranspose(..., padding='SAME')`: PyTorch's with both spatial axes flipped.
+  x: [B,h,w,C] -> [B,2h,2w,features]. The kernel `[k,k,C,features]` is that of
+  `nn.ConvTranspose`: PyTorch's with both spatial axes flipped.
 
-  The 'subpixel' form is exact. Row 2m+p of the uncropped output gathers input rows m and m-1
-  through kernel rows p and 2+p, so all four output phases are one 2x2 convolution to
-  4*features channels, here a matmul on shifted slices, followed by depth-to-space and a crop
-  of one pixel. No tap is wasted on zeros, and its gradients are matmuls too.
+  The 'subpixel' form is exact. Output rows of one parity see the input through some of the
+  kernel's rows only, so the four output phases are ordinary convolutions, here matmuls on shifted
+  slices, interleaved. No tap is wasted on zeros, and the gradients are matmuls too.
+
+  Raises ValueError for another kernel size.
   """
   features: int
-  impl: str = 'auto'  # 'auto' | 'transpose' | 'subpixel'
+  kernel: int = 4
+  bias: bool = True
+  form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    kernel = self.param('kernel', normal(0.02), (4, 4, x.shape[-1], self.features))
-    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    if self.kernel not in (3, 4):
+      raise ValueError(f'kernel={self.kernel}; a transposed convolution here has 3 or 4')
+    k = self.kernel
+    kernel = self.param('kernel', normal(0.02), (k, k, x.shape[-1], self.features))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    if forms.upsample(self.impl) == 'subpixel':
-      y = _subpixel(x, kernel)
+    if forms.choose('upsample', self.form) == 'subpixel':
+      y = (_subpixel4 if k == 4 else _subpixel3)(x, kernel)
     else:
-      y = lax.conv_transpose(x, kernel, (2, 2), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    return y + _channels(bias.astype(self.dtype))
+      padding = ((2, 2),) * 2 if k == 4 else ((1, 2),) * 2
+      y = lax.conv_transpose(x, kernel, (2, 2), padding,
+                             dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    return _biased(self, y)
 
 
-def leaky_relu(x):
-  """max(x, 0.2 x), the slope of DCGAN's discriminator."""
-  return jax.nn.leaky_relu(x, 0.2)
+def pad(x, amount: int, mode: str = 'zero', form: str = 'auto'):
+  """x [B,H,W,C] with `amount` more rows and columns on each side.
+
+  mode: 'zero', 'reflect' (the border is not repeated) or 'replicate'. Raises ValueError for
+  another mode, or a map too small to reflect.
+  """
+  if mode not in PADDINGS:
+    raise ValueError(f'padding={mode!r}; one of {", ".join(PADDINGS)}')
+  if not amount:
+    return x
+  widths = ((0, 0), (amount, amount), (amount, amount), (0, 0))
+  if mode == 'zero':
+    return jnp.pad(x, widths)
+  if mode == 'replicate':
+    return jnp.pad(x, widths, 'edge')
+  if min(x.shape[1:3]) <= amount:
+    raise ValueError(f'a map of {x.shape[1]}x{x.shape[2]} cannot be reflected by {amount} pixels; '
+                     'give a larger image')
+  if forms.choose('reflect', form) == 'pad':
+    return jnp.pad(x, widths, 'reflect')
+  for axis in (1, 2):
+    size = x.shape[axis]
+    order = (*range(amount, 0, -1), None, *range(size - 2, size - 2 - amount, -1))
+    x = lax.concatenate([x if i is None else lax.slice_in_dim(x, i, i + 1, axis=axis)
+                         for i in order], axis)
+  return x
 
 
-def _channels(x):
-  return x.reshape(1, 1, 1, -1)
+def upsample(x):
+  """[B,h,w,C] -> [B,2h,2w,C], every pixel four times."""
+  return x.repeat(2, 1).repeat(2, 2)
 
 
-def _subpixel(x, kernel):
+def subsample(x, height: int, width: int):
+  """Nearest pixels of x [B,H,W,C] at a size that divides its own: strided, as PyTorch has it.
+
+  `jax.image.resize` would take half-pixel centres. Raises ValueError where it does not divide.
+  """
+  rows, columns = x.shape[1] // height, x.shape[2] // width
+  if (rows * height, columns * width) != x.shape[1:3]:
+    raise ValueError(f'{height}x{width} does not divide {x.shape[1]}x{x.shape[2]}')
+  return x[:, ::rows, ::columns]
+
+
+def leaky_relu(x, slope: float = 0.2):
+  """max(x, slope x); ReLU, with its zero gradient at 0, for slope 0."""
+  return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)
+
+
+def to_range(x):
+  """tanh in float32 or wider: an image in [-1, 1]."""
+  return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+
+
+def check_images(x, channels: int, multiple: int, least: int, who: str):
+  """Raises ValueError unless x is [B,H,W,channels], H and W multiples and at least `least`."""
+  if x.ndim != 4 or x.shape[-1] != channels:
+    raise ValueError(f'{who} takes [B,H,W,{channels}] and got {tuple(x.shape)}')
+  size = x.shape[1:3]
+  if any(side % multiple or side < least for side in size):
+    fits = [max(least, round(side / multiple) * multiple) for side in size]
+    fits = [-(-side // multiple) * multiple for side in fits]
+    rule = f'multiples of {multiple}' if multiple > 1 else 'sides'
+    raise ValueError(f'{who} takes {rule} from {-(-least // multiple) * multiple} and got '
+                     f'{size[0]}x{size[1]}; resize or crop to {fits[0]}x{fits[1]}, for example')
+
+
+def _biased(module, y, bias=None):
+  if module.bias if bias is None else bias:
+    bias = module.param('bias', nn.initializers.zeros_init(), (module.features,))
+    y = y + per_channel(bias.astype(module.dtype))
+  return y
+
+
+def _unit(x):
+  return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
+
+
+def _subpixel4(x, kernel):
+  # Row 2m+p of the uncropped output gathers input rows m and m-1 through kernel rows p and 2+p:
+  # all four phases are one 2x2 convolution to 4*features channels, cropped by one pixel.
   B, h, w, C = x.shape
   features = kernel.shape[-1]
   taps = kernel.reshape(2, 2, 2, 2, C, features)[:, ::-1, :, ::-1]  # (tap, phase) of rows, columns
@@ -131,3 +235,54 @@ def _subpixel(x, kernel):
   y = (x @ taps).reshape(B, h + 1, w + 1, 2, 2, features)
   y = y.transpose(0, 1, 3, 2, 4, 5).reshape(B, 2 * h + 2, 2 * w + 2, features)
   return y[:, 1:-1, 1:-1]
+
+
+def _subpixel3(x, kernel):
+  # Even rows see kernel row 1 at input row m; odd rows see rows 0 and 2 at m and m+1.
+  B, h, w, _ = x.shape
+  features = kernel.shape[-1]
+  x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+  rows = []
+  for vertical in (((1, 0),), ((0, 0), (2, 1))):
+    row = []
+    for horizontal in (((1, 0),), ((0, 0), (2, 1))):
+      taps = [(i, m, j, n) for i, m in vertical for j, n in horizontal]
+      seen = jnp.concatenate([x[:, m:m + h, n:n + w] for _, m, _, n in taps], -1)
+      row.append(seen @ jnp.concatenate([kernel[i, j] for i, _, j, _ in taps]))
+    rows.append(jnp.stack(row, 3))
+  return jnp.stack(rows, 2).reshape(B, 2 * h, 2 * w, features)
+
+
+def _depthwise(x, kernel, form):
+  if forms.choose('depthwise', form) == 'taps':
+    return _taps(x, kernel[:, :, 0])
+  return lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', feature_group_count=x.shape[-1],
+                                  dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+@jax.custom_vjp
+def _taps(x, kernel):
+  """A valid depthwise convolution as k*k shifted multiply-adds. x [B,H,W,C], kernel [k,k,C]."""
+  return functools.reduce(jnp.add, (part * per_channel(tap) for part, tap in _shifts(x, kernel)))
+
+
+def _shifts(x, kernel):
+  k = len(kernel)
+  h, w = x.shape[1] - k + 1, x.shape[2] - k + 1
+  return [(x[:, i:i + h, j:j + w], kernel[i, j]) for i in range(k) for j in range(k)]
+
+
+def _taps_forward(x, kernel):
+  return _taps(x, kernel), (x, kernel)
+
+
+def _taps_backward(saved, dy):
+  # Left to itself, the gradient of every slice would be a padded copy of the whole map.
+  x, kernel = saved
+  dx = _taps(pad(dy, len(kernel) - 1), kernel[::-1, ::-1])
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  dk = jnp.stack([(part * dy).sum((0, 1, 2), dtype=wide) for part, _ in _shifts(x, kernel)])
+  return dx, dk.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_taps.defvjp(_taps_forward, _taps_backward)

@@ -1,0 +1,158 @@
+"""Discriminators on patches: images to maps of logits."""
+
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxgan_compress.axes import Axes
+from jaxgan_compress.nn.layers import Conv, check_images, leaky_relu
+from jaxgan_compress.nn.norms import InstanceNorm, conv_bias, norm
+
+
+class PatchGAN(nn.Module):
+  """4x4 convolutions ndf, 2 ndf, 4 ndf, 8 ndf (at most), all strided but the last, then 1 logit.
+
+  image: [B,H,W,C] in [-1, 1]; condition: [B,H,W,C'], set before the image along channels, or None.
+  -> `{head: [B,h,w,1]}` logits, 30x30 for 256x256 and three strided layers, and taps 'stage1' ..
+  after each leaky ReLU.
+
+  inputs: C + C'. layers: strided ones. Convolutions before a norm have a bias with instance norm
+  only, the first and the last always.
+  heads: with several, OMGD's shared discriminator: the first `shared` of the layers + 2
+  convolutions serve all heads, the others are each head's own (taps 'stage4_wide' and so on).
+
+  Raises ValueError for an image too small. Isola et al. 2017; Ren et al. 2021, OMGD.
+  """
+  ndf: int = 64
+  layers: int = 3
+  inputs: int = 3
+  norm: str = 'instance'
+  heads: tuple[str, ...] = ('real',)
+  shared: int = 0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image, condition=None, train: bool = False, axes: Axes = Axes()):
+    stages = self.layers + 2
+    if not 0 <= self.shared <= stages:
+      raise ValueError(f'shared={self.shared}; from 0 to {stages}, the number of convolutions')
+    x = _conditioned(image, condition)
+    check_images(x, self.inputs, 1, 3 * 2 ** self.layers, 'this PatchGAN')
+    bias = conv_bias(self.norm)
+    taps = {}
+
+    def stage(k, x, name):
+      last = k == stages
+      width = 1 if last else min(2 ** (k - 1), 8) * self.ndf
+      x = Conv(width, 4, 2 if k <= self.layers else 1, padding=1, bias=bias or last or k == 1,
+               dtype=self.dtype, name=name)(x)
+      if last:
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+      if k > 1:
+        x = norm(self.norm, f'{name}_norm')(x, train, axes)
+      taps[name] = leaky_relu(x)
+      return taps[name]
+
+    alone = len(self.heads) == 1
+    shared = stages if alone else self.shared
+    for k in range(1, shared + 1):
+      x = stage(k, x, f'stage{k}')
+    logits = {}
+    for head in self.heads:
+      y = x
+      for k in range(shared + 1, stages + 1):
+        y = stage(k, y, f'stage{k}_{head}')
+      logits[head] = y
+    return logits, taps
+
+  def example(self):
+    """An input of batch 1, for counting and initialising."""
+    side = 3 * 2 ** self.layers
+    return jnp.zeros((1, side, side, self.inputs))
+
+
+class PixelGAN(nn.Module):
+  """Three 1x1 convolutions, ndf, 2 ndf, 1: every pixel is judged by itself.
+
+  image, condition: as `PatchGAN` -> `{'real': [B,H,W,1]}` and taps. Isola et al. 2017.
+  """
+  ndf: int = 64
+  inputs: int = 3
+  norm: str = 'instance'
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image, condition=None, train: bool = False, axes: Axes = Axes()):
+    x = _conditioned(image, condition)
+    check_images(x, self.inputs, 1, 1, 'this PixelGAN')
+    conv = functools.partial(Conv, kernel=1, dtype=self.dtype)
+    bias = conv_bias(self.norm)
+    x = stage1 = leaky_relu(conv(self.ndf, name='stage1')(x))
+    x = norm(self.norm, 'stage2_norm')(conv(2 * self.ndf, bias=bias, name='stage2')(x), train, axes)
+    stage2 = leaky_relu(x)
+    logits = conv(1, bias=bias, name='stage3')(stage2)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return {'real': logits}, {'stage1': stage1, 'stage2': stage2}
+
+  def example(self):
+    """An input of batch 1, for counting and initialising."""
+    return jnp.zeros((1, 4, 4, self.inputs))
+
+
+class MultiScale(nn.Module):
+  """The same small discriminator, with its own weights, on the image and on smaller copies.
+
+  image, condition: as `PatchGAN` -> logits `{'scale0': [B,h,w,1], 'scale1': ...}`, scale 0 full
+  size, and taps 'scale0_stage1' .. for feature matching: every activation before the logits.
+
+  Each scale: 4x4 convolutions padded by 2; the first biased, without norm; `layers - 1` spectrally
+  normalised ones without bias, each before an instance norm without parameters, strided but for
+  the last; one to the logits. Smaller copies are 3x3 means of stride 2 that leave padding out.
+
+  Raises ValueError for an image too small. Park et al. 2019, SPADE; after Wang et al. 2018.
+  """
+  ndf: int = 64
+  layers: int = 4
+  scales: int = 2
+  inputs: int = 39
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image, condition=None, train: bool = False, axes: Axes = Axes()):
+    x = _conditioned(image, condition)
+    check_images(x, self.inputs, 1, 2 ** (self.layers + self.scales - 1),
+                 'this multi-scale discriminator')
+    conv = functools.partial(Conv, kernel=4, padding=2, dtype=self.dtype)
+    logits, taps = {}, {}
+    for scale in range(self.scales):
+      x = _halved(x) if scale else x
+      y = taps[f'scale{scale}_stage1'] = leaky_relu(
+          conv(self.ndf, stride=2, name=f'scale{scale}_stage1')(x))
+      for k in range(2, self.layers + 1):
+        y = conv(min(2 ** (k - 1), 8) * self.ndf, stride=2 if k < self.layers else 1, bias=False,
+                 spectral=True, name=f'scale{scale}_stage{k}')(y, train)
+        y = taps[f'scale{scale}_stage{k}'] = leaky_relu(InstanceNorm()(y))
+      y = conv(1, name=f'scale{scale}_stage{self.layers + 1}')(y)
+      logits[f'scale{scale}'] = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    return logits, taps
+
+  def example(self):
+    """An input of batch 1, for counting and initialising."""
+    side = 2 ** (self.layers + self.scales - 1)
+    return jnp.zeros((1, side, side, self.inputs))
+
+
+def _conditioned(image, condition):
+  return image if condition is None else jnp.concatenate([condition, image], -1)
+
+
+def _halved(x):
+  """3x3 means of stride 2, padded by 1, the padding not counted."""
+  sums = functools.partial(lax.reduce_window, init_value=jnp.zeros((), x.dtype), computation=lax.add,
+                           window_dimensions=(1, 3, 3, 1), window_strides=(1, 2, 2, 1),
+                           padding=((0, 0), (1, 1), (1, 1), (0, 0)))
+  return sums(x) / sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype))

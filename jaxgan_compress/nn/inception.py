@@ -1,0 +1,152 @@
+"""CAT's inception generator: residual blocks of dense and separable branches, of any widths."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxgan_compress.axes import Axes
+from jaxgan_compress.nn.layers import Conv, UpConv, check_images, leaky_relu, to_range
+from jaxgan_compress.nn.norms import BatchNorm, conv_bias, norm
+
+KERNELS = (1, 3, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Branches:
+  """The branches of one block, as (kernel size, hidden channels) each; a removed one is not there.
+
+  `Branches(dense=((1, 8), (3, 13)), depthwise=((5, 4),))`; `Branches()` is an empty block.
+
+  Raises ValueError for a kernel size given twice or a width below 1.
+  """
+  dense: tuple[tuple[int, int], ...] = ()
+  depthwise: tuple[tuple[int, int], ...] = ()
+
+  def __post_init__(self):
+    for kind in ('dense', 'depthwise'):
+      given = tuple((int(k), int(width)) for k, width in getattr(self, kind))
+      object.__setattr__(self, kind, given)
+      kernels = [k for k, _ in given]
+      if len(set(kernels)) < len(kernels) or any(k % 2 == 0 or width < 1 for k, width in given):
+        raise ValueError(f'{kind} branches {given}; one (kernel, width) for each odd kernel size, '
+                         'width from 1 (leave a removed branch out)')
+
+  @classmethod
+  def even(cls, width: int, kernels=KERNELS) -> Branches:
+    """Every kernel size, dense and depthwise, all of one width."""
+    return cls(tuple((k, width) for k in kernels), tuple((k, width) for k in kernels))
+
+  def __bool__(self):
+    return bool(self.dense or self.depthwise)
+
+
+def inception(ngf: int = 64, blocks: int = 9, reduction: int = 6, **fields) -> InceptionGenerator:
+  """CAT's teacher: six branches a block, each with (4 ngf) // reduction hidden channels."""
+  return InceptionGenerator(
+      stem=(ngf, 2 * ngf, 4 * ngf), blocks=(Branches.even(4 * ngf // reduction),) * blocks,
+      up=(2 * ngf, ngf), **fields)
+
+
+class InceptionGenerator(nn.Module):
+  """The ResNet generator with inception blocks: the search space of CAT, and its students.
+
+  x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 -> image [B,H,W,channels] in [-1, 1], and
+  taps 'stem' (after the last strided convolution), 'block1' .. 'block9'.
+
+  stem, up: channels of the convolutions before and the transposed ones after the blocks; the
+    residual stream is as wide as the stem's last. blocks: `Branches` of each; an empty one is the
+    identity.
+  norm: 'instance_affine' (horse2zebra), 'batch' (paired tasks), 'batch_stat' (zebra2horse).
+  padding: in blocks 'reflect', 'replicate' or 'zero'. dropout: rate inside the branches.
+  slope: of the leaky ReLU in the blocks, 0 for ReLU.
+  form: of the replaceable operations, see `nn.forms`. dtype: of the computation.
+
+  Raises ValueError for other sizes. Jin et al. 2021, CAT.
+  """
+  stem: tuple[int, int, int] = (64, 128, 256)
+  blocks: tuple[Branches, ...] = (Branches.even(42),) * 9
+  up: tuple[int, int] = (128, 64)
+  inputs: int = 3
+  channels: int = 3
+  norm: str = 'instance_affine'
+  padding: str = 'reflect'
+  dropout: float = 0.
+  slope: float = 0.
+  form: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, axes: Axes = Axes()):
+    check_images(x, self.inputs, 4, 12, 'this inception generator')
+    bias = conv_bias(self.norm)
+    conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
+
+    def normed(x, name):
+      return nn.relu(norm(self.norm, f'{name}_norm')(x, train, axes))
+
+    x = normed(conv(self.stem[0], 7, mode='reflect', bias=bias, name='stem0')(x), 'stem0')
+    for i, width in enumerate(self.stem[1:], 1):
+      x = normed(conv(width, stride=2, bias=bias, name=f'stem{i}')(x), f'stem{i}')
+    taps = {'stem': x}
+    for i, branches in enumerate(self.blocks, 1):
+      if branches:
+        y = InceptionBranches(branches, x.shape[-1], self.norm, self.norm, self.padding, bias,
+                              self.slope, self.dropout, self.form, self.dtype,
+                              name=f'block{i}')(x, train, axes)
+        x = x + norm(self.norm, f'block{i}_norm')(y, train, axes)
+      taps[f'block{i}'] = x
+    for i, width in enumerate(self.up):
+      x = normed(UpConv(width, 3, bias, self.form, self.dtype, name=f'up{i}')(x), f'up{i}')
+    x = conv(self.channels, 7, mode='reflect', name='to_image')(x)
+    return to_range(x), taps
+
+  def example(self):
+    """An input of batch 1, for counting and initialising."""
+    return jnp.zeros((1, 12, 12, self.inputs))
+
+
+class InceptionBranches(nn.Module):
+  """The sum of the branches: [B,h,w,C] -> [B,h,w,features].
+
+  dense: k x k to its width, norm, activation, dropout, k x k to `features`.
+  depthwise: 1x1 to its width, norm, activation, depthwise k x k, second norm, activation, dropout,
+  1x1 to `features`. second_norm: as `norm`, or 'batch_fixed', a tracked batch norm without scale
+  and bias.
+  """
+  branches: Branches
+  features: int
+  norm: str
+  second_norm: str
+  padding: str = 'zero'
+  bias: bool = True
+  slope: float = 0.
+  dropout: float = 0.
+  form: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool, axes: Axes):
+    conv = functools.partial(Conv, mode=self.padding, bias=self.bias, form=self.form,
+                             dtype=self.dtype)
+
+    def drop(y):
+      return nn.Dropout(self.dropout)(y, deterministic=not train)
+
+    def act(y, kind, name):
+      layer = BatchNorm(affine=False, name=name) if kind == 'batch_fixed' else norm(kind, name)
+      return leaky_relu(layer(y, train, axes), self.slope)
+
+    outs = []
+    for k, width in self.branches.dense:
+      y = act(conv(width, k, name=f'dense{k}_in')(x), self.norm, f'dense{k}_norm')
+      outs.append(conv(self.features, k, name=f'dense{k}_out')(drop(y)))
+    for k, width in self.branches.depthwise:
+      y = act(conv(width, 1, name=f'depthwise{k}_in')(x), self.norm, f'depthwise{k}_norm')
+      y = conv(width, k, depthwise=True, name=f'depthwise{k}_filter')(y)
+      y = act(y, self.second_norm, f'depthwise{k}_norm2')
+      outs.append(conv(self.features, 1, name=f'depthwise{k}_out')(drop(y)))
+    return functools.reduce(jnp.add, outs)

@@ -1,0 +1,124 @@
+"""Normalisation with PyTorch's exact semantics, NHWC; statistics in float32 or wider."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxgan_compress.axes import Axes
+
+NORMS = ('instance', 'instance_affine', 'batch', 'batch_stat', 'none')
+
+
+def norm(kind: str, name: str | None = None):
+  """A norm by name, called as `norm(x, train, axes)`.
+
+  'instance': no parameters. 'instance_affine': with scale and bias. 'batch': tracked. 'batch_stat':
+  batch norm that always takes the batch's own statistics ("syncbatch without tracking"). 'none':
+  identity. Raises ValueError for another name.
+  """
+  if kind not in NORMS:
+    raise ValueError(f'norm={kind!r}; one of {", ".join(NORMS)}')
+  if kind == 'none':
+    return lambda x, train=False, axes=Axes(): x
+  if kind.startswith('instance'):
+    return InstanceNorm(affine=kind == 'instance_affine', name=name)
+  return BatchNorm(track=kind == 'batch', name=name)
+
+
+def conv_bias(kind: str) -> bool:
+  """Whether convolutions before this norm have a bias: with instance norm only, as published."""
+  return kind.startswith('instance')
+
+
+class BatchNorm(nn.Module):
+  """(x - mean) / sqrt(var + epsilon) * scale + bias over B, H, W, as PyTorch's BatchNorm2d.
+
+  Training takes the batch's statistics (biased variance, centred before squaring), over all
+  replicas of `axes`, and moves the running ones, variance from the unbiased estimate; `count`
+  counts these updates. Inference takes the running ones, so each image is a function of its own
+  input alone. With `track=False` there are none and the batch's are always used. Without `affine`
+  there is no scale and no bias.
+
+  x: [B,H,W,C] -> the same shape and dtype.
+  """
+  momentum: float = 0.9  # PyTorch's momentum is one minus this
+  epsilon: float = 1e-5
+  track: bool = True
+  affine: bool = True
+
+  @nn.compact
+  def __call__(self, x, train: bool, axes: Axes = Axes()):
+    channels = x.shape[-1]
+    if self.track:
+      running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
+      running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
+      updates = self.variable('batch_stats', 'count', jnp.zeros, (), jnp.int32)
+    y = _wide(x)
+    if self.track and not train:
+      mean, var = running_mean.value, running_var.value
+    else:
+      mean = axes.mean(y.mean((0, 1, 2)))
+      var = axes.mean(jnp.square(y - per_channel(mean)).mean((0, 1, 2)))
+      if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
+        count = y.size // channels * axes.count
+        unbiased = var * (count / max(count - 1, 1))
+        running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+        running_var.value += (1 - self.momentum) * (unbiased - running_var.value)
+        updates.value += 1
+    y = y - per_channel(mean)
+    return _affine(self, y, per_channel(lax.rsqrt(var + self.epsilon)), self.affine, x.dtype)
+
+
+class InstanceNorm(nn.Module):
+  """(x - mean) / sqrt(var + epsilon) of each sample and channel over H, W, as InstanceNorm2d.
+
+  Biased variance, centred before squaring: the one-pass form loses what matters to cancellation.
+  With `affine` times a scale plus a bias. `train` and `axes` change nothing.
+
+  x: [B,H,W,C] -> the same shape and dtype.
+  """
+  epsilon: float = 1e-5
+  affine: bool = False
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, axes: Axes = Axes()):
+    y = _wide(x)
+    y = y - y.mean((1, 2), keepdims=True)
+    inverse = lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + self.epsilon)
+    return _affine(self, y, inverse, self.affine, x.dtype)
+
+
+class LayerNorm(nn.Module):
+  """The same with mean and variance of each sample over H, W, C: safe with a gradient penalty.
+
+  x: [B,H,W,C] -> the same shape and dtype; `scale` and `bias` are per channel.
+  """
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x):
+    y = _wide(x)
+    y = y - y.mean((1, 2, 3), keepdims=True)
+    inverse = lax.rsqrt(jnp.square(y).mean((1, 2, 3), keepdims=True) + self.epsilon)
+    return _affine(self, y, inverse, True, x.dtype)
+
+
+def per_channel(x):
+  """[C] -> [1,1,1,C]: ranks are never promoted in silence."""
+  return x.reshape(1, 1, 1, -1)
+
+
+def _wide(x):
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _affine(module, centred, inverse, affine, dtype):
+  """centred * inverse * scale + bias."""
+  if affine:
+    channels = centred.shape[-1]
+    scale = module.param('scale', nn.initializers.ones_init(), (channels,))
+    bias = module.param('bias', nn.initializers.zeros_init(), (channels,))
+    return (centred * (inverse * per_channel(scale)) + per_channel(bias)).astype(dtype)
+  return (centred * inverse).astype(dtype)
