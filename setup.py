@@ -35,6 +35,8 @@ setup(
         'grain>=0.2.18',
         'importlib_resources',  # tensorflow-datasets needs it and does not say so
         'pillow>=11',
+        'ml_dtypes',
+        'safetensors>=0.5',
         'tensorboardX>=2.6.5',
         'absl-py',
         'rich',

@@ -1,12 +1,24 @@
 """Make GANs small: train big generators and the tiny students that replace them."""
 
-from jaxgan_compress import config, convert, data, losses, methods, metrics, nn, parallel, train
+from jaxgan_compress import (
+  analysis,
+  config,
+  convert,
+  data,
+  losses,
+  methods,
+  metrics,
+  nn,
+  parallel,
+  train,
+)
 from jaxgan_compress._version import __version__
 from jaxgan_compress.analysis import count_params, latency, macs
 from jaxgan_compress.core import Drawer, Method, Net, TrainState
 from jaxgan_compress.experiment import Interrupted, open_run, run
 from jaxgan_compress.train import Checkpointer, fit
 
-__all__ = ['Checkpointer', 'Drawer', 'Interrupted', 'Method', 'Net', 'TrainState', '__version__',
-           'config', 'convert', 'count_params', 'data', 'fit', 'latency', 'losses', 'macs',
-           'methods', 'metrics', 'nn', 'open_run', 'parallel', 'run', 'train']
+__all__ = [
+  'Checkpointer', 'Drawer', 'Interrupted', 'Method', 'Net', 'TrainState', '__version__', 'analysis',
+  'config', 'convert', 'count_params', 'data', 'fit', 'latency', 'losses', 'macs', 'methods',
+  'metrics', 'nn', 'open_run', 'parallel', 'run', 'train']

@@ -5,11 +5,15 @@
     jaxgan-compress evaluate --workdir=runs/digits --checkpoint=last
     jaxgan-compress report --workdir=runs/digits
     jaxgan-compress info --config=configs/kd/digits.py
+    jaxgan-compress info --network=mobile_resnet:ngf=16 --size=256
+    jaxgan-compress convert --in=latest_net_G.pth --out=G.safetensors
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
 import json
 import logging
 import sys
@@ -95,12 +99,14 @@ def report(verb: str, argv: list[str]) -> int:
 
 
 def info(verb: str, argv: list[str]) -> int:
-  """Networks, parameters and MACs of a config; without one, versions and devices."""
-  values = _flags(verb, argv, config=None, layers=True)
+  """What a config's networks or one network cost; without either, versions and devices."""
+  values = _flags(verb, argv, config=None, info=True)
   from clu import parameter_overview
 
   from jaxgan_compress import experiment
   from jaxgan_compress.train import records
+  if values.network:
+    return _network_info(values)
   if values.config is None:
     print(json.dumps(records.environment(), indent=1))
   else:
@@ -116,11 +122,133 @@ def info(verb: str, argv: list[str]) -> int:
   return 0
 
 
-VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info}
+def _network_info(values) -> int:
+  """A table of one network's layers, and what they come to."""
+  from jaxgan_compress import analysis, nn
+  from jaxgan_compress.nn import storage
+  module = nn.load(values.network)[0] if Path(values.network).is_file() else \
+      build_network(values.network)
+  shape = _input_shape(module, values.size)
+  layers = analysis.layers(module, shape)
+  totals = {convention: sum(layer.macs[convention] for layer in layers)
+            for convention in ('exact', 'torchprofile', 'cat')}
+  total = {'network': storage.spell(module), 'input': list(shape),
+           'params': sum(layer.params for layer in layers), 'macs': totals,
+           'activation_bytes': analysis.activation_bytes(module, shape)}
+  if values.latency:
+    timings = analysis.network_latency(module, shape, sorted({1, values.batch}))
+    total['latency'] = {str(batch): timing._asdict() for batch, timing in timings.items()}
+  if values.json:
+    print(json.dumps({**total, 'layers': [dataclasses.asdict(layer) for layer in layers]},
+                     indent=1))
+    return 0
+  _print_table(('layer', 'kind', 'output', 'parameters', 'MACs', 'MACs by torchprofile', 'KiB'), [
+      (layer.path, layer.kind, 'x'.join(map(str, layer.shape[1:])), f'{layer.params:,}',
+       f'{layer.macs["exact"]:,}', f'{layer.macs["torchprofile"]:,}',
+       f'{layer.bytes / 1024:,.0f}') for layer in layers])
+  print(f'\n{total["network"]}\n'
+        f'input {"x".join(map(str, shape))}: {total["params"]:,} parameters; '
+        f'{totals["exact"]:,} MACs, {totals["torchprofile"]:,} as torchprofile counts, '
+        f'{totals["cat"]:,} as CAT counts; about {total["activation_bytes"] / 2 ** 20:,.1f} MiB of '
+        'activations at once')
+  for batch, timing in total.get('latency', {}).items():
+    print(f'batch {batch}: {1e3 * timing["median"]:.2f} ms median, {1e3 * timing["p95"]:.2f} ms '
+          f'95th percentile of {timing["rounds"]} calls, '
+          f'{int(batch) / timing["median"]:,.1f} images/s')
+  return 0
+
+
+def convert(verb: str, argv: list[str]) -> int:
+  """Make a network's weights of PyTorch ours, or ours PyTorch's, and say what they are."""
+  values = _flags(verb, argv, convert=True)
+  from jaxgan_compress import analysis, files, nn
+  from jaxgan_compress import convert as converter
+  source, out = values['in'].value, Path(values.out)
+  if out.suffix != '.safetensors':
+    raise ValueError(f'--out={out}: what is written is safetensors; end the name in .safetensors')
+  if out.exists() and not values.overwrite:
+    raise FileExistsError(f'{out} exists; give another name, or --overwrite')
+  if 'architecture' in files.metadata(source):
+    module, variables = nn.load(source)
+  else:
+    hints = dict(_assignment(hint, '--hint') for hint in values.hint)
+    module, variables = converter.from_torch(converter.load(source, values.part or None),
+                                             prefix=values.prefix, **hints)
+  unused = variables.get('unused', {})
+  print(f'{source}: {nn.storage.spell(module)}\n'
+        f'{analysis.count_params(variables):,} parameters'
+        + (f'; kept and unused: {", ".join(unused)}' if unused else ''))
+  if values.to == 'torch':
+    files.write(out, converter.to_torch(module, variables), {'format': 'pt'},
+                overwrite=values.overwrite)
+    print(f'{out}: a state dict for PyTorch, safetensors.torch.load_file({str(out)!r})')
+  else:
+    converter.save(out, module, variables, overwrite=values.overwrite)
+    print(f'{out}: jaxgan_compress.nn.load({str(out)!r})')
+  return 0
+
+
+def build_network(text: str):
+  """A network by its name in `jaxgan_compress.nn` and arguments: 'mobile_resnet:ngf=16'.
+
+  Raises ValueError for an unknown name or argument, or a value that is no Python literal.
+  """
+  from jaxgan_compress import build
+  name, _, arguments = text.partition(':')
+  if name.endswith(('.safetensors', '.pth', '.pt')):
+    raise ValueError(f'there is no file {text}; give one that `convert` wrote, or the name of a '
+                     'network')
+  given = dict(_assignment(each, '--network') for each in _split(arguments))
+  return build.make({'name': name, **given}, 'jaxgan_compress.nn', '--network')
+
+
+def _split(text):
+  """At commas outside brackets."""
+  parts, depth = [''], 0
+  for letter in text:
+    depth += (letter in '([') - (letter in ')]')
+    if letter == ',' and not depth:
+      parts.append('')
+    else:
+      parts[-1] += letter
+  return [part for part in parts if part]
+
+
+def _assignment(text, where):
+  """'ngf=16' -> ('ngf', 16); a word that is no literal stays a word."""
+  name, equals, value = text.partition('=')
+  if not equals:
+    raise ValueError(f'{where} takes name=value and got {text!r}')
+  try:
+    return name.strip(), ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return name.strip(), value
+
+
+def _input_shape(module, size):
+  if not hasattr(module, 'example'):
+    raise ValueError(f'{type(module).__name__} is a layer, not a network; give a generator or a '
+                     'discriminator')
+  shape = module.example().shape
+  if len(shape) != 4:
+    return shape
+  if not size:
+    raise ValueError('info --network needs --size for networks on images, as 256 or 256x512 '
+                     '(height x width)')
+  try:
+    sides = [int(side) for side in size.lower().split('x')]
+    height, width = sides * 2 if len(sides) == 1 else sides
+  except ValueError:
+    raise ValueError(f'--size={size}; give 256, or 256x512 (height x width)') from None
+  return (1, height, width, shape[-1])
+
+
+VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
+         'convert': convert}
 
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
-           layers=False):
+           info=False, convert=False):
   """Parsed flags of one verb. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -137,8 +265,32 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_integer('count', None, 'Images for each generator (default: the config\'s).',
                          lower_bound=10, flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
-  if layers:
-    flags.DEFINE_bool('layers', False, 'Also list every parameter.', flag_values=values)
+  if info:
+    flags.DEFINE_bool('layers', False, 'Of a config: also list every parameter.',
+                      flag_values=values)
+    flags.DEFINE_string('network', None, 'A network of jaxgan_compress.nn with its arguments, '
+                        'mobile_resnet:ngf=16, or a file that convert wrote.', flag_values=values)
+    flags.DEFINE_string('size', None, 'Of its input: 256, or 256x512 (height x width).',
+                        flag_values=values)
+    flags.DEFINE_bool('json', False, 'Print JSON.', flag_values=values)
+    flags.DEFINE_bool('latency', False, 'Also time its forward pass on this machine.',
+                      flag_values=values)
+    flags.DEFINE_integer('batch', 8, 'The batch to time besides 1.', lower_bound=1,
+                         flag_values=values)
+  if convert:
+    flags.DEFINE_string('in', None, 'The file: .pth, .safetensors or .npz.', flag_values=values)
+    flags.DEFINE_string('out', None, 'The .safetensors file to write.', flag_values=values)
+    flags.DEFINE_enum('to', 'ours', ('ours', 'torch'), 'Whose names and layout to write.',
+                      flag_values=values)
+    flags.DEFINE_multi_string('hint', [], 'What keys cannot tell, as name=value: shared=5, '
+                              'dropout=0.5, slope=0.01, upsampling=normal.', flag_values=values)
+    flags.DEFINE_string('prefix', '', "Of the keys to take, removed: 'module.'.",
+                        flag_values=values)
+    flags.DEFINE_string('part', '', 'Which state dict of a checkpoint that holds several.',
+                        flag_values=values)
+    flags.DEFINE_bool('overwrite', False, 'Replace the output file if it is there.',
+                      flag_values=values)
+    required += ['in', 'out']
   flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)
   if any(arg in ('-h', '--help', '-help') for arg in argv):
     raise _Help(f'jaxgan-compress {verb}: {VERBS[verb].__doc__}\n'
@@ -150,8 +302,8 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   except (AttributeError, KeyError, TypeError) as e:  # of an override
     raise ValueError(e.args[0] if e.args else str(e)) from e
   if left:
-    raise ValueError(f'{verb} takes flags only and got {left[0]!r}; did you mean --workdir or '
-                     '--config?')
+    raise ValueError(f'{verb} takes flags only and got {left[0]!r}; did you mean '
+                     f'{" or ".join(f"--{name}" for name in required or ["config"])}?')
   for name in required:
     if values[name].value is None:
       raise ValueError(f'{verb} needs --{name}; see jaxgan-compress {verb} --help')

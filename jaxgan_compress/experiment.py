@@ -328,8 +328,8 @@ class Run:
       seconds = cost.latency({name: functools.partial(
           apply, draw, jnp.zeros((size, draw.module.latent)))
           for name, draw in drawers.items()})
-      for name, value in seconds.items():
-        table[name][f'ms_per_image_batch{size}'] = 1e3 * value / size
+      for name, timing in seconds.items():
+        table[name][f'ms_per_image_batch{size}'] = 1e3 * timing.median / size
     real = {}
     if self.config.evaluate.classifier:
       real = {key: measure.to_dict() for key, measure in self.evaluator.real().items()}

@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import analysis, build, core, losses, metrics, parallel, train
+from jaxgan_compress import analysis, build, core, files, losses, metrics, parallel, train
 
 PACKAGE = Path(jgc.__file__).parent
 ROOT = PACKAGE.parent
 
 # What each part may import of ours, besides itself.
 ALLOWED = {
-    'axes': set(), 'core': {'axes'}, 'losses': set(), 'nn': {'axes'},
-    'parallel': {'axes', 'core'}, 'data': set(), 'convert': set(), 'config': set(),
+    'axes': set(), 'core': {'axes'}, 'losses': set(), 'nn': {'axes', 'files'}, 'files': set(),
+    'parallel': {'axes', 'core'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
     'analysis': {'nn'}, 'metrics': {'core'}, 'train': {'core', 'data', 'parallel'},
     'methods': {'axes', 'core', 'losses', 'nn'},
     'build': {'config', 'data'},
     'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'parallel', 'train'},
-    'cli': {'config', 'experiment', 'train', '_version'},
+    'cli': {'analysis', 'build', 'config', 'convert', 'experiment', 'files', 'nn', 'train',
+            '_version'},
 }
 
 
@@ -50,10 +51,12 @@ def test_imports_only_look_down(part):
 
 
 def public():
-  for module in (jgc, jgc.nn, jgc.methods, jgc.data, metrics, analysis, parallel, train):
+  for module in (jgc, jgc.nn, jgc.convert, jgc.methods, jgc.data, metrics, analysis, parallel,
+                 train):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
-  for module in (losses.gan, losses.image, core, build, jgc.config):
+  for module in (losses.gan, losses.image, core, build, files, jgc.config, jgc.nn.layers,
+                 jgc.nn.norms, jgc.nn.forms, jgc.nn.storage):
     for name, value in vars(module).items():
       if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
         yield f'{module.__name__}.{name}', value

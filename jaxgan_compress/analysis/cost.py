@@ -1,18 +1,23 @@
-"""Parameters, multiply-accumulates, milliseconds."""
+"""Parameters, multiply-accumulates, bytes, milliseconds."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import linen
 
+from jaxgan_compress import nn
 from jaxgan_compress.nn import forms
+from jaxgan_compress.nn.layers import Project
 
-CONVENTIONS = ('paper', 'all')
+CONVENTIONS = ('exact', 'torchprofile', 'cat')
+PARAM_CONVENTIONS = ('all', 'paper', 'cat')
 
 
 def count_params(variables: Mapping, convention: str = 'all') -> int:
@@ -20,74 +25,259 @@ def count_params(variables: Mapping, convention: str = 'all') -> int:
 
   'all': every entry of 'params'. 'paper': as Aguinaldo et al. 2019 counted, weights and biases of
   convolutions only, norms left out, and the last layer (`to_image`) with one output channel even
-  where it draws colour. Running statistics are never parameters.
+  where it draws colour. 'cat': as CAT's profiler prints, scales and biases of norms that have
+  running statistics left out. Running statistics and spectral vectors are never parameters.
 
   Raises ValueError for another convention.
   """
-  if convention not in CONVENTIONS:
-    raise ValueError(f'convention={convention!r}; one of {", ".join(CONVENTIONS)}')
+  _choose(convention, PARAM_CONVENTIONS)
+  stats = variables.get('batch_stats', {})
   count = 0
 
-  def walk(tree, path=()):
+  def walk(tree, stats, path=()):
     nonlocal count
-    if convention == 'paper' and 'scale' in tree:  # a norm
+    norm = 'scale' in tree
+    if norm and (convention == 'paper' or (convention == 'cat' and 'var' in stats)):
       return
     for name, x in tree.items():
       if isinstance(x, Mapping):
-        walk(x, (*path, name))
+        walk(x, stats.get(name, {}), (*path, name))
       else:
         one_channel = convention == 'paper' and 'to_image' in path
         count += x.size // x.shape[-1] if one_channel else x.size
 
-  walk(variables.get('params', variables))
+  walk(variables.get('params', variables), stats)
   return count
 
 
-def macs(module: linen.Module, shape: tuple[int, ...] | None = None) -> int:
-  """Multiply-accumulates of one forward pass of convolutions and matmuls, exact.
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """One layer of a network, in the order of the forward pass.
 
-  shape: of the input, batch 1 (default: what `module.example()` gives). A transposed convolution
-  is counted on its input, the work that is done; norms and activations are not counted. Nothing
-  runs: the program is traced and walked.
+  path: 'block1/conv1'. kind: its class. shape: of its output. params: its parameters.
+  macs: multiply-accumulates, by convention. bytes: of its output.
   """
-  x = jax.ShapeDtypeStruct(shape, np.float32) if shape else module.example()
-  with forms.plain():
-    variables = jax.eval_shape(module.init, jax.random.key(0), x)
-    program = jax.make_jaxpr(module.apply)(variables, x)
-  return _walk(program.jaxpr)
+  path: str
+  kind: str
+  shape: tuple[int, ...]
+  params: int
+  macs: Mapping[str, int]
+  bytes: int
 
 
-def latency(functions: Mapping[str, Callable[[], object]], rounds: int = 30) -> dict[str, float]:
-  """Median seconds of each function, which returns arrays; called in turn, so that they share
-  whatever else the machine does."""
+def layers(module: linen.Module, shape: Sequence[int] | None = None) -> list[Layer]:
+  """Every layer that has parameters or does multiply-accumulates; see `macs` for the arguments."""
+  x = _example(module, shape)
+  variables, calls, jaxpr = _trace(module, x)
+  calls = {call.path: call for call in calls}
+  # A container returns after what is inside it: only layers that hold something are wanted.
+  inner = {path[:n] for path in calls for n in range(len(path))}
+  calls = {path: call for path, call in calls.items()
+           if path not in inner or _at(variables['params'], path)}
+  counted = {}
+  for scope, exact, legacy in _walk(jaxpr):
+    path = _owner(scope, calls)
+    before = counted.get(path, (0, 0))
+    counted[path] = (before[0] + exact, before[1] + legacy)
+  rows = []
+  for path, (_, layer, out) in calls.items():
+    params = _at(variables['params'], path)
+    own = sum(leaf.size for leaf in params.values() if not isinstance(leaf, Mapping))
+    exact, legacy = counted.get(path, (0, 0))
+    extra = _extra(layer, out)
+    if own or exact or any(extra.values()):
+      rows.append(Layer('/'.join(path), type(layer).__name__, out.shape, own, {
+          'exact': exact, **{convention: legacy + extra[convention] for convention in extra}},
+          out.size * out.dtype.itemsize))
+  return rows
+
+
+def macs(module: linen.Module | Callable, shape: Sequence[int] | None = None,
+         convention: str = 'exact') -> int:
+  """Multiply-accumulates of one forward pass in inference mode.
+
+  module: a network, or any function of one array (whose networks, if any, are inside it).
+  shape: of the input, as (1, 256, 256, 3); may be left out for networks that draw from noise.
+  convention:
+    'exact': what convolutions and matmuls take. A transposed convolution is counted on its input.
+    'torchprofile': as published for GAN Compression and OMGD. A transposed convolution counts its
+      output, 4 times too much at stride 2; norms with a scale one for each element of their output.
+    'cat': as CAT counts: the same, but norms with a scale count only if they have no running
+      statistics.
+
+  Nothing runs: the program is traced and walked, its operations in their textbook forms. Raises
+  ValueError for another convention or a missing shape.
+  """
+  _choose(convention, CONVENTIONS)
+  _, calls, jaxpr = _trace(module, _example(module, shape))
+  counts = [(exact, legacy) for _, exact, legacy in _walk(jaxpr)]
+  if convention == 'exact':
+    return sum(exact for exact, _ in counts)
+  return sum(legacy for _, legacy in counts) + sum(
+      _extra(call.layer, call.out)[convention] for call in calls)
+
+
+def activation_bytes(module: linen.Module | Callable, shape: Sequence[int] | None = None) -> int:
+  """Peak bytes of input and intermediate arrays of one forward pass; parameters not counted.
+
+  An estimate from the order of the program: an array lives from where it is made to its last use,
+  and an operation whose output is as large as an operand that ends there works in place. For the
+  truth on one machine compile, and ask `memory_analysis()`.
+  """
+  variables, _, jaxpr = _trace(module, _example(module, shape))
+  weights = len(jax.tree.leaves(variables))
+  # Of a network's outputs the image alone is wanted: taps that nothing reads do not live on.
+  outputs = jaxpr.outvars[:1] if isinstance(module, linen.Module) else jaxpr.outvars
+  ends = {}
+  for i, eqn in enumerate(jaxpr.eqns):
+    ends.update({v: i for v in eqn.invars if not hasattr(v, 'val')})
+  ends.update({v: len(jaxpr.eqns) for v in outputs if not hasattr(v, 'val')})
+  live = {v: _bytes(v) for v in jaxpr.invars[weights:]}
+  peak = now = sum(live.values())
+  for i, eqn in enumerate(jaxpr.eqns):
+    dying = [v for v in {v for v in eqn.invars if not hasattr(v, 'val')}
+             if v in live and ends[v] == i]
+    made = {v: _bytes(v) for v in eqn.outvars}
+    in_place = max((live[v] for v in dying if live[v] in made.values()), default=0)
+    peak = max(peak, now + sum(made.values()) - in_place)
+    live.update(made)
+    now += sum(made.values())
+    for v in (*dying, *(v for v in eqn.outvars if v not in ends)):
+      now -= live.pop(v)
+  return peak
+
+
+class Timing(NamedTuple):
+  """Seconds of one call: median and 95th percentile over so many rounds."""
+  median: float
+  p95: float
+  rounds: int
+
+
+def latency(functions: Mapping[str, Callable[[], object]], rounds: int = 30,
+            warmup: int = 2) -> dict[str, Timing]:
+  """Seconds of each function, which returns arrays; called in turn, so that they share whatever
+  else the machine does. The first `warmup` calls, which compile, are not counted."""
   for function in functions.values():
-    jax.block_until_ready(function())
+    for _ in range(warmup):
+      jax.block_until_ready(function())
   taken = {name: [] for name in functions}
   for _ in range(rounds):
     for name, function in functions.items():
       start = time.perf_counter()
       jax.block_until_ready(function())
       taken[name].append(time.perf_counter() - start)
-  return {name: float(np.median(seconds)) for name, seconds in taken.items()}
+  return {name: Timing(float(np.median(seconds)), float(np.percentile(seconds, 95)), rounds)
+          for name, seconds in taken.items()}
 
 
-def _walk(jaxpr) -> int:
-  total = 0
+def network_latency(module: linen.Module, shape: Sequence[int] | None = None, batches=(1, 8),
+                    rounds: int = 30) -> dict[int, Timing]:
+  """Seconds of one compiled forward pass at each batch size, with random weights.
+
+  shape: of the input; its batch is replaced. The weights are an argument of the program.
+  """
+  x = _example(module, shape)
+  variables = nn.initialise(module, jax.random.key(0), x)
+  run = jax.jit(lambda variables, x: module.apply(variables, x)[0])
+  inputs = {batch: jax.random.normal(jax.random.key(1), (batch, *x.shape[1:])) for batch in batches}
+  timings = latency({str(batch): lambda x=x: run(variables, x) for batch, x in inputs.items()},
+                    rounds)
+  return {batch: timings[str(batch)] for batch in batches}
+
+
+def _choose(convention, possible):
+  if convention not in possible:
+    raise ValueError(f'convention={convention!r}; one of {", ".join(possible)}')
+
+
+def _example(module, shape):
+  if shape is not None:
+    return jax.ShapeDtypeStruct(tuple(shape), np.float32)
+  if not hasattr(module, 'example'):
+    raise ValueError('give the shape of the input')
+  x = jax.eval_shape(module.example)
+  if len(x.shape) == 4:
+    raise ValueError(f'what {type(module).__name__} costs depends on the size of its input; give '
+                     f'a shape, for example (1, 256, 256, {x.shape[-1]})')
+  return x
+
+
+class _Call(NamedTuple):
+  path: tuple[str, ...]
+  layer: linen.Module
+  out: jax.core.ShapedArray
+
+
+def _trace(run, x):
+  """(shapes of the variables, calls of layers in order of their end, the program)."""
+  calls, variables = [], {'params': {}}
+
+  def note(call, args, kwargs, context):
+    out = call(*args, **kwargs)
+    if context.method_name == '__call__' and hasattr(out, 'aval'):
+      calls.append(_Call(context.module.path, context.module, out.aval))
+    return out
+
+  with forms.plain():
+    if isinstance(run, linen.Module):
+      variables |= jax.eval_shape(run.init, jax.random.key(0), x)
+    with linen.intercept_methods(note):
+      program = jax.make_jaxpr(run.apply if isinstance(run, linen.Module) else
+                               lambda _, x: run(x))(variables, x)
+  return variables, calls, program.jaxpr
+
+
+def _walk(jaxpr, scope='', times=1):
+  """(scope, exact, legacy) of every convolution and matmul."""
   for eqn in jaxpr.eqns:
+    here = f'{scope}/{eqn.source_info.name_stack}'
     shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
     if eqn.primitive.name == 'conv_general_dilated':
       _, kernel, out = shapes
       spec = eqn.params['dimension_numbers'].rhs_spec
-      per_output = math.prod(kernel) // kernel[spec[0]]
-      total += math.prod(out) * per_output // math.prod(eqn.params['lhs_dilation'])
+      legacy = times * math.prod(out) * (math.prod(kernel) // kernel[spec[0]])
+      yield here, legacy // math.prod(eqn.params['lhs_dilation']), legacy
     elif eqn.primitive.name == 'dot_general':
       left, _, out = shapes
       contracted = eqn.params['dimension_numbers'][0][0]
-      total += math.prod(out) * math.prod(left[i] for i in contracted)
-    times = eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1
+      count = times * math.prod(out) * math.prod(left[i] for i in contracted)
+      yield here, count, count
+    inner_times = times * (eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1)
     for value in eqn.params.values():
       for inner in value if isinstance(value, tuple | list) else (value,):
         inner = getattr(inner, 'jaxpr', inner)
         if hasattr(inner, 'eqns'):
-          total += times * _walk(inner)
-  return total
+          yield from _walk(inner, here, inner_times)
+
+
+def _owner(scope, calls):
+  """The innermost layer whose path the scope names."""
+  parts = [part for part in scope.split('/') if part and '(' not in part]
+  for start in range(len(parts)):
+    for end in range(len(parts), start, -1):
+      if tuple(parts[start:end]) in calls:
+        return tuple(parts[start:end])
+  return ()
+
+
+def _extra(layer, out):
+  """What the profilers count of a layer beyond its convolution."""
+  counts = {'torchprofile': 0, 'cat': 0}
+  if isinstance(layer, nn.BatchNorm | nn.InstanceNorm | nn.LayerNorm) and \
+      getattr(layer, 'affine', True):
+    counts['torchprofile'] = out.size
+    counts['cat'] = 0 if getattr(layer, 'track', False) else out.size
+  if isinstance(layer, Project):  # a transposed convolution of a 1x1 map: 16 taps each
+    counts = dict.fromkeys(counts, 15 * out.size * layer.variables['params']['kernel'].shape[2])
+  return counts
+
+
+def _at(tree, path):
+  for part in path:
+    tree = tree.get(part, {})
+  return tree
+
+
+def _bytes(v):
+  return math.prod(v.aval.shape) * v.aval.dtype.itemsize if hasattr(v.aval, 'shape') else 0

@@ -1,5 +1,10 @@
-"""Weights of other frameworks become our variables. No other framework is needed."""
+"""Weights of PyTorch networks become ours, and back. PyTorch is not needed.
 
-from jaxgan_compress.convert.torch import dcgan_generator
+    module, variables = convert.from_torch(convert.load('latest_net_G.pth'))
+    convert.save('G.safetensors', module, variables)   # opened by nn.load
+"""
 
-__all__ = ['dcgan_generator']
+from jaxgan_compress.convert.torch import from_torch, load, to_torch
+from jaxgan_compress.nn.storage import save
+
+__all__ = ['from_torch', 'load', 'save', 'to_torch']

@@ -1,40 +1,227 @@
-"""PyTorch state dicts, as NumPy arrays, become Flax variables."""
+"""State dicts of published PyTorch networks, as NumPy arrays, to our networks and back, exactly."""
 
 from __future__ import annotations
 
+import collections
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
+import jax
 import numpy as np
+from flax import linen
+
+from jaxgan_compress import files
+from jaxgan_compress.convert.families import FAMILIES, Family
+from jaxgan_compress.nn.storage import spell
+
+_LEAVES = {'bias': 'bias', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var',
+           'count': 'num_batches_tracked', 'u': 'weight_u', 'v': 'weight_v'}
+UNUSED = 'unused'  # a collection of what PyTorch keeps and no forward pass reads
 
 
-def dcgan_generator(state: Mapping[str, np.ndarray]):
-  """Variables of `nn.DCGANGenerator` from a generator of the same family.
+def load(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
+  """A state dict from a `.pth` (both of PyTorch's formats), `.safetensors` or `.npz` file.
 
-  state: `deconv{i}.weight` [in,out,4,4], `deconv{i}.bias` and, for all but the last i,
-  `deconv{i}_bn.{weight,bias,running_mean,running_var}`, i from 1. PyTorch scatters kernels where
-  Flax gathers through them, so both spatial axes are flipped.
+  part: which one, of a checkpoint that holds several ('state_dict', 'models.G').
 
-  Raises KeyError, naming it, for a missing array, and ValueError if nothing is of this family.
+  PyTorch is not needed and nothing pickled is ever run: anything but tensors in plain containers is
+  refused by name. Raises FileNotFoundError, and ValueError that says what is wrong with the file.
   """
-  layers = sum(name.startswith('deconv') and name.endswith('.weight') and '_bn' not in name
-               for name in state)
+  if 'architecture' in files.metadata(path):
+    raise ValueError(f'{path} is a network of this library; open it with nn.load')
+  return files.read(path, part)
 
-  if not layers:
-    raise ValueError(f'no deconv*.weight among {len(state)} arrays: not a DCGAN generator')
 
-  def array(name):
-    if name not in state:
-      raise KeyError(f'{name} is missing; there is {", ".join(sorted(state))}')
-    return np.asarray(state[name], np.float32)
+def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
+  """The network that a state dict describes: `(module, variables)`.
 
-  params, stats = {}, {}
-  for i in range(1, layers + 1):
-    kernel = array(f'deconv{i}.weight').transpose(2, 3, 0, 1)[::-1, ::-1]
-    params['to_image' if i == layers else f'layer{i}'] = {
-        'kernel': np.ascontiguousarray(kernel), 'bias': array(f'deconv{i}.bias')}
-    if i < layers:
-      params[f'norm{i}'] = {'scale': array(f'deconv{i}_bn.weight'),
-                            'bias': array(f'deconv{i}_bn.bias')}
-      stats[f'norm{i}'] = {'mean': array(f'deconv{i}_bn.running_mean'),
-                           'var': array(f'deconv{i}_bn.running_var')}
-  return {'params': params, 'batch_stats': stats}
+  state: published key names to arrays in PyTorch's layout, as `convert.load` reads them. Family,
+    widths, depth, norm, heads and surviving branches are inferred from keys and shapes, and every
+    array must then have its place and shape. Variables are NumPy arrays of the dtypes given.
+  prefix: of the keys to take ('module.'), which is removed; others are left out.
+  hints: fields that keys cannot tell, by family: `dropout`, `padding`, `clamp` (ResNets), `dropout`
+    (U-Nets), `slope` (CAT's generators), `upsampling` (SPADE), `separable_norm`, `shared` (OMGD's
+    discriminator, required), `size=28` (DCGAN), `depth` and `layers` (VGG); `dtype` and `form`
+    always.
+
+  Known parameters that no forward pass reads (dead copies of heads, statistics of instance norms in
+  old files, norms of emptied blocks) are kept in the collection 'unused', so that `to_torch` gives
+  the file back; a classifier above a VGG trunk is left behind.
+
+  Raises ValueError, with what to do, for an unknown family, missing or unknown keys, wrong shapes
+  or dtypes, a prefix on every key, an unknown hint.
+  """
+  state = {key: np.asarray(x) for key, x in state.items()}
+  if prefix:
+    state = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
+    if not state:
+      raise ValueError(f'no key starts with {prefix!r}')
+  shapes = {key: x.shape for key, x in state.items()}
+  family = _family(shapes)
+  for name in hints:
+    if name not in (*family.hints, 'dtype', 'form'):
+      raise ValueError(f'a {family.name} takes no hint {name!r}; it takes '
+                       f'{", ".join((*family.hints, "dtype", "form"))}, all else is in the keys')
+  try:
+    module = family.module(shapes, hints).clone(**hints)
+  except (KeyError, IndexError, StopIteration) as e:
+    raise ValueError(f'this looks like a {family.name}, but it is incomplete: {e!r} is missing '
+                     f'among {len(state)} arrays') from e
+  return module, _fill(family, module, state)
+
+
+def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
+  """The state dict, in PyTorch's names and layout: the exact inverse of `from_torch`.
+
+  Raises ValueError for a class that no published network has, or variables of another network.
+  """
+  family = _family_of(module)
+  variables = jax.tree.map(np.asarray, dict(variables))
+  state = dict(variables.pop(UNUSED, {}))
+  for place in _places(family, module):
+    tree = variables
+    for part in (place.collection, *place.path):
+      if part not in tree:
+        raise ValueError(f'the variables lack {"/".join((place.collection, *place.path))}; are '
+                         f'they of this {type(module).__name__}?')
+      tree = tree[part]
+    if tree.shape != place.shape:
+      raise ValueError(f'{"/".join((place.collection, *place.path))} is {tree.shape} and this '
+                       f'{type(module).__name__} has {place.shape}')
+    array = place.to_torch(tree)
+    if place.key in state:  # the tail of a longer array
+      array = np.concatenate([array, state[place.key]])
+    state[place.key] = array
+  return state
+
+
+class _Place(collections.namedtuple('Place', 'key collection path shape transposed')):
+  """One array: its key in PyTorch, its place in our variables, our shape."""
+
+  @property
+  def torch_shape(self):
+    return self.to_torch(np.empty(self.shape, np.bool_)).shape
+
+  def to_torch(self, x):
+    name = self.path[-1]
+    if name == 'kernel':
+      x = x[::-1, ::-1].transpose(2, 3, 0, 1) if self.transposed else x.transpose(3, 2, 0, 1)
+    elif name == 'v':
+      x = x.transpose(2, 0, 1).reshape(-1)
+    elif name == 'count':
+      x = x.astype(np.int64)
+    return np.ascontiguousarray(x).reshape(x.shape)
+
+  def from_torch(self, x):
+    name = self.path[-1]
+    if name == 'kernel':
+      x = x.transpose(2, 3, 0, 1)[::-1, ::-1] if self.transposed else x.transpose(2, 3, 1, 0)
+    elif name == 'v':
+      x = x.reshape(self.shape[2], *self.shape[:2]).transpose(1, 2, 0)
+    elif name == 'count':
+      x = x.astype(np.int32)
+    return np.ascontiguousarray(x).reshape(x.shape)
+
+
+def _places(family: Family, module: linen.Module) -> list[_Place]:
+  """Every array of the module, in the order of its rows."""
+  variables = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  rows = {row.ours: row for row in family.rows(module)}
+  places, spectral = [], variables.get('spectral', {})
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    collection, *inside, name = (part.key for part in path)
+    row = rows['/'.join(inside)]
+    torch = _LEAVES.get(name, 'weight_orig' if _has(spectral, inside) else 'weight')
+    places.append(_Place(f'{row.torch}.{torch}'.lstrip('.'), collection, (*inside, name),
+                         leaf.shape, row.transposed))
+  return places
+
+
+def _has(tree, path):
+  for part in path:
+    tree = tree.get(part, {})
+  return bool(tree)
+
+
+def _fill(family, module, state):
+  """The variables, once every key is accounted for."""
+  left, missing, wrong, variables = dict(state), [], [], {}
+  for place in _places(family, module):
+    x, shape = left.pop(place.key, None), place.torch_shape
+    if x is None and place.path[-1] == 'count':
+      x = np.zeros((), np.int64)  # PyTorch before 0.4.1 did not count
+    if x is None:
+      missing.append(f'{place.key} {shape}')
+      continue
+    if place.path[-1] in ('mean', 'var') and x.ndim == 1 and len(x) > shape[0]:
+      # Sub-networks of GAN Compression keep the statistics of the full width and read their head.
+      left[place.key], x = x[shape[0]:], x[:shape[0]]
+    if x.shape != shape:
+      wrong.append(f'{place.key} is {x.shape} and should be {shape}')
+    elif not (np.issubdtype(x.dtype, np.integer) if place.path[-1] == 'count' else
+              jax.dtypes.issubdtype(x.dtype, np.floating)):
+      wrong.append(f'{place.key} holds {x.dtype} and should hold '
+                   f'{"whole" if place.path[-1] == "count" else "floating-point"} numbers')
+    else:
+      tree = variables.setdefault(place.collection, {})
+      for part in place.path[:-1]:
+        tree = tree.setdefault(part, {})
+      tree[place.path[-1]] = place.from_torch(x)
+  dead = family.dead(module)
+  unused = {key: x for key, x in left.items() if key.startswith(dead or ('\0',))
+            or _statistics(key, state)}
+  unknown = [f'{key} {x.shape}' for key, x in left.items() if key not in unused]
+  if missing or wrong or (unknown and not family.trunk):
+    lines = [f'{len(found)} {what}: {_some(found)}' for what, found in (
+        ('missing', missing), ('unknown', unknown), ('of another shape or kind', wrong)) if found]
+    raise ValueError(f'this looks like a {family.name}, {spell(module)}, but not all arrays fit.\n'
+                     + '\n'.join(lines))
+  return {**variables, **({UNUSED: unused} if unused else {})}
+
+
+def _statistics(key, state):
+  """Running statistics of a norm without scale, which PyTorch before 0.4 kept and never read."""
+  layer, _, leaf = key.rpartition('.')
+  return leaf in ('running_mean', 'running_var', 'num_batches_tracked') and \
+      f'{layer}.weight' not in state
+
+
+def _family(shapes) -> Family:
+  found = next((family for family in FAMILIES if family.told(shapes)), None)
+  if found:
+    return found
+  if not shapes:
+    raise ValueError('no arrays: an empty state dict describes no network')
+  heads = {'.'.join(key.split('.')[:n]) + '.' for key in shapes for n in (1, 2)
+           if key.count('.') >= n}
+  for head in sorted(heads, key=len):
+    inside = {key.removeprefix(head): s for key, s in shapes.items() if key.startswith(head)}
+    family = next((family for family in FAMILIES if family.told(inside)), None)
+    if family and family.name != 'adapter':
+      every = 'every key starts' if len(inside) == len(shapes) else f'{len(inside)} keys start'
+      raise ValueError(f"{every} with {head!r}, and without it this is a {family.name}; pass "
+                       f"prefix={head!r} (DataParallel and trainers add such prefixes)")
+  fits = {family.name: [key for key in shapes if re.fullmatch(family.pattern, key)]
+          for family in FAMILIES if family.name != 'adapter'}
+  closest = max(fits, key=lambda name: len(fits[name]))
+  others = [key for key in shapes if key not in fits[closest]]
+  raise ValueError(
+      f'no known network has these {len(shapes)} arrays: {_some(list(shapes))}. '
+      + (f'Closest is a {closest}: {len(fits[closest])} keys fit, {len(others)} do not: '
+         f'{_some(others)}. ' if fits[closest] else '')
+      + f'Known are {", ".join(family.name for family in FAMILIES)}.')
+
+
+def _family_of(module):
+  several = len(getattr(module, 'heads', 'x')) > 1
+  for family in FAMILIES:
+    if type(module) is family.builds and (several == ('heads' in family.hints)):
+      return family
+  raise ValueError(f'{type(module).__name__} has no published PyTorch counterpart; known are '
+                   f'{", ".join(sorted({family.builds.__name__ for family in FAMILIES}))}')
+
+
+def _some(names, count=6):
+  more = f' and {len(names) - count} more' if len(names) > count else ''
+  return ', '.join(names[:count]) + more

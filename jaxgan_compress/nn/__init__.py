@@ -27,6 +27,7 @@ from jaxgan_compress.nn.spade import (
   mobile_spade,
   spade,
 )
+from jaxgan_compress.nn.storage import load, save
 from jaxgan_compress.nn.unet import UNetGenerator, unet, unet_deepest
 
 __all__ = [
@@ -34,5 +35,5 @@ __all__ = [
   'InceptionGenerator', 'InceptionSPADEBlock', 'InceptionSPADEGenerator', 'InstanceNorm',
   'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN', 'PixelGAN', 'ResNetGenerator', 'SPADEBlock',
   'SPADEGenerator', 'SeparableConv', 'SmallClassifier', 'UNetGenerator', 'UpConv', 'inception',
-  'inception_spade', 'initialise', 'mobile_deepest_resnet', 'mobile_resnet', 'mobile_spade',
-  'resnet', 'spade', 'unet', 'unet_deepest']
+  'inception_spade', 'initialise', 'load', 'mobile_deepest_resnet', 'mobile_resnet', 'mobile_spade',
+  'resnet', 'save', 'spade', 'unet', 'unet_deepest']

@@ -37,8 +37,9 @@ class Branches:
 
   @classmethod
   def even(cls, width: int, kernels=KERNELS) -> Branches:
-    """Every kernel size, dense and depthwise, all of one width."""
-    return cls(tuple((k, width) for k in kernels), tuple((k, width) for k in kernels))
+    """Every kernel size, dense and depthwise, all of one width; with width 0 none."""
+    every = tuple((k, width) for k in kernels if width)
+    return cls(every, every)
 
   def __bool__(self):
     return bool(self.dense or self.depthwise)
@@ -140,13 +141,13 @@ class InceptionBranches(nn.Module):
       layer = BatchNorm(affine=False, name=name) if kind == 'batch_fixed' else norm(kind, name)
       return leaky_relu(layer(y, train, axes), self.slope)
 
-    outs = []
+    total = 0  # summed as they come, so that no two outputs live at once
     for k, width in self.branches.dense:
       y = act(conv(width, k, name=f'dense{k}_in')(x), self.norm, f'dense{k}_norm')
-      outs.append(conv(self.features, k, name=f'dense{k}_out')(drop(y)))
+      total += conv(self.features, k, name=f'dense{k}_out')(drop(y))
     for k, width in self.branches.depthwise:
       y = act(conv(width, 1, name=f'depthwise{k}_in')(x), self.norm, f'depthwise{k}_norm')
       y = conv(width, k, depthwise=True, name=f'depthwise{k}_filter')(y)
       y = act(y, self.second_norm, f'depthwise{k}_norm2')
-      outs.append(conv(self.features, 1, name=f'depthwise{k}_out')(drop(y)))
-    return functools.reduce(jnp.add, outs)
+      total += conv(self.features, 1, name=f'depthwise{k}_out')(drop(y))
+    return total

@@ -67,9 +67,12 @@ def inception_spade(ngf: int = 64, upsampling: str = 'more', reduction: int = 6,
                     hidden: int = 128, **fields) -> InceptionSPADEGenerator:
   """CAT's teacher for label maps; fields as of the class."""
   widths = _widths(16 * ngf, upsampling)
-  blocks = tuple(InceptionSPADEBlock(out, Branches.even(min(into, out) // reduction),
-                                     Branches.even(hidden // reduction))
-                 for into, out in zip((16 * ngf, *widths), widths, strict=False))
+
+  def block(into, out):
+    main = Branches.even(min(into, out) // reduction)
+    return InceptionSPADEBlock(out, main, Branches.even(hidden // reduction if main else 0))
+
+  blocks = tuple(map(block, (16 * ngf, *widths), widths))
   return InceptionSPADEGenerator(16 * ngf, blocks, upsampling=upsampling, **fields)
 
 

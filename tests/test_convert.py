@@ -1,0 +1,333 @@
+"""Published state dicts become networks and come back bit for bit; anything else is refused."""
+
+import json
+import pickle
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgan_compress as jgc
+from jaxgan_compress import cli, convert, files, nn
+from tests import published
+from tests.conftest import largest_difference
+
+B = nn.Branches
+PRUNED = nn.InceptionGenerator(
+    stem=(16, 24, 59), up=(33, 16), norm='batch',
+    blocks=(B(((1, 8), (5, 9)), ((3, 13),)), B(), B(((3, 1),)), B((), ((1, 2), (5, 3)))))
+_PRUNED_SPADE_BLOCK = nn.InceptionSPADEBlock(
+    16, B(((1, 3), (5, 2)), ((3, 1),)), B(((3, 2),), ((1, 5), (5, 3))))
+PRUNED_SPADE = nn.InceptionSPADEGenerator(16, (
+    _PRUNED_SPADE_BLOCK, nn.InceptionSPADEBlock(16), _PRUNED_SPADE_BLOCK,
+    nn.InceptionSPADEBlock(8, B((), ((1, 1),)), B()), nn.InceptionSPADEBlock(4),
+    nn.InceptionSPADEBlock(2, B(((5, 1),)), B(((1, 1),))), nn.InceptionSPADEBlock(1)), labels=6)
+
+# (module, the hints it needs, how many entries its state dict has where that is known)
+FAMILIES = [
+    (nn.resnet(4, dropout=0.), {}, 48),              # GAN Compression, OMGD
+    (nn.resnet(4), {}, 48),                          # CycleGAN
+    (nn.resnet(4, 6, norm='batch', dropout=0.5), {'dropout': 0.5}, None),  # pix2pix
+    (nn.resnet(4, 6, norm='none', padding='zero'), {}, None),
+    (nn.resnet(4, padding='replicate', clamp=True), {'padding': 'replicate', 'clamp': True}, None),
+    (nn.resnet(4, inputs=1, channels=2), {}, None),
+    (nn.mobile_resnet(4), {}, 84),
+    (nn.ResNetGenerator((4, 6, 10), (5, 7, 9), (3, 2), separable=True, dropout=0.), {}, None),
+    (nn.mobile_deepest_resnet(4), {}, 140),
+    (nn.mobile_deepest_resnet(4, norm='batch'), {}, None),
+    (nn.unet(4), {}, 82),
+    (nn.unet(4, 7, norm='instance'), {}, None),
+    (nn.unet(4, 5, norm='none', dropout=0.5), {'dropout': 0.5}, None),
+    (nn.unet_deepest(2), {}, 754),
+    (nn.inception(16), {}, 472),
+    (nn.inception(16, norm='batch'), {}, 617),
+    (nn.inception(16, norm='batch_stat'), {}, 332),
+    (PRUNED, {}, None),
+    (nn.inception_spade(6, slope=0.01), {'slope': 0.01}, None),
+    (nn.inception_spade(4, 'most', labels=5), {}, None),
+    (PRUNED_SPADE, {}, None),
+    (nn.spade(4), {}, None),
+    (nn.spade(4, 'most', labels=5), {}, None),
+    (nn.spade(4, 'normal', norm='instance', spectral=False),
+     {'upsampling': 'normal'}, None),
+    (nn.mobile_spade(4), {}, None),
+    (nn.mobile_spade(4, separable_norm=False), {'separable_norm': False}, None),
+    (nn.PatchGAN(8), {}, 10),
+    (nn.PatchGAN(8, 5, norm='batch_stat'), {}, None),
+    (nn.PatchGAN(8, 2, norm='instance_affine', inputs=6), {}, None),
+    (nn.PatchGAN(8, inputs=6, heads=('wide', 'deep'), shared=0), {'shared': 0}, 20),
+    (nn.PatchGAN(8, inputs=6, heads=('wide', 'deep'), shared=4, norm='batch'), {'shared': 4}, 44),
+    (nn.PixelGAN(8), {}, None), (nn.PixelGAN(8, norm='batch'), {}, None),
+    (nn.MultiScale(4), {}, None), (nn.MultiScale(4, 3, 3, inputs=6), {}, None),
+    (nn.DCGANGenerator(2), {}, None), (nn.DCGANGenerator(2, size=28), {'size': 28}, None),
+    (nn.VGG(16, nn.features.vgg_layers(16)), {}, 26),
+    (nn.VGG(19, nn.features.vgg_layers(19)[:9]), {}, 18),
+    (nn.Adapter(4, 8), {}, 6), (nn.Adapter(4, 8, norm=False), {}, 2),
+]
+
+
+def published_dict(module):
+  """What a published file of this network would hold, dead parameters too."""
+  state = published.state_dict(module, published.normal_fill)
+  if len(getattr(module, 'heads', 'x')) > 1:
+    state |= {key.replace('s.1.', 's.0.'): published.normal_fill(key.replace('s.1.', 's.0.'),
+                                                                 x.shape)
+              for key, x in state.items()}
+  if module == PRUNED:
+    state |= {f'features.1.pw_bn.{leaf}': published.normal_fill(f'features.1.pw_bn.{leaf}', (59,))
+              for leaf in ('weight', 'bias', 'running_mean', 'running_var')}
+  if module == PRUNED_SPADE:
+    state |= {'G_middle_0.spade.param_free_norm.running_mean': np.ones(16, np.float32),
+              'G_middle_0.spade.res_ops.0.1.weight': np.ones((32, 2, 3, 3), np.float32)}
+  return state
+
+
+def same(a, b):
+  return a.keys() == b.keys() and all(
+      np.array_equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
+
+
+@pytest.mark.parametrize('module, hints, entries', FAMILIES,
+                         ids=[f'{type(m).__name__}{i}' for i, (m, *_) in enumerate(FAMILIES)])
+def test_a_state_dict_comes_back_exactly(module, hints, entries):
+  state = published_dict(module)
+  assert entries in (None, len(state))
+  found, variables = convert.from_torch(state, **hints)
+  assert found == module
+  assert same(convert.to_torch(found, variables), state)
+  fits = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  assert jax.tree.map(np.shape, {k: variables[k] for k in fits}) == jax.tree.map(np.shape, fits)
+
+
+def test_known_dead_parameters_are_kept_apart():
+  module, variables = convert.from_torch(published_dict(PRUNED))
+  assert set(variables['unused']) == {f'features.1.pw_bn.{leaf}' for leaf in (
+      'weight', 'bias', 'running_mean', 'running_var')}
+  image, _ = module.apply(variables, jnp.ones((1, 16, 16, 3)))  # an extra collection is no obstacle
+  assert image.shape == (1, 16, 16, 3)
+
+
+def test_old_files_with_statistics_of_instance_norms():
+  state = published_dict(nn.resnet(4))
+  old = {**state, 'model.2.running_mean': np.ones(4, np.float32),
+         'model.2.num_batches_tracked': np.array(3)}
+  module, variables = convert.from_torch(old)
+  assert module == nn.resnet(4) and same(convert.to_torch(module, variables), old)
+
+
+def test_sub_networks_that_read_the_head_of_their_statistics():
+  state = published_dict(nn.mobile_spade(4))
+  key = 'head_0.norm_0.param_free_norm.running_var'
+  long = {**state, key: np.arange(80, dtype=np.float32)}
+  module, variables = convert.from_torch(long)
+  np.testing.assert_array_equal(variables['batch_stats']['head']['norm0']['norm']['var'],
+                                np.arange(64))
+  assert same(convert.to_torch(module, variables), long)
+
+
+def test_files_from_before_batches_were_counted():
+  state = {key: x for key, x in published_dict(nn.unet(4, 5)).items()
+           if not key.endswith('num_batches_tracked')}
+  module, variables = convert.from_torch(state)
+  assert module == nn.unet(4, 5)
+  assert int(variables['batch_stats']['down1_norm']['count']) == 0
+
+
+def test_a_trunk_leaves_the_classifier_behind():
+  trunk = published_dict(nn.VGG(16, nn.features.vgg_layers(16)))
+  full = {**trunk, 'classifier.0.weight': np.ones((4, 4), np.float32)}
+  module, variables = convert.from_torch(full, layers=('relu1_2', 'relu2_2'))
+  assert list(variables) == ['params'] and len(variables['params']) == 4
+  assert set(convert.to_torch(module, variables)) == {
+      f'features.{i}.{leaf}' for i in (0, 2, 5, 7) for leaf in ('weight', 'bias')}
+
+
+RESNET = published_dict(nn.resnet(4, 2))
+
+
+@pytest.mark.parametrize('state, hints, said', [
+    ({f'module.{key}': x for key, x in RESNET.items()}, {},
+     "every key starts with 'module.', and without it this is a ResNet generator; pass prefix="),
+    ({f'netG.{key}': x for key, x in RESNET.items()} | {'step': np.array(3)}, {},
+     "keys start with 'netG.'"),
+    ({key: x for key, x in RESNET.items() if key != 'model.4.bias'}, {},
+     r'1 missing: model.4.bias \(8,\)'),
+    ({key: x for key, x in RESNET.items() if not key.startswith('model.1.')}, {},
+     'Closest is a ResNet generator'),
+    ({**RESNET, 'model.99.gamma': np.ones(3, np.float32)}, {}, r'1 unknown: model.99.gamma \(3,\)'),
+    ({**RESNET, 'model.4.bias': np.ones(9, np.float32)}, {},
+     r'model.4.bias is \(9,\) and should be \(8,\)'),
+    ({**RESNET, 'model.4.weight': np.ones((8, 4, 5, 5), np.float32)}, {},
+     r'model.4.weight is \(8, 4, 5, 5\) and should be \(8, 4, 3, 3\)'),
+    ({**RESNET, 'model.4.bias': np.ones(8, np.int64)}, {}, 'holds int64 and should hold floating'),
+    ({**RESNET, 'model.4.bias': np.ones(8, np.complex64)}, {}, 'holds complex64'),
+    ({**published_dict(nn.unet(4, 5)), 'model.model.1.model.2.num_batches_tracked': np.ones(())},
+     {}, 'holds float64 and should hold whole'),
+    (RESNET, {'shared': 3}, 'takes no hint .shared.; it takes dropout, padding, clamp'),
+    (RESNET, {'norm': 'batch'}, 'all else is in the keys'),
+    (published_dict(nn.PatchGAN(4, heads=('wide', 'deep'), shared=2)), {}, 'hint shared=0 .. 5'),
+    ({'fc.weight': np.ones((64, 8), np.float32), 'head_0.conv_0.weight': np.ones(1)}, {},
+     'use_vae'),
+    ({'model.1.weight': np.ones(3, np.float32), 'model.3.bias': np.ones(3, np.float32),
+      'else.weight': np.ones(2, np.float32)}, {},
+     'Closest is a ResNet generator: 2 keys fit, 1 do not: else.weight'),
+    ({'tok_embeddings': np.ones(3)}, {}, 'no known network.*Known are ResNet generator'),
+    ({}, {}, 'empty state dict'),
+])
+def test_what_does_not_fit_is_named(state, hints, said):
+  with pytest.raises(ValueError, match=f'(?s){said}'):
+    convert.from_torch(state, **hints)
+
+
+def test_no_single_change_of_keys_or_shapes_goes_unnoticed():
+  """Every array renamed, dropped, or given another shape in turn: never a wrong network."""
+  for module in (nn.mobile_resnet(4, 1), nn.unet(2, 3), PRUNED, nn.spade(1, labels=3)):
+    state = published_dict(module)
+    for key in state:
+      changed = [{k: x for k, x in state.items() if k != key},
+                 {f'{k}x' if k == key else k: x for k, x in state.items()},
+                 {k: np.stack([x, x]) if k == key else x for k, x in state.items()}]
+      for i, change in enumerate(changed):
+        try:
+          found, variables = convert.from_torch(change)
+        except ValueError:
+          continue
+        assert same({**convert.to_torch(found, variables)}, change) or \
+            key.endswith('num_batches_tracked'), (key, i)
+        # What is accepted is a network in its own right: a branch fewer, another label count.
+        assert found != module or key.endswith('num_batches_tracked') or \
+            key in variables.get('unused', {}) or key.startswith('features.1.pw_bn'), (key, i)
+
+
+def test_a_prefix_is_removed_when_asked_to():
+  state = {f'netG.module.{key}': x for key, x in RESNET.items()} | {'netD.x': np.ones(1)}
+  assert convert.from_torch(state, prefix='netG.module.')[0] == nn.resnet(4, 2)
+  with pytest.raises(ValueError, match='no key starts with'):
+    convert.from_torch(state, prefix='netE.')
+
+
+def test_weights_of_another_network_are_refused_on_the_way_out():
+  _, variables = convert.from_torch(RESNET)
+  with pytest.raises(ValueError, match='lack params/block3'):
+    convert.to_torch(nn.resnet(4, 3), variables)
+  with pytest.raises(ValueError, match='bias is .* and this ResNetGenerator has'):
+    convert.to_torch(nn.resnet(8, 2), variables)
+  with pytest.raises(ValueError, match='SmallClassifier has no published'):
+    convert.to_torch(nn.SmallClassifier(), variables)
+
+
+# One file -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('module, hints, entries', FAMILIES[::3])
+def test_a_file_rebuilds_module_and_variables_alone(module, hints, entries, tmp_path):
+  _, variables = convert.from_torch(published_dict(module), **hints)
+  module = module.clone(dtype=jnp.bfloat16)
+  convert.save(tmp_path / 'G.safetensors', module, variables)
+  found, loaded = nn.load(tmp_path / 'G.safetensors')
+  assert found == module
+  assert largest_difference(loaded, variables) == 0
+  assert jax.tree.map(lambda x: x.dtype, loaded) == jax.tree.map(lambda x: x.dtype, variables)
+
+
+def test_a_file_of_ours_is_checked(tmp_path):
+  module = nn.resnet(2, 1)
+  path = tmp_path / 'G.safetensors'
+  convert.save(path, module, nn.initialise(module, jax.random.key(0)))
+  with pytest.raises(FileExistsError, match='overwrite'):
+    convert.save(path, module, nn.initialise(module, jax.random.key(0)))
+  with pytest.raises(ValueError, match='open it with nn.load'):
+    convert.load(path)
+  arrays, metadata = files.read(path), files.metadata(path)
+
+  def rewritten(arrays=arrays, **changes):
+    files.write(path, arrays, {**metadata, **changes}, overwrite=True)
+    return path
+
+  with pytest.raises(ValueError, match='without an architecture; convert it first'):
+    nn.load(rewritten(format='pt'))
+  with pytest.raises(ValueError, match='checksum'):
+    nn.load(rewritten({**arrays, 'params/stem0/bias': arrays['params/stem0/bias'] + 1}))
+  for architecture, said in (
+      ({'name': 'os.system'}, 'no network'), ({'name': 'load'}, 'no network'),
+      ({'name': 'ResNetGenerator', 'stem': 3}, 'describes no network|int'),
+      ({'name': 'ResNetGenerator', 'colour': 3}, 'no field colour'),
+      ({'name': 'ResNetGenerator', 'parent': 3}, 'no field parent'),
+      ({'name': 'ResNetGenerator', 'dtype': 'object'}, 'dtype'),
+      ({'name': 'ResNetGenerator'}, 'other arrays than its ResNetGenerator has')):
+    with pytest.raises(ValueError, match=said):
+      nn.load(rewritten(architecture=json.dumps(architecture)))
+  content = path.read_bytes()
+  path.write_bytes(content[:-7])
+  with pytest.raises(ValueError, match='damaged'):
+    nn.load(path)
+
+
+def test_only_our_own_networks_are_described():
+  class Mine(nn.Conv):
+    pass
+
+  with pytest.raises(ValueError, match='not one of jaxgan_compress.nn'):
+    nn.storage.describe(Mine(3))
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def test_convert_there_and_back(tmp_path, capsys):
+  module = nn.mobile_resnet(4)
+  state = published_dict(module)
+  np.savez(tmp_path / 'G.npz', **state)
+  ours, theirs = tmp_path / 'G.safetensors', tmp_path / 'G_torch.safetensors'
+  assert cli.main(['convert', '--in', str(tmp_path / 'G.npz'), '--out', str(ours)]) == 0
+  said = capsys.readouterr().out
+  assert 'ResNetGenerator(stem=(4, 8, 16), hidden=(16,) * 9' in said
+  assert f'{sum(x.size for x in state.values()):,} parameters' in said
+  found, variables = nn.load(ours)
+  assert found == module and jgc.count_params(variables) == sum(x.size for x in state.values())
+  assert cli.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 0
+  assert same(files.read(theirs), state)
+  assert cli.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 2
+  assert 'exists' in capsys.readouterr().err
+  assert cli.main(['convert', '--in', str(theirs), '--out', str(ours), '--overwrite']) == 0
+  assert largest_difference(nn.load(ours)[1], variables) == 0
+
+
+def test_convert_takes_hints_prefixes_and_parts(tmp_path, capsys):
+  state = {f'module.{key}': x for key, x in
+           published_dict(nn.PatchGAN(4, heads=('wide', 'deep'), shared=2)).items()}
+  np.savez(tmp_path / 'D.npz', **state)
+  argv = ['convert', '--in', str(tmp_path / 'D.npz'), '--out', str(tmp_path / 'D.safetensors')]
+  assert cli.main(argv) == 2 and 'every key starts' in capsys.readouterr().err
+  assert cli.main([*argv, '--prefix=module.']) == 2 and 'shared=0' in capsys.readouterr().err
+  assert cli.main([*argv, '--prefix=module.', '--hint=shared']) == 2
+  assert 'name=value' in capsys.readouterr().err
+  assert cli.main([*argv, '--prefix=module.', '--hint=shared=2']) == 0
+  assert 'kept and unused: block1s.0.block.0.' in capsys.readouterr().out
+  assert nn.load(tmp_path / 'D.safetensors')[0].shared == 2
+
+
+def test_convert_never_runs_code(tmp_path, capsys):
+  class Evil:
+    def __reduce__(self):
+      return (exec, ("raise SystemExit('ran')",))
+
+  with zipfile.ZipFile(tmp_path / 'G.pth', 'w') as archive:
+    archive.writestr('G/data.pkl', pickle.dumps({'model.1.weight': Evil()}, 2))
+    archive.writestr('G/version', '3\n')
+  out = tmp_path / 'G.safetensors'
+  assert cli.main(['convert', '--in', str(tmp_path / 'G.pth'), '--out', str(out)]) == 2
+  assert 'never run' in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize('argv, said', [
+    (['--in=no.pth', '--out=G.safetensors'], 'no.pth does not exist'),
+    (['--in=no.pth', '--out=G.pth'], 'end the name in .safetensors'),
+    (['--in=no.pth'], 'convert needs --out'),
+    (['no.pth', '--out=G.safetensors'], 'did you mean --in or --out')])
+def test_convert_says_what_is_wrong(argv, said, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert cli.main(['convert', *argv]) == 2
+  assert said in capsys.readouterr().err

@@ -1,0 +1,251 @@
+"""Counts of parameters and multiply-accumulates, against published tables and closed forms."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgan_compress as jgc
+from jaxgan_compress import analysis, cli, nn
+from tests.test_convert import PRUNED, PRUNED_SPADE
+
+ROOT = Path(__file__).parent.parent
+SQUARE = (1, 256, 256, 3)
+
+
+# As published, in G, three decimals: by torchprofile, and exact.
+@pytest.mark.parametrize('module, torchprofile, exact', [
+    (nn.resnet(64), 56.799, 49.552), (nn.mobile_resnet(96), 40.155, 23.848),
+    (nn.mobile_resnet(64), 18.314, 11.067), (nn.mobile_resnet(48), 10.565, 6.488),
+    (nn.mobile_resnet(24), 2.904, 1.885), (nn.mobile_resnet(16), 1.408, 0.955),
+    (nn.mobile_resnet(12), 0.858, 0.603), (nn.mobile_resnet(8), 0.440, 0.326),
+    (nn.mobile_deepest_resnet(24), 40.769, 39.750), (nn.mobile_deepest_resnet(16), 18.237, 17.784),
+    (nn.mobile_deepest_resnet(12), 10.324, 10.069), (nn.unet(64), 18.143, 6.048),
+    (nn.unet(48), 10.291, 3.430), (nn.unet(16), 1.219, 0.406), (nn.unet(12), 0.707, 0.236),
+    (nn.unet(8), 0.333, 0.111), (nn.unet_deepest(16), 18.376, 17.532),
+    (nn.unet_deepest(12), 10.364, 9.869)])
+def test_published_macs(module, torchprofile, exact):
+  assert round(jgc.macs(module, SQUARE, 'torchprofile') / 1e9, 3) == torchprofile
+  assert round(jgc.macs(module, SQUARE) / 1e9, 3) == exact
+
+
+def test_headline_ratios():
+  big, small = nn.resnet(64), nn.mobile_resnet(16)
+  assert round(jgc.macs(big, SQUARE, 'torchprofile')
+               / jgc.macs(small, SQUARE, 'torchprofile'), 2) == 40.35
+  assert round(11_378_179 / 137_347, 2) == 82.84  # tested as counts in test_networks.py
+  assert round(jgc.macs(big, SQUARE) / jgc.macs(small, SQUARE), 2) == 51.90
+
+
+@pytest.mark.parametrize('module, published', [(nn.resnet(64), 113.60),
+                                               (nn.mobile_resnet(64), 36.63),
+                                               (nn.mobile_resnet(16), 2.815),
+                                               (nn.unet(64), 36.29), (nn.unet(16), 2.439)])
+def test_twice_the_pixels_cost_twice_as_much(module, published):
+  wide = jgc.macs(module, (1, 256, 512, 3), 'torchprofile')
+  assert wide == 2 * jgc.macs(module, SQUARE, 'torchprofile')
+  assert abs(wide / 1e9 - published) < 0.01
+
+
+@pytest.mark.parametrize('module, published', [
+    (nn.PatchGAN(128, inputs=6), 12.57), (nn.PatchGAN(96, inputs=6), 7.11),
+    (nn.PatchGAN(64), 3.15)])
+def test_published_macs_of_discriminators(module, published):
+  assert round(jgc.macs(module, (1, 256, 256, module.inputs)) / 1e9, 2) == published
+
+
+@pytest.mark.parametrize('norm, cat, exact, params', [
+    ('instance_affine', 43_527_405_568, 36_242_644_992, 8_154_255),
+    ('batch', 43_490_402_304, 36_242_644_992, 8_123_697),
+    ('batch_stat', 43_527_405_568, 36_242_644_992, 8_136_389)])
+def test_cats_profiler(norm, cat, exact, params):
+  module = nn.inception(64, norm=norm)
+  assert jgc.macs(module, SQUARE, 'cat') == cat and jgc.macs(module, SQUARE) == exact
+  variables = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  assert jgc.count_params(variables, 'cat') == params
+
+
+@pytest.mark.parametrize('norm, stem, blocks, up', [
+    ('instance_affine', 3_039_821_824, 30_201_053_184, 10_286_530_560),
+    ('batch', 3_032_481_792, 30_177_681_408, 10_280_239_104)])
+def test_cats_profiler_by_part(norm, stem, blocks, up):
+  parts = {'stem': 0, 'block': 0, 'up': 0}
+  for layer in analysis.layers(nn.inception(64, norm=norm), SQUARE):
+    part = 'up' if layer.path == 'to_image' else next(
+        part for part in parts if layer.path.startswith(part))
+    parts[part] += layer.macs['cat']
+  assert parts == {'stem': stem, 'block': blocks, 'up': up}
+
+
+def test_the_layers_of_inception_spade():
+  published = {
+      'fc': (332_800, 10_616_832), 'fc_norm': (2_048, 0), 'head': (14_922_366, 476_793_504),
+      'middle0': (14_922_366, 1_907_174_016), 'middle1': (14_922_366, 7_628_696_064),
+      'up0': (7_172_070, 14_647_930_880), 'up1': (2_215_038, 18_062_417_920),
+      'up2': (783_334, 25_492_652_032), 'up3': (318_206, 41_320_841_216),
+      'to_image': (1_731, 226_492_416)}
+  module = nn.inception_spade(64)
+  found = dict.fromkeys(published, (0, 0))
+  for layer in analysis.layers(module, (1, 256, 512, 36)):
+    name = layer.path.split('/')[0]
+    found[name] = (found[name][0] + layer.params, found[name][1] + layer.macs['cat'])
+  assert found == published
+  assert jgc.macs(module, (1, 256, 512, 36), 'cat') == 109_773_614_880
+  variables = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  assert jgc.count_params(variables, 'cat') == 55_575_775
+
+
+@pytest.mark.parametrize('norm', ['instance_affine', 'batch', 'batch_stat'])
+def test_closed_form_of_a_pruned_inception_generator(norm):
+  (a, b, c), (u, v), N = PRUNED.stem, PRUNED.up, 64 * 96
+  inside = norms = 0
+  for block in filter(None, PRUNED.blocks):
+    inside += sum(2 * c * r * k * k for k, r in block.dense)
+    inside += sum(2 * c * d + d * k * k for k, d in block.depthwise)
+    norms += sum(r for _, r in block.dense) + 2 * sum(d for _, d in block.depthwise) + c
+  stems = 147 * a * N + 9 * a * b * N // 4 + 9 * b * c * N // 16 + 147 * v * N + inside * N // 16
+  legacy = stems + 9 * c * u * N // 4 + 9 * u * v * N
+  scaled = N * (a + v) + N // 4 * (b + u) + N // 16 * (c + norms)
+  module, shape = PRUNED.clone(norm=norm), (1, 64, 96, 3)
+  assert jgc.macs(module, shape) == stems + 9 * c * u * N // 16 + 9 * u * v * N // 4
+  assert jgc.macs(module, shape, 'cat') == legacy + (0 if norm == 'batch' else scaled)
+  assert jgc.macs(module, shape, 'torchprofile') == legacy + scaled
+
+
+def test_closed_form_of_a_pruned_inception_spade_generator():
+  H, W, labels, C = 64, 128, PRUNED_SPADE.labels, PRUNED_SPADE.fc
+  total = 9 * labels * C * (H // 64) * (W // 64) + 27 * PRUNED_SPADE.blocks[-1].out * H * W
+  into = C
+  for block, scale in zip(PRUNED_SPADE.blocks, (64, 32, 16, 8, 4, 2, 1), strict=True):
+    pixels, out = H * W // scale ** 2, block.out
+    count = sum((into + out) * r * k * k for k, r in block.main.dense)
+    count += sum(d * (into + out + k * k) for k, d in block.main.depthwise)
+    if block.main:
+      count += sum((labels + 2 * into) * r * k * k for k, r in block.spade.dense)
+      count += sum(d * (labels + 2 * into + k * k) for k, d in block.spade.depthwise)
+    total += pixels * (count + (into * out if into != out else 0))
+    into = out
+  assert jgc.macs(PRUNED_SPADE, (1, H, W, labels), 'cat') == total
+
+
+def test_spade_agrees_with_its_published_costs():
+  module = nn.spade(64)
+  variables = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  assert round(jgc.count_params(variables) / 1e6, 1) == 93.0
+  assert round(jgc.macs(module, (1, 256, 512, 36)) / 1e9) == 281
+
+
+def test_forms_do_not_change_what_is_counted():
+  for form, convention in itertools.product(('plain', 'fast'), ('exact', 'torchprofile', 'cat')):
+    assert jgc.macs(nn.mobile_resnet(8, form=form), SQUARE, convention) == \
+        jgc.macs(nn.mobile_resnet(8), SQUARE, convention)
+
+
+def test_macs_by_hand():
+  # 4x6 input, 3x3 kernels: 24 outputs of 9 taps, 2 -> 5 channels; depthwise one tap a channel.
+  conv = nn.Conv(5)
+  assert jgc.macs(conv, (1, 4, 6, 2)) == 24 * 9 * 2 * 5
+  assert jgc.macs(nn.Conv(2, depthwise=True), (1, 4, 6, 2)) == 24 * 9 * 2
+  assert jgc.macs(nn.UpConv(5), (1, 4, 6, 2)) == 24 * 16 * 2 * 5
+  assert jgc.macs(nn.UpConv(5), (1, 4, 6, 2), 'torchprofile') == 4 * 24 * 16 * 2 * 5
+  assert jgc.macs(nn.UpConv(5, 3), (1, 4, 6, 2)) == 24 * 9 * 2 * 5
+  # A transposed convolution of a 1x1 map has 16 outputs of 16 taps to torchprofile, 1 of them real.
+  G = nn.DCGANGenerator(2, size=32)
+  assert jgc.macs(G, convention='torchprofile') == 100 * 8 * 256 + 4 * (
+      16 * 8 * 4 + 64 * 4 * 2 + 256 * 2) * 16 + 16 * 8 + 64 * 4 + 256 * 2
+
+
+def test_macs_of_functions():
+  W = jnp.ones((4, 5))
+  assert jgc.macs(lambda x: jax.nn.relu(x @ W), (3, 4)) == 60
+  assert jgc.macs(lambda x: jax.lax.scan(lambda c, _: (c @ W @ W.T, None), x, None, 7)[0],
+                  (3, 4)) == 7 * 120
+  module = nn.unet(2, 3)
+  variables = nn.initialise(module, jax.random.key(0))
+  for convention in ('exact', 'torchprofile', 'cat'):
+    assert jgc.macs(lambda x: module.apply(variables, x)[0], (1, 8, 8, 3), convention) == \
+        jgc.macs(module, (1, 8, 8, 3), convention)
+
+
+@pytest.mark.parametrize('call, said', [
+    (lambda: jgc.macs(nn.unet(4)), r'depends on the size.*\(1, 256, 256, 3\)'),
+    (lambda: jgc.macs(lambda x: x), 'give the shape'),
+    (lambda: jgc.macs(nn.unet(4), SQUARE, 'flops'), 'one of exact, torchprofile, cat'),
+    (lambda: jgc.count_params({}, 'most'), 'one of all, paper, cat')])
+def test_what_cannot_be_counted_is_said(call, said):
+  with pytest.raises(ValueError, match=said):
+    call()
+
+
+def test_activation_bytes_by_hand():
+  def f(x):          # [8] float32: 32 bytes
+    y = x * 2        # x dies: in place, 32
+    z = jnp.concatenate([y, y])  # 32 + 64; y dies
+    return z.sum()   # 64 + 4
+  assert analysis.activation_bytes(f, (8,)) == 96
+  W = jnp.ones((8, 100))
+  assert analysis.activation_bytes(lambda x: (x @ W).sum(), (8,)) == 32 + 400
+
+
+def test_activation_bytes_grow_with_pixels_and_not_with_depth():
+  count = analysis.activation_bytes
+  assert count(nn.resnet(8), (1, 64, 64, 3)) == count(nn.resnet(8, 3), (1, 64, 64, 3))
+  # A little less than 4 times: the padding of 3 pixels does not grow.
+  assert 3.7 < count(nn.resnet(8), (1, 128, 128, 3)) / count(nn.resnet(8), (1, 64, 64, 3)) < 4
+
+
+def test_latency_is_measured_in_turn():
+  calls = []
+  timings = jgc.latency({name: lambda name=name: calls.append(name) or jnp.zeros(1)
+                         for name in 'ab'}, rounds=3, warmup=2)
+  assert calls == ['a', 'a', 'b', 'b', 'a', 'b', 'a', 'b', 'a', 'b']
+  assert all(0 < t.median <= t.p95 and t.rounds == 3 for t in timings.values())
+  timings = analysis.network_latency(nn.mobile_resnet(2, 1), (1, 16, 16, 3), (1, 2), rounds=2)
+  assert list(timings) == [1, 2]
+
+
+def test_the_table_of_costs_is_up_to_date():
+  assert subprocess.run([sys.executable, ROOT / 'benchmarks' / 'costs.py', '--check'],
+                        check=False).returncode == 0
+
+
+def test_info_prints_layers_and_totals(capsys, tmp_path):
+  argv = ['info', '--network', 'mobile_resnet:ngf=4,blocks=2', '--size', '32x48']
+  assert cli.main(argv) == 0
+  text = capsys.readouterr().out
+  assert 'block2/conv2/pointwise' in text and 'ResNetGenerator(stem=(4, 8, 16)' in text
+  assert cli.main([*argv, '--json', '--latency', '--batch=2']) == 0
+  found = json.loads(capsys.readouterr().out)
+  module, shape = nn.mobile_resnet(4, 2), (1, 32, 48, 3)
+  assert found['input'] == list(shape) and found['macs']['exact'] == jgc.macs(module, shape)
+  assert sum(layer['params'] for layer in found['layers']) == found['params']
+  assert set(found['latency']) == {'1', '2'}
+  nn.save(tmp_path / 'G.safetensors', module, nn.initialise(module, jax.random.key(0)))
+  assert cli.main(['info', f'--network={tmp_path / "G.safetensors"}', '--size=32x48',
+                   '--json']) == 0
+  assert json.loads(capsys.readouterr().out)['layers'] == found['layers']
+  assert cli.main(['info', '--network=ResNetGenerator:stem=(4,8,16),hidden=(16,),up=(8,4)',
+                   '--size=16', '--json']) == 0
+  assert np.isclose(json.loads(capsys.readouterr().out)['macs']['exact'], jgc.macs(
+      nn.resnet(4, 1), (1, 16, 16, 3)))
+  assert cli.main(['info', '--network', 'DCGANGenerator:d=2']) == 0
+
+
+@pytest.mark.parametrize('argv, said', [
+    (['--network=mobile_resnt', '--size=64'], "did you mean 'mobile_resnet'"),
+    (['--network=resnet:ngf=4'], 'needs --size'),
+    (['--network=resnet:ngf=4', '--size=big'], 'give 256, or 256x512'),
+    (['--network=resnet:ngf=4', '--size=30'], 'multiples of 4'),
+    (['--network=resnet:ngf', '--size=32'], 'name=value'),
+    (['--network=resnet:nfg=4', '--size=32'], 'nfg'),
+    (['--network=G.safetensors', '--size=32'], 'there is no file'),
+    (['--network=SeparableConv:features=4', '--size=32'], 'is a layer')])
+def test_info_says_what_is_wrong(argv, said, capsys):
+  assert cli.main(['info', *argv]) == 2
+  assert said in capsys.readouterr().err

@@ -1,0 +1,419 @@
+"""Every network against numbers recorded from the published PyTorch code (see `published.py`)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgan_compress as jgc
+from jaxgan_compress import convert, nn
+from jaxgan_compress.nn import forms, layers
+from tests import published
+from tests.conftest import largest_difference
+from tests.published import nchw, nhwc
+
+HEADS = {'inputs': 6, 'heads': ('wide', 'deep')}
+
+
+def forward(module, variables, x, train=False, **options):
+  """(output, taps), new statistics."""
+  run = functools.partial(module.apply, train=train, mutable=['batch_stats', 'spectral'], **options)
+  return jax.jit(run)(variables, x)
+
+
+def loaded(module, fill, **hints):
+  """The module and its variables by way of a state dict, as a published file would come."""
+  state = published.state_dict(module, fill)
+  if len(getattr(module, 'heads', 'x')) > 1:  # the file also has copies that are never used
+    every = {key.replace('s.1.', 's.0.') for key in state} | set(state)
+    state = {key: fill(key, state.get(key, state[key.replace('s.0.', 's.1.')]).shape)
+             for key in every}
+  return convert.from_torch(state, **hints)
+
+
+# Smooth images, hashed weights, float64: deep stacks of norms lose digits in float32.
+@pytest.mark.parametrize('module, shape, train, golden', [
+    (nn.resnet(4, dropout=0.), (1, 3, 64, 64), False,
+     (-0.035736, 0.563783, -0.805970, -0.204861, 0.234194)),
+    (nn.mobile_resnet(4), (1, 3, 64, 64), False,
+     (-0.028247, 0.560475, -0.930507, 0.902423, 0.115494)),
+    (nn.mobile_deepest_resnet(4), (1, 3, 64, 64), False,
+     (0.049288, 0.577629, -0.103486, -0.145910, 0.495870)),
+    (nn.unet(4), (2, 3, 256, 256), False, (-0.055189, 0.403640, 0.016300, -0.068331, 0.173566)),
+    (nn.unet(4), (2, 3, 256, 256), True, (-0.084283, 0.486980, 0.013744, -0.403047, 0.015205)),
+    (nn.unet_deepest(2), (2, 3, 256, 256), True,
+     (-0.158254, 0.639038, -0.534752, 0.123070, 0.000663)),
+], ids=['resnet', 'mobile', 'deepest', 'unet', 'unet training', 'unet deepest training'])
+def test_generators_of_omgd(module, shape, train, golden):
+  with jax.enable_x64(True):
+    found, variables = loaded(module, published.hashed_fill, dtype=jnp.float64)
+    assert found.clone(dtype=jnp.float32) == module
+    (image, _), _ = forward(found, variables, nhwc(published.wave(*shape, 0)), train)
+  y = nchw(image)
+  assert y.shape == shape
+  np.testing.assert_allclose(
+      (y.mean(), y.std(), y[0, 0, 0, 0], y[0, 1, 5, 7], y[-1, -1, -1, -1]), golden, atol=6e-7)
+
+
+@pytest.mark.parametrize('module, batch, train, head, golden', [
+    (nn.PatchGAN(8), 1, False, 'real', (-0.345587, 0.756228, -1.178500, -0.787675)),
+    (nn.PatchGAN(8, shared=3, **HEADS), 1, False, 'wide',
+     (0.586604, 0.821035, -0.138053, -0.632786)),
+    (nn.PatchGAN(8, shared=3, **HEADS), 1, False, 'deep', (0.921084, 0.748229, 1.014276, 1.237622)),
+    (nn.PatchGAN(8, shared=5, **HEADS), 1, False, 'wide', (0.921084, 0.748229, 1.014276, 1.237622)),
+    (nn.PatchGAN(8, shared=5, **HEADS), 1, False, 'deep', (0.921084, 0.748229, 1.014276, 1.237622)),
+    (nn.PatchGAN(8, shared=3, norm='batch', **HEADS), 2, True, 'wide',
+     (0.588120, 0.774935, -0.153819, -0.131489)),
+])
+def test_discriminators_of_omgd(module, batch, train, head, golden):
+  hints = {'shared': module.shared} if len(module.heads) > 1 else {}
+  with jax.enable_x64(True):
+    found, variables = loaded(module, published.hashed_fill, dtype=jnp.float64, **hints)
+    assert found.clone(dtype=jnp.float32) == module
+    x = nhwc(published.wave(batch, module.inputs, 64, 64, 0))
+    (logits, _), _ = forward(found, variables, x, train)
+    if module.inputs == 6:
+      (beside, _), _ = forward(found, variables, x[..., 3:], train, condition=x[..., :3])
+      np.testing.assert_array_equal(beside[head], logits[head])
+  y = nchw(logits[head])
+  assert y.shape == (batch, 1, 6, 6)
+  np.testing.assert_allclose((y.mean(), y.std(), y[0, 0, 0, 0], y[-1, -1, -1, -1]), golden,
+                             atol=6e-7)
+
+
+def summary(y):
+  y = nchw(y)
+  return (y.mean(), y.std(), np.abs(y).mean(), *y.ravel()[:4])
+
+
+# Noise images, normal weights, float32.
+@pytest.mark.parametrize('norm, train, entries, golden', [
+    ('instance_affine', False, 472,
+     (0.1164826, 0.5597384, 0.5001437, 0.419299, -0.280739, 0.169608, 0.025584)),
+    ('instance_affine', True, 472,
+     (0.1164826, 0.5597384, 0.5001437, 0.419299, -0.280739, 0.169608, 0.025584)),
+    ('batch', False, 617,
+     (0.3153478, 0.8428186, 0.8669577, -0.992153, -0.999995, -0.964593, -0.996924)),
+    ('batch', True, 617,
+     (0.1174789, 0.5605451, 0.5011763, 0.424783, -0.181116, 0.052753, 0.250856)),
+    ('batch_stat', False, 332,
+     (0.1174789, 0.5605451, 0.5011763, 0.424783, -0.181116, 0.052753, 0.250856)),
+    ('batch_stat', True, 332,
+     (0.1174789, 0.5605451, 0.5011763, 0.424783, -0.181116, 0.052753, 0.250856)),
+])
+def test_inception_generator_of_cat(norm, train, entries, golden):
+  module = nn.inception(16, norm=norm)
+  found, variables = loaded(module, published.normal_fill)
+  assert found == module and len(convert.to_torch(found, variables)) == entries
+  (image, taps), new = forward(module, variables, nhwc(published.uniform(0, 2, 3, 64, 64)), train)
+  np.testing.assert_allclose(summary(image), golden, atol=1e-4)
+  if norm == 'instance_affine':
+    for tap, mean, std in (('stem', 0.4125153, 0.6404024), ('block3', 0.377891, 1.8773211),
+                           ('block6', 0.3608, 2.6190459), ('block9', 0.3378533, 3.1662901)):
+      np.testing.assert_allclose((taps[tap].mean(), taps[tap].std()), (mean, std), atol=1e-4)
+  if norm == 'batch' and train:
+    stats = new['batch_stats']['stem0_norm']
+    np.testing.assert_allclose(stats['var'].mean(), 1.1745431, atol=1e-5)
+    np.testing.assert_allclose(stats['var'][:2], (1.229311, 1.05398), atol=1e-5)
+    np.testing.assert_allclose(stats['mean'].mean(), 0.0074608, atol=1e-6)
+    assert int(stats['count']) == 1
+
+
+@pytest.mark.parametrize('slope, train, golden', [
+    (0.01, False, (0.0711233, 0.8476401, 0.800797, -0.01598, 0.857943, 0.894898, 0.944306)),
+    (0., False, (0.0702224, 0.8471439, 0.8001789, -0.003303, 0.860233, 0.897523, 0.941141)),
+    (0., True, (0.1948271, 0.6358706, 0.5924288, -0.408087, 0.243244, 0.593111, 0.451483))])
+def test_inception_spade_generator_of_cat(slope, train, golden):
+  module = nn.inception_spade(16, slope=slope)
+  found, variables = loaded(module, published.normal_fill, slope=slope)
+  labels = published.blocky_labels()
+  assert found == module and abs(labels.mean() - 0.0476091) < 1e-7
+  (image, taps), _ = forward(module, variables, nhwc(labels), train)
+  np.testing.assert_allclose(summary(image), golden, atol=2e-4 if train else 1e-4)
+  if slope:
+    inside = {'fc': (-0.0010188, 0.1793307), 'head': (-0.0153777, 0.4479375),
+              'middle0': (-0.0026049, 0.6614458), 'middle1': (0.0175169, 1.0136845),
+              'up0': (0.0661552, 1.5200763), 'up1': (0.2993742, 2.5191636),
+              'up2': (0.698835, 3.4782697), 'up3': (0.8998745, 4.4220577)}
+    assert taps.keys() == inside.keys()
+    for name, golden in inside.items():
+      np.testing.assert_allclose((taps[name].mean(), taps[name].std()), golden, atol=1e-4)
+
+
+@pytest.mark.parametrize('module, golden', [
+    (nn.PatchGAN(64, norm='instance_affine'),
+     (0.1806097, 0.7000344, 1.237504, 0.282411, 0.453283)),
+    (nn.PatchGAN(128, inputs=6, norm='batch'),
+     (0.0559554, 0.1024531, 0.118067, 0.165538, 0.127935))])
+def test_discriminators_of_cat(module, golden):
+  found, variables = loaded(module, published.normal_fill)
+  assert found == module
+  x = nhwc(published.uniform(2, 2, module.inputs, 64, 64))
+  y = nchw(forward(module, variables, x)[0][0]['real'])
+  np.testing.assert_allclose((y.mean(), y.std(), *y.ravel()[:3]), golden, atol=1e-5)
+
+
+def test_spectral_vectors_move_in_training_only():
+  module = nn.MultiScale()
+  found, variables = loaded(module, published.normal_fill)
+  assert found == module
+  x = nhwc(published.uniform(4, 2, 39, 64, 128))
+  (still, taps), new = forward(module, variables, x)
+  assert largest_difference(new['spectral'], variables['spectral']) == 0
+  assert [len([t for t in taps if t.startswith(f'scale{i}')]) for i in (0, 1)] == [4, 4]
+  for sigma, mean in ((1.0333107, -0.0363904), (1.1185207, -0.0363908)):
+    (logits, _), new = forward(module, variables, x, train=True)
+    variables = {**variables, **new}
+    kernel = variables['params']['scale0_stage2']['kernel'].reshape(-1, 128)
+    uv = variables['spectral']['scale0_stage2']
+    np.testing.assert_allclose(uv['v'].reshape(-1) @ kernel @ uv['u'], sigma, atol=1e-6)
+    y = nchw(logits['scale0'])
+    np.testing.assert_allclose((y.mean(), *y.ravel()[:3]),
+                               (mean, -0.124081, -0.180913, 0.322385), atol=1e-5)
+  assert np.abs(logits['scale0'] - still['scale0']).max() > 1e-4
+
+
+def test_no_gradient_flows_through_spectral_vectors():
+  conv = layers.Conv(3, 1, spectral=True)
+  x = jax.random.normal(jax.random.key(0), (1, 2, 2, 2))
+  variables = conv.init(jax.random.key(1), x)
+  u, v = variables['spectral']['u'], variables['spectral']['v'].reshape(-1)
+  kernel = variables['params']['kernel'].reshape(2, 3)
+  v = kernel @ u / jnp.linalg.norm(kernel @ u)
+  u = kernel.T @ v / jnp.linalg.norm(kernel.T @ v)
+  weights = jax.random.normal(jax.random.key(2), (1, 2, 2, 3))
+
+  def ours(kernel):
+    params = {**variables['params'], 'kernel': kernel.reshape(1, 1, 2, 3)}
+    return (conv.apply({**variables, 'params': params}, x, train=True) * weights).sum()
+
+  def by_hand(kernel):
+    return (x @ (kernel / (v @ kernel @ u)) * weights).sum()
+
+  # `apply` without the collection mutable still takes its step, as PyTorch's training mode does.
+  np.testing.assert_allclose(jax.grad(ours)(kernel), jax.grad(by_hand)(kernel), rtol=1e-5)
+
+
+PARAMETERS = [
+    (nn.resnet(64), 11_378_179), (nn.mobile_resnet(96), 4_418_307),
+    (nn.mobile_resnet(64), 1_987_075), (nn.mobile_resnet(48), 1_130_883),
+    (nn.mobile_resnet(24), 295_875), (nn.mobile_resnet(16), 137_347),
+    (nn.mobile_resnet(12), 80_547), (nn.mobile_resnet(8), 38_723),
+    (nn.mobile_deepest_resnet(24), 5_715_723), (nn.mobile_deepest_resnet(16), 2_547_123),
+    (nn.mobile_deepest_resnet(12), 1_436_583), (nn.unet(64), 54_413_955),
+    (nn.unet(48), 30_611_427), (nn.unet(16), 3_404_451), (nn.unet(12), 1_915_899),
+    (nn.unet(8), 852_307), (nn.unet_deepest(16), 44_171_939), (nn.unet_deepest(12), 24_856_251),
+    (nn.inception(64), 8_154_255), (nn.inception(64, norm='batch'), 8_136_389),
+    (nn.inception(64, norm='batch_stat'), 8_136_389), (nn.inception_spade(64), 55_592_325),
+    (nn.PatchGAN(64), 2_764_737), (nn.PatchGAN(64, norm='instance_affine'), 2_766_529),
+    (nn.PatchGAN(128, inputs=6), 11_040_641), (nn.PatchGAN(96, inputs=6), 6_216_097),
+    (nn.PatchGAN(128, inputs=6, norm='batch'), 11_042_433),
+    (nn.PatchGAN(128, shared=3, **HEADS), 19_446_658),
+    (nn.PatchGAN(128, shared=4, **HEADS), 11_057_026),
+    (nn.PatchGAN(96, shared=3, **HEADS), 10_947_746),
+    (nn.PatchGAN(96, shared=4, **HEADS), 6_228_386),
+    (nn.PatchGAN(128, shared=3, norm='batch', **HEADS), 19_449_474),
+    (nn.PatchGAN(128, shared=4, norm='batch', **HEADS), 11_058_818),
+    (nn.PatchGAN(128, shared=0, **HEADS), 22_081_282),
+    (nn.MultiScale(), 5_601_410)]
+
+
+def shapes_of(module):
+  return jax.eval_shape(module.init, jax.random.key(0), module.example())
+
+
+@pytest.mark.parametrize('module, published', PARAMETERS)
+def test_parameters_are_as_many_as_published(module, published):
+  assert jgc.count_params(shapes_of(module)) == published
+
+
+GENERATORS = [
+    (nn.resnet(4), (40, 52)), (nn.mobile_resnet(4), (40, 52)),
+    (nn.mobile_deepest_resnet(4), (40, 52)), (nn.unet(4, depth=4), (32, 48)),
+    (nn.unet_deepest(2, depth=3, norm='instance'), (16, 24)), (nn.inception(8), (40, 52)),
+    (nn.spade(2, labels=5), (64, 128)), (nn.spade(2, 'normal', labels=5), (32, 96)),
+    (nn.mobile_spade(2, 'most', labels=5), (128, 256)),
+    (nn.inception_spade(8, labels=5), (64, 128))]
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('module, size', GENERATORS)
+def test_generators_draw_any_valid_size_in_either_precision(module, size, dtype):
+  module = module.clone(dtype=dtype)
+  x = jax.random.normal(jax.random.key(0), (2, *size, module.example().shape[-1]))
+  variables = nn.initialise(module, jax.random.key(1), scheme='normal')
+  assert all(leaf.dtype in (jnp.float32, jnp.int32) for leaf in jax.tree.leaves(variables))
+  (image, taps), _ = forward(module, variables, x, train=True)
+  assert image.shape == (2, *size, 3) and image.dtype == jnp.float32
+  assert float(jnp.abs(image).max()) <= 1 and bool(jnp.isfinite(image).all())
+  assert taps and all(tap.dtype == dtype for tap in taps.values())
+  if dtype == jnp.bfloat16:
+    reference, _ = forward(module.clone(dtype=jnp.float32), variables, x, train=True)[0]
+    assert 0 < float(jnp.abs(image - reference).mean()) < 0.05
+
+
+@pytest.mark.parametrize('module, shape, said', [
+    (nn.resnet(4), (1, 30, 32, 3), 'multiples of 4 from 8 and got 30x32'),
+    (nn.resnet(4), (1, 4, 8, 3), 'resize or crop to 8x8'),
+    (nn.resnet(4), (1, 32, 32, 4), r'\[B,H,W,3\]'),
+    (nn.unet(4), (1, 256, 300, 3), 'multiples of 256 from 256 and got 256x300'),
+    (nn.inception(8), (1, 8, 8, 3), 'from 12'),
+    (nn.spade(2), (1, 64, 100, 36), 'multiples of 64'),
+    (nn.spade(2, 'most'), (1, 64, 128, 36), 'multiples of 128'),
+    (nn.PatchGAN(4), (1, 20, 64, 3), 'from 24'),
+    (nn.MultiScale(4), (1, 16, 64, 39), 'from 32'),
+    (nn.VGG(16), (1, 4, 16, 3), 'from 8')])
+def test_impossible_sizes_say_what_is_possible(module, shape, said):
+  with pytest.raises(ValueError, match=said):
+    jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda: nn.resnet(4, norm='batsh'), 'instance_affine'),
+    (lambda: nn.resnet(4, padding='mirror'), 'reflect, replicate'),
+    (lambda: nn.resnet(4, form='quick'), 'plain, fast'),
+    (lambda: nn.ResNetGenerator((4, 8), (8,), (4, 4)), 'one more'),
+    (lambda: nn.UNetGenerator((4, 8), (4, 4)), 'one fewer'),
+    (lambda: nn.Branches(((3, 4), (3, 5))), 'each odd kernel'),
+    (lambda: nn.Branches(((3, 0),)), 'leave a removed branch out'),
+    (lambda: nn.spade(2, 'much'), 'normal, more, most'),
+    (lambda: nn.PatchGAN(4, shared=6, **HEADS), 'from 0 to 5'),
+    (lambda: nn.VGG(17), '16 or 19'),
+    (lambda: nn.VGG(16, ('relu3_4',)), "no 'relu3_4'")])
+def test_impossible_networks_say_what_is_possible(make, said):
+  with pytest.raises(ValueError, match=said):
+    shapes_of(make())
+
+
+def test_an_empty_block_is_the_identity():
+  blocks = (nn.Branches(), nn.Branches(((3, 4),)))
+  module = nn.InceptionGenerator((4, 4, 4), blocks, (4, 4))
+  variables = nn.initialise(module, jax.random.key(0))
+  assert not any(name.startswith('block1') for name in variables['params'])
+  (_, taps), _ = forward(module, variables, jnp.ones((1, 12, 12, 3)))
+  np.testing.assert_array_equal(taps['block1'], taps['stem'])
+  assert np.abs(taps['block2'] - taps['stem']).max() > 0
+
+
+def test_the_skip_of_a_unet_is_the_activated_input():
+  module = nn.unet(4, depth=3, norm='none')
+  (_, taps), _ = forward(module, nn.initialise(module, jax.random.key(0), scheme='he'),
+                         jax.random.normal(jax.random.key(1), (1, 8, 8, 3)))
+  assert float(taps['down1'].min()) < 0  # a leaky ReLU
+  np.testing.assert_array_equal(taps['up0'][..., :4], jax.nn.relu(taps['down1']))
+
+
+def test_statistics_of_all_replicas_are_one_batch():
+  module = nn.unet(4, depth=3)
+  variables = nn.initialise(module, jax.random.key(0), scheme='he')
+  x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+  (together, _), stats = forward(module, variables, x, train=True)
+  run = functools.partial(module.apply, train=True, axes=jgc.axes.Axes(inner=('replica',)),
+                          mutable=['batch_stats'])
+  (apart, _), shared = jax.vmap(run, (None, 0), axis_name='replica')(variables,
+                                                                     x.reshape(2, 2, 8, 8, 3))
+  np.testing.assert_allclose(apart.reshape(together.shape), together, atol=1e-5)
+  assert largest_difference(jax.tree.map(lambda s: s[0], shared), stats) < 1e-5
+
+
+# Forms -------------------------------------------------------------------------------------------
+
+
+def both(run, *args, weights=None):
+  """Outputs and gradients of `run(form, *args)` in both forms."""
+  y = run('plain', *args)
+  weights = jax.random.normal(jax.random.key(9), y.shape, y.dtype)
+  return [(run(form, *args), jax.grad(lambda *args, form=form: (
+      run(form, *args) * weights).sum(), tuple(range(len(args))))(*args))
+      for form in ('plain', 'fast')]
+
+
+@pytest.mark.parametrize('size', [(5, 6), (1, 4), (2, 2)])
+@pytest.mark.parametrize('kernel', [3, 4])
+def test_forms_of_transposed_convolution_agree(kernel, size):
+  x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+  params = layers.UpConv(5, kernel).init(jax.random.key(1), x)
+  params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
+  plain, fast = both(lambda form, params, x: layers.UpConv(5, kernel, form=form).apply(params, x),
+                     params, x)
+  assert plain[0].shape == (2, 2 * size[0], 2 * size[1], 5)
+  assert largest_difference(plain, fast) < 3e-5
+
+
+@pytest.mark.parametrize('kernel', [1, 3, 5])
+def test_forms_of_depthwise_convolution_agree(kernel):
+  x = jax.random.normal(jax.random.key(0), (2, 7, 6, 4))
+  conv = layers.Conv(4, kernel, depthwise=True)
+  params = conv.init(jax.random.key(1), x)
+  params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
+  plain, fast = both(lambda form, params, x: conv.clone(form=form).apply(params, x), params, x)
+  assert largest_difference(plain, fast) < 3e-5
+  # The gradient of a gradient, as a penalty on it needs.
+  second = [jax.grad(lambda x, form=form: jnp.square(jax.grad(lambda x: jnp.square(
+      conv.clone(form=form).apply(params, x)).sum())(x)).sum())(x) for form in ('plain', 'fast')]
+  np.testing.assert_allclose(*second, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('amount', [1, 2, 3])
+def test_forms_of_reflection_agree(amount):
+  x = jax.random.normal(jax.random.key(0), (2, 4, 7, 3))
+  plain, fast = both(lambda form, x: layers.pad(x, amount, 'reflect', form), x)
+  assert largest_difference(plain, fast) < 1e-6
+  np.testing.assert_array_equal(plain[0][0, 0], plain[0][0, 2 * amount])  # the mirror
+  np.testing.assert_array_equal(plain[0], fast[0])
+  with pytest.raises(ValueError, match='cannot be reflected'):
+    layers.pad(x, 4, 'reflect')
+
+
+@pytest.mark.parametrize('module', [nn.mobile_resnet(4, 2), nn.inception(8, 2), nn.unet(4, 3)])
+def test_forms_of_whole_networks_agree(module):
+  variables = nn.initialise(module, jax.random.key(0), scheme='he')
+  x = jax.random.normal(jax.random.key(1), (1, 16, 16, 3))
+  images = [forward(module.clone(form=form), variables, x)[0][0] for form in ('plain', 'fast')]
+  np.testing.assert_allclose(*images, atol=2e-5)
+
+
+def test_forms_are_chosen_in_one_place():
+  for op, (textbook, other) in forms.FORMS.items():
+    assert forms.choose(op, 'plain') == forms.choose(op, textbook) == textbook
+    assert forms.choose(op, 'fast') == forms.choose(op, other) == other
+    with forms.plain():
+      assert forms.choose(op, 'fast') == forms.choose(op) == textbook
+  with pytest.raises(ValueError, match='one of auto, plain, fast, transpose, subpixel'):
+    forms.choose('upsample', 'magic')
+
+
+# Features, adapters, initial weights ------------------------------------------------------------
+
+
+@pytest.mark.parametrize('depth', [16, 19])
+def test_vgg_computes_what_is_asked_for_and_nothing_above(depth):
+  names = nn.features.vgg_layers(depth)
+  assert len(names) == depth - 3
+  module = nn.VGG(depth, ('relu1_2', 'relu3_1'))
+  variables = nn.initialise(module, jax.random.key(0), scheme='he')
+  taps = module.apply(variables, jnp.ones((1, 16, 24, 3)))
+  assert {name: tap.shape for name, tap in taps.items()} == {
+      'relu1_2': (1, 16, 24, 64), 'relu3_1': (1, 4, 6, 256)}
+  assert list(variables['params']) == ['conv1_1', 'conv1_2', 'conv2_1', 'conv2_2', 'conv3_1']
+
+
+def test_schemes_are_those_of_the_papers():
+  module = nn.PatchGAN(64, norm='batch')
+  normal, xavier = (nn.initialise(module, jax.random.key(0), scheme=scheme)['params']
+                    for scheme in ('normal', 'xavier'))
+  assert abs(float(normal['stage3']['kernel'].std()) - 0.02) < 1e-3
+  # 64 -> 128 channels, 4x4: 0.02 sqrt(2 / (64 * 16 + 128 * 16))
+  assert abs(float(xavier['stage2']['kernel'].std()) / 5.103e-4 - 1) < 0.02
+  for params in (normal, xavier):
+    scale = params['stage4_norm']['scale']
+    assert abs(float(scale.std()) - 0.02) < 3e-3 and abs(float(scale.mean()) - 1) < 4e-3
+    assert not params['stage2_norm']['bias'].any() and not params['stage1']['bias'].any()
+  affine = nn.initialise(nn.PatchGAN(4, norm='instance_affine'), jax.random.key(0),
+                         scheme='normal')['params']
+  assert (affine['stage2_norm']['scale'] == 1).all()  # the published rule knows batch norm only
+  spectral = nn.initialise(nn.MultiScale(4), jax.random.key(0), scheme='xavier')['spectral']
+  for vector in jax.tree.leaves(spectral):
+    assert abs(float(jnp.linalg.norm(vector)) - 1) < 1e-5
