@@ -96,17 +96,18 @@ def page():
       "(`convention='torchprofile'`): a transposed convolution of stride 2 counts 4 times what it "
       'does, and norms with a scale one for each element of their output. So the published 56.8G '
       'of the ResNet are 49.6G of work.',
-      "- **by CAT**: CAT's own profiler (`convention='cat'`): the same, but norms that keep running "
-      'statistics count nothing.',
-      '- **MiB**: input and intermediate arrays alive at once in a float32 forward pass, estimated '
-      'from the order of the program (`analysis.activation_bytes`).', '',
+      "- **by CAT**: CAT's own profiler (`convention='cat'`): the same, but norms that keep "
+      'running statistics count nothing.',
+      '- **MiB**: input and intermediate arrays alive at once in a float32 forward pass, '
+      'estimated from the order of the program (`analysis.activation_bytes`).', '',
       '## Generators', '', *table(GENERATORS, costs), '',
       "CAT's profiler also leaves the scales and biases of tracked norms out of its parameter "
       "count (`count_params(variables, 'cat')`): "
       f'{costs["inception 64, batch norm"]["params_cat"]:,} for the inception teacher with batch '
       f'norm, {costs["inception SPADE 64"]["params_cat"]:,} for the inception SPADE teacher.', '',
       '## Ratios', '',
-      '| from | to | parameters | MACs | by torchprofile | published |', '|---|---|---:|---:|---:|---|']
+      '| from | to | parameters | MACs | by torchprofile | published |',
+      '|---|---|---:|---:|---:|---|']
   for big, small, published in RATIOS:
     ratios = ' | '.join(f'{costs[big][key] / costs[small][key]:.2f}x'
                         for key in ('params', 'exact', 'torchprofile'))

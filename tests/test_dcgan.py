@@ -47,7 +47,7 @@ def test_true_count_adds_norms_and_colour():
   assert count(d, 'all') == PUBLISHED[d] + 30 * d
   assert count(d, 'all', channels=3) == PUBLISHED[d] + 30 * d + 32 * d + 2
   assert [count(d, 'paper', size=32) for d in (16, 4, 2)] == [143729, 28253, 13487]
-  with pytest.raises(ValueError, match='one of paper, all'):
+  with pytest.raises(ValueError, match='one of all, paper, cat'):
     count(d, 'papr')
 
 

@@ -123,7 +123,7 @@ def test_what_is_not_ours_is_not_touched(tmp_path, capsys):
     (['train', '--config=kd/digits', '--config.sede=1', '--workdir=x'], 'seed'),
     (['train', '--config=kd/digits', '--config.seed=one', '--workdir=x'], 'one'),
     (['train', '--config=kd/digits', '--workdri=x'], 'workdir'),
-    (['train', 'runs/x'], 'did you mean --workdir'),
+    (['train', 'runs/x'], 'did you mean --config or --workdir'),
     (['evaluate', '--workdir=nowhere'], 'nowhere holds no run'),
     (['report', '--workdir=nowhere'], 'nowhere holds no run'),
     (['train', '--config=kd/digits:smoke', '--config.batch=6', '--workdir=x'],
