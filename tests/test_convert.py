@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_named(state, hints, said):
 
 def test_no_single_change_of_keys_or_shapes_goes_unnoticed():
   """Every array renamed, dropped, or given another shape in turn: never a wrong network."""
-  for module in (nn.mobile_resnet(4, 1), nn.unet(2, 3), PRUNED, nn.spade(1, labels=3)):
+  for module in (nn.mobile_resnet(4, 1), nn.unet(2, 3), PRUNED, nn.MultiScale(2, 3, 1)):
     state = published_dict(module)
     for key in state:
       changed = [{k: x for k, x in state.items() if k != key},

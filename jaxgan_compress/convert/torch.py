@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,6 +125,7 @@ class _Place(collections.namedtuple('Place', 'key collection path shape transpos
     return np.ascontiguousarray(x).reshape(x.shape)
 
 
+@functools.lru_cache(16)  # tracing a large network takes a second or two
 def _places(family: Family, module: linen.Module) -> list[_Place]:
   """Every array of the module, in the order of its rows."""
   variables = jax.eval_shape(module.init, jax.random.key(0), module.example())
