@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
   except _Help as e:
     print(e)
     return 0
-  except (flags.Error, ValueError, FileNotFoundError, FileExistsError, ImportError) as e:
+  except (flags.Error, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError,
+          ImportError) as e:
     return _fail(e)
   except KeyboardInterrupt:
     print('\ninterrupted', file=sys.stderr)
@@ -105,6 +107,8 @@ def info(verb: str, argv: list[str]) -> int:
 
   from jaxgan_compress import experiment
   from jaxgan_compress.train import records
+  if values.network and values.config is not None:
+    raise ValueError('info takes --network or --config; give one')
   if values.network:
     return _network_info(values)
   if values.config is None:
@@ -168,7 +172,13 @@ def convert(verb: str, argv: list[str]) -> int:
     raise ValueError(f'--out={out}: what is written is safetensors; end the name in .safetensors')
   if out.exists() and not values.overwrite:
     raise FileExistsError(f'{out} exists; give another name, or --overwrite')
-  if 'architecture' in files.metadata(source):
+  if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+    raise ValueError(f'--out={out}: the folder {out.parent} is not there or not writable')
+  hints = {}
+  if nn.storage.is_network(source):
+    if values.hint or values.prefix or values.part:
+      raise ValueError(f'{source} is a network of this library and says all of itself; leave out '
+                       '--hint, --prefix and --part')
     module, variables = nn.load(source)
   else:
     hints = dict(_assignment(hint, '--hint') for hint in values.hint)
@@ -178,6 +188,10 @@ def convert(verb: str, argv: list[str]) -> int:
   print(f'{source}: {nn.storage.spell(module)}\n'
         f'{analysis.count_params(variables):,} parameters'
         + (f'; kept and unused: {", ".join(unused)}' if unused else ''))
+  guessed = [f'{name}={getattr(module, name)!r}' for name in converter.torch.assumed(module)
+             if name not in hints]
+  if guessed and not nn.storage.is_network(source):
+    print(f'assumed, since keys cannot tell: {", ".join(guessed)}; change with --hint')
   if values.to == 'torch':
     files.write(out, converter.to_torch(module, variables), {'format': 'pt'},
                 overwrite=values.overwrite)
@@ -199,6 +213,9 @@ def build_network(text: str):
     raise ValueError(f'there is no file {text}; give one that `convert` wrote, or the name of a '
                      'network')
   given = dict(_assignment(each, '--network') for each in _split(arguments))
+  if 'dtype' in given:
+    from jaxgan_compress.nn import storage
+    given['dtype'] = storage.build(given['dtype'], 'dtype')
   return build.make({'name': name, **given}, 'jaxgan_compress.nn', '--network')
 
 
@@ -227,8 +244,8 @@ def _assignment(text, where):
 
 def _input_shape(module, size):
   if not hasattr(module, 'example'):
-    raise ValueError(f'{type(module).__name__} is a layer, not a network; give a generator or a '
-                     'discriminator')
+    raise ValueError(f'{type(module).__name__} does not say what its input is; info takes '
+                     'generators and image discriminators')
   shape = module.example().shape
   if len(shape) != 4:
     return shape

@@ -85,6 +85,8 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray],
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
+  except OSError as e:
+    raise OSError(e.errno, f'cannot be written ({e.strerror or e})', str(path)) from e
   finally:
     temporary.unlink(missing_ok=True)
 
@@ -333,7 +335,7 @@ def _chosen(tree, part):
     tree = parts[part]
   elif parts:
     lacks = '' if part is None else f' but {part!r}'
-    raise _Refused(f'is a checkpoint of several parts{lacks}; name one with part=: '
+    raise _Refused(f'is a checkpoint of several parts{lacks}; name one with part= (--part): '
                    f'{", ".join(parts)}')
   else:
     _whole(tree, part)

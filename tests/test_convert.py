@@ -111,10 +111,21 @@ def test_known_dead_parameters_are_kept_apart():
 
 def test_old_files_with_statistics_of_instance_norms():
   state = published_dict(nn.resnet(4))
-  old = {**state, 'model.2.running_mean': np.ones(4, np.float32),
-         'model.2.num_batches_tracked': np.array(3)}
+  old = {**state, 'model.2.running_mean': np.ones(4, np.float32)}
   module, variables = convert.from_torch(old)
   assert module == nn.resnet(4) and same(convert.to_torch(module, variables), old)
+  newer = {**old, 'model.2.num_batches_tracked': np.array(3)}
+  with pytest.raises(ValueError, match="give the hint norm='instance'"):
+    convert.from_torch(newer)
+  module, variables = convert.from_torch(newer, norm='instance')
+  assert module == nn.resnet(4) and same(convert.to_torch(module, variables), newer)
+  for stray in ('model.77.running_mean', 'foo.running_mean'):
+    with pytest.raises(ValueError, match=f'unknown: {stray}'):
+      convert.from_torch({**state, stray: np.ones(4, np.float32)})
+  # Batch norm without scale, whose statistics are used, is no network of ours.
+  biasless = {key: x for key, x in state.items() if 'bias' not in key or key == 'model.26.bias'}
+  with pytest.raises(ValueError, match='unknown: model.2.running_mean'):
+    convert.from_torch({**biasless, 'model.2.running_mean': np.ones(4, np.float32)})
 
 
 def test_sub_networks_that_read_the_head_of_their_statistics():
@@ -142,6 +153,9 @@ def test_a_trunk_leaves_the_classifier_behind():
   assert list(variables) == ['params'] and len(variables['params']) == 4
   assert set(convert.to_torch(module, variables)) == {
       f'features.{i}.{leaf}' for i in (0, 2, 5, 7) for leaf in ('weight', 'bias')}
+  for stray in ('features.3.squeeze.weight', 'features.3.weight', 'features.1.bias'):
+    with pytest.raises(ValueError, match=f'unknown: {stray}'):
+      convert.from_torch({**trunk, stray: np.ones(3, np.float32)})
 
 
 RESNET = published_dict(nn.resnet(4, 2))
@@ -165,8 +179,11 @@ RESNET = published_dict(nn.resnet(4, 2))
     ({**RESNET, 'model.4.bias': np.ones(8, np.complex64)}, {}, 'holds complex64'),
     ({**published_dict(nn.unet(4, 5)), 'model.model.1.model.2.num_batches_tracked': np.ones(())},
      {}, 'holds float64 and should hold whole'),
-    (RESNET, {'shared': 3}, 'takes no hint .shared.; it takes dropout, padding, clamp'),
-    (RESNET, {'norm': 'batch'}, 'all else is in the keys'),
+    (RESNET, {'shared': 3}, 'takes no hint .shared.; it takes dropout, padding.*in the keys'),
+    (RESNET, {'norm': 'batch'}, 'missing: '),
+    (RESNET, {'clamp': 'maybe'}, "clamp='maybe'; True or False"),
+    (RESNET, {'dropout': 'abc'}, 'a rate from 0'), (RESNET, {'dtype': 'int8'}, 'floating-point'),
+    ({**RESNET, 'model.1x.weight': np.ones(3)}, {}, r'1 unknown: model.1x.weight \(3,\)'),
     (published_dict(nn.PatchGAN(4, heads=('wide', 'deep'), shared=2)), {}, 'hint shared=0 .. 5'),
     ({'fc.weight': np.ones((64, 8), np.float32), 'head_0.conv_0.weight': np.ones(1)}, {},
      'use_vae'),
@@ -246,6 +263,8 @@ def test_a_file_of_ours_is_checked(tmp_path):
     files.write(path, arrays, {**metadata, **changes}, overwrite=True)
     return path
 
+  with pytest.raises(ValueError, match='update jaxgan_compress'):
+    nn.load(rewritten(format='jaxgan_compress network 2'))
   with pytest.raises(ValueError, match='without an architecture; convert it first'):
     nn.load(rewritten(format='pt'))
   with pytest.raises(ValueError, match='checksum'):
@@ -256,13 +275,29 @@ def test_a_file_of_ours_is_checked(tmp_path):
       ({'name': 'ResNetGenerator', 'colour': 3}, 'no field colour'),
       ({'name': 'ResNetGenerator', 'parent': 3}, 'no field parent'),
       ({'name': 'ResNetGenerator', 'dtype': 'object'}, 'dtype'),
-      ({'name': 'ResNetGenerator'}, 'other arrays than its ResNetGenerator has')):
+      ({'name': 'Branches'}, 'does not say'), ({'name': 'Conv', 'features': 3}, 'does not say'),
+      (3, 'does not say'), ({'name': 'ResNetGenerator'}, 'not the arrays of this ResNet')):
     with pytest.raises(ValueError, match=said):
       nn.load(rewritten(architecture=json.dumps(architecture)))
   content = path.read_bytes()
   path.write_bytes(content[:-7])
   with pytest.raises(ValueError, match='damaged'):
     nn.load(path)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+  module = nn.resnet(np.int64(2), 1)  # widths that were computed
+  variables = nn.initialise(module, jax.random.key(0))
+  nn.save(tmp_path / 'G.safetensors', module, variables)
+  assert nn.load(tmp_path / 'G.safetensors')[0] == module
+  with pytest.raises(ValueError, match='not the arrays of this ResNetGenerator'):
+    nn.save(tmp_path / 'H.safetensors', nn.resnet(4, 1), variables)
+  for layer in (nn.Conv(3), nn.SmallClassifier()):
+    with pytest.raises(ValueError, match='does not say what its input is'):
+      nn.save(tmp_path / 'H.safetensors', layer, {})
+  with pytest.raises(ValueError, match='stem=.* cannot be written'):
+    nn.storage.describe(nn.resnet(4).clone(stem=jnp.ones(3)))
+  assert not (tmp_path / 'H.safetensors').exists()
 
 
 def test_only_our_own_networks_are_described():
@@ -291,7 +326,12 @@ def test_convert_there_and_back(tmp_path, capsys):
   assert same(files.read(theirs), state)
   assert cli.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 2
   assert 'exists' in capsys.readouterr().err
+  assert cli.main(['convert', '--in', str(ours), '--out', str(tmp_path / 'H.safetensors'),
+                   '--hint=clamp=True']) == 2
+  assert 'leave out --hint' in capsys.readouterr().err
   assert cli.main(['convert', '--in', str(theirs), '--out', str(ours), '--overwrite']) == 0
+  assert "assumed, since keys cannot tell: dropout=0.0, padding='reflect'" in \
+      capsys.readouterr().out
   assert largest_difference(nn.load(ours)[1], variables) == 0
 
 

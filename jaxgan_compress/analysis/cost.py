@@ -126,8 +126,10 @@ def activation_bytes(module: linen.Module | Callable, shape: Sequence[int] | Non
   """
   variables, _, jaxpr = _trace(module, _example(module, shape))
   weights = len(jax.tree.leaves(variables))
-  # Of a network's outputs the image alone is wanted: taps that nothing reads do not live on.
-  outputs = jaxpr.outvars[:1] if isinstance(module, linen.Module) else jaxpr.outvars
+  outputs = jaxpr.outvars
+  if isinstance(module, linen.Module):
+    out = jax.eval_shape(module.apply, variables, _example(module, shape))
+    outputs = outputs[:len(jax.tree.leaves(_wanted(out)))]
   ends = {}
   for i, eqn in enumerate(jaxpr.eqns):
     ends.update({v: i for v in eqn.invars if not hasattr(v, 'val')})
@@ -179,11 +181,16 @@ def network_latency(module: linen.Module, shape: Sequence[int] | None = None, ba
   """
   x = _example(module, shape)
   variables = nn.initialise(module, jax.random.key(0), x)
-  run = jax.jit(lambda variables, x: module.apply(variables, x)[0])
+  run = jax.jit(lambda variables, x: _wanted(module.apply(variables, x)))
   inputs = {batch: jax.random.normal(jax.random.key(1), (batch, *x.shape[1:])) for batch in batches}
   timings = latency({str(batch): lambda x=x: run(variables, x) for batch, x in inputs.items()},
                     rounds)
   return {batch: timings[str(batch)] for batch in batches}
+
+
+def _wanted(out):
+  """The image or the logits: taps that nothing reads are not kept."""
+  return out[0] if isinstance(out, tuple) else out
 
 
 def _choose(convention, possible):

@@ -37,7 +37,7 @@ class Family:
   pattern: a regular expression that each of its keys matches. told: whether keys show the family.
   module: the network that keys and shapes describe. rows: its layers. hints: fields of the module
   that keys cannot tell. dead: prefixes of parameters that PyTorch keeps and this module never uses.
-  trunk: whether keys that the module has no use for are left behind (VGG's classifier).
+  beyond: keys that belong to more than the module and are left behind (VGG's classifier).
   """
   name: str
   builds: type[linen.Module]
@@ -47,7 +47,7 @@ class Family:
   rows: Callable[[linen.Module], Iterator[Row]]
   hints: tuple[str, ...] = ()
   dead: Callable[[linen.Module], tuple[str, ...]] = lambda module: ()
-  trunk: bool = False
+  beyond: Callable[[str], bool] = lambda key: False
 
 
 # ResNet and U-Net -------------------------------------------------------------------------------
@@ -56,7 +56,9 @@ class Family:
 def _resnet(shapes, hints):
   indices = sorted({int(key.split('.')[1]) for key in shapes if key.endswith('weight')})
   blocks = [i for i in indices if _starts(shapes, f'model.{i}.conv_block.')]
-  expansions = [i for i in blocks if f'model.{i}.conv_block.12.weight' in shapes]
+  expansions = [i for i in blocks if len(
+      [key for key in shapes if re.fullmatch(rf'model\.{i}\.conv_block\.\d+\.weight', key)
+       and len(shapes[key]) == 4]) == 4]
   residual = [i for i in blocks if i not in expansions]
   convs = [f'model.{i}.weight' for i in indices
            if i not in blocks and len(shapes.get(f'model.{i}.weight', ())) == 4]
@@ -417,6 +419,13 @@ def _vgg_rows(m):
     yield Row(f'features.{index}', name.replace('relu', 'conv'))
 
 
+def _above_vgg(key):
+  """The classifier, and convolutions: which of them a trunk has not is what it was asked for."""
+  convs = {index for depth in VGG_STAGES for index, _ in _vgg_convs(depth)}
+  index = re.fullmatch(r'features\.(\d+)\.(weight|bias)', key)
+  return key.startswith('classifier.') or bool(index and int(index[1]) in convs)
+
+
 def _adapter(shapes, hints):
   normed = '0.weight' in shapes
   features, inputs = shapes['0.weight' if normed else 'weight'][:2]
@@ -435,9 +444,9 @@ FAMILIES = (
     Family('ResNet generator', nn.ResNetGenerator,
            r'model\.\d+\.(conv_block\.\d+\.)?(conv\.[02]\.)?' + _LEAF,
            lambda s: _starts(s, 'model.1.') and any('.conv_block.' in key for key in s),
-           _resnet, _resnet_rows, ('dropout', 'padding', 'clamp')),
+           _resnet, _resnet_rows, ('dropout', 'padding', 'clamp', 'norm')),
     Family('U-Net generator', nn.UNetGenerator, _UNET, lambda s: 'model.model.0.weight' in s,
-           _unet, _unet_rows, ('dropout',)),
+           _unet, _unet_rows, ('dropout', 'norm')),
     Family('inception generator', nn.InceptionGenerator,
            r'(down_sampling|up_sampling|features)\.\d+\.((res|dw)_ops\.\d+\.\d(\.\d)?\.|pw_bn\.)?'
            + _LEAF, lambda s: _starts(s, 'down_sampling.') and _starts(s, 'up_sampling.'),
@@ -455,7 +464,7 @@ FAMILIES = (
            lambda s: 'fc.weight' in s and _starts(s, 'head_0.conv_0.'), _spade, _spade_rows,
            ('separable_norm', 'upsampling')),
     Family('PatchGAN discriminator', nn.PatchGAN, r'model\.\d+\.' + _LEAF,
-           lambda s: s.get('model.0.weight', ())[2:] == (4, 4), _patch, _patch_rows),
+           lambda s: s.get('model.0.weight', ())[2:] == (4, 4), _patch, _patch_rows, ('norm',)),
     Family('discriminator of two heads', nn.PatchGAN, r'block\ds\.[01]\.block\.[01]\.' + _LEAF,
            lambda s: 'block1s.0.block.0.weight' in s, _heads, _patch_rows, ('shared', 'heads'),
            _dead_copies),
@@ -468,7 +477,7 @@ FAMILIES = (
            lambda s: 'deconv1.weight' in s, _dcgan, _dcgan_rows, ('size',)),
     Family('VGG trunk', nn.VGG, r'features\.\d+\.(weight|bias)',
            lambda s: s.get('features.0.weight', ())[1:] == (3, 3, 3), _vgg, _vgg_rows,
-           ('depth', 'layers'), trunk=True),
+           ('depth', 'layers'), beyond=_above_vgg),
     Family('adapter', nn.Adapter, r'([01]\.)?' + _LEAF,
            lambda s: s.get('0.weight', s.get('weight', ()))[2:] == (1, 1), _adapter,
            _adapter_rows),

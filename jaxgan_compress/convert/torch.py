@@ -14,7 +14,11 @@ from flax import linen
 
 from jaxgan_compress import files
 from jaxgan_compress.convert.families import FAMILIES, Family
-from jaxgan_compress.nn.storage import spell
+from jaxgan_compress.nn.forms import FORMS
+from jaxgan_compress.nn.layers import PADDINGS
+from jaxgan_compress.nn.norms import NORMS
+from jaxgan_compress.nn.spade import UPSAMPLING
+from jaxgan_compress.nn.storage import build, is_network, spell
 
 _LEAVES = {'bias': 'bias', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var',
            'count': 'num_batches_tracked', 'u': 'weight_u', 'v': 'weight_v'}
@@ -29,7 +33,7 @@ def load(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
   PyTorch is not needed and nothing pickled is ever run: anything but tensors in plain containers is
   refused by name. Raises FileNotFoundError, and ValueError that says what is wrong with the file.
   """
-  if 'architecture' in files.metadata(path):
+  if is_network(path):
     raise ValueError(f'{path} is a network of this library; open it with nn.load')
   return files.read(path, part)
 
@@ -44,11 +48,12 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
   hints: fields that keys cannot tell, by family: `dropout`, `padding`, `clamp` (ResNets), `dropout`
     (U-Nets), `slope` (CAT's generators), `upsampling` (SPADE), `separable_norm`, `shared` (OMGD's
     discriminator, required), `size=28` (DCGAN), `depth` and `layers` (VGG); `dtype` and `form`
-    always.
+    always. Where the norm has no parameters `norm` may be given; it must agree with the keys.
 
-  Known parameters that no forward pass reads (dead copies of heads, statistics of instance norms in
-  old files, norms of emptied blocks) are kept in the collection 'unused', so that `to_torch` gives
-  the file back; a classifier above a VGG trunk is left behind.
+  Known parameters that no forward pass reads (dead copies of heads, statistics that PyTorch before
+  0.4 kept of instance norms, norms of emptied blocks) are kept in the collection 'unused', so that
+  `to_torch` gives the file back; what is above a VGG trunk is left behind. Newer files with such
+  statistics may have been trained to use them, so they need the hint norm='instance'.
 
   Raises ValueError, with what to do, for an unknown family, missing or unknown keys, wrong shapes
   or dtypes, a prefix on every key, an unknown hint.
@@ -58,18 +63,36 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
     state = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
     if not state:
       raise ValueError(f'no key starts with {prefix!r}')
+    if all(key.startswith('.') for key in state):
+      raise ValueError(f'prefix={prefix!r} lacks its dot; pass {prefix + "."!r}')
   shapes = {key: x.shape for key, x in state.items()}
   family = _family(shapes)
-  for name in hints:
+  for name, value in hints.items():
     if name not in (*family.hints, 'dtype', 'form'):
       raise ValueError(f'a {family.name} takes no hint {name!r}; it takes '
                        f'{", ".join((*family.hints, "dtype", "form"))}, all else is in the keys')
+    accepted, possible = _HINTS[name]
+    if not accepted(value):
+      raise ValueError(f'{name}={value!r}; {possible}')
+  if isinstance(hints.get('dtype'), str):
+    hints['dtype'] = build(hints['dtype'], 'dtype')
+  strange = [f'{key} {shape}' for key, shape in shapes.items()
+             if not re.fullmatch(family.pattern, key) and not family.beyond(key)]
+  if strange:
+    raise ValueError(f'this looks like a {family.name}, but {len(strange)} unknown: '
+                     f'{_some(strange)}')
   try:
     module = family.module(shapes, hints).clone(**hints)
   except (KeyError, IndexError, StopIteration) as e:
-    raise ValueError(f'this looks like a {family.name}, but it is incomplete: {e!r} is missing '
-                     f'among {len(state)} arrays') from e
-  return module, _fill(family, module, state)
+    which = str(e) if isinstance(e, KeyError) else 'a convolution'
+    raise ValueError(f'this looks like a {family.name}, but {which} is missing, or of another '
+                     f'rank, among {len(state)} arrays') from e
+  return module, _fill(family, module, state, hints)
+
+
+def assumed(module: linen.Module) -> tuple[str, ...]:
+  """The fields of a module that keys could not tell: hints it was given, or defaults."""
+  return tuple(name for name in _family_of(module).hints if name != 'norm')
 
 
 def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
@@ -95,6 +118,34 @@ def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
       array = np.concatenate([array, state[place.key]])
     state[place.key] = array
   return state
+
+
+def _is_number(x):
+  return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def _is_whole(x):
+  return isinstance(x, int) and not isinstance(x, bool)
+
+
+# What each hint may be.
+_HINTS = {
+    'clamp': (lambda x: isinstance(x, bool), 'True or False'),
+    'separable_norm': (lambda x: isinstance(x, bool), 'True or False'),
+    'dropout': (lambda x: _is_number(x) and 0 <= x < 1, 'a rate from 0 to below 1'),
+    'slope': (lambda x: _is_number(x) and 0 <= x < 1, 'a slope from 0 to below 1'),
+    'shared': (lambda x: _is_whole(x) and 0 <= x <= 5, 'a whole number from 0 to 5'),
+    'heads': (lambda x: isinstance(x, tuple) and len(set(x)) == 2, 'two names'),
+    'size': (lambda x: x in (28, 32, 64), '28, 32 or 64'),
+    'depth': (lambda x: x in (16, 19), '16 or 19'),
+    'layers': (lambda x: isinstance(x, tuple) and x, "names in a tuple, ('relu1_2', 'relu2_2')"),
+    'padding': (lambda x: x in PADDINGS, f'one of {", ".join(PADDINGS)}'),
+    'norm': (lambda x: x in NORMS, f'one of {", ".join(NORMS)}'),
+    'upsampling': (lambda x: x in UPSAMPLING, f'one of {", ".join(UPSAMPLING)}'),
+    'form': (lambda x: x in ('auto', 'plain', 'fast', *FORMS['upsample']), 'auto, plain or fast'),
+    'dtype': (lambda x: not isinstance(x, str) or x in ('float16', 'bfloat16', 'float32',
+                                                        'float64'), 'a floating-point type'),
+}
 
 
 class _Place(collections.namedtuple('Place', 'key collection path shape transposed')):
@@ -146,9 +197,9 @@ def _has(tree, path):
   return bool(tree)
 
 
-def _fill(family, module, state):
+def _fill(family, module, state, hints):
   """The variables, once every key is accounted for."""
-  left, missing, wrong, variables = dict(state), [], [], {}
+  left, missing, wrong, tails, variables = dict(state), [], [], set(), {}
   for place in _places(family, module):
     x, shape = left.pop(place.key, None), place.torch_shape
     if x is None and place.path[-1] == 'count':
@@ -156,9 +207,11 @@ def _fill(family, module, state):
     if x is None:
       missing.append(f'{place.key} {shape}')
       continue
-    if place.path[-1] in ('mean', 'var') and x.ndim == 1 and len(x) > shape[0]:
+    if place.key.endswith(('param_free_norm.running_mean', 'param_free_norm.running_var')) and \
+        x.ndim == 1 and len(x) > shape[0]:
       # Sub-networks of GAN Compression keep the statistics of the full width and read their head.
       left[place.key], x = x[shape[0]:], x[:shape[0]]
+      tails.add(place.key)
     if x.shape != shape:
       wrong.append(f'{place.key} is {x.shape} and should be {shape}')
     elif not (np.issubdtype(x.dtype, np.integer) if place.path[-1] == 'count' else
@@ -172,9 +225,10 @@ def _fill(family, module, state):
       tree[place.path[-1]] = place.from_torch(x)
   dead = family.dead(module)
   unused = {key: x for key, x in left.items() if key.startswith(dead or ('\0',))
-            or _statistics(key, state)}
-  unknown = [f'{key} {x.shape}' for key, x in left.items() if key not in unused]
-  if missing or wrong or (unknown and not family.trunk):
+            or key in tails or _statistics(key, state, family, module, hints)}
+  unknown = [f'{key} {x.shape}' for key, x in left.items()
+             if key not in unused and not family.beyond(key)]
+  if missing or wrong or unknown:
     lines = [f'{len(found)} {what}: {_some(found)}' for what, found in (
         ('missing', missing), ('unknown', unknown), ('of another shape or kind', wrong)) if found]
     raise ValueError(f'this looks like a {family.name}, {spell(module)}, but not all arrays fit.\n'
@@ -182,11 +236,19 @@ def _fill(family, module, state):
   return {**variables, **({UNUSED: unused} if unused else {})}
 
 
-def _statistics(key, state):
-  """Running statistics of a norm without scale, which PyTorch before 0.4 kept and never read."""
+def _statistics(key, state, family, module, hints):
+  """Running statistics of instance norms, which PyTorch before 0.4 kept and never read."""
   layer, _, leaf = key.rpartition('.')
-  return leaf in ('running_mean', 'running_var', 'num_batches_tracked') and \
-      f'{layer}.weight' not in state
+  if getattr(module, 'norm', '') != 'instance' or f'{layer}.weight' in state or \
+      leaf not in ('running_mean', 'running_var', 'num_batches_tracked') or \
+      layer not in {row.torch for row in family.rows(module)}:
+    return False
+  if f'{layer}.num_batches_tracked' in state and 'norm' not in hints:
+    raise ValueError(f'{layer} keeps running statistics of an instance norm. Networks of the '
+                     "CycleGAN repository do not use them: give the hint norm='instance'. Of a "
+                     'network that was trained with track_running_stats=True it would be another '
+                     'one, which is not supported')
+  return True
 
 
 def _family(shapes) -> Family:
@@ -203,7 +265,8 @@ def _family(shapes) -> Family:
     if family and family.name != 'adapter':
       every = 'every key starts' if len(inside) == len(shapes) else f'{len(inside)} keys start'
       raise ValueError(f"{every} with {head!r}, and without it this is a {family.name}; pass "
-                       f"prefix={head!r} (DataParallel and trainers add such prefixes)")
+                       f"prefix={head!r} (--prefix={head}); DataParallel and trainers add such "
+                       'prefixes')
   fits = {family.name: [key for key in shapes if re.fullmatch(family.pattern, key)]
           for family in FAMILIES if family.name != 'adapter'}
   closest = max(fits, key=lambda name: len(fits[name]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 REDUCTIONS = ('sum_pixels', 'mean')
 
@@ -17,3 +19,48 @@ def mse(image, lesson, reduction: str = 'sum_pixels'):
     raise ValueError(f'mse_reduction={reduction!r}; one of {", ".join(REDUCTIONS)}')
   squares = jnp.square(image - lesson)
   return squares.mean() if reduction == 'mean' else squares.sum((1, 2, 3)).mean()
+
+
+def l1(image, lesson):
+  """mean |image - lesson|."""
+  return jnp.abs(image - lesson).mean()
+
+
+def total_variation(image):
+  """Sum of |first differences| along H and along W, over the whole batch [B,H,W,C].
+
+  A sum, as OMGD has it (Ren et al. 2021): its weight depends on batch and image size.
+  """
+  return jnp.abs(jnp.diff(image, axis=1)).sum() + jnp.abs(jnp.diff(image, axis=2)).sum()
+
+
+def ssim(image, lesson):
+  """Mean structural similarity of each image, [B]; 1 for equal images.
+
+  image, lesson: [B,H,W,C] in [-1, 1], taken as they are, with the constants for a range of 1
+  (C1 = 1e-4, C2 = 9e-4) and zero padding, as OMGD has it (Ren et al. 2021). Windows of 11x11,
+  Gaussian with sigma 1.5. `1 - ssim(...).mean()` is the loss. Wang et al. 2004.
+  """
+  channels = image.shape[-1]
+  dtype = jnp.promote_types(image.dtype, jnp.float32)
+  image, lesson = image.astype(dtype), lesson.astype(dtype)
+
+  def blur(x):
+    window = jnp.asarray(_window(), dtype).reshape(11, 11, 1, 1).repeat(channels, 3)
+    return lax.conv_general_dilated(
+        x, window, (1, 1), ((5, 5), (5, 5)), feature_group_count=channels,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision='highest')
+
+  mean_a, mean_b = blur(image), blur(lesson)
+  var_a = blur(image * image) - mean_a * mean_a
+  var_b = blur(lesson * lesson) - mean_b * mean_b
+  covariance = blur(image * lesson) - mean_a * mean_b
+  similar = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
+  return (similar / ((mean_a ** 2 + mean_b ** 2 + 1e-4) * (var_a + var_b + 9e-4))).mean((1, 2, 3))
+
+
+def _window():
+  # Rounded to float32 before it is normalised, as the original: its sum is not quite 1.
+  line = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2)).astype(np.float32)
+  line = line / np.float32(line.sum(dtype=np.float64))
+  return np.outer(line, line)

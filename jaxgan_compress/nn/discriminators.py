@@ -40,6 +40,8 @@ class PatchGAN(nn.Module):
     stages = self.layers + 2
     if not 0 <= self.shared <= stages:
       raise ValueError(f'shared={self.shared}; from 0 to {stages}, the number of convolutions')
+    if not self.heads or self.layers < 1:
+      raise ValueError(f'heads={self.heads}, layers={self.layers}; at least one of each')
     x = _conditioned(image, condition)
     check_images(x, self.inputs, 1, 3 * 2 ** self.layers, 'this PatchGAN')
     bias = conv_bias(self.norm)
@@ -123,6 +125,8 @@ class MultiScale(nn.Module):
 
   @nn.compact
   def __call__(self, image, condition=None, train: bool = False, axes: Axes = Axes()):
+    if self.scales < 1 or self.layers < 1:
+      raise ValueError(f'scales={self.scales}, layers={self.layers}; at least one of each')
     x = _conditioned(image, condition)
     check_images(x, self.inputs, 1, 2 ** (self.layers + self.scales - 1),
                  'this multi-scale discriminator')

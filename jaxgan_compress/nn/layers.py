@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -41,6 +42,10 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x, train: bool = False):
+    _check_width(self)
+    if self.depthwise and (self.features != x.shape[-1] or self.stride != 1):
+      raise ValueError(f'a depthwise convolution of {x.shape[-1]} channels has as many features '
+                       f'and stride 1; got {self.features} and {self.stride}')
     inputs = 1 if self.depthwise else x.shape[-1]
     kernel = self.param('kernel', normal(0.02), (self.kernel, self.kernel, inputs, self.features))
     if self.spectral:
@@ -133,6 +138,7 @@ class UpConv(nn.Module):
   def __call__(self, x):
     if self.kernel not in (3, 4):
       raise ValueError(f'kernel={self.kernel}; a transposed convolution here has 3 or 4')
+    _check_width(self)
     k = self.kernel
     kernel = self.param('kernel', normal(0.02), (k, k, x.shape[-1], self.features))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -210,6 +216,12 @@ def check_images(x, channels: int, multiple: int, least: int, who: str):
     rule = f'multiples of {multiple}' if multiple > 1 else 'sides'
     raise ValueError(f'{who} takes {rule} from {-(-least // multiple) * multiple} and got '
                      f'{size[0]}x{size[1]}; resize or crop to {fits[0]}x{fits[1]}, for example')
+
+
+def _check_width(module):
+  if not isinstance(module.features, int | np.integer) or module.features < 1:
+    raise ValueError(f'{"/".join(module.path) or "a convolution"} would have {module.features!r} '
+                     'channels; widths are whole numbers from 1')
 
 
 def _biased(module, y, bias=None):

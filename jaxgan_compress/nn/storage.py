@@ -25,9 +25,10 @@ def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrit
 
   Arrays are named 'params/block1/conv1/kernel'. The metadata holds the architecture as JSON and a
   checksum. Raises FileExistsError if the file is there and may not be overwritten, and ValueError
-  for a module that `describe` cannot describe.
+  for a module that `describe` cannot describe, or variables that are not those of the module.
   """
   arrays = {name: np.asarray(x) for name, x in _flat(variables).items()}
+  _check(module, arrays, 'these variables')
   files.write(path, arrays, {
       'format': FORMAT, 'architecture': json.dumps(describe(module)),
       'crc32': str(_checksum(arrays))}, overwrite=overwrite)
@@ -41,7 +42,10 @@ def load(path: str | Path) -> tuple[linen.Module, dict]:
   `jaxgan_compress.nn`.
   """
   metadata = files.metadata(path)
-  if metadata.get('format') != FORMAT:
+  if is_network(path) and metadata['format'] != FORMAT:
+    raise ValueError(f'{path} is of the format {metadata["format"]!r} and this version reads '
+                     f'{FORMAT!r}; update jaxgan_compress')
+  if not is_network(path):
     files.read(path)  # its own complaint, if it is no such file at all
     raise ValueError(f'{path} holds weights without an architecture; convert it first: '
                      f'jaxgan-compress convert --in {path} --out NETWORK.safetensors')
@@ -50,36 +54,39 @@ def load(path: str | Path) -> tuple[linen.Module, dict]:
     raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
   try:
     module = build(json.loads(metadata['architecture']))
-    shapes = jax.eval_shape(module.init, jax.random.key(0), module.example())
-  except (ValueError, TypeError, KeyError) as e:
+    _check(module, arrays, str(path))
+  except (TypeError, KeyError, AttributeError) as e:
     raise ValueError(f'{path} describes no network of this version: {e}') from e
-  expected = {name: x.shape for name, x in _flat(shapes).items()}
-  found = {name: x.shape for name, x in arrays.items() if not name.startswith('unused/')}
-  if found != expected:
-    wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-    raise ValueError(f'{path} holds other arrays than its {type(module).__name__} has: '
-                     f'{", ".join(wrong[:6])}; save it again')
   return module, traverse_util.unflatten_dict(arrays, sep='/')
 
 
-def describe(value: Any) -> Any:
+def is_network(path: str | Path) -> bool:
+  """Whether a file was written by `save`, of this version or another."""
+  return files.metadata(path).get('format', '').startswith(FORMAT.rstrip('0123456789'))
+
+
+def describe(value: Any, field: str = '') -> Any:
   """A module as JSON: its class's name and its fields, nested values likewise.
 
-  Raises ValueError for a class that is not public in `jaxgan_compress.nn`.
+  Raises ValueError for a class that is not public in `jaxgan_compress.nn`, or any other object.
   """
   if dataclasses.is_dataclass(value):
     name = type(value).__name__
     if getattr(_home(), name, None) is not type(value):
       raise ValueError(f'{type(value).__module__}.{name} is not one of jaxgan_compress.nn; only '
                        'these can be rebuilt from a file')
-    return {'name': name, **{field.name: describe(getattr(value, field.name))
+    return {'name': name, **{field.name: describe(getattr(value, field.name), field.name)
                              for field in dataclasses.fields(value)
                              if field.name not in ('parent', 'name')}}
   if isinstance(value, tuple | list):
-    return [describe(each) for each in value]
+    return [describe(each, field) for each in value]
+  if isinstance(value, np.generic):
+    value = value.item()  # widths that were computed
   if value is None or isinstance(value, str | bool | int | float):
     return value
-  return np.dtype(value).name
+  if field == 'dtype':
+    return np.dtype(value).name
+  raise ValueError(f'{field}={value!r} cannot be written as JSON')
 
 
 def build(description: Any, field: str = '') -> Any:
@@ -105,17 +112,32 @@ def build(description: Any, field: str = '') -> Any:
 
 
 def spell(value: Any) -> str:
-  """A module as the expression that makes it, fields at their defaults left out."""
+  """A module as the expression that makes it, fields at their defaults left out but the norm."""
   if dataclasses.is_dataclass(value):
     fields = [(field.name, getattr(value, field.name), field.default)
               for field in dataclasses.fields(value) if field.name not in ('parent', 'name')]
-    given = ', '.join(f'{name}={spell(x)}' for name, x, default in fields if x != default)
+    given = ', '.join(f'{name}={spell(x)}' for name, x, default in fields
+                      if x != default or name == 'norm')
     return f'{type(value).__name__}({given})'
   if isinstance(value, tuple):
     if len(value) > 2 and len(set(value)) == 1:
       return f'({spell(value[0])},) * {len(value)}'
     return f'({", ".join(map(spell, value))}{"," * (len(value) == 1)})'
   return getattr(value, '__name__', None) or repr(value)
+
+
+def _check(module, arrays, what):
+  """Raises ValueError unless the arrays are those that the module has."""
+  if not (isinstance(module, linen.Module) and hasattr(module, 'example')):
+    raise ValueError(f'{type(module).__name__} does not say what its input is, so it could not be '
+                     'rebuilt from a file; generators and image discriminators can')
+  expected = {name: x.shape for name, x in _flat(
+      jax.eval_shape(module.init, jax.random.key(0), module.example())).items()}
+  found = {name: x.shape for name, x in arrays.items() if not name.startswith('unused/')}
+  wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+  if wrong:
+    raise ValueError(f'{what}: not the arrays of this {type(module).__name__}; missing, unknown or '
+                     f'of another shape: {", ".join(wrong[:6])}')
 
 
 def _home():

@@ -1,0 +1,41 @@
+"""Losses between features: they take arrays, never networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+
+def gram(features):
+  """F F' / (C H W) of each image, F its features as [C, H W].
+
+  features: [B,H,W,C] -> [B,C,C]. In float32 or wider. Gatys et al. 2016.
+  """
+  B, H, W, C = features.shape
+  flat = features.reshape(B, H * W, C).astype(jnp.promote_types(features.dtype, jnp.float32))
+  return jnp.einsum('bnc,bnd->bcd', flat, flat, precision='highest') / (C * H * W)
+
+
+def style(features: Mapping, lesson: Mapping):
+  """The sum over layers of mean |gram(features) - gram(lesson)|.
+
+  features, lesson: `{layer: [B,H,W,C]}` of the same layers. Johnson et al. 2016, with absolute
+  differences as OMGD has it.
+  """
+  return sum(jnp.abs(gram(x) - gram(lesson[name])).mean() for name, x in features.items())
+
+
+def perceptual(features, lesson):
+  """mean |features - lesson| of one layer, [B,H,W,C]. Johnson et al. 2016; OMGD's feature loss."""
+  return jnp.abs(features - lesson).mean()
+
+
+def channel_means(features, lesson):
+  """mean over B and C of (mean over H, W of features - mean over H, W of lesson)^2.
+
+  features, lesson: [B,h,w,C], spatial sizes may differ; channels agree by way of an adapter.
+  OMGD's channel distillation of one tap (Ren et al. 2021); its code sums the taps, its paper takes
+  their mean. Nearly uninformative after an instance norm, which fixes these means.
+  """
+  return jnp.square(features.mean((1, 2)) - lesson.mean((1, 2))).mean()
