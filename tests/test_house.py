@@ -55,8 +55,8 @@ def public():
                  train):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
-  for module in (losses.gan, losses.image, core, build, files, jgc.config, jgc.nn.layers,
-                 jgc.nn.norms, jgc.nn.forms, jgc.nn.storage):
+  for module in (losses.gan, losses.image, losses.features, core, build, files, jgc.config,
+                 jgc.nn.layers, jgc.nn.norms, jgc.nn.forms, jgc.nn.storage):
     for name, value in vars(module).items():
       if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
         yield f'{module.__name__}.{name}', value

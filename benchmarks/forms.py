@@ -1,0 +1,89 @@
+"""Which exact form of a replaced operation is faster here?
+
+    python benchmarks/forms.py [--op upsample depthwise reflect] [--rounds 60]
+
+For layers as the networks have them: forward, and gradient by weights and input, in the textbook
+form and in the other one, called in turn in one process. Prints milliseconds of the textbook form
+(median) and the ratio other / textbook (median, quartiles of the pairs) as Markdown, after proving
+both equal. `nn/forms.py` decides by these figures.
+"""
+
+import argparse
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan_compress.nn import forms, layers
+
+# (batch, side, channels in, channels out), and what is built for them.
+UP4 = [(64, 4, 64, 32), (64, 8, 32, 16), (64, 16, 16, 1), (64, 4, 8, 4), (64, 8, 4, 2),
+       (64, 16, 2, 1), (1, 32, 256, 64), (1, 128, 32, 3)]
+UP3 = [(1, 64, 64, 32), (1, 128, 32, 16), (1, 64, 256, 128)]
+DEPTHWISE = [(1, 64, 64, 64), (1, 64, 256, 256), (4, 64, 64, 64)]
+REFLECT = [(1, 256, 3, 3), (1, 64, 64, 64), (1, 64, 256, 256)]
+CASES = {
+    'upsample': [('4x4 transposed', layers.UpConv, UP4),
+                 ('3x3 transposed', functools.partial(layers.UpConv, kernel=3), UP3)],
+    'depthwise': [(f'{k}x{k} depthwise', functools.partial(
+        layers.Conv, kernel=k, padding=0, depthwise=True), DEPTHWISE) for k in (3, 5, 7)],
+    # The smallest convolution that pads, so that the padding shows.
+    'reflect': [('1x1 after reflection by 1', functools.partial(
+        layers.Conv, kernel=1, padding=1, mode='reflect', depthwise=True), REFLECT)],
+}
+
+
+def forward(module):
+  return jax.jit(module.apply)
+
+
+def gradient(module):
+  """Of half the sum of squares, by weights and input."""
+  return jax.jit(jax.grad(lambda v, x: jnp.square(module.apply(v, x)).sum() / 2, (0, 1)))
+
+
+def compare(functions, args, rounds):
+  """Seconds of each call, [rounds, len(functions)]."""
+  for f in functions:
+    jax.block_until_ready(f(*args))
+  taken = np.zeros((rounds, len(functions)))
+  for i in range(rounds):
+    for j, f in enumerate(functions):
+      start = time.perf_counter()
+      jax.block_until_ready(f(*args))
+      taken[i, j] = time.perf_counter() - start
+  return taken
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--op', nargs='+', choices=CASES, default=list(CASES))
+  parser.add_argument('--rounds', type=int, default=60)
+  args = parser.parse_args()
+  device = jax.devices()[0]
+  print(f'jax {jax.__version__}, {device.platform} {device.device_kind}, {args.rounds} rounds')
+  rng = np.random.default_rng(0)
+  for op in args.op:
+    plain, other = forms.FORMS[op]
+    print(f'\n| {op} | input | pass | {plain} ms | {other} / {plain} | quartiles |\n'
+          '|---|---|---|--:|--:|--:|')
+    for title, build, shapes in CASES[op]:
+      for batch, side, c_in, c_out in shapes:
+        x = jnp.asarray(rng.standard_normal((batch, side, side, c_in)), jnp.float32)
+        variables = build(c_out).init(jax.random.key(0), x)
+        for name, passed in (('forward', forward), ('gradient', gradient)):
+          functions = [passed(build(c_out, form=form)) for form in (plain, other)]
+          for a, b in zip(*(jax.tree.leaves(f(variables, x)) for f in functions), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * max(float(jnp.abs(a).max()), 1))
+          taken = compare(functions, (variables, x), args.rounds)
+          low, middle, high = np.quantile(taken[:, 1] / taken[:, 0], (.25, .5, .75))
+          print(f'| {title} to {c_out} | {batch}x{side}x{side}x{c_in} | {name} | '
+                f'{1e3 * np.median(taken[:, 0]):.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |',
+                flush=True)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,347 @@
+# ruff: noqa: N803
+"""Losses and whole training steps of OMGD, recorded from the published PyTorch code, float64.
+
+The steps are written out here as plain functions of networks and losses, so that a wrong gradient,
+norm, loss or running statistic anywhere shows within two steps.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from jaxgan_compress import convert, nn
+from jaxgan_compress.losses import features, gan, image
+from tests import published
+from tests.published import hashed, hashed_fill, nhwc
+
+VGG = nn.VGG(16, dtype=jnp.float64)
+TX = optax.adam(2e-4, b1=0.5, b2=0.999)
+# Hopeless unoptimised in float64.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 2})
+
+
+@pytest.fixture(autouse=True)
+def convolutions_as_matmuls(monkeypatch):
+  """XLA:CPU has fast matmuls in float64, and for convolutions only plain loops."""
+  convolve = lax.conv_general_dilated
+
+  def matmuls(x, kernel, strides, padding, **more):
+    if len(kernel) > 3 or 'feature_group_count' in more or padding != 'VALID':
+      return convolve(x, kernel, strides, padding, **more)
+    (down, right), (rows, columns) = strides, kernel.shape[:2]
+    h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    return sum(x[:, i:i + h:down, j:j + w:right] @ kernel[i, j]
+               for i in range(rows) for j in range(columns))
+
+  monkeypatch.setattr(lax, 'conv_general_dilated', matmuls)
+
+
+@pytest.fixture(scope='module')
+def vgg():
+  with jax.enable_x64(True):
+    state = {key: x.astype(np.float32).astype(np.float64)
+             for key, x in published.state_dict(VGG, hashed_fill).items()}
+    return convert.from_torch(state, layers=VGG.layers)[1]
+
+
+def start(module, prefix):
+  """A network's variables, 4-D weights halved."""
+  state = published.state_dict(module, hashed_fill, prefix=prefix)
+  state = {key: x / 2 if x.ndim == 4 else x for key, x in state.items()}
+  if len(getattr(module, 'heads', 'x')) > 1:
+    state |= {key.replace('s.1.', 's.0.'): x for key, x in state.items()
+              if key.replace('s.1.', 's.0.') not in state}
+    return convert.from_torch(state, shared=module.shared)[1]
+  return convert.from_torch(state)[1]
+
+
+def distil(vgg, drawn, lesson):
+  """Weighted SSIM, feature, style and total-variation terms of one teacher."""
+  seen, taught = (VGG.apply(vgg, (x + 1) / 2) for x in (drawn, jax.lax.stop_gradient(lesson)))
+  return {'ssim': 10 * (1 - image.ssim(drawn, jax.lax.stop_gradient(lesson)).mean()),
+          'feat': 10 * features.perceptual(seen['relu2_2'], taught['relu2_2']),
+          'style': 1e4 * features.style(seen, taught), 'tv': 1e-5 * image.total_variation(drawn)}
+
+
+def channel(adapters, variables, taps, taught, names):
+  """OMGD's channel distillation, summed over taps."""
+  return sum(features.channel_means(
+      adapter.apply(variables[f'A{i}'], taps[name], mutable=['batch_stats'])[0],
+      jax.lax.stop_gradient(taught[name]))
+      for i, (adapter, name) in enumerate(zip(adapters, names, strict=True)))
+
+
+def test_losses_between_images():
+  with jax.enable_x64(True):
+    a, b = (jnp.asarray(nhwc(published.wave(2, 3, 32, 32, phase))) for phase in (0, 0.4))
+    np.testing.assert_allclose(image.ssim(a, b), (0.60635313, 0.58851166), atol=1e-8)
+    np.testing.assert_allclose(10 * (1 - image.ssim(a, b).mean()), 4.0256760, atol=1e-7)
+    np.testing.assert_allclose(image.ssim(a, a), 1, atol=1e-12)
+    np.testing.assert_allclose(image.total_variation(a), 831.871365, atol=1e-6)
+    np.testing.assert_allclose(jnp.abs(jnp.diff(a, axis=2)).sum(), 248.711676, atol=1e-6)
+    np.testing.assert_allclose(image._window()[5, :6], (
+        0.00027356, 0.00202136, 0.00957663, 0.02909122, 0.05666197, 0.07076223), atol=1e-8)
+
+
+@pytest.mark.parametrize('name, real, fake, g', [
+    ('lsgan', 1.72879196, 0.72170645, 1.72879196), ('hinge', 1.04561580, 1.03757157, 0.00354275),
+    ('ns', 0.78046436, 0.77692160, 0.78046436), ('wgan', 0.00354275, -0.00354275, 0.00354275)])
+def test_adversarial_losses_of_omgd(name, real, fake, g):
+  # A logit that adds nothing to its side of the loss, so that each side shows alone.
+  nothing = {'lsgan': (1., 0.), 'hinge': (9., -9.), 'ns': (99., -99.), 'wgan': (0., 0.)}[name]
+  with jax.enable_x64(True):
+    p = jnp.asarray(1.5 * hashed('pred', 72))
+    d_loss = getattr(gan, f'{name}_d')
+    np.testing.assert_allclose(p.mean(), -0.00354275, atol=1e-8)
+    np.testing.assert_allclose(d_loss(p, jnp.array([nothing[1]])), real, atol=1e-8)
+    np.testing.assert_allclose(d_loss(jnp.array([nothing[0]]), p), fake, atol=1e-8)
+    np.testing.assert_allclose(getattr(gan, f'{name}_g')(p), g, atol=1e-8)
+
+
+@pytest.mark.parametrize('name, real, fake, g', [
+    ('lsgan', 2.6666667, 1.6666666, 2.6666667), ('ns', 0.8805007, 0.8805007, 0.8805007),
+    ('hinge', 1.1666666, 1.1666666, 0.)])
+def test_adversarial_losses_of_cat(name, real, fake, g):
+  p = jnp.linspace(-2, 2, 9)
+  nothing = {'lsgan': (1., 0.), 'hinge': (9., -9.), 'ns': (99., -99.)}[name]
+  d_loss = getattr(gan, f'{name}_d')
+  np.testing.assert_allclose(d_loss(p, jnp.array([nothing[1]])), real, rtol=1e-6)
+  np.testing.assert_allclose(d_loss(jnp.array([nothing[0]]), p), fake, rtol=1e-6)
+  np.testing.assert_allclose(getattr(gan, f'{name}_g')(p), g, atol=1e-6)
+
+
+def test_features_of_vgg(vgg):
+  with jax.enable_x64(True):
+    t, s = (VGG.apply(vgg, (nhwc(published.wave(2, 3, 64, 64, phase)) + 1) / 2)
+            for phase in (0, 0.4))
+    golden = {'relu1_2': ((64, 64), 0.19381189, 6.204537e-4, 3.676612e-5, 0.04833297),
+              'relu2_2': ((128, 32), 0.25771394, 5.449063e-4, 2.625203e-5, 0.05580267),
+              'relu3_3': ((256, 16), 0.24082013, 2.362321e-4, 1.154890e-5, 0.04820755),
+              'relu4_3': ((512, 8), 0.23776646, 1.154661e-4, 6.702038e-6, 0.03959215)}
+    assert t.keys() == golden.keys()
+    for name, ((channels, side), mean, gram_mean, gram_l1, l1) in golden.items():
+      assert t[name].shape == (2, side, side, channels)
+      np.testing.assert_allclose(t[name].mean(), mean, atol=1e-8)
+      np.testing.assert_allclose(features.gram(t[name]).mean(), gram_mean, rtol=1e-6)
+      np.testing.assert_allclose(features.style({name: s[name]}, t), gram_l1, rtol=1e-6)
+      np.testing.assert_allclose(features.perceptual(s[name], t[name]), l1, atol=1e-8)
+    np.testing.assert_allclose(1e4 * features.style(s, t), 0.81269085, atol=1e-7)
+    np.testing.assert_allclose(10 * features.perceptual(s['relu2_2'], t['relu2_2']), 0.55802669,
+                               atol=1e-7)
+
+
+def test_channel_distillation():
+  adapter = nn.Adapter(4, 6, dtype=jnp.float64)
+  losses = []
+  with jax.enable_x64(True):
+    for i, golden in enumerate((0.13825522, 0.22895734)):
+      s, t = (jnp.asarray(nhwc(hashed(f'{key}{i}', 50 * c).reshape(2, c, 5, 5)))
+              for key, c in (('S', 4), ('T', 6)))
+      state = published.state_dict(adapter, hashed_fill, prefix=f'A{i}.')
+      seen, _ = adapter.apply(convert.from_torch(state)[1], s, mutable=['batch_stats'])
+      losses.append(features.channel_means(seen, t))
+      np.testing.assert_allclose(losses[i], golden, atol=1e-8)
+      if not i:
+        np.testing.assert_allclose(seen[0].mean((0, 1)), (
+            0.35700405, 0.49455744, 0.43107949, 0.42564404, 0.30153072, 0.44392739), atol=1e-8)
+        np.testing.assert_allclose(t[0].mean((0, 1)), (
+            0.13275359, -0.07445883, 0.08795576, 0.17535983, -0.09289751, 0.06870002), atol=1e-8)
+    np.testing.assert_allclose(sum(losses), 0.36721256, atol=1e-8)
+
+
+def pix2pix_step(modules, adapters, taps, weight, vgg, due, variables, opt, A, B):
+  """One simultaneous step: teachers and discriminator if `due`, the student always."""
+  fixed = jax.lax.stop_gradient
+  pair = ('wide', 'deep')
+
+  def run(name, params, x):
+    return modules[name].apply({**variables[name], 'params': params[name]['params']}, x,
+                               train=True, mutable=['batch_stats'])
+
+  def judge(params, x):
+    logits, _ = modules['C'].apply(params['C'], x, condition=A, train=True,
+                                   mutable=['batch_stats'])
+    return logits[0]
+
+  def total(params):
+    drawn, stats = {}, {}
+    for name in 'WDS':
+      drawn[name], stats[name] = run(name, params, A)
+    still = {'C': fixed(params['C'])}
+    logs, loss = {}, 0.
+    for name, head in zip('WD', pair, strict=True):
+      fake = drawn[name][0]
+      terms = {'G_gan': gan.hinge_g(judge(still, fake)[head]), 'G_rec': 100 * image.l1(fake, B)}
+      real_logits, fake_logits = judge(params, B)[head], judge(params, fixed(fake))[head]
+      terms |= {'D_fake': jax.nn.relu(1 + fake_logits).mean(),
+                'D_real': jax.nn.relu(1 - real_logits).mean()}
+      d_loss = gan.hinge_d(real_logits, fake_logits)
+      loss += due * (terms['G_gan'] + terms['G_rec'] + d_loss / 2)
+      logs |= {f'{key}_{head[0]}': x for key, x in terms.items()}
+    parts = [distil(vgg, drawn['S'][0], drawn[name][0]) for name in 'WD']
+    logs |= parts[-1]  # the original logs those of the last teacher
+    student = sum(sum(part.values()) for part in parts)
+    if weight:
+      logs['CD'] = weight * channel(adapters, params, drawn['S'][1], drawn['W'][1], taps)
+      student += logs['CD']
+    return loss + student, ({**logs, 'S_total': student}, stats)
+
+  grads, (logs, stats) = jax.grad(total, has_aux=True, allow_int=True)(variables)
+  moved = {}
+  for name in variables:
+    params, grad = variables[name]['params'], grads[name]['params']
+    new, state = TX.update(grad, opt[name], params)
+    if name in 'WDC':  # they move on due steps only
+      new = jax.tree.map(lambda x: due * x, new)
+      state = jax.tree.map(lambda x, old: jnp.where(due, x, old), state, opt[name])
+    opt = {**opt, name: state}
+    moved[name] = {**variables[name], **stats.get(name, {}), 'params': optax.apply_updates(
+        params, new)}
+  return moved, opt, logs
+
+
+def trajectory(vgg, modules, taps, widths, weight, steps, size, n_dis=1):
+  """The logs of every step, and the variables after the last."""
+  adapters = [nn.Adapter(s, w, dtype=jnp.float64) for s, w in widths]
+  variables = {name: start(module, f'{name}.') for name, module in modules.items()}
+  variables |= {f'A{i}': start(adapter, f'A{i}.') for i, adapter in enumerate(adapters)}
+  variables = jax.tree.map(jnp.asarray, variables)
+  opt = {name: TX.init(v['params']) for name, v in variables.items()}
+  modules = {name: module.clone(dtype=jnp.float64) for name, module in modules.items()}
+  step = jit(functools.partial(pix2pix_step, modules, adapters, taps, weight))
+  logs = []
+  for s in range(1, steps + 1):
+    A, B = (nhwc(published.wave(2, 3, size, size, 0.3 * s + more)) for more in (0, 1.1))
+    variables, opt, log = step(vgg, s % n_dis == 0, variables, opt, A, B)
+    logs.append({key: float(x) for key, x in log.items()})
+  return logs, variables
+
+
+def check(logs, columns, golden):
+  for log, row in zip(logs, golden, strict=True):
+    found = [log[column] for column in columns.split()]
+    np.testing.assert_allclose(found, row, atol=2e-6)
+
+
+RESNETS = {'W': nn.mobile_resnet(8), 'D': nn.mobile_deepest_resnet(4), 'S': nn.mobile_resnet(4)}
+RESNET_TAPS = ('stem', 'block3', 'block6', 'block9')
+HEADS = {'inputs': 6, 'heads': ('wide', 'deep')}
+
+
+def test_steps_of_omgd_with_resnets(vgg):
+  with jax.enable_x64(True):
+    logs, _ = trajectory(vgg, {**RESNETS, 'C': nn.PatchGAN(8, shared=3, **HEADS)}, RESNET_TAPS,
+                         [(16, 32)] * 4, 100, 4, 64)
+  check(logs, 'G_gan_w G_rec_w G_gan_d G_rec_d D_fake_w D_real_w D_fake_d D_real_d ssim feat style '
+        'tv CD S_total', [
+            (-0.170912, 50.389316, -0.145322, 50.381350, 1.170912, 0.863992, 1.147037, 0.727149,
+             10.086858, 1.288186, 6.479203, 0.210521, 0.764504, 32.749765),
+            (-0.178391, 49.574795, -0.162921, 49.961158, 1.178391, 0.793652, 1.162921, 0.684409,
+             10.198374, 1.284651, 6.161512, 0.210908, 0.699997, 32.449969),
+            (-0.151918, 48.896702, -0.177032, 49.491652, 1.151918, 0.731945, 1.177032, 0.650158,
+             10.117124, 1.267079, 5.917942, 0.207889, 0.709334, 32.144204),
+            (-0.144026, 48.101429, -0.142634, 49.562364, 1.144026, 0.710954, 1.142634, 0.604281,
+             10.061654, 1.250249, 5.594024, 0.206527, 0.678442, 31.745996)])
+
+
+def test_steps_of_omgd_where_teachers_move_every_second(vgg):
+  with jax.enable_x64(True):
+    logs, _ = trajectory(vgg, {**RESNETS, 'C': nn.PatchGAN(8, shared=4, **HEADS)}, RESNET_TAPS,
+                         [(16, 32)] * 4, 0, 4, 64, n_dis=2)
+  check(logs, 'S_total', [(31.985261,), (31.561713,), (31.030669,), (30.415031,)])
+  check(logs[1::2], 'G_gan_w G_rec_w G_gan_d G_rec_d', [
+      (-0.252767, 50.453259, -0.148833, 50.193850), (-0.210983, 49.240591, -0.132766, 49.929603)])
+
+
+def test_steps_of_omgd_with_unets(vgg):
+  modules = {'W': nn.unet(4), 'D': nn.unet_deepest(2), 'S': nn.unet(2),
+             'C': nn.PatchGAN(4, shared=5, norm='batch', **HEADS)}
+  with jax.enable_x64(True):
+    logs, variables = trajectory(vgg, modules, ('down2', 'down4', 'up3', 'up1'),
+                                 [(4, 8), (16, 32), (32, 64), (8, 16)], 50, 2, 256)
+  check(logs, 'G_gan_w G_rec_w G_gan_d G_rec_d D_fake_w D_real_w D_fake_d ssim tv CD', [
+      (-0.083685, 47.125400, -0.092787, 53.046799, 1.084197, 0.913478, 1.093013, 9.889959,
+       1.622949, 0.982277),
+      (-0.090904, 46.932207, -0.093496, 53.011871, 1.091193, 0.903228, 1.093865, 9.881524,
+       1.620866, 0.980518)])
+  check(logs, 'feat style S_total', [(1.384669, 9.024885, 40.535221),
+                                     (1.375280, 8.894267, 40.278581)])
+  stats = variables['S']['batch_stats']['down1_norm']
+  np.testing.assert_allclose(stats['mean'], (-0.02097654, -0.03578489, 0.05957951, 0.01655518),
+                             atol=1e-8)
+  np.testing.assert_allclose(stats['var'], (0.61000834, 0.86141418, 0.72581103, 0.70154441),
+                             atol=1e-8)
+  assert int(stats['count']) == 2
+
+
+def cycle_step(G, D, variables, opt, A, B):
+  fixed = jax.lax.stop_gradient
+
+  def total(params):
+    draw = lambda name, x: G.apply(params[name], x, train=True)[0]
+    judge = lambda name, x: D.apply(params[name], x, train=True)[0]['real']
+    still = lambda name, x: D.apply(fixed(params[name]), x, train=True)[0]['real']
+    fake_b, fake_a = draw('GA', A), draw('GB', B)
+    logs = {'G_A': gan.lsgan_g(still('DA', fake_b)), 'G_B': gan.lsgan_g(still('DB', fake_a)),
+            'cyc_A': 10 * image.l1(draw('GB', fake_b), A),
+            'cyc_B': 10 * image.l1(draw('GA', fake_a), B),
+            'idt_A': 5 * image.l1(draw('GA', B), B), 'idt_B': 5 * image.l1(draw('GB', A), A),
+            'D_A': gan.lsgan_d(judge('DA', B), judge('DA', fixed(fake_b))) / 2,
+            'D_B': gan.lsgan_d(judge('DB', A), judge('DB', fixed(fake_a))) / 2}
+    return sum(logs.values()), logs
+
+  grads, logs = jax.grad(total, has_aux=True)(variables)
+  updates, opt = TX.update(grads, opt)
+  return optax.apply_updates(variables, updates), opt, logs
+
+
+def test_steps_of_omgd_with_cycles(vgg):
+  f64 = {'dtype': jnp.float64}
+  G, D, S = nn.mobile_resnet(8, **f64), nn.PatchGAN(8, **f64), nn.mobile_resnet(4, **f64)
+  adapters = [nn.Adapter(16, 32, **f64)] * 4
+  logs = []
+  with jax.enable_x64(True):
+    variables = {name: start(G if name[0] == 'G' else D, f'{name}.')
+                 for name in ('GA', 'GB', 'DA', 'DB')}
+    step, opt = jit(functools.partial(cycle_step, G, D)), TX.init(variables)
+    for s in (1, 2, 3):
+      A, B = (nhwc(published.wave(1, 3, 64, 64, 0.3 * s + more)) for more in (0, 1.1))
+      variables, opt, log = step(variables, opt, A, B)
+      logs.append(log)
+    check(logs, 'D_A G_A cyc_A idt_A D_B G_B cyc_B idt_B', [
+        (0.595966, 1.064792, 5.024392, 2.598250, 1.176054, 2.174073, 5.090320, 2.513031),
+        (0.503953, 0.823703, 4.987781, 2.545870, 1.041364, 2.129810, 5.013468, 2.497688),
+        (0.427031, 0.804941, 4.984403, 2.517383, 0.981495, 2.093491, 4.991710, 2.481937)])
+
+    teacher = variables['GA']
+    variables = {'S': start(S, 'S.')} | {f'A{i}': start(a, f'A{i}.')
+                                         for i, a in enumerate(adapters)}
+    params = {name: v['params'] for name, v in variables.items()}
+
+    @jit
+    def learn(params, opt, A):
+      def total(params):
+        lesson, taught = G.apply(teacher, A, train=True)
+        own = {name: {**variables[name], 'params': p} for name, p in params.items()}
+        drawn, taps = S.apply(own['S'], A, train=True)
+        logs = distil(vgg, drawn, lesson)
+        logs['CD'] = 500 * channel(adapters, own, taps, taught, RESNET_TAPS)
+        return sum(logs.values()), logs
+
+      (value, logs), grads = jax.value_and_grad(total, has_aux=True)(params)
+      updates, opt = TX.update(grads, opt)
+      return optax.apply_updates(params, updates), opt, {**logs, 'total': value}
+
+    opt, logs = TX.init(params), []
+    for s in (1, 2, 3):
+      params, opt, log = learn(params, opt, nhwc(published.wave(1, 3, 64, 64, 0.3 * s)))
+      logs.append(log)
+  check(logs, 'ssim style feat tv CD total', [
+      (9.659446, 5.918248, 1.271192, 0.105499, 3.355601, 20.309987),
+      (9.756246, 5.601877, 1.252248, 0.105820, 3.025964, 19.742155),
+      (9.717276, 5.503179, 1.254272, 0.104892, 3.056783, 19.636401)])
