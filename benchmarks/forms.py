@@ -15,23 +15,32 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen
 
 from jaxgan_compress.nn import forms, layers
 
-# (batch, side, channels in, channels out), and what is built for them.
+# (batch, side, channels in, channels out).
 UP4 = [(64, 4, 64, 32), (64, 8, 32, 16), (64, 16, 16, 1), (64, 4, 8, 4), (64, 8, 4, 2),
        (64, 16, 2, 1), (1, 32, 256, 64), (1, 128, 32, 3)]
 UP3 = [(1, 64, 64, 32), (1, 128, 32, 16), (1, 64, 256, 128)]
 DEPTHWISE = [(1, 64, 64, 64), (1, 64, 256, 256), (4, 64, 64, 64)]
-REFLECT = [(1, 256, 3, 3), (1, 64, 64, 64), (1, 64, 256, 256)]
+REFLECT = [(1, 256, 3, 3), (1, 64, 64, 1), (1, 64, 256, 1)]  # the last: by how many pixels
+
+
+class Reflect(linen.Module):
+  amount: int
+  form: str = 'auto'
+
+  def __call__(self, x):
+    return layers.pad(x, self.amount, 'reflect', self.form)
+
+
 CASES = {
-    'upsample': [('4x4 transposed', layers.UpConv, UP4),
-                 ('3x3 transposed', functools.partial(layers.UpConv, kernel=3), UP3)],
-    'depthwise': [(f'{k}x{k} depthwise', functools.partial(
+    'upsample': [('4x4 transposed to', layers.UpConv, UP4),
+                 ('3x3 transposed to', functools.partial(layers.UpConv, kernel=3), UP3)],
+    'depthwise': [(f'{k}x{k} depthwise to', functools.partial(
         layers.Conv, kernel=k, padding=0, depthwise=True), DEPTHWISE) for k in (3, 5, 7)],
-    # The smallest convolution that pads, so that the padding shows.
-    'reflect': [('1x1 after reflection by 1', functools.partial(
-        layers.Conv, kernel=1, padding=1, mode='reflect', depthwise=True), REFLECT)],
+    'reflect': [('reflection by', Reflect, REFLECT)],
 }
 
 
@@ -80,7 +89,7 @@ def main():
             np.testing.assert_allclose(a, b, atol=1e-5 * max(float(jnp.abs(a).max()), 1))
           taken = compare(functions, (variables, x), args.rounds)
           low, middle, high = np.quantile(taken[:, 1] / taken[:, 0], (.25, .5, .75))
-          print(f'| {title} to {c_out} | {batch}x{side}x{side}x{c_in} | {name} | '
+          print(f'| {title} {c_out} | {batch}x{side}x{side}x{c_in} | {name} | '
                 f'{1e3 * np.median(taken[:, 0]):.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |',
                 flush=True)
 
