@@ -15,6 +15,8 @@ import pytest
 from jaxgan_compress import data, methods, nn
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# A run in one test would turn it on for all after it, and writing the largest steps there crashes.
+jax.config.update('jax_enable_compilation_cache', False)
 
 
 @pytest.fixture(scope='session')
