@@ -88,11 +88,13 @@ def method(config: ConfigDict, name: str, teacher: str | None = None):
 
 
 def source(section: Mapping[str, Any]):
-  """The data source of a `data` section: 'digits', 'tfds:<name>' or 'package.module:function'."""
+  """The data source of a `data` section: a name in `data` ('paired'), 'tfds:<name>',
+  'samples:<task>' or 'package.module:function'."""
   arguments = {key: value for key, value in section.items() if key != 'name'}
   name = section['name']
-  if name.startswith('tfds:'):
-    arguments['catalogue'], name = name.removeprefix('tfds:'), 'tfds'
+  for prefix, argument in (('tfds', 'catalogue'), ('samples', 'task')):
+    if name.startswith(f'{prefix}:'):
+      arguments[argument], name = name.removeprefix(f'{prefix}:'), prefix
   return make({**arguments, 'name': name}, 'jaxgan_compress.data', 'data')
 
 

@@ -153,8 +153,8 @@ def advance(state: TrainState, grads: Mapping[str, PyTree],
 
 
 def normalise(batch: Batch) -> Batch:
-  """uint8 images of the wire, 0..255, become float32 in [-1, 1]; other leaves stay."""
-  return {name: x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 else x
+  """uint8 images [B,H,W,C] of the wire, 0..255, become float32 in [-1, 1]; other leaves stay."""
+  return {name: x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 and x.ndim == 4 else x
           for name, x in batch.items()}
 
 

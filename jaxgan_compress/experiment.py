@@ -186,7 +186,7 @@ class Run:
       batches = data.Pipeline(
           self._source(**stage.data), batch=batch, seed=config.seed, workers=config.workers,
           augment=data.random_shift(stage.shift) if stage.shift else None)
-      first = normalise(batches[0])
+      first = normalise(batches.prepare(batches[0]))
     start = functools.partial(method.init, rng, first, self._given(name))
     measuring = bool(config.evaluate.classifier) and method.draws
     evaluator = self.evaluator if measuring else None  # made now, not in the middle of the stage

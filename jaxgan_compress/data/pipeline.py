@@ -17,8 +17,11 @@ class Pipeline:
   The step is the whole position, so a run resumes by asking for its next step; threads, worker
   processes and the number of hosts change the speed and not the batches.
 
-  source: a sequence of `{'target': uint8 [H,W,C], ...}`, one dict an image.
-  batch: images a step over all hosts. seed: of the order and of `augment(element, rng)`.
+  source: a sequence of `{'target': uint8 [H,W,C], ...}`, one dict an image. What it may have
+    besides: `draw(i, rng)`, its i-th element as training sees it, else `source[i]` is taken; and
+    `prepare(batch)`, jax, which finishes a batch inside the step.
+  batch: images a step over all hosts. seed: of the order, of `draw` and of
+    `augment(element, rng)`, which may change what came.
   workers: processes that prepare batches; 0 works in threads of this one.
   host, hosts: which share of each batch this process loads (default: JAX's own numbers).
 
@@ -35,10 +38,13 @@ class Pipeline:
     if batch < 1 or batch % hosts:
       raise ValueError(f'batch {batch} does not divide over {hosts} hosts; use a multiple')
     self.source, self.batch, self.workers = source, batch, workers
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    if augment is not None:
-      # Before the hosts' shares are cut: otherwise hosts would draw the same random numbers.
-      dataset = dataset.random_map(augment)
+    self.prepare = getattr(source, 'prepare', _as_it_is)
+    draw = getattr(source, 'draw', None)
+    dataset = grain.MapDataset.range(len(source)) if draw else grain.MapDataset.source(source)
+    dataset = dataset.seed(seed).shuffle().repeat()
+    # Before the hosts' shares are cut: otherwise hosts would draw the same random numbers.
+    for change in filter(None, (draw, augment)):
+      dataset = dataset.random_map(change)
     self._dataset = dataset[host::hosts].batch(batch // hosts, drop_remainder=True)
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
@@ -65,6 +71,10 @@ class Pipeline:
         iterator.close()
         del iterator
         gc.collect()
+
+
+def _as_it_is(batch):
+  return batch
 
 
 class sizes_only:  # noqa: N801 - used like a function

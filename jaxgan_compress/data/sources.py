@@ -7,7 +7,7 @@ import difflib
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.data import transforms
+from jaxgan_compress.data import transforms, translation
 
 
 class ArraySource:
@@ -58,42 +58,60 @@ def digits(split: str = 'all', *, size: int = 32) -> ArraySource:
                      f'digits/{split}')
 
 
-class tfds:  # noqa: N801 - used like the functions beside it
+def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, **arguments):
   """A prepared TensorFlow Datasets set, read without TensorFlow.
 
-  catalogue: its name there ('mnist', 'celeb_a'). size, crop, fit, channels: see
-  `transforms.frame`. label: the feature that holds the class, '/' between levels, or None.
+  catalogue: its name ('mnist', 'cycle_gan/horse2zebra', or one of `prepare-data`). A set for image
+  translation takes the arguments of `paired`, `unpaired` or `labels` but the path, and gives what
+  they give; any other takes those of `Classified`.
 
   Raises FileNotFoundError with the command that prepares the set if it is not prepared, and
-  ValueError for an unknown name (nearest one suggested), split or label.
+  ValueError for an unknown name (nearest one suggested), split or argument.
+  """
+  import tensorflow_datasets as library  # slow to import, and only needed here
+  name = catalogue
+  try:
+    builder = library.builder(name, data_dir=data_dir)
+  except library.core.registered.DatasetNotFoundError as e:
+    known = library.list_builders(with_community_datasets=False)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
+    raise ValueError(f'TFDS has no data set {name!r}{hint} A set of your own is made by '
+                     'jaxgan-compress prepare-data') from e
+  kind = translation.kind(builder)
+  splits = (f'{split}A', f'{split}B') if kind == 'unpaired' else (split,)
+  # Bytes, for our own decoder knows more kinds of images.
+  raw = {key: library.decode.SkipDecoding() for key, feature in builder.info.features.items()
+         if isinstance(feature, library.features.Image)} if kind else None
+  try:
+    records = [library.data_source(name, split=part, data_dir=data_dir, decoders=raw)
+               for part in splits]
+  except (ValueError, KeyError) as e:
+    if builder.info.splits:
+      raise ValueError(f'{name} has no split {split!r}; one of {", ".join(builder.info.splits)}'
+                       ) from e
+    raise
+  except (AssertionError, FileNotFoundError, NotImplementedError, OSError) as e:
+    raise FileNotFoundError(
+        f'data set {name!r} is not prepared as array_record in {builder.data_dir}; prepare it '
+        f"once: pip install 'jaxgan-compress[tf]' && tfds build {name} "
+        '--file_format=array_record') from e
+  if kind:
+    return translation.prepared(builder, kind, split, records, **arguments)
+  return Classified(records[0], f'tfds:{name}/{split}', **arguments)
+
+
+class Classified:
+  """Images with a class, of a TFDS set. size, crop, fit, channels: see `transforms.frame`.
+
+  label: the feature that holds the class, '/' between levels, or None. Raises ValueError for a
+  feature that is not there.
   """
 
-  def __init__(self, catalogue: str, split: str = 'train', *, size: int, channels: int,
-               crop: int | None = None, fit: str = 'resize', label: str | None = 'label',
-               data_dir: str | None = None):
-    import tensorflow_datasets as library  # slow to import, and only needed here
-    name = catalogue
-    self.name, self.split, self.label = name, split, label
+  def __init__(self, records, name: str, *, size: int, channels: int, crop: int | None = None,
+               fit: str = 'resize', label: str | None = 'label'):
+    self.records, self.name, self.label = records, name, label
     self.frame = {'size': size, 'channels': channels, 'crop': crop, 'fit': fit}
-    try:
-      builder = library.builder(name, data_dir=data_dir)
-    except library.core.registered.DatasetNotFoundError as e:
-      known = library.list_builders(with_community_datasets=False)
-      near = difflib.get_close_matches(name, known, 1)
-      hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
-      raise ValueError(f"TFDS has no data set {name!r}{hint}") from e
-    try:
-      self.records = library.data_source(name, split=split, data_dir=data_dir)
-    except (ValueError, KeyError) as e:
-      if builder.info.splits:
-        raise ValueError(f'{name} has no split {split!r}; one of {", ".join(builder.info.splits)}'
-                         ) from e
-      raise
-    except (AssertionError, FileNotFoundError, NotImplementedError, OSError) as e:
-      raise FileNotFoundError(
-          f'data set {name!r} is not prepared as array_record in {builder.data_dir}; prepare it '
-          f"once: pip install 'jaxgan-compress[tf]' && tfds build {name} "
-          '--file_format=array_record') from e
 
   def __len__(self):
     return len(self.records)
@@ -110,4 +128,4 @@ class tfds:  # noqa: N801 - used like the functions beside it
     return {'target': transforms.frame(record['image'], **self.frame), 'label': label}
 
   def __repr__(self):
-    return f'tfds:{self.name}/{self.split}'
+    return self.name

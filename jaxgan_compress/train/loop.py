@@ -42,15 +42,17 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   loop after one last yield.
   """
 
+  own = isinstance(data, Pipeline)
+  prepare = data.prepare if own else dict
+
   def step(state, batch, axes):
-    return method.step(state, core.normalise(batch), axes)
+    return method.step(state, core.normalise(prepare(batch)), axes)
 
   run = parallelize(step, mesh, replicas=replicas, via=via)
   at = int(state.step)
   if at >= steps:
     return
   state = put_state(state, run.mesh)
-  own = isinstance(data, Pipeline)
   batches = data.batches(at) if own else iter(data)
   in_flight, logs, yielded = collections.deque(), None, at
   with contextlib.closing(batches) if own else contextlib.nullcontext():

@@ -1,0 +1,218 @@
+"""Real images that are already on the machine: no download, no network.
+
+Photographs and textures ship inside scikit-image and scikit-learn (the extra 'samples'); the label
+maps are drawn by a seeded procedure, so their truth is exact.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jaxgan_compress.data.translation import Unpaired, label_batch, label_element
+
+PHOTOGRAPHS = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg', 'motorcycle_left.png',
+               'china.jpg', 'flower.jpg')
+SPLITS = ('train', 'validation', 'test')
+COUNTS = {'train': 2048, 'validation': 128, 'test': 256}
+SIZES = 32, 256
+
+# A colour for each class of `shapes`, and what the class is.
+CLASSES = {'sky': (130, 180, 235), 'ground': (120, 100, 70), 'disc': (220, 60, 50),
+           'box': (60, 90, 200), 'triangle': (240, 200, 60), 'ring': (70, 170, 90)}
+
+
+class Crops:
+  """Random cuts of a few large pictures, each made into an element.
+
+  pictures: uint8 [H,W,C] each. make: a cut -> `{name: uint8 array}`. Element i is always the same
+  cut; `draw` cuts anywhere and mirrors every second time.
+  """
+
+  def __init__(self, pictures, make: Callable, size: int, count: int, seed: int, name: str):
+    self.pictures, self.size, self.name = pictures, size, name
+    self._make, self._count, self._seed = make, count, seed
+    # Every place is as likely as any other, so a large picture is cut more often.
+    places = np.array([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in pictures], float)
+    self._chances = places / places.sum()
+
+  def __len__(self):
+    return self._count
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    return self._make(self._cut(np.random.default_rng([self._seed, range(self._count)[i]])))
+
+  def draw(self, i: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+    if rng is None:
+      return self[i]
+    cut = self._cut(rng)
+    return self._make(cut[:, ::-1] if rng.random() < 0.5 else cut)
+
+  def __repr__(self):
+    return self.name
+
+  def _cut(self, rng):
+    for _ in range(8):  # a few tries for more than bare sky
+      picture = self.pictures[rng.choice(len(self.pictures), p=self._chances)]
+      top, left = (rng.integers(side - self.size + 1) for side in picture.shape[:2])
+      cut = picture[top:top + self.size, left:left + self.size]
+      if cut.std() > 25:
+        break
+    return np.ascontiguousarray(cut)
+
+
+class Scenes:
+  """Label maps of a procedure, and pictures of them; see `LabelImages` for an element.
+
+  Discs, boxes, triangles and rings in front of sky and ground, each an instance. Pictures have
+  light, texture and grain that the map does not tell.
+  """
+
+  def __init__(self, split: str, size: int, count: int):
+    self.size, self.classes, self.name = size, len(CLASSES), f'samples:shapes/{split}'
+    self._count, self._seed = count, SPLITS.index(split)
+
+  def __len__(self):
+    return self._count
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng([7, self._seed, range(self._count)[i]])
+    return label_element(scene(rng, self.size), self.classes)
+
+  def draw(self, i, rng):
+    if rng is None:
+      return self[i]
+    # Only the training split has scenes without end; the others are what they are.
+    return label_element(scene(rng, self.size), self.classes) if self._seed == 0 else self[i]
+
+  def prepare(self, batch):
+    return label_batch(batch, self.classes)
+
+  def __repr__(self):
+    return self.name
+
+
+def samples(task: str, split: str = 'train', *, size: int = 64, count: int | None = None):
+  """A built-in task: its source, for training or evaluation.
+
+  task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired;
+  'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps. All images have
+  three channels. split: 'train', 'validation' or 'test', cut from disjoint parts of the pictures.
+  size: 32 to 256 pixels; above 128 few pictures are large enough for all three splits.
+  count: elements (default 2048, 128 and 256).
+
+  Raises ValueError for another task, split or size, and ImportError with the extra that is missing.
+  """
+  if task not in TASKS:
+    raise ValueError(f'no samples {task!r}; one of {", ".join(TASKS)}')
+  if split not in SPLITS:
+    raise ValueError(f'samples:{task} has no split {split!r}; one of {", ".join(SPLITS)}')
+  if not SIZES[0] <= size <= SIZES[1]:
+    raise ValueError(f'size={size}; samples are cut at {SIZES[0]} to {SIZES[1]} pixels')
+  count = count or COUNTS[split]
+  return TASKS[task](split, size, count)
+
+
+def colorize(picture: np.ndarray) -> dict[str, np.ndarray]:
+  """Grey (0.299 R + 0.587 G + 0.114 B, three times) and the picture."""
+  grey = np.asarray(Image.fromarray(picture).convert('L'))
+  return {'source': np.repeat(grey[..., None], 3, -1), 'target': picture}
+
+
+def edges(picture: np.ndarray) -> dict[str, np.ndarray]:
+  """Canny edges, black on white, and the picture."""
+  from skimage.feature import canny
+  grey = np.asarray(Image.fromarray(picture).convert('L'))
+  lines = np.where(canny(grey, sigma=1.5), 0, 255).astype(np.uint8)
+  return {'source': np.repeat(lines[..., None], 3, -1), 'target': picture}
+
+
+def scene(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+  """One scene: 'label_map' uint8, 'instances' int32 [size,size], 'target' uint8 [size,size,3]."""
+  y, x = np.mgrid[:size, :size] / size
+  horizon = rng.uniform(.35, .65) + rng.uniform(-.1, .1) * x
+  label_map = (y > horizon).astype(np.uint8)
+  instances = label_map.astype(np.int32)
+  light = np.where(label_map, .8 + .2 * np.sin(rng.uniform(40, 70) * (y + .3 * x)), 1.15 - .4 * y)
+  for instance in range(2, 2 + rng.integers(3, 7)):
+    kind = int(rng.integers(2, len(CLASSES)))
+    (row, column), radius = rng.uniform(.1, .9, 2), rng.uniform(.09, .2)
+    turn = rng.uniform(0, 2 * np.pi)
+    u = ((x - column) * np.cos(turn) + (y - row) * np.sin(turn)) / radius
+    v = ((y - row) * np.cos(turn) - (x - column) * np.sin(turn)) / radius
+    far = np.hypot(u, v)
+    inside = {2: far < 1, 3: np.maximum(abs(u), abs(v)) < .85,
+              4: (v > -.6) & (v < 1 - 1.8 * abs(u)), 5: (far > .55) & (far < 1.05)}[kind]
+    label_map[inside], instances[inside] = kind, instance
+    # Lit from above, each a little darker or lighter than its class.
+    light[inside] = (rng.uniform(.8, 1.15) * (1 - .25 * (y - row) / radius))[inside]
+  colours = np.array(list(CLASSES.values()), float)[label_map] * light[..., None]
+  colours += rng.normal(0, 5, (size, size, 1))
+  return {'label_map': label_map, 'instances': instances,
+          'target': colours.clip(0, 255).round().astype(np.uint8)}
+
+
+def region(picture: np.ndarray, split: str, size: int) -> np.ndarray | None:
+  """The part of a picture that a split may cut, or None where it is too small.
+
+  'train' has the left, the other two the right quarter (at least `size` columns): 'validation' its
+  upper half, 'test' its lower.
+  """
+  height, width = picture.shape[:2]
+  right = max(size, width // 4)
+  part = {'train': picture[:, :width - right], 'validation': picture[:height // 2, width - right:],
+          'test': picture[height // 2:, width - right:]}[split]
+  return part if min(part.shape[:2]) >= size else None
+
+
+@functools.cache
+def pictures(names: tuple[str, ...]) -> list[np.ndarray]:
+  """Shipped pictures as uint8 [H,W,3], read from the installed packages and nowhere else."""
+  try:
+    import skimage
+    import sklearn
+  except ImportError as e:
+    raise ImportError("the sample images ship with scikit-image and scikit-learn; "
+                      "pip install 'jaxgan-compress[samples]'") from e
+  folders = (Path(skimage.__file__).parent / 'data',
+             Path(sklearn.__file__).parent / 'datasets' / 'images')
+  found = []
+  for name in names:
+    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if file is None:
+      raise FileNotFoundError(f'{name} is in neither {folders[0]} nor {folders[1]}; the tested '
+                              'versions of scikit-image and scikit-learn are in constraints/')
+    with Image.open(file) as image:
+      found.append(np.asarray(image.convert('RGB')))
+  return found
+
+
+def _crops(names, make, split, size, count, name):
+  parts = [part for part in (region(picture, split, size) for picture in pictures(names))
+           if part is not None]
+  if not parts:
+    raise ValueError(f'{name}/{split}: no picture is large enough for size={size}; take less')
+  return Crops(parts, make, size, count, SPLITS.index(split), f'{name}/{split}')
+
+
+def _photographs(make, name):
+  return lambda split, size, count: _crops(PHOTOGRAPHS, make, split, size, count,
+                                           f'samples:{name}')
+
+
+def _textures(a, b):
+  def source(split, size, count):
+    sets = [_crops((f'{which}.png',), lambda cut: {'image': cut}, split, size, count,
+                   f'samples:{which}') for which in (a, b)]
+    return Unpaired(*sets, f'samples:{a}2{b}/{split}')
+  return source
+
+
+TASKS = {'colorize': _photographs(colorize, 'colorize'),
+         'edges2photo': _photographs(edges, 'edges2photo'),
+         'grass2gravel': _textures('grass', 'gravel'), 'brick2gravel': _textures('brick', 'gravel'),
+         'shapes': Scenes}

@@ -1,0 +1,161 @@
+"""Folders as people have them, read as lists of `{name: file}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxgan_compress.data import images
+
+Record = Mapping[str, Path]
+SPLITS = ('train', 'val', 'validation', 'test')
+# The CycleGAN and pix2pix sets call the test split 'val' or 'test'; either word finds the other.
+SYNONYMS = {'test': ('test', 'val'), 'val': ('val', 'test'), 'validation': ('validation', 'val')}
+
+
+def paired(path: str | Path, split: str) -> list[Record]:
+  """Files of pairs: `{'pair': file}` of A and B side by side, or `{'source': A, 'target': B}`.
+
+  Looked for in this order: `split/A` and `split/B`, `A/split` and `B/split` (equal stems in both),
+  then images in `split` itself, each holding A on the left and B on the right.
+  Raises FileNotFoundError, with what is there, for none of them, and ImageError for a file without
+  its partner.
+  """
+  return _first(_paired, path, split, f'{split}/ (A|B side by side), {split}/A and {split}/B, or '
+                                      f'A/{split} and B/{split}')
+
+
+def unpaired(path: str | Path, split: str) -> tuple[list[Record], list[Record]]:
+  """Files of two domains, in `<split>A` and `<split>B`: `[{'image': file}]` of each.
+
+  Raises FileNotFoundError, with what is there, if there are none.
+  """
+  return _first(_unpaired, path, split, f'{split}A/ and {split}B/')
+
+
+def labels(path: str | Path, split: str) -> list[Record]:
+  """Files of label maps: `{'label_map', 'instances' (where there are any), 'target'}`.
+
+  Either Cityscapes' own layout, `gtFine/<split>/<city>/*_labelIds.png`, `*_instanceIds.png` and
+  `leftImg8bit/<split>/<city>/*_leftImg8bit.png`, or that of pix2pixHD and SPADE, `<split>_label`,
+  `<split>_inst` (optional) and `<split>_img` with equal stems. In natural order.
+  Raises FileNotFoundError, with what is there, for neither, and ImageError for a file without its
+  partner.
+  """
+  return _first(_labels, path, split, f'gtFine/{split} and leftImg8bit/{split}, or {split}_label '
+                                      f'and {split}_img')
+
+
+def splits(path: str | Path, layout: str) -> dict[str, list[Record]]:
+  """Every split of a folder, by its own name: `{split: records}`; of 'unpaired', `{'trainA': ...}`.
+
+  layout: 'paired', 'unpaired' or 'labels'. Raises ValueError for another, FileNotFoundError if
+  there is no split.
+  """
+  readers = {'paired': _paired, 'unpaired': _unpaired, 'labels': _labels}
+  if layout not in readers:
+    raise ValueError(f'layout={layout!r}; one of {", ".join(readers)}')
+  root, found = _root(path), {}
+  for split in SPLITS:
+    records = readers[layout](root, split)
+    if records:
+      found |= dict(zip((f'{split}A', f'{split}B'), records, strict=True)) \
+          if layout == 'unpaired' else {split: records}
+  if not found:
+    raise _missing(root, 'train', f'{layout} images of {", ".join(SPLITS)}')
+  return found
+
+
+def _paired(root, split):
+  for a, b in ((root / split / 'A', root / split / 'B'), (root / 'A' / split, root / 'B' / split)):
+    if a.is_dir() and b.is_dir():
+      return [{'source': left, 'target': right} for left, right in _match(a, b)]
+  return [{'pair': file} for file in _some(root / split)] if (root / split).is_dir() else None
+
+
+def _unpaired(root, split):
+  folders = root / f'{split}A', root / f'{split}B'
+  if all(folder.is_dir() for folder in folders):
+    return tuple([{'image': file} for file in _some(folder)] for folder in folders)
+  return None
+
+
+def _labels(root, split):
+  if (root / 'gtFine' / split).is_dir():
+    return _cityscapes(root, split)
+  maps, instances, pictures = (root / f'{split}_{which}' for which in ('label', 'inst', 'img'))
+  if not (maps.is_dir() and pictures.is_dir()):
+    return None
+  others = {'target': dict(_match(maps, pictures))}
+  if instances.is_dir():
+    others['instances'] = dict(_match(maps, instances))
+  return [{'label_map': file, **{name: found[file] for name, found in others.items()}}
+          for file in sorted(others['target'], key=natural)]
+
+
+def natural(path: Path) -> list:
+  """A sorting key by which 10 comes after 9."""
+  return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', str(path))]
+
+
+def _cityscapes(root, split):
+  records, lost = [], []
+  for labels in sorted((root / 'gtFine' / split).glob('*/*_labelIds.png'), key=natural):
+    stem = labels.name.removesuffix('_gtFine_labelIds.png')
+    record = {'label_map': labels,
+              'instances': labels.with_name(labels.name.replace('labelIds', 'instanceIds')),
+              'target': root / 'leftImg8bit' / split / labels.parent.name / f'{stem}_leftImg8bit.png'}
+    lost += [f'{labels}: {file} is missing' for file in record.values() if not file.is_file()]
+    records.append(record)
+  if lost:
+    raise images.ImageError(images.listed(lost, len(records)))
+  if not records:
+    raise FileNotFoundError(f'{root / "gtFine" / split} holds no <city>/*_labelIds.png')
+  return records
+
+
+def _root(path):
+  root = Path(path).expanduser()
+  if not root.is_dir():
+    raise FileNotFoundError(f'{root} is no folder' if root.exists() else
+                            f'there is no folder {root} (seen from {Path.cwd()})')
+  return root
+
+
+def _first(reader, path, split, wanted):
+  root = _root(path)
+  for name in SYNONYMS.get(split, (split,)):
+    found = reader(root, name)
+    if found:
+      return found
+  raise _missing(root, split, wanted)
+
+
+def _some(folder):
+  found = images.files(folder)
+  if not found:
+    others = sorted(path.name for path in folder.iterdir())[:5]
+    raise FileNotFoundError(f'{folder} holds no image ({", ".join(images.SUFFIXES)})'
+                            + (f'; it holds {", ".join(others)}' if others else '; it is empty'))
+  return found
+
+
+def _match(a, b):
+  left, right = ({file.stem: file for file in _some(folder)} for folder in (a, b))
+  for folder, found in ((a, left), (b, right)):
+    twice = [file for file in _some(folder) if found[file.stem] != file]
+    if twice:
+      raise images.ImageError(f'{folder} has {twice[0].stem} twice ({twice[0].name} and '
+                              f'{found[twice[0].stem].name}); keep one')
+  lost = [f'{files[stem]}: {folder} has no {stem}' for files, other, folder in
+          ((left, right, b), (right, left, a)) for stem in files.keys() - other.keys()]
+  if lost:
+    raise images.ImageError(images.listed(sorted(lost), len(left) + len(right)))
+  return [(left[stem], right[stem]) for stem in sorted(left)]
+
+
+def _missing(root, split, wanted):
+  there = sorted(path.name + '/' * path.is_dir() for path in root.iterdir())[:12]
+  return FileNotFoundError(f'{root} has no split {split!r}: looked for {wanted}; it holds '
+                           f'{", ".join(there) or "nothing"}')

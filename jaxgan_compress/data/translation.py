@@ -1,0 +1,330 @@
+"""Sources for image translation. `source[i]` is an element as evaluation sees it, `source.draw(i,
+rng)` as training does, and `source.prepare(batch)` finishes a batch on the device."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan_compress.data import checks, images, layouts
+from jaxgan_compress.data.prepare import check_shards
+from jaxgan_compress.data.views import View
+
+DIRECTIONS = ('AtoB', 'BtoA')
+CITYSCAPES = 35  # label ids 0..34
+
+log = logging.getLogger(__name__)
+
+
+class Images:
+  """Records, how one is read, and how it is shown: what every source of files is.
+
+  records: a sequence of `{name: file or its bytes}`. read: one of them -> `{name: uint8 array}`.
+  A file that cannot be read any more after it was checked does not end a run: its neighbour takes
+  its place, with a warning; ten such neighbours in a row do.
+  """
+
+  def __init__(self, records: Sequence, read: Callable, view: View, name: str):
+    self.records, self.view, self.name = records, view, name
+    self._read = read
+    self._lost, self._lock = set(), threading.Lock()
+
+  def __len__(self):
+    return len(self.records)
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    return self.draw(range(len(self))[i], None)
+
+  def draw(self, i: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+    arrays = self._load(i)
+    height, width = next(iter(arrays.values())).shape[:2]
+    return self._finish(self.view.apply(arrays, self.view.plan(height, width, rng)))
+
+  def prepare(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return self.view.on_device(batch)
+
+  def __repr__(self):
+    return self.name
+
+  def _finish(self, arrays):
+    return arrays
+
+  def _load(self, i, tries=10):
+    for k in range(tries):
+      record = self.records[(i + k) % len(self)]
+      try:
+        return self._read(record)
+      except (OSError, images.ImageError) as e:
+        last = e
+        with self._lock:
+          if i + k not in self._lost:
+            self._lost.add(i + k)
+            log.warning('%s: %s; the next image takes its place', self.name, e)
+    raise OSError(f'{self.name}: {tries} images in a row cannot be read any more; the last: {last}')
+
+  # Locks do not travel to worker processes.
+  def __getstate__(self):
+    return {**self.__dict__, '_lock': None}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state, _lock=threading.Lock())
+
+
+class LabelImages(Images):
+  """Label maps and the pictures of what they show.
+
+  An element is `{'label_map': uint8 [H,W], 'edges': uint8 [H,W], 'target': uint8 [H,W,3]}`; on the
+  device it gains 'source', see `planes`. classes: label planes, the one for 255 included.
+  """
+
+  def __init__(self, records, read, view, name, classes: int):
+    if view.backend == 'device':
+      raise ValueError("backend='device' is for pictures; label maps take 'pillow' or 'opencv'")
+    super().__init__(records, read, view, name)
+    self.classes = classes
+
+  def prepare(self, batch):
+    return label_batch(batch, self.classes)
+
+  def _finish(self, arrays):
+    return label_element(arrays, self.classes)
+
+
+class Unpaired:
+  """Two sets of images without partners: source is A's i-th, target any of B's.
+
+  For evaluation target is B's i-th; `a` and `b` are the two sets, as `Images` of 'image'.
+  """
+
+  def __init__(self, a, b, name: str):
+    self.a, self.b, self.name = a, b, name
+
+  def __len__(self):
+    return max(len(self.a), len(self.b))
+
+  def __getitem__(self, i):
+    return self.draw(range(len(self))[i], None)
+
+  def draw(self, i, rng):
+    j = i % len(self.b) if rng is None else int(rng.integers(len(self.b)))
+    first, second = self.a.draw(i % len(self.a), rng), self.b.draw(j, rng)
+    return {role if name == 'image' else f'{role}_{name}': x
+            for role, found in (('source', first), ('target', second))
+            for name, x in found.items()}
+
+  def prepare(self, batch):
+    if 'source_plan' not in batch:
+      return batch
+    return {role: self.a.prepare({'image': batch[role], 'plan': batch[f'{role}_plan']})['image']
+            for role in ('source', 'target')}
+
+  def __repr__(self):
+    return self.name
+
+
+def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', channels: int = 3,
+           **view) -> Images:
+  """A folder of pairs, as of pix2pix: `{'source', 'target'}`, uint8 [H,W,channels].
+
+  Layouts: `layouts.paired`. direction: 'BtoA' draws A from B. channels: 3, or 1 for grey.
+  view: the fields of `View` (size, load, flip, preprocess, backend). Both images of a pair are
+  resized, cut and mirrored alike.
+
+  Every image is read once before this returns, and a mistake in any is an ImageError that names
+  the file; what passed is remembered. Raises ValueError for anything else that cannot be.
+  """
+  _check_direction(direction)
+  view = View(**view)
+  records = layouts.paired(path, split)
+  checks.check(records, view)
+  return Images(records, functools.partial(read_pair, direction=direction, channels=channels,
+                                           decoder=_decoder(view)), view,
+                _directed(f'paired:{path}/{split}', direction))
+
+
+def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', channels: int = 3,
+             **view) -> Unpaired:
+  """A folder of two domains, as of CycleGAN: `{'source', 'target'}`, uint8 [H,W,channels].
+
+  Layout: `layouts.unpaired`. An epoch is as long as the larger set. Arguments and checks as in
+  `paired`; the two images of an element are cut and mirrored independently.
+  """
+  _check_direction(direction)
+  view = View(**view)
+  sets = []
+  for domain, records in zip('AB', layouts.unpaired(path, split), strict=True):
+    sets.append(_single(records, view, channels, f'{path}/{split}{domain}'))
+  a, b = sets if direction == 'AtoB' else reversed(sets)
+  return Unpaired(a, b, _directed(f'unpaired:{path}/{split}', direction))
+
+
+def folder(path: str | Path, *, channels: int = 3, **view) -> Images:
+  """All images in one folder: `{'image': uint8 [H,W,channels]}`, for a quick look or a metric.
+
+  Arguments and checks as in `paired`.
+  """
+  root = Path(path).expanduser()
+  if not root.is_dir():
+    raise FileNotFoundError(f'there is no folder {root} (seen from {Path.cwd()})')
+  found = images.files(root)
+  if not found:
+    raise FileNotFoundError(f'{root} holds no image ({", ".join(images.SUFFIXES)})')
+  return _single([{'image': file} for file in found], View(**view), channels, str(path))
+
+
+def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
+           dont_care: bool = False, preprocess: str = 'scale_width', size: int = 512,
+           **view) -> LabelImages:
+  """A folder of label maps, as of GauGAN: see `LabelImages`; pictures are the targets.
+
+  Layouts: `layouts.labels` (Cityscapes and SPADE). classes: labels are 0..classes-1.
+  dont_care: let 255 be one label more, for what nobody named. Pictures are resized bicubic, maps
+  nearest. view: the other fields of `View`. Checks as in `paired`, and every label.
+  """
+  view = View(preprocess=preprocess, size=size, **view)
+  records = layouts.labels(path, split)
+  checks.check(records, view, classes=classes, dont_care=dont_care)
+  return LabelImages(records, functools.partial(read_labels, decoder=_decoder(view)), view,
+                     f'labels:{path}/{split}', classes + dont_care)
+
+
+def kind(builder) -> str | None:
+  """Which layout a TFDS builder has: 'paired', 'unpaired', 'labels', or None for another kind."""
+  ours = (builder.info.metadata or {}).get('jaxgan_compress')
+  if ours:
+    return ours['layout']
+  if builder.name == 'cycle_gan':
+    return 'unpaired'
+  return 'labels' if builder.name == 'cityscapes' else None
+
+
+def prepared(builder, kind: str, split: str, records: Sequence, **arguments):
+  """The source of a prepared TFDS set: records hold the files' bytes. See `paired` and the others
+  for the arguments; images were checked when the set was made."""
+  ours = (builder.info.metadata or {}).get('jaxgan_compress') or {}
+  check_shards(Path(builder.data_dir))
+  name = f'tfds:{builder.name}/{split}'
+  if kind == 'labels':
+    arguments = {'preprocess': 'scale_width', 'size': 512, 'classes': ours.get('classes')
+                 or CITYSCAPES, 'dont_care': ours.get('dont_care', False), **arguments}
+    classes, dont_care = arguments.pop('classes'), arguments.pop('dont_care')
+    if ours and (classes, dont_care) != (ours['classes'], ours['dont_care']):
+      raise ValueError(f'{name} was prepared with classes={ours["classes"]}, '
+                       f'dont_care={ours["dont_care"]}; leave them out')
+    view = View(**arguments)
+  else:
+    direction, channels = arguments.pop('direction', 'AtoB'), arguments.pop('channels', 3)
+    _check_direction(direction)
+    view = View(**arguments)
+  checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
+                            for size in ours.get('sizes', ())})
+  decoder = _decoder(view)
+  if kind == 'labels':
+    read = functools.partial(read_labels, decoder=decoder)
+    rename = {'image_left': 'target', 'segmentation_label': 'label_map'}
+    return LabelImages(records[0], lambda r: read({rename.get(k, k): x for k, x in r.items()}),
+                       view, name, classes + dont_care)
+  if kind == 'unpaired':
+    read = functools.partial(read_image, channels=channels, decoder=decoder)
+    a, b = (Images(domain, read, view, f'{name}{letter}')
+            for domain, letter in zip(records, 'AB', strict=True))
+    return Unpaired(*((a, b) if direction == 'AtoB' else (b, a)), _directed(name, direction))
+  return Images(records[0], functools.partial(read_pair, direction=direction, channels=channels,
+                                              decoder=decoder), view, _directed(name, direction))
+
+
+def planes(label_map, edges, classes: int):
+  """What a SPADE generator sees: one-hot labels and instance edges (jax).
+
+  label_map, edges: integers [B,H,W] -> float32 [B,H,W,classes + 1], 0 and 1.
+  """
+  return jnp.concatenate([jax.nn.one_hot(label_map, classes),
+                          edges[..., None].astype(jnp.float32)], -1)
+
+
+def instance_edges(instances: np.ndarray) -> np.ndarray:
+  """1 where a pixel's instance differs from its left, right, upper or lower neighbour's.
+
+  instances: integers [H,W] -> uint8 [H,W]. Both pixels of a differing pair are marked.
+  """
+  edges = np.zeros(instances.shape, np.uint8)
+  rows = instances[1:] != instances[:-1]
+  columns = instances[:, 1:] != instances[:, :-1]
+  edges[1:] |= rows
+  edges[:-1] |= rows
+  edges[:, 1:] |= columns
+  edges[:, :-1] |= columns
+  return edges
+
+
+def label_element(arrays: Mapping[str, np.ndarray], classes: int) -> dict[str, np.ndarray]:
+  """'label_map', 'instances' (or none) and 'target' as they travel: labels and edges as uint8."""
+  label_map = arrays['label_map']
+  # 255 was checked to be allowed: it is the last plane.
+  return {'label_map': np.where(label_map == 255, classes - 1, label_map).astype(np.uint8),
+          'edges': instance_edges(arrays.get('instances', label_map)),
+          'target': arrays['target']}
+
+
+def label_batch(batch: Mapping[str, jax.Array], classes: int) -> dict[str, jax.Array]:
+  return {**batch, 'source': planes(batch['label_map'], batch['edges'], classes)}
+
+
+def read_pair(record, *, direction: str, channels: int, decoder: str) -> dict[str, np.ndarray]:
+  """`{'pair'}` or `{'source', 'target'}` of files as arrays, in the direction asked for."""
+  if 'pair' in record:
+    both = _decode(record['pair'], channels, decoder)
+    half = both.shape[1] // 2
+    a, b = both[:, :half], both[:, half:]
+  else:
+    a, b = (_decode(record[role], channels, decoder) for role in ('source', 'target'))
+  return dict(zip(('source', 'target') if direction == 'AtoB' else ('target', 'source'), (a, b),
+                  strict=True))
+
+
+def read_image(record, *, channels: int, decoder: str) -> dict[str, np.ndarray]:
+  return {'image': _decode(record['image'], channels, decoder)}
+
+
+def read_labels(record, *, decoder: str) -> dict[str, np.ndarray]:
+  found = {'target': _decode(record['target'], 3, decoder)}
+  for name in ('label_map', 'instances'):
+    if name in record:
+      content, label = _content(record[name])
+      found[name] = images.decode_labels(content, name=label)
+  return found
+
+
+def _single(records, view, channels, name):
+  checks.check(records, view)
+  return Images(records, functools.partial(read_image, channels=channels, decoder=_decoder(view)),
+                view, name)
+
+
+def _decode(file, channels, decoder):
+  content, name = _content(file)
+  return images.decode(content, channels, name=name, decoder=decoder)
+
+
+def _content(file):
+  return (file, 'a record') if isinstance(file, bytes) else (file.read_bytes(), str(file))
+
+
+def _decoder(view):
+  return 'opencv' if view.backend == 'opencv' else 'pillow'
+
+
+def _directed(name, direction):
+  return name if direction == 'AtoB' else f'{name} {direction}'
+
+
+def _check_direction(direction):
+  if direction not in DIRECTIONS:
+    raise ValueError(f'direction={direction!r}; one of {", ".join(DIRECTIONS)}')

@@ -1,0 +1,170 @@
+"""How an image is shown to a network: resized, cropped, flipped, on the host or on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jaxgan_compress.data.images import opencv
+
+PREPROCESS = ('resize_and_crop', 'scale_width', 'scale_width_and_crop', 'crop', 'none')
+BACKENDS = ('pillow', 'opencv', 'device')
+NEAREST = ('label_map', 'instances')  # numbers: nothing lies between two of them
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """Images of any size become images of one size, in the words of the pix2pix code.
+
+  size: pixels that come out, one number or (height, width). load: pixels before the random crop
+  (default: `size` + 12 %, as 286 for 256), one number or (height, width).
+  flip: mirror every second training image. preprocess:
+
+  * 'resize_and_crop': to `load`, whatever the shape; a random crop of `size`.
+  * 'scale_width': to `size` pixels of width, keeping the shape. No crop: `size` is one number, and
+    all images must have one shape.
+  * 'scale_width_and_crop': to `load` pixels of width; a random crop of `size`.
+  * 'crop': a random crop of the image as it is. 'none': the image as it is.
+
+  For evaluation nothing is random: the whole image at `size` where the first two resize it, the
+  centre where the next two crop.
+
+  backend: who resizes, bicubic (label maps: nearest). 'pillow' is the reference; 'opencv' is about
+  twice as fast and differs by up to two grey levels; 'device' sends the image as it is and resizes
+  inside the training step, in one operation, to float precision, for images of one size.
+
+  Raises ValueError for settings that contradict each other.
+  """
+  size: int | tuple[int, int] = 256
+  load: int | tuple[int, int] | None = None
+  flip: bool = True
+  preprocess: str = 'resize_and_crop'
+  backend: str = 'pillow'
+
+  def __post_init__(self):
+    for name, value, possible in (('preprocess', self.preprocess, PREPROCESS),
+                                  ('backend', self.backend, BACKENDS)):
+      if value not in possible:
+        raise ValueError(f'{name}={value!r}; one of {", ".join(possible)}')
+    if min(self._size) < 1:
+      raise ValueError(f'size={self.size}; at least 1')
+    if self.preprocess.endswith('_and_crop') and (
+        self._load[1] < self._size[1]
+        or (self.preprocess == 'resize_and_crop' and self._load[0] < self._size[0])):
+      raise ValueError(f'a crop of size={self.size} does not fit into load={self.load}; make load '
+                       'at least as large')
+    if self.preprocess == 'scale_width' and not isinstance(self.size, int):
+      raise ValueError(f"size={self.size}: preprocess='scale_width' takes the width alone")
+    if self.backend == 'opencv':
+      opencv()
+    if self.backend == 'device' and self.preprocess != 'resize_and_crop':
+      raise ValueError("backend='device' does preprocess='resize_and_crop' only; use 'pillow'")
+
+  @property
+  def _size(self):
+    return _pair(self.size)
+
+  @property
+  def _load(self):
+    return tuple(round(side * 286 / 256) for side in self._size) if self.load is None \
+        else _pair(self.load)
+
+  def shape(self, height: int, width: int) -> tuple[int, int]:
+    """What comes out of an image of height x width. Raises ValueError if it is too small."""
+    resized = self._resized(height, width, training=True)
+    if 'crop' not in self.preprocess:
+      return self._resized(height, width, training=False)
+    if resized[0] < self._size[0] or resized[1] < self._size[1]:
+      scaled = f', {resized[0]}x{resized[1]} as resized,' if resized != (height, width) else ''
+      raise ValueError(f'{height}x{width} pixels{scaled} are fewer than the crop of '
+                       f'{self._size[0]}x{self._size[1]}; make size smaller'
+                       + (', load larger' if self.preprocess == 'scale_width_and_crop' else '')
+                       + ", or use preprocess='resize_and_crop'")
+    return self._size
+
+  def plan(self, height: int, width: int, rng: np.random.Generator | None) -> Plan:
+    """What to do with an image of height x width: at random, or as for evaluation without rng."""
+    resized = self._resized(height, width, training=rng is not None)
+    top = left = 0
+    out = resized
+    if 'crop' in self.preprocess and resized != self._size:
+      out = self._size
+      room = resized[0] - out[0], resized[1] - out[1]
+      # Each way from 0 to room, both included, as the original code draws them.
+      top, left = (side // 2 for side in room) if rng is None else \
+          (int(rng.integers(0, side + 1)) for side in room)
+    flip = self.flip and rng is not None and bool(rng.random() < 0.5)
+    return Plan(resized, top, left, out, flip)
+
+  def apply(self, arrays: Mapping[str, np.ndarray], plan: Plan) -> dict[str, np.ndarray]:
+    """The same plan for every array [H,W] or [H,W,C] of one element."""
+    if self.backend == 'device':
+      return {**arrays, 'plan': np.array([plan.top, plan.left, *plan.resized, plan.flip],
+                                         np.int32)}
+    return {name: self._apply(x, plan, name in NEAREST) for name, x in arrays.items()}
+
+  def on_device(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The plans of a batch carried out: uint8 [B,H,W,C] -> float32 [B,h,w,C] in [-1, 1]."""
+    if self.backend != 'device':
+      return dict(batch)
+    return {name: jax.vmap(self._scale)(x, batch['plan']) if x.ndim == 4 else x
+            for name, x in batch.items() if name != 'plan'}
+
+  def _resized(self, height, width, *, training):
+    if self.preprocess == 'resize_and_crop':
+      return self._load if training else self._size
+    if self.preprocess in ('scale_width', 'scale_width_and_crop'):
+      wanted = self._load[1] if self.preprocess == 'scale_width_and_crop' else self._size[1]
+      return round(height * wanted / width), wanted
+    return height, width
+
+  def _apply(self, x, plan, nearest):
+    if x.shape[:2] != plan.resized:
+      x = self._resize(x, plan.resized, nearest)
+    (h, w), top, left = plan.out, plan.top, plan.left
+    x = x[top:top + h, left:left + w]
+    return np.ascontiguousarray(x[:, ::-1] if plan.flip else x)
+
+  def _resize(self, x, size, nearest):
+    height, width = size
+    if self.backend == 'opencv':
+      cv2 = opencv()
+      shrinks = height < x.shape[0] or width < x.shape[1]
+      # OpenCV's cubic does not average what it skips; its area does.
+      how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+      return cv2.resize(x, (width, height), interpolation=how).reshape(height, width,
+                                                                       *x.shape[2:])
+    how = Image.NEAREST if nearest else Image.BICUBIC
+    if x.ndim == 2 or x.shape[-1] == 1:
+      plane = x.reshape(x.shape[:2])
+      kind = plane.dtype if plane.dtype == np.uint8 else np.int32
+      found = np.asarray(Image.fromarray(plane.astype(kind)).resize((width, height), how))
+      return found.astype(x.dtype).reshape(height, width, *x.shape[2:])
+    return np.asarray(Image.fromarray(x).resize((width, height), how))
+
+  def _scale(self, x, plan):
+    top, left, height, width, flip = plan
+    y = jax.image.scale_and_translate(
+        x.astype(jnp.float32), (*self._size, x.shape[-1]), (0, 1),
+        jnp.array([height / x.shape[0], width / x.shape[1]], jnp.float32),
+        -jnp.array([top, left], jnp.float32), 'cubic', antialias=True)
+    return jnp.where(flip, y[:, ::-1], y).clip(0, 255) / 127.5 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Resize to `resized`, cut `out` (both height, width) from (top, left), mirror if `flip`."""
+  resized: tuple[int, int]
+  top: int
+  left: int
+  out: tuple[int, int]
+  flip: bool
+
+
+def _pair(value):
+  return (value, value) if isinstance(value, int) else tuple(value)

@@ -1,0 +1,485 @@
+"""Sources of image translation: layouts, views, damage, order, preparation."""
+
+import functools
+import json
+import logging
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxgan_compress import core, data
+from jaxgan_compress.data import builtin, images, layouts, prepare, translation
+from jaxgan_compress.data.views import View
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+
+
+@pytest.fixture
+def photographs():
+  """Pairs of real photographs, grey and colour, uint8 [6,40,48,3]."""
+  source = data.samples('colorize', 'test', size=48)
+  return [{name: x[:40] for name, x in source[i].items()} for i in range(6)]
+
+
+def save(array, path, **options):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(array).save(path, **options)
+  return path
+
+
+def write(root, pairs, layout):
+  """The pairs as files of one layout."""
+  for i, pair in enumerate(pairs):
+    if layout == 'side by side':
+      save(np.concatenate([pair['source'], pair['target']], 1), root / 'train' / f'{i}.png')
+    for domain, name in (('A', 'source'), ('B', 'target')):
+      folder = {'split/A': f'train/{domain}', 'A/split': f'{domain}/train',
+                'unpaired': f'train{domain}'}.get(layout)
+      if folder:
+        save(pair[name], root / folder / f'{i}.png')
+  return root
+
+
+AS_IT_IS = dict(preprocess='none', flip=False)
+
+
+@pytest.mark.parametrize('layout', ['side by side', 'split/A', 'A/split'])
+@pytest.mark.parametrize('via', ['folder', 'tfds'])
+def test_pairs_come_back_to_the_pixel(layout, via, photographs, tmp_path):
+  root = write(tmp_path / 'set', photographs, layout)
+  if via == 'folder':
+    source = data.paired(root, **AS_IT_IS)
+  else:
+    prepare.prepare('paired', root, 'mine', out=tmp_path / 'out')
+    source = data.tfds('mine', data_dir=str(tmp_path / 'out'), **AS_IT_IS)
+  assert len(source) == len(photographs)
+  for i, pair in enumerate(photographs):
+    for name, x in pair.items():
+      np.testing.assert_array_equal(source[i][name], x)
+  back = data.paired(root, direction='BtoA', **AS_IT_IS)[0]
+  np.testing.assert_array_equal(back['source'], photographs[0]['target'])
+
+
+@pytest.mark.parametrize('via', ['folder', 'tfds'])
+def test_domains_come_back_to_the_pixel(via, photographs, tmp_path):
+  root = write(tmp_path / 'set', photographs, 'unpaired')
+  (root / 'trainB' / '5.png').unlink()
+  if via == 'folder':
+    source = data.unpaired(root, **AS_IT_IS)
+  else:
+    prepare.prepare('unpaired', root, 'mine', out=tmp_path / 'out')
+    source = data.tfds('mine', data_dir=str(tmp_path / 'out'), **AS_IT_IS)
+  assert (len(source.a), len(source.b), len(source)) == (6, 5, 6)
+  for i in range(6):
+    np.testing.assert_array_equal(source[i]['source'], photographs[i]['source'])
+    np.testing.assert_array_equal(source[i]['target'], photographs[i % 5]['target'])
+
+
+@pytest.mark.parametrize('via', ['spade', 'cityscapes', 'tfds'])
+def test_labels_come_back_to_the_pixel(via, tmp_path):
+  scenes = [builtin.scene(np.random.default_rng(i), 32) for i in range(12)]
+  root = tmp_path / 'set'
+  for i, scene in enumerate(scenes):
+    names = {'label_map': f'gtFine/train/aachen/aachen_{i}_gtFine_labelIds.png',
+             'instances': f'gtFine/train/aachen/aachen_{i}_gtFine_instanceIds.png',
+             'target': f'leftImg8bit/train/aachen/aachen_{i}_leftImg8bit.png'}
+    if via != 'cityscapes':
+      names = {'label_map': f'train_label/{i}.png', 'instances': f'train_inst/{i}.png',
+               'target': f'train_img/{i}.png'}
+    for name, file in names.items():
+      save(scene[name].astype(np.uint16) if name == 'instances' else scene[name], root / file)
+  if via == 'tfds':
+    prepare.prepare('labels', root, 'mine', out=tmp_path / 'out', classes=6)
+    source = data.tfds('mine', data_dir=str(tmp_path / 'out'), **AS_IT_IS)
+  else:
+    source = data.labels(root, classes=6, **AS_IT_IS)
+  assert source.classes == 6 and len(source) == 12
+  for i, scene in enumerate(scenes):  # 10 comes after 9
+    np.testing.assert_array_equal(source[i]['label_map'], scene['label_map'])
+    np.testing.assert_array_equal(source[i]['target'], scene['target'])
+    np.testing.assert_array_equal(source[i]['edges'],
+                                  translation.instance_edges(scene['instances']))
+
+
+def test_edges_mark_both_sides():
+  instances = np.array([[1, 1, 2], [1, 1, 2], [3, 3, 3]])
+  np.testing.assert_array_equal(translation.instance_edges(instances),
+                                [[0, 1, 1], [1, 1, 1], [1, 1, 1]])
+
+
+def test_planes_are_one_hot_and_edges():
+  planes = data.planes(jnp.array([[[0, 2]]], jnp.uint8), jnp.array([[[0, 1]]], jnp.uint8), 3)
+  np.testing.assert_array_equal(planes, [[[[1, 0, 0, 0], [0, 0, 1, 1]]]])
+
+
+def test_255_is_a_label_of_its_own_only_on_demand(tmp_path):
+  scene = builtin.scene(np.random.default_rng(0), 32)
+  scene['label_map'][0, :3] = 255
+  for name, folder in (('label_map', 'train_label'), ('target', 'train_img')):
+    save(scene[name], tmp_path / folder / '0.png')
+  with pytest.raises(images.ImageError, match='labels \\[255\\].*dont_care=True'):
+    data.labels(tmp_path, classes=6, **AS_IT_IS)
+  source = data.labels(tmp_path, classes=6, dont_care=True, **AS_IT_IS)
+  assert source.classes == 7 and (source[0]['label_map'][0, :3] == 6).all()
+  with pytest.raises(images.ImageError, match=r'labels \[4, 5.*0 to 3'):
+    data.labels(tmp_path, classes=4, dont_care=True, **AS_IT_IS)
+
+
+# Views.
+
+def test_evaluation_resizes_and_training_crops():
+  view, picture = View(size=8, load=12), np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+  fixed = view.apply({'x': picture}, view.plan(20, 30, None))['x']
+  np.testing.assert_array_equal(fixed, Image.fromarray(picture).resize((8, 8), Image.BICUBIC))
+  large = np.asarray(Image.fromarray(picture).resize((12, 12), Image.BICUBIC))
+  seen = set()
+  for seed in range(200):
+    plan = view.plan(20, 30, np.random.default_rng(seed))
+    cut = large[plan.top:plan.top + 8, plan.left:plan.left + 8]
+    cut = cut[:, ::-1] if plan.flip else cut
+    np.testing.assert_array_equal(view.apply({'x': picture}, plan)['x'], cut)
+    seen.add((plan.top, plan.left, plan.flip))
+  assert {x[0] for x in seen} == {x[1] for x in seen} == {0, 1, 2, 3, 4}
+  assert {x[2] for x in seen} == {False, True}
+
+
+@pytest.mark.parametrize('preprocess, shape', [
+    ('resize_and_crop', (8, 8)), ('scale_width', (5, 8)), ('crop', (8, 8)), ('none', (20, 30))])
+def test_what_comes_out_is_what_was_said(preprocess, shape):
+  view = View(size=8, preprocess=preprocess)
+  assert view.shape(20, 30) == shape
+  for rng in (None, np.random.default_rng(0)):
+    x = view.apply({'x': np.zeros((20, 30, 3), np.uint8)}, view.plan(20, 30, rng))['x']
+    assert x.shape == (*shape, 3)
+
+
+def test_labels_are_never_mixed():
+  view, label_map = View(size=7, load=9), np.random.default_rng(0).choice([0, 9], (20, 30))
+  label_map = label_map.astype(np.uint8)
+  for name in ('pillow', 'opencv') if _has_opencv() else ('pillow',):
+    view = View(size=7, load=9, backend=name)
+    out = view.apply({'label_map': label_map, 'instances': label_map.astype(np.int32) * 1000},
+                     view.plan(20, 30, np.random.default_rng(1)))
+    assert set(np.unique(out['label_map'])) <= {0, 9}
+    np.testing.assert_array_equal(out['instances'], out['label_map'].astype(int) * 1000)
+
+
+def _has_opencv():
+  try:
+    images.opencv()
+  except ImportError:
+    return False
+  return True
+
+
+@pytest.mark.parametrize('backend', ['opencv', 'device'])
+def test_backends_agree_with_pillow(backend, photographs):
+  if backend == 'opencv' and not _has_opencv():
+    pytest.skip('needs the extra fast')
+  arrays = {'source': photographs[1]['source'], 'target': photographs[1]['target']}
+  height, width = arrays['source'].shape[:2]
+  reference = View(size=32, load=44)
+  other = View(size=32, load=44, backend=backend)
+  plan = reference.plan(height, width, np.random.default_rng(3))
+  expected = reference.apply(arrays, plan)
+  found = other.apply(arrays, plan)
+  found = other.on_device({name: jnp.asarray(x)[None] for name, x in found.items()})
+  for name, x in expected.items():
+    y = np.asarray(found[name]).reshape(x.shape)
+    y = (y + 1) * 127.5 if backend == 'device' else y
+    # Pillow rounds twice; OpenCV's cubic is another one.
+    worst = np.abs(y - x.astype(float))
+    assert worst.max() < (2.1 if backend == 'device' else 16) and worst.mean() < 1
+
+
+@pytest.mark.parametrize('fields, message', [
+    (dict(preprocess='zoom'), 'preprocess=.zoom.; one of resize_and_crop'),
+    (dict(backend='gpu'), 'backend=.gpu.; one of pillow'),
+    (dict(size=64, load=32), 'does not fit into load=32'), (dict(size=0), 'at least 1'),
+    (dict(size=(4, 8), preprocess='scale_width'), 'takes the width alone'),
+    (dict(backend='device', preprocess='crop'), 'resize_and_crop')])
+def test_contradicting_views_are_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    View(**fields)
+
+
+# Damaged and unusual files.
+
+def picture(mode='RGB', size=(20, 16)):
+  rng = np.random.default_rng(0)
+  if mode == 'I;16':
+    return Image.fromarray(rng.integers(0, 65536, size[::-1], dtype=np.uint16))
+  array = rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+  image = Image.fromarray(array)
+  return image.quantize(16) if mode == 'P' else image.convert(mode)
+
+
+@pytest.mark.parametrize('mode, suffix', [
+    ('L', 'png'), ('1', 'png'), ('P', 'png'), ('P', 'gif'), ('RGBA', 'png'), ('LA', 'png'),
+    ('CMYK', 'jpg'), ('CMYK', 'tif'), ('I;16', 'png'), ('I;16', 'tif'), ('RGB', 'bmp'),
+    ('RGB', 'webp'), ('YCbCr', 'jpg')])
+@pytest.mark.parametrize('decoder', ['pillow', 'opencv'])
+def test_every_kind_of_image_becomes_rgb(mode, suffix, decoder, tmp_path):
+  if decoder == 'opencv' and not _has_opencv():
+    pytest.skip('needs the extra fast')
+  path = tmp_path / f'x.{suffix}'
+  picture(mode).save(path)
+  for channels in (1, 3):
+    found = images.decode(path.read_bytes(), channels, decoder=decoder)
+    assert found.shape == (16, 20, channels) and found.dtype == np.uint8
+    assert found.std() > 20  # something is in it
+
+
+def test_sixteen_bits_become_eight():
+  grey = np.array([[0, 257, 65535, 32896]] * 4, np.uint16)
+  path_bytes = _bytes(Image.fromarray(grey))
+  np.testing.assert_array_equal(images.decode(path_bytes, 1)[0, :, 0], [0, 1, 255, 128])
+
+
+def test_transparency_is_white():
+  image = Image.new('RGBA', (4, 4), (10, 20, 30, 0))
+  np.testing.assert_array_equal(images.decode(_bytes(image)), np.full((4, 4, 3), 255))
+
+
+@pytest.mark.parametrize('decoder', ['pillow', 'opencv'])
+def test_exif_turns_the_image(decoder):
+  if decoder == 'opencv' and not _has_opencv():
+    pytest.skip('needs the extra fast')
+  image = picture()
+  exif = Image.Exif()
+  exif[274] = 6  # to be turned by 90 degrees clockwise
+  found = images.decode(_bytes(image, exif=exif), decoder=decoder)
+  np.testing.assert_array_equal(found, np.rot90(np.asarray(image), -1))
+
+
+def _bytes(image, suffix='png', **options):
+  import io
+  out = io.BytesIO()
+  image.save(out, suffix, **options)
+  return out.getvalue()
+
+
+DAMAGE = {
+    'truncated.png': (lambda: _bytes(picture())[:-200], 'damaged'),
+    'truncated.jpg': (lambda: _bytes(picture(), 'jpeg')[:300], 'damaged'),
+    'empty.png': (lambda: b'', 'it is empty'), 'text.jpg': (lambda: b'hello', 'no image file'),
+    'pixel.png': (lambda: _bytes(Image.new('RGB', (1, 1))), '1x1 pixels; at least 4'),
+    'thin.png': (lambda: _bytes(Image.new('RGB', (500, 2))), '2x500 pixels; at least 4'),
+    'huge.png': (lambda: _bytes(Image.new('1', (20_000, 20_000))), 'more than 89,478,485 pixels'),
+    'bomb.png': (lambda: _bytes(Image.new('1', (10_000, 9_500))), '9500x10000 pixels; at most'),
+    'float.tif': (lambda: _bytes(Image.fromarray(np.ones((8, 8), np.float32)), 'tiff'), 'mode F')}
+
+
+@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
+def test_damaged_files_are_all_named_before_training(tmp_path):
+  save(np.asarray(picture()), tmp_path / 'good.png')
+  for name, (content, _) in DAMAGE.items():
+    (tmp_path / name).write_bytes(content())
+  with pytest.raises(images.ImageError) as e:
+    data.folder(tmp_path, size=8)
+  assert f'{len(DAMAGE)} of {len(DAMAGE) + 1} files cannot be used' in str(e.value)
+  lines = str(e.value).splitlines()[1:]
+  for name, (_, reason) in DAMAGE.items():
+    line, = (line for line in lines if f'/{name}' in line)
+    assert reason in line
+
+
+@pytest.mark.parametrize('break_it, message', [
+    (lambda root: (root / 'train/A/0.png').unlink(), 'train/A has no 0'),
+    (lambda root: save(np.zeros((9, 9, 3), np.uint8), root / 'train/B/0.png'),
+     '0.png: 40x48 pixels, and its partner .*B/0.png has 9x9'),
+    (lambda root: save(np.zeros((40, 48, 3), np.uint8), root / 'train/A/0.jpg'), 'has 0 twice'),
+    (lambda root: [f.unlink() for f in (root / 'train/A').iterdir()], 'train/A holds no image')])
+def test_mismatched_pairs_are_refused(break_it, message, photographs, tmp_path):
+  root = write(tmp_path, photographs, 'split/A')
+  break_it(root)
+  with pytest.raises((images.ImageError, FileNotFoundError), match=message):
+    data.paired(root)
+
+
+@pytest.mark.parametrize('use, message', [
+    (lambda root: data.paired(root / 'nothing'), 'there is no folder'),
+    (lambda root: data.paired(root, 'test'), "no split 'test'.*it holds train/"),
+    (lambda root: data.unpaired(root), 'looked for trainA/ and trainB/; it holds train/'),
+    (lambda root: data.labels(root), 'gtFine/train'),
+    (lambda root: data.paired(root, direction='AtoC'), 'one of AtoB, BtoA'),
+    (lambda root: data.paired(root, preprocess='crop', size=64), '40x48 pixels are fewer than'),
+    (lambda root: data.samples('colourise'), 'no samples'),
+    (lambda root: data.samples('colorize', size=512), '32 to 256'),
+    (lambda root: data.samples('colorize', 'all'), 'train, validation, test')])
+def test_what_is_not_there_is_said(use, message, photographs, tmp_path):
+  write(tmp_path, photographs, 'side by side')
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    use(tmp_path)
+
+
+def test_an_odd_pair_cannot_be_parted(tmp_path):
+  save(np.zeros((8, 17, 3), np.uint8), tmp_path / 'train' / 'x.png')
+  with pytest.raises(images.ImageError, match='17 pixels of width do not part'):
+    data.paired(tmp_path)
+
+
+def test_images_of_several_shapes_need_resizing(tmp_path):
+  for name, size in (('a', (8, 16)), ('b', (12, 16))):
+    save(np.zeros((*size, 3), np.uint8), tmp_path / f'{name}.png')
+  assert data.folder(tmp_path, size=8)[1]['image'].shape == (8, 8, 3)
+  with pytest.raises(images.ImageError, match='a batch needs one size'):
+    data.folder(tmp_path, size=8, preprocess='scale_width')
+  with pytest.raises(images.ImageError, match='images of one size'):
+    data.folder(tmp_path, size=8, backend='device')
+
+
+def test_what_was_checked_is_remembered(photographs, tmp_path, monkeypatch):
+  root, calls = write(tmp_path, photographs, 'side by side'), []
+  decode = images.decode
+  monkeypatch.setattr(images, 'decode', lambda *a, **k: calls.append(k) or decode(*a, **k))
+  data.paired(root)
+  data.paired(root)
+  assert len(calls) == len(photographs)
+  (root / 'train' / '0.png').write_bytes(b'changed')
+  with pytest.raises(images.ImageError, match='1 of 6 files'):
+    data.paired(root)
+
+
+def test_a_file_lost_in_training_is_stood_in_for(photographs, tmp_path, caplog):
+  root = write(tmp_path, photographs, 'side by side')
+  source = data.paired(root, size=16)
+  (root / 'train' / '1.png').unlink()
+  (root / 'train' / '2.png').write_bytes(b'')
+  batches = data.Pipeline(source, batch=6, seed=1)
+  with caplog.at_level(logging.WARNING):
+    assert batches[0]['target'].shape == (6, 16, 16, 3)
+    np.testing.assert_array_equal(source[1]['target'], source[3]['target'])
+  assert '1.png' in caplog.text and caplog.text.count('2.png') == 1
+  for file in (root / 'train').iterdir():
+    file.unlink()
+  with pytest.raises(OSError, match='cannot be read any more'):
+    source[0]
+
+
+# Samples.
+
+@pytest.mark.parametrize('task', ['colorize', 'edges2photo', 'grass2gravel', 'brick2gravel',
+                                  'shapes'])
+@pytest.mark.parametrize('size', [32, 64])
+def test_samples_are_whole(task, size):
+  for split in ('train', 'validation', 'test'):
+    source = data.samples(task, split, size=size, count=6)
+    pipeline = data.Pipeline(source, batch=4)
+    batch = core.normalise(pipeline.prepare(pipeline[0]))
+    assert batch['target'].shape == (4, size, size, 3)
+    assert batch['source'].shape == (4, size, size, 7 if task == 'shapes' else 3)
+    for x in (batch['source'], batch['target']):
+      assert -1 <= x.min() and x.max() <= 1 and x.std() > .1
+    np.testing.assert_array_equal(source[3]['target'], source[3]['target'])
+    with pytest.raises(IndexError):
+      source[6]
+
+
+@pytest.mark.parametrize('size', [32, 128])
+def test_splits_share_no_pixel(size):
+  for name in builtin.PHOTOGRAPHS:
+    height, width = builtin.pictures((name,))[0].shape[:2]
+    marked = np.arange(height * width).reshape(height, width, 1)
+    parts = [set(part.ravel()) for part in (builtin.region(marked, split, size)
+                                            for split in builtin.SPLITS) if part is not None]
+    assert len(parts) == 3 or size == 128
+    assert sum(map(len, parts)) == len(set().union(*parts))
+
+
+def test_a_scene_and_its_map_agree():
+  scene = builtin.scene(np.random.default_rng(3), 64)
+  assert scene['instances'].max() >= 4 and set(np.unique(scene['label_map'])) <= set(range(6))
+  colours = np.array(list(builtin.CLASSES.values()), float)
+  for kind in np.unique(scene['label_map']):
+    mean = scene['target'][scene['label_map'] == kind].mean(0)
+    assert np.argmin(np.abs(colours / colours.sum(1, keepdims=True) - mean / mean.sum()).sum(1)) \
+        == kind
+  for instance in np.unique(scene['instances'])[2:]:  # an instance is of one class
+    assert len(np.unique(scene['label_map'][scene['instances'] == instance])) == 1
+
+
+# Order.
+
+SOURCES = {
+    'paired': lambda root: data.paired(root, size=16),
+    'unpaired': lambda root: data.unpaired(root, size=16),
+    'samples': lambda root: data.samples('grass2gravel', size=32),
+    'shapes': lambda root: data.samples('shapes', size=32),
+    'device': lambda root: data.unpaired(root, size=16, backend='device')}
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_hosts_workers_and_resuming_change_nothing(name, photographs, tmp_path):
+  for layout in ('side by side', 'unpaired'):
+    write(tmp_path, photographs, layout)
+  source = SOURCES[name](tmp_path)
+  build = functools.partial(data.Pipeline, source, batch=8, seed=5)
+  whole = [build()[step] for step in range(4)]
+  for hosts in (2, 4):
+    parts = [build(host=host, hosts=hosts) for host in range(hosts)]
+    for step in range(4):
+      for key, x in whole[step].items():
+        united = np.stack([part[step][key] for part in parts], 1).reshape(x.shape)
+        np.testing.assert_array_equal(united, x)
+  for workers in (0, 1, 2) if name == 'unpaired' else (0,):
+    for start in (0, 3):
+      batches = build(workers=workers).batches(start)
+      for step in range(start, 4):
+        for key, x in next(batches).items():
+          np.testing.assert_array_equal(x, whole[step][key])
+      batches.close()
+  assert any((whole[0][key] != whole[1][key]).any() for key in whole[0])
+
+
+def test_both_domains_are_cut_on_their_own(photographs, tmp_path):
+  pairs = [{'source': x['target'], 'target': x['target']} for x in photographs]
+  root = write(tmp_path, pairs, 'unpaired')
+  source = data.unpaired(root, size=16)
+  rng = np.random.default_rng(0)
+  drawn = [source.draw(0, rng) for _ in range(40)]
+  same = [np.array_equal(x['source'], x['target']) for x in drawn]
+  assert not all(same)
+  root = write(tmp_path, pairs, 'side by side')
+  source = data.paired(root, size=16)
+  assert all(np.array_equal(x['source'], x['target'])
+             for x in (source.draw(0, rng) for _ in range(10)))
+
+
+# Prepared sets.
+
+def test_a_prepared_set_has_a_manifest_and_notices_damage(photographs, tmp_path):
+  root = write(tmp_path / 'set', photographs, 'side by side')
+  folder = prepare.prepare('paired', root, 'mine', out=tmp_path / 'out')
+  manifest = json.loads((folder / prepare.MANIFEST).read_text())
+  for name, (size, digest) in manifest['sources'].items():
+    assert (root / name).stat().st_size == size and prepare.sha256(root / name) == digest
+  assert len(manifest['sources']) == 6
+  with pytest.raises(FileExistsError, match='is there already'):
+    prepare.prepare('paired', root, 'mine', out=tmp_path / 'out')
+  shard = folder / next(iter(manifest['shards']))
+  shard.write_bytes(shard.read_bytes()[:-100])
+  with pytest.raises(OSError, match='prepare the set again'):
+    data.tfds('mine', data_dir=str(tmp_path / 'out'))
+
+
+def test_preparing_refuses_damage_and_leaves_nothing(photographs, tmp_path):
+  root = write(tmp_path / 'set', photographs, 'side by side')
+  (root / 'train' / '3.png').write_bytes(b'')
+  with pytest.raises(images.ImageError, match='3.png: it is empty'):
+    prepare.prepare('paired', root, 'mine', out=tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+  with pytest.raises(ValueError, match='small letters'):
+    prepare.prepare('paired', root, 'My Set', out=tmp_path / 'out')
+
+
+def test_splits_keep_their_names(photographs, tmp_path):
+  write(tmp_path, photographs, 'side by side')
+  (tmp_path / 'train').rename(tmp_path / 'val')
+  assert layouts.splits(tmp_path, 'paired').keys() == {'val'}
+  assert len(data.paired(tmp_path, 'test')) == 6  # either word finds the other
