@@ -4,8 +4,6 @@ import zlib
 
 import numpy as np
 
-from jaxgan_compress import convert, nn
-
 
 def hashed(key, count):
   """Uniform in [-1, 1): a hash of the key and the position."""
@@ -46,7 +44,9 @@ def normal_fill(key, shape):
 
 def state_dict(module, fill, **rule):
   """A state dict of the module's published counterpart."""
-  import jax
+  import jax  # here, so that scripts can record where there is PyTorch and no JAX
+
+  from jaxgan_compress import convert, nn
   empty = convert.to_torch(module, nn.initialise(module, jax.random.key(0)))
   return {key: fill(key, x.shape, **rule) for key, x in empty.items()}
 

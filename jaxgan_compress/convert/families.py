@@ -11,10 +11,13 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 from flax import linen
 
 from jaxgan_compress import nn
+from jaxgan_compress.nn.drn import bilinear_kernel
 from jaxgan_compress.nn.features import VGG_STAGES, vgg_layers
+from jaxgan_compress.nn.fid_inception import BLOCKS, CLASSES, STEM, stages
 from jaxgan_compress.nn.spade import block_names
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -38,6 +41,7 @@ class Family:
   module: the network that keys and shapes describe. rows: its layers. hints: fields of the module
   that keys cannot tell. dead: prefixes of parameters that PyTorch keeps and this module never uses.
   beyond: keys that belong to more than the module and are left behind (VGG's classifier).
+  fixed: float32 arrays that PyTorch keeps among the parameters and the module has built in.
   """
   name: str
   builds: type[linen.Module]
@@ -48,6 +52,7 @@ class Family:
   hints: tuple[str, ...] = ()
   dead: Callable[[linen.Module], tuple[str, ...]] = lambda module: ()
   beyond: Callable[[str], bool] = lambda key: False
+  fixed: Callable[[linen.Module], Mapping[str, np.ndarray]] = lambda module: {}
 
 
 # ResNet and U-Net -------------------------------------------------------------------------------
@@ -437,6 +442,57 @@ def _adapter_rows(m):
   yield Row('1', 'norm')
 
 
+# Evaluation -------------------------------------------------------------------------------------
+
+
+def _fid_inception(shapes, hints):
+  classes = shapes['fc.weight'][0]
+  if classes != CLASSES:
+    raise ValueError(f'an Inception v3 of {classes} classes, but that of FID has {CLASSES}: the '
+                     "keys are the same, torchvision's network has other poolings and weights. "
+                     'Take pt_inception-2015-12-05-6726825d.pth, the file of pytorch-fid')
+  return nn.FIDInception()
+
+
+def _fid_inception_rows(m):
+  for name, (_, rows, columns) in STEM.items():
+    yield from _conv_bn(f'Conv2d_{name}_{rows}x{columns}', f'conv{name}')
+  for block, (_, branches) in BLOCKS.items():
+    for branch, convs in branches.items():
+      for name, *_ in itertools.chain(*stages(branch, convs)):
+        yield from _conv_bn(f'Mixed_{block}.{name}', f'block{block}/{name}')
+  yield Row('fc', 'fc')
+
+
+def _conv_bn(torch, ours):
+  yield Row(f'{torch}.conv', f'{ours}/conv')
+  yield Row(f'{torch}.bn', f'{ours}/norm')
+
+
+def _drn(shapes, hints):
+  blocks = tuple(_count(shapes, rf'base\.{i}\.(\d+)\.conv1\.') for i in range(3, 7))
+  return nn.DRN(
+      stem=tuple(shapes[f'base.{i}.0.weight'][0] for i in range(3)), blocks=blocks,
+      planes=tuple(shapes[f'base.{i}.0.conv3.weight'][1] for i in range(3, 7)),
+      head=tuple(shapes[f'base.{i}.0.weight'][0] for i in (7, 8)), classes=shapes['seg.weight'][0])
+
+
+def _drn_rows(m):
+  for i in (0, 1, 2, 7, 8):
+    yield Row(f'base.{i}.0', f'level{i}')
+    yield Row(f'base.{i}.1', f'level{i}_norm')
+  for i, count in enumerate(m.blocks, 3):
+    for j in range(count):
+      torch, ours = f'base.{i}.{j}', f'level{i}_block{j + 1}'
+      for k in (1, 2, 3):
+        yield Row(f'{torch}.conv{k}', f'{ours}/conv{k}')
+        yield Row(f'{torch}.bn{k}', f'{ours}/conv{k}_norm')
+      if not j:
+        yield Row(f'{torch}.downsample.0', f'{ours}/shortcut')
+        yield Row(f'{torch}.downsample.1', f'{ours}/shortcut_norm')
+  yield Row('seg', 'seg')
+
+
 _UNET = r'model\.model(\.\d+\.model)*\.\d+\.(conv_block\.\d+\.)?' + _LEAF
 _SPADE_BLOCK = r'(head_0|G_middle_[01]|up_\d)\.'
 
@@ -478,6 +534,14 @@ FAMILIES = (
     Family('VGG trunk', nn.VGG, r'features\.\d+\.(weight|bias)',
            lambda s: s.get('features.0.weight', ())[1:] == (3, 3, 3), _vgg, _vgg_rows,
            ('depth', 'layers'), beyond=_above_vgg),
+    Family('FID Inception', nn.FIDInception,
+           r'(Conv2d_\d[ab]_\dx\d|Mixed_\d[a-e]\.branch\w+)\.(conv|bn)\.' + _LEAF
+           + r'|fc\.(weight|bias)|AuxLogits\..*', lambda s: 'Conv2d_1a_3x3.conv.weight' in s,
+           _fid_inception, _fid_inception_rows, dead=lambda m: ('AuxLogits.',)),
+    Family('DRN', nn.DRN,
+           r'base\.\d\.\d+\.((conv|bn)\d\.|downsample\.[01]\.)?' + _LEAF
+           + r'|seg\.(weight|bias)|up\.weight', lambda s: 'base.0.0.weight' in s, _drn, _drn_rows,
+           fixed=lambda m: {'up.weight': bilinear_kernel(m.classes)}),
     Family('adapter', nn.Adapter, r'([01]\.)?' + _LEAF,
            lambda s: s.get('0.weight', s.get('weight', ()))[2:] == (1, 1), _adapter,
            _adapter_rows),

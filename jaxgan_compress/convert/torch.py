@@ -51,9 +51,10 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
     always. Where the norm has no parameters `norm` may be given; it must agree with the keys.
 
   Known parameters that no forward pass reads (dead copies of heads, statistics that PyTorch before
-  0.4 kept of instance norms, norms of emptied blocks) are kept in the collection 'unused', so that
-  `to_torch` gives the file back; what is above a VGG trunk is left behind. Newer files with such
-  statistics may have been trained to use them, so they need the hint norm='instance'.
+  0.4 kept of instance norms, norms of emptied blocks, Inception's auxiliary classifier) are kept in
+  the collection 'unused', so that `to_torch` gives the file back; what is above a VGG trunk is left
+  behind. Newer files with such statistics may have been trained to use them, so they need the hint
+  norm='instance'. DRN's upsampling kernel is built in: the file's must equal it.
 
   Raises ValueError, with what to do, for an unknown family, missing or unknown keys, wrong shapes
   or dtypes, a prefix on every key, an unknown hint.
@@ -117,7 +118,8 @@ def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
     if place.key in state:  # the tail of a longer array
       array = np.concatenate([array, state[place.key]])
     state[place.key] = array
-  return state
+  dtype = jax.tree.leaves(variables['params'])[0].dtype
+  return state | {key: x.astype(dtype) for key, x in family.fixed(module).items()}
 
 
 def _is_number(x):
@@ -157,7 +159,9 @@ class _Place(collections.namedtuple('Place', 'key collection path shape transpos
 
   def to_torch(self, x):
     name = self.path[-1]
-    if name == 'kernel':
+    if name == 'kernel' and x.ndim == 2:
+      x = x.T
+    elif name == 'kernel':
       x = x[::-1, ::-1].transpose(2, 3, 0, 1) if self.transposed else x.transpose(3, 2, 0, 1)
     elif name == 'v':
       x = x.transpose(2, 0, 1).reshape(-1)
@@ -167,7 +171,9 @@ class _Place(collections.namedtuple('Place', 'key collection path shape transpos
 
   def from_torch(self, x):
     name = self.path[-1]
-    if name == 'kernel':
+    if name == 'kernel' and x.ndim == 2:
+      x = x.T
+    elif name == 'kernel':
       x = x.transpose(2, 3, 0, 1)[::-1, ::-1] if self.transposed else x.transpose(2, 3, 1, 0)
     elif name == 'v':
       x = x.reshape(self.shape[2], *self.shape[:2]).transpose(1, 2, 0)
@@ -223,6 +229,12 @@ def _fill(family, module, state, hints):
       for part in place.path[:-1]:
         tree = tree.setdefault(part, {})
       tree[place.path[-1]] = place.from_torch(x)
+  for key, x in family.fixed(module).items():
+    given = left.pop(key, None)
+    if given is None:
+      missing.append(f'{key} {x.shape}')
+    elif not np.array_equal(given, x):
+      wrong.append(f'{key} {given.shape} differs from the {x.shape} that are built in')
   dead = family.dead(module)
   unused = {key: x for key, x in left.items() if key.startswith(dead or ('\0',))
             or key in tails or _statistics(key, state, family, module, hints)}

@@ -7,7 +7,9 @@ give the widths of the papers: `nn.mobile_resnet(ngf=16)` is a `ResNetGenerator`
 from jaxgan_compress.nn.classifiers import LeNet5, SmallClassifier
 from jaxgan_compress.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.discriminators import MultiScale, PatchGAN, PixelGAN
+from jaxgan_compress.nn.drn import DRN
 from jaxgan_compress.nn.features import VGG, Adapter
+from jaxgan_compress.nn.fid_inception import FIDInception
 from jaxgan_compress.nn.inception import Branches, InceptionGenerator, inception
 from jaxgan_compress.nn.init import initialise
 from jaxgan_compress.nn.layers import Conv, SeparableConv, UpConv
@@ -31,9 +33,9 @@ from jaxgan_compress.nn.storage import load, save
 from jaxgan_compress.nn.unet import UNetGenerator, unet, unet_deepest
 
 __all__ = [
-  'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator', 'DCGANGenerator',
-  'InceptionGenerator', 'InceptionSPADEBlock', 'InceptionSPADEGenerator', 'InstanceNorm',
-  'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN', 'PixelGAN', 'ResNetGenerator', 'SPADEBlock',
-  'SPADEGenerator', 'SeparableConv', 'SmallClassifier', 'UNetGenerator', 'UpConv', 'inception',
-  'inception_spade', 'initialise', 'load', 'mobile_deepest_resnet', 'mobile_resnet', 'mobile_spade',
-  'resnet', 'save', 'spade', 'unet', 'unet_deepest']
+  'DRN', 'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator', 'DCGANGenerator',
+  'FIDInception', 'InceptionGenerator', 'InceptionSPADEBlock', 'InceptionSPADEGenerator',
+  'InstanceNorm', 'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN', 'PixelGAN', 'ResNetGenerator',
+  'SPADEBlock', 'SPADEGenerator', 'SeparableConv', 'SmallClassifier', 'UNetGenerator', 'UpConv',
+  'inception', 'inception_spade', 'initialise', 'load', 'mobile_deepest_resnet', 'mobile_resnet',
+  'mobile_spade', 'resnet', 'save', 'spade', 'unet', 'unet_deepest']
