@@ -1,6 +1,10 @@
 """Numbers from images: each value is kept with the protocol that made it."""
 
+from jaxgan_compress.metrics import resize, segmentation
 from jaxgan_compress.metrics.evaluator import Evaluator, Measure
+from jaxgan_compress.metrics.intervals import bootstrap
+from jaxgan_compress.metrics.moments import Moments
+from jaxgan_compress.metrics.perceptual import perceptual_distance
 from jaxgan_compress.metrics.scores import (
     class_histogram,
     frechet_distance,
@@ -9,6 +13,14 @@ from jaxgan_compress.metrics.scores import (
     psnr,
     variance_of_laplacian,
 )
+from jaxgan_compress.metrics.sets import (
+    density_coverage,
+    kernel_distance,
+    precision_recall,
+    squared_mmd,
+)
 
-__all__ = ['Evaluator', 'Measure', 'class_histogram', 'frechet_distance',
-           'gaussian_frechet_distance', 'inception_score', 'psnr', 'variance_of_laplacian']
+__all__ = ['Evaluator', 'Measure', 'Moments', 'bootstrap', 'class_histogram', 'density_coverage',
+           'frechet_distance', 'gaussian_frechet_distance', 'inception_score', 'kernel_distance',
+           'perceptual_distance', 'precision_recall', 'psnr', 'resize', 'segmentation',
+           'squared_mmd', 'variance_of_laplacian']

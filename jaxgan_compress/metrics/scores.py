@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
+from jaxgan_compress.metrics.moments import Moments, check_features, square_root
+
 
 def inception_score(probs: np.ndarray, splits: int = 10) -> tuple[float, float]:
   """exp(E_x KL(p(y|x) || p(y))): mean and standard deviation over `splits` parts.
@@ -27,17 +29,30 @@ def inception_score(probs: np.ndarray, splits: int = 10) -> tuple[float, float]:
   return float(np.mean(scores)), float(np.std(scores))
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-  """Frechet distance between Gaussians fitted to two sets of features [N,D], [M,D].
+def frechet_distance(a: np.ndarray | Moments, b: np.ndarray | Moments) -> float:
+  """Frechet distance between Gaussians fitted to two sets of samples: features [N,D] or Moments.
 
-  With Inception's 2048 features this is FID. Raises ValueError for fewer than two samples.
-  Heusel et al. 2017.
+  With Inception's 2048 features this is FID. It grows as samples get fewer, so only distances of
+  equal counts compare. Where a set of features has N <= D, tr (A B)^(1/2) is the sum of the
+  singular values of X Y', where A = X' X and B = Y' Y: quicker than with D x D matrices, and exact
+  for covariances without full rank. Raises ValueError for fewer than two samples, different D, or
+  values that are not finite. Heusel et al. 2017.
   """
-  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-  if min(len(a), len(b)) < 2:
-    raise ValueError(f'a covariance needs at least 2 samples; got {len(a)} and {len(b)}')
-  return gaussian_frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0),
-                                   np.cov(b, rowvar=False))
+  a, b = (x.known() if isinstance(x, Moments) else check_features(x) for x in (a, b))
+  sizes = [len(x.mean) if isinstance(x, Moments) else x.shape[1] for x in (a, b)]
+  if sizes[0] != sizes[1]:
+    raise ValueError(f'{sizes[0]} features against {sizes[1]}; both must be of the same network')
+  counts = [x.count if isinstance(x, Moments) else len(x) for x in (a, b)]
+  if any(n is not None and n < 2 for n in counts):
+    raise ValueError(f'a covariance needs at least 2 samples; got {counts[0]} and {counts[1]}')
+  if not any(isinstance(x, np.ndarray) and len(x) <= sizes[0] for x in (a, b)):
+    a, b = (x if isinstance(x, Moments) else Moments.of(x) for x in (a, b))
+    return gaussian_frechet_distance(a.mean, a.cov, b.mean, b.cov)
+  (mean_a, x), (mean_b, y) = _factor(a), _factor(b)
+  cross = scipy.linalg.svdvals(x @ y.T).sum()
+  distance = (np.square(mean_a - mean_b).sum() + np.square(x).sum() + np.square(y).sum()
+              - 2 * cross)
+  return float(max(distance, 0.))
 
 
 def gaussian_frechet_distance(mean_a, cov_a, mean_b, cov_b) -> float:
@@ -47,8 +62,7 @@ def gaussian_frechet_distance(mean_a, cov_a, mean_b, cov_b) -> float:
   symmetric: no matrix square root, no imaginary part.
   """
   cov_a, cov_b = np.atleast_2d(cov_a), np.atleast_2d(cov_b)
-  values, vectors = scipy.linalg.eigh(cov_a)
-  root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+  root = square_root(cov_a)
   cross = np.sqrt(scipy.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
   shift = np.square(np.subtract(mean_a, mean_b)).sum()
   return float(max(shift + np.trace(cov_a) + np.trace(cov_b) - 2 * cross, 0.))
@@ -75,3 +89,12 @@ def psnr(mse: float) -> float:
 def class_histogram(probs: np.ndarray) -> np.ndarray:
   """The share of samples in each class by the classifier's first choice: [N,K] -> [K]."""
   return np.bincount(np.argmax(probs, 1), minlength=probs.shape[1]) / len(probs)
+
+
+def _factor(x):
+  """(mean [D], X [n,D]) with X' X the covariance."""
+  if isinstance(x, Moments):
+    return x.mean, x.root
+  mean, scale = x.mean(0), (len(x) - 1) ** -.5
+  centred = (x - mean) * scale
+  return mean, np.linalg.qr(centred, 'r') if len(x) > x.shape[1] else centred
