@@ -15,7 +15,7 @@ from jaxgan_compress import config as configs
 HOMES = {
     'method': 'jaxgan_compress.methods', 'adversary': 'jaxgan_compress.methods',
     'generator': 'jaxgan_compress.nn', 'student': 'jaxgan_compress.nn',
-    'disc': 'jaxgan_compress.nn',
+    'disc': 'jaxgan_compress.nn', 'extractor': 'jaxgan_compress.metrics',
     'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
 }
@@ -109,6 +109,12 @@ def validate(config: ConfigDict) -> None:
     raise ValueError(f'evaluate.classifier={config.evaluate.classifier!r} is not in run; '
                      f"one of {', '.join(config.run)}, or ''")
   settings = config.evaluate
+  if settings.classifier and settings.extractor:
+    raise ValueError('evaluate.classifier and evaluate.extractor are both given; one measures')
+  for metric in (settings.select, *settings.best):
+    if metric not in configs.SELECT:
+      raise ValueError(f'evaluate.select and evaluate.best know no {metric!r}; one of '
+                       f'{", ".join(configs.SELECT)}')
   for name, value in (('batch', config.batch), ('log_every', config.log_every),
                       ('evaluate.every', settings.every), ('checkpoint.every',
                                                            config.checkpoint.every),
@@ -118,8 +124,6 @@ def validate(config: ConfigDict) -> None:
   if settings.count < max(2, settings.splits):
     raise ValueError(f'evaluate.count={settings.count}; at least 2, and evaluate.splits='
                      f'{settings.splits}')
-  if settings.select not in configs.SELECT:
-    raise ValueError(f'evaluate.select={settings.select!r}; one of {", ".join(configs.SELECT)}')
   for key in ('evaluate', 'checkpoint'):
     if config[key].every % config.log_every:
       raise ValueError(f'{key}.every={config[key].every} is not a multiple of '
@@ -139,9 +143,9 @@ def validate(config: ConfigDict) -> None:
       if teacher not in config.run[:i]:
         raise ValueError(f'stages.{name} learns from {teacher!r}, which run does not have before '
                          f'it; it has {", ".join(config.run[:i]) or "nothing"}')
-    if len(stage.teacher) > 1 and not config.evaluate.classifier:
+    if len(stage.teacher) > 1 and not configs.measures(config):
       raise ValueError(f'stages.{name} chooses among {len(stage.teacher)} teachers, which needs '
-                       'evaluate.classifier')
+                       'evaluate.classifier or evaluate.extractor')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
       if built.draws and settings.classifier and settings.classifier not in config.run[:i]:

@@ -6,6 +6,9 @@
     jaxgan-compress report --workdir=runs/digits
     jaxgan-compress info --config=configs/kd/digits.py
     jaxgan-compress info --network=mobile_resnet:ngf=16 --size=256
+    jaxgan-compress show-data --config=configs/kd/digits.py --out=sheet.png
+    jaxgan-compress prepare-data --layout=paired --path=maps --name=maps
+    jaxgan-compress fid drawings/ photographs/ --weights=inception.safetensors
     jaxgan-compress convert --in=latest_net_G.pth --out=G.safetensors
 """
 
@@ -77,16 +80,18 @@ def evaluate(verb: str, argv: list[str]) -> int:
   """Measure the generators of a finished run again, and print a table."""
   values = _flags(verb, argv, workdir=True, evaluate=True)
   from jaxgan_compress import experiment
-  found = experiment.evaluate(values.workdir, values.checkpoint, values.count)
+  found = experiment.evaluate(values.workdir, values.checkpoint.replace('latest', 'last'),
+                              values.count, values.intervals)
   if values.json:
     print(json.dumps({name: {key: m.to_dict() for key, m in measures.items()}
                       for name, measures in found.items()}, indent=1))
     return 0
-  keys = ('fd', 'is', 'vol', 'mse', 'psnr', 'mse_on_paths')
+  keys = [key for key in dict.fromkeys(key for measures in found.values() for key in measures)
+          if isinstance(next(m[key] for m in found.values() if key in m).value, float)]
   _print_table(('generator', *keys), [
-      (name, *(f'{measures[key].value:.4g}' if key in measures else '' for key in keys))
+      (name, *(_number(measures[key]) if key in measures else '' for key in keys))
       for name, measures in found.items()])
-  protocol = found['real']['is'].protocol
+  protocol = found['real']['vol'].protocol
   print(f'{values.checkpoint} checkpoint; ' + ', '.join(f'{k} {v}' for k, v in protocol.items()))
   return 0
 
@@ -168,12 +173,7 @@ def convert(verb: str, argv: list[str]) -> int:
   from jaxgan_compress import analysis, files, nn
   from jaxgan_compress import convert as converter
   source, out = values['in'].value, Path(values.out)
-  if out.suffix != '.safetensors':
-    raise ValueError(f'--out={out}: what is written is safetensors; end the name in .safetensors')
-  if out.exists() and not values.overwrite:
-    raise FileExistsError(f'{out} exists; give another name, or --overwrite')
-  if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-    raise ValueError(f'--out={out}: the folder {out.parent} is not there or not writable')
+  _check_output(out, ('.safetensors',), values.overwrite)
   hints = {}
   if nn.storage.is_network(source):
     if values.hint or values.prefix or values.part:
@@ -200,6 +200,84 @@ def convert(verb: str, argv: list[str]) -> int:
     converter.save(out, module, variables, overwrite=values.overwrite)
     print(f'{out}: jaxgan_compress.nn.load({str(out)!r})')
   return 0
+
+
+def show_data(verb: str, argv: list[str]) -> int:
+  """Draw a contact sheet of what a config trains on, augmented, before anything is trained."""
+  values = _flags(verb, argv, config=True, show=True)
+  out = Path(values.out)
+  _check_output(out, ('.png', '.jpg'), values.overwrite)
+  from PIL import Image
+
+  from jaxgan_compress import experiment
+  Image.fromarray(experiment.show_data(values.config, values.stage, columns=values.columns)
+                  ).save(out)
+  print(f'{out.absolute()}: look at it')
+  return 0
+
+
+def prepare_data(verb: str, argv: list[str]) -> int:
+  """Make a TensorFlow Datasets set of a folder, every image checked; no TensorFlow needed."""
+  values = _flags(verb, argv, prepare=True)
+  from jaxgan_compress.data import prepare
+  folder = prepare.prepare(values.layout, values.path, values.name, out=values.out,
+                           classes=values.classes, dont_care=values.dont_care, progress=_progress)
+  manifest = json.loads((folder / prepare.MANIFEST).read_text())
+  size = sum(size for size, _ in manifest['shards'].values())
+  print(f'{folder}: {len(manifest["sources"])} files, {size / 2 ** 20:.1f} MiB\n'
+        f"data.name='tfds:{values.name}'"
+        + (f", data.data_dir='{values.out}'" if values.out != prepare.DEFAULT else ''))
+  return 0
+
+
+def fid(verb: str, argv: list[str]) -> int:
+  """Measure the distance between two folders of images, or statistics of them (.npz)."""
+  paths = [arg for arg in argv if not arg.startswith('-')]
+  values = _flags(verb, [arg for arg in argv if arg.startswith('-')], fid=True)
+  if not 1 <= len(paths) <= 2 or (len(paths) == 1 and not values.save):
+    raise ValueError('fid takes two folders, A and B (or .npz files of statistics); or one, and '
+                     f'--save=FILE.npz; got {" ".join(paths) or "none"}')
+  from jaxgan_compress import metrics
+  if values.save:
+    _check_output(Path(values.save), ('.npz',), values.overwrite)
+  extractor = metrics.inception(values.weights, values.protocol) if values.weights else \
+      metrics.random_vgg()
+  if not values.weights:
+    print('no --weights: measured through a VGG16 that was never trained. This is not FID.',
+          file=sys.stderr)
+  progress = lambda items, total: _progress(items, total, 'looking')
+  if len(paths) == 1:
+    features = metrics.folder_features(paths[0], extractor, progress=progress)
+    metrics.Moments.of(features, dict(extractor.protocol)).save(values.save,
+                                                                overwrite=values.overwrite)
+    print(f'{values.save}: statistics of {len(features)} images')
+    return 0
+  if values.save:
+    raise ValueError('--save keeps the statistics of one folder; leave B out')
+  found = metrics.compare_folders(*paths, extractor, intervals=values.intervals, progress=progress)
+  if values.json:
+    print(json.dumps({name: measure.to_dict() for name, measure in found.items()}, indent=1))
+    return 0
+  _print_table(tuple(found), [tuple(_number(measure) for measure in found.values())])
+  protocol = found[extractor.distances[0]].protocol
+  print(', '.join(f'{key} {value}' for key, value in protocol.items()))
+  return 0
+
+
+def _progress(items, total, what):
+  from rich.progress import track
+  console = Console(stderr=True)
+  return track(items, what, total, console=console, transient=True,
+               disable=not console.is_terminal)
+
+
+def _check_output(out, suffixes, overwrite):
+  if out.suffix not in suffixes:
+    raise ValueError(f'{out}: the name must end in {" or ".join(suffixes)}')
+  if out.exists() and not overwrite:
+    raise FileExistsError(f'{out} exists; give another name, or --overwrite')
+  if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+    raise ValueError(f'{out}: the folder {out.parent} is not there or not writable')
 
 
 def build_network(text: str):
@@ -261,11 +339,11 @@ def _input_shape(module, size):
 
 
 VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
-         'convert': convert}
+         'convert': convert, 'show-data': show_data, 'prepare-data': prepare_data, 'fid': fid}
 
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
-           info=False, convert=False):
+           info=False, convert=False, show=False, prepare=False, fid=False):
   """Parsed flags of one verb. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -278,7 +356,10 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('workdir', None, 'Folder of the run.', flag_values=values)
     required += ['workdir']
   if evaluate:
-    flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'), 'Which one.', flag_values=values)
+    flags.DEFINE_string('checkpoint', 'best', 'best, last, or best:METRIC for a metric of '
+                        'evaluate.best.', flag_values=values)
+    flags.DEFINE_integer('intervals', 0, 'Halvings of the samples for 95 % intervals, as 100.',
+                         lower_bound=0, flag_values=values)
     flags.DEFINE_integer('count', None, 'Images for each generator (default: the config\'s).',
                          lower_bound=10, flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
@@ -305,9 +386,39 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                         flag_values=values)
     flags.DEFINE_string('part', '', 'Which state dict of a checkpoint that holds several.',
                         flag_values=values)
+    required += ['in', 'out']
+  if show:
+    flags.DEFINE_string('out', 'data.png', 'The picture to write.', flag_values=values)
+    flags.DEFINE_string('stage', None, 'Whose data (default: the first that looks at any).',
+                        flag_values=values)
+    flags.DEFINE_integer('columns', 8, 'Images side by side.', lower_bound=1, upper_bound=64,
+                         flag_values=values)
+  if prepare:
+    flags.DEFINE_enum('layout', None, ('paired', 'unpaired', 'labels'), 'How the folder is laid '
+                      'out, see docs/howto.md.', flag_values=values)
+    flags.DEFINE_string('path', None, 'The folder.', flag_values=values)
+    flags.DEFINE_string('name', None, "What the set is called: 'tfds:NAME' in configs.",
+                        flag_values=values)
+    flags.DEFINE_string('out', '~/tensorflow_datasets', 'Where sets are kept.',
+                        flag_values=values)
+    flags.DEFINE_integer('classes', None, 'Of label maps: how many labels.', lower_bound=1,
+                         flag_values=values)
+    flags.DEFINE_bool('dont_care', False, 'Of label maps: 255 is a label of its own.',
+                      flag_values=values)
+    required += ['layout', 'path', 'name']
+  if fid:
+    flags.DEFINE_string('weights', None, 'The Inception network, as convert wrote it; without it '
+                        'a stand-in measures, which is not FID.', flag_values=values)
+    flags.DEFINE_enum('protocol', 'fid_pytorch', ('fid_pytorch', 'fid_clean'), 'How images are '
+                      'brought to 299 pixels.', flag_values=values)
+    flags.DEFINE_string('save', None, 'Keep the statistics of one folder in this .npz file.',
+                        flag_values=values)
+    flags.DEFINE_integer('intervals', 0, 'Halvings of the samples for 95 % intervals, as 100.',
+                         lower_bound=0, flag_values=values)
+    flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
+  if convert or show or fid:
     flags.DEFINE_bool('overwrite', False, 'Replace the output file if it is there.',
                       flag_values=values)
-    required += ['in', 'out']
   flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)
   if any(arg in ('-h', '--help', '-help') for arg in argv):
     raise _Help(f'jaxgan-compress {verb}: {VERBS[verb].__doc__}\n'
@@ -355,6 +466,14 @@ def _located(arg):
 
 class _Help(Exception):  # noqa: N818
   """The text asked for by --help."""
+
+
+def _number(measure):
+  """4.21, or 4.21 [3.9, 4.6] with its interval."""
+  if measure.interval is None:
+    return f'{measure.value:.4g}'
+  low, high = measure.interval
+  return f'{measure.value:.4g} [{low:.3g}, {high:.3g}]'
 
 
 def _print_table(columns, rows):

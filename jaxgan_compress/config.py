@@ -16,7 +16,10 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-SELECT = {'fd': 'min', 'is': 'max'}  # measures that decide, and which way is better
+# Measures that can decide, and which way is better.
+SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'precision': 'max',
+          'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'perceptual': 'min',
+          'miou': 'max', 'pixel_accuracy': 'max'}
 CHECKPOINTS = ('best', 'last')
 
 STAGE = {
@@ -39,12 +42,15 @@ def base() -> ConfigDict:
       'run': (),               # stages, in order
       'stages': {},            # {stage: dict like STAGE}
       'evaluate': {
-          'classifier': '',    # the stage whose network measures; '' measures nothing
+          'classifier': '',    # the stage whose network measures
+          'extractor': {},     # or a network of `metrics`: dict(name='inception', path=...),
+                               # dict(name='random_vgg'); neither: nothing is measured
           'every': 500,
           'count': 5000,       # images drawn for each generator
           'seed': 1,           # of the latents, the same for all generators
           'splits': 10,
-          'select': 'fd',      # decides on best checkpoints and teachers: 'fd' or 'is'
+          'select': 'fd',      # the measure that decides on best checkpoints and teachers
+          'best': (),          # more measures whose best checkpoint is kept: ('is', 'mmd')
           'real': {},          # what differs from `data` for the real images of comparison
           'held_out': {},      # the same for the images that test the classifier; {}: no test
       },
@@ -63,6 +69,11 @@ def stage(**fields) -> dict[str, Any]:
     if field not in STAGE:
       raise ValueError(f'a stage has no field {field!r}; {suggest(field, STAGE)}')
   return {**STAGE, **fields}
+
+
+def measures(config: ConfigDict) -> bool:
+  """Whether anything measures the generators of a run."""
+  return bool(config.evaluate.classifier or config.evaluate.extractor)
 
 
 def parse_arg(arg: str, **defaults) -> ConfigDict:
@@ -134,14 +145,16 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(stored: Mapping[str, Any]) -> ConfigDict:
-  """The config that `to_json` wrote."""
+  """The config that `to_json` wrote; keys that are younger than it have their defaults."""
 
   def revive(value):
     if isinstance(value, Mapping):
       return {key: revive(x) for key, x in value.items()}
     return tuple(map(revive, value)) if isinstance(value, list) else value
 
-  return ConfigDict(revive(stored))
+  config = base()
+  config.update(revive(stored))
+  return config
 
 
 def differences(ours: Mapping, theirs: Mapping, prefix: str = '') -> dict[str, tuple[Any, Any]]:

@@ -30,9 +30,9 @@ from ml_collections import ConfigDict
 
 from jaxgan_compress import build, data
 from jaxgan_compress import config as configs
-from jaxgan_compress.analysis import contact_sheet, cost, report
+from jaxgan_compress.analysis import captioned, colour_labels, contact_sheet, cost, report
 from jaxgan_compress.core import Drawer, Net, normalise
-from jaxgan_compress.metrics import Evaluator, Measure
+from jaxgan_compress.metrics import Evaluator, Measure, classifier
 from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import Checkpointer, StopSignal, check_finite, fit, records
 from jaxgan_compress.train.progress import Reporter
@@ -85,25 +85,29 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   return results
 
 
-def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = None
-             ) -> dict[str, dict[str, Measure]]:
+def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = None,
+             intervals: int = 0) -> dict[str, dict[str, Measure]]:
   """Measures every generator of a run again: `{stage: {measure: Measure}}`, 'real' included.
 
-  checkpoint: 'best' or 'last'. count: images for each generator (default: the config's).
+  checkpoint: 'best', 'last', or 'best:is' for the best by another measure of evaluate.best.
+  count: images for each generator (default: the config's). intervals: halvings of the samples for
+  the 95 % interval of each value, see `metrics.bootstrap`; 0: no intervals.
   Raises FileNotFoundError for a folder without a run or a stage without a checkpoint.
   """
   this = open_run(workdir)
   if count is not None:
     this.config.evaluate.count = count
-  if not this.config.evaluate.classifier:
-    raise ValueError(f'{workdir} was run without evaluate.classifier; nothing can measure it')
+  if not configs.measures(this.config):
+    raise ValueError(f'{workdir} was run without evaluate.classifier and evaluate.extractor; '
+                     'nothing can measure it')
   found = {}
   for name in this.measured_generators():
     teacher = this.teacher(name)
     found[name] = this.evaluator(
         this.drawer(name, checkpoint),
-        this.drawer(teacher, this.config.stages[name].teacher_checkpoint) if teacher else None)
-  return {**found, 'real': this.evaluator.real()}
+        this.drawer(teacher, this.config.stages[name].teacher_checkpoint) if teacher else None,
+        intervals=intervals)
+  return {**found, 'real': this.evaluator.real(intervals)}
 
 
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
@@ -128,6 +132,41 @@ def describe(config: ConfigDict) -> list[dict[str, Any]]:
                    'params_paper': cost.count_params(variables, 'paper'),
                    'macs': cost.macs(network, x.shape), 'variables': variables})
   return rows
+
+
+def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8) -> np.ndarray:
+  """A picture of what a stage trains on: two batches as drawn, and the set as evaluation sees it.
+
+  stage: its name (default: the first that looks at data). Returns uint8 [h,w,3]. Raises ValueError
+  for a stage that is not there or looks at no data.
+  """
+  build.validate(config)
+  this = Run(config, Path(), Reporter(quiet=True))
+  reading = [name for name in config.run if build.resolve(
+      config.stages[name].method.name, build.HOMES['method']).needs_data is not False]
+  if stage is not None and stage not in reading:
+    raise ValueError(f'no stage {stage!r} looks at data; {configs.suggest(stage, reading)}')
+  name = stage or reading[0]
+  source = this._source(**config.stages[name].data)
+  pipeline = data.Pipeline(source, batch=columns, seed=config.seed, augment=data.random_shift(
+      config.stages[name].shift) if config.stages[name].shift else None)
+  fixed = [source[i] for i in range(min(columns, len(source)))]
+  fixed = {key: np.stack([item[key] for item in fixed]) for key in fixed[0]}
+  rows = []
+  for caption, batch in (('training, step 0', pipeline[0]), ('training, step 1', pipeline[1]),
+                         ('as evaluation sees them', fixed)):
+    ready = normalise(pipeline.prepare(batch))
+    for role in ('source', 'target', 'image'):
+      if role == 'source' and 'label_map' in batch:
+        rows.append((f'{caption}: source, a colour for each label, instance edges white',
+                     colour_labels(batch['label_map'], batch['edges'])))
+      elif role in ready:
+        low, high = float(ready[role].min()), float(ready[role].max())
+        size = 'x'.join(map(str, ready[role].shape[1:]))
+        rows.append((f'{caption}: {role}, {size}, {low:.2f} to {high:.2f}', ready[role]))
+  view = getattr(source, 'view', getattr(getattr(source, 'a', None), 'view', None))
+  return captioned(rows, f'{name}: {source!r}, {len(source)} images an epoch' + (
+      f'\n{view}' if view else ''))
 
 
 def compilation_cache():
@@ -168,7 +207,7 @@ class Run:
       stage = self.config.stages[name]
       if build.method(self.config, name, next(iter(stage.teacher), None)).needs_data:
         self._source(**stage.data)
-    if self.config.evaluate.classifier:
+    if configs.measures(self.config):
       self._source(**self.config.evaluate.real)
       if self.config.evaluate.held_out:
         self._source(**self.config.evaluate.held_out)
@@ -180,15 +219,12 @@ class Run:
       self.reporter.say(f'{name}: done before, {stage.steps} steps')
       return
     method, rng = self.method(name), self._root_key(name)
-    batch = config.batch * method.updates
-    batches, first = data.sizes_only(batch), {}
+    batches, first = data.sizes_only(config.batch * method.updates), {}
     if method.needs_data:
-      batches = data.Pipeline(
-          self._source(**stage.data), batch=batch, seed=config.seed, workers=config.workers,
-          augment=data.random_shift(stage.shift) if stage.shift else None)
+      batches = self.pipeline(name)
       first = normalise(batches.prepare(batches[0]))
     start = functools.partial(method.init, rng, first, self._given(name))
-    measuring = bool(config.evaluate.classifier) and method.draws
+    measuring = configs.measures(config) and method.draws
     evaluator = self.evaluator if measuring else None  # made now, not in the middle of the stage
 
     with self._checkpointer(name) as checkpointer:
@@ -232,6 +268,14 @@ class Run:
       raise Interrupted(f'stopped by {stop.caught.name} after stage {name!r}, which is complete. '
                         'The same command goes on from there.', stop.exit_code)
 
+  def pipeline(self, name: str) -> data.Pipeline:
+    """The batches that a stage trains on."""
+    config, stage = self.config, self.config.stages[name]
+    return data.Pipeline(
+        self._source(**stage.data), batch=config.batch * self.method(name).updates,
+        seed=config.seed, workers=config.workers,
+        augment=data.random_shift(stage.shift) if stage.shift else None)
+
   def method(self, name: str):
     return build.method(self.config, name, self.teacher(name))
 
@@ -270,7 +314,7 @@ class Run:
     for name in self.config.run:
       section = self.config.stages[name].method
       draws = build.resolve(section.name, build.HOMES['method']).draws
-      there = self.measured(name) if self.config.evaluate.classifier else self._is_done(name)
+      there = self.measured(name) if configs.measures(self.config) else self._is_done(name)
       if draws and there:
         found.append(name)
       elif draws:
@@ -283,7 +327,7 @@ class Run:
     """{'last': line, 'best': line} of the stage's recorded evaluations; {} if it has none."""
     lines = records.read_lines(self._folder(name) / 'evaluations.jsonl')
     with self._checkpointer(name, read_only=True) as checkpointer:
-      best = checkpointer.best_step
+      best = checkpointer.best_step()
     kept = [line for line in lines if line['step'] == best]
     return {'last': lines[-1], 'best': kept[0]} if kept else {}
 
@@ -292,12 +336,20 @@ class Run:
     """Measures every generator of this run in the same way."""
     settings = self.config.evaluate
     name = settings.classifier
-    method = self.method(name)
-    net = self.nets(name)[method.product]
-    return Evaluator(
-        getattr(method, method.product), net.averaged, self._source(**settings.real),
-        count=settings.count, seed=settings.seed, splits=settings.splits,
-        accuracy=json.loads(self._done(name).read_text()).get('accuracy'))
+    if name:
+      method = self.method(name)
+      extractor = classifier(
+          getattr(method, method.product), self.nets(name)[method.product].averaged,
+          json.loads(self._done(name).read_text()).get('accuracy'))
+    else:
+      extractor = build.make(settings.extractor, build.HOMES['extractor'], 'evaluate.extractor')
+    found = Evaluator(extractor, self._source(**settings.real), count=settings.count,
+                      seed=settings.seed, splits=settings.splits)
+    for metric in (settings.select, *settings.best):
+      if metric not in found.names:
+        raise ValueError(f'evaluate.select or evaluate.best names {metric!r}, which nothing here '
+                         f'measures; there is {", ".join(found.names)}')
+    return found
 
   def results(self) -> dict[str, Any]:
     """The table of the run: each generator's cost, quality (last and best) and speed."""
@@ -331,7 +383,7 @@ class Run:
       for name, timing in seconds.items():
         table[name][f'ms_per_image_batch{size}'] = 1e3 * timing.median / size
     real = {}
-    if self.config.evaluate.classifier:
+    if configs.measures(self.config):
       real = {key: measure.to_dict() for key, measure in self.evaluator.real().items()}
     return {'generators': table, 'real': real, 'environment': records.environment()}
 
@@ -393,10 +445,11 @@ class Run:
                                          if role != product}}
 
   def _state(self, name, checkpoint):
-    if checkpoint not in CHECKPOINTS:
-      raise ValueError(f'checkpoint={checkpoint!r}; one of {", ".join(CHECKPOINTS)}')
+    kind, _, metric = checkpoint.partition(':')
+    if kind not in CHECKPOINTS or (metric and kind != 'best'):
+      raise ValueError(f'checkpoint={checkpoint!r}; best, last, or best:METRIC')
     with self._checkpointer(name, read_only=True) as checkpointer:
-      step = checkpointer.best_step if checkpoint == 'best' else None
+      step = checkpointer.best_step(metric or None) if kind == 'best' else None
       state = checkpointer.restore(self._shapes(name), step)
     if state is None:
       raise FileNotFoundError(f'stage {name!r} in {self.workdir} has no checkpoint; train it first')
@@ -414,10 +467,11 @@ class Run:
 
   def _checkpointer(self, name, read_only=False):
     settings = self.config.evaluate
-    measured = settings.classifier and self.method(name).draws
+    measured = configs.measures(self.config) and self.method(name).draws
     return Checkpointer(
         self._folder(name) / 'checkpoints', keep=self.config.checkpoint.keep, read_only=read_only,
-        best=(settings.select, SELECT[settings.select]) if measured else None)
+        best={metric: SELECT[metric] for metric in (settings.select, *settings.best)}
+        if measured else None)
 
   def _root_key(self, name):
     return jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
@@ -480,7 +534,8 @@ def _claimed(workdir: Path, config: ConfigDict):
   started = any(workdir.glob('*/checkpoints/*'))
   if stored.is_file() and started:
     differing = {key: pair for key, pair in
-                 configs.differences(json.loads(stored.read_text()), mine).items()
+                 configs.differences(configs.to_json(configs.from_json(
+                     json.loads(stored.read_text()))), mine).items()
                  if key not in HARMLESS}
     if differing:
       listed = '; '.join(f'{key}: {a} there, {b} asked for'

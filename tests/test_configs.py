@@ -89,7 +89,7 @@ def set_key(path, value):
     (set_key('evaluate.every', 3), 'not a multiple of log_every=2; make it one'),
     (set_key('evaluate.every', 0), 'evaluate.every=0; at least 1'),
     (set_key('evaluate.count', 1), 'evaluate.count=1; at least 2'),
-    (set_key('evaluate.select', 'mse'), "evaluate.select='mse'; one of fd, is"),
+    (set_key('evaluate.select', 'mse'), "know no 'mse'; one of fd, "),
     (set_key('stages.student_mse.teacher_checkpoint', 'latest'), 'one of best, last'),
     (set_key('run', ('teacher', 'classifier')), "has 'teacher' before 'classifier'"),
     (set_key('stages.student_joint.method.adversary.disc', {

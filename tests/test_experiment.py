@@ -47,7 +47,8 @@ def test_a_run_leaves_all_its_records(finished):
   student = results['generators']['student_mse']
   assert student['params_paper'] == 13487
   assert student['ratio_paper'] == pytest.approx(143729 / 13487)
-  assert {'is', 'fd', 'vol', 'classes', 'mse', 'psnr', 'mse_on_paths'} == set(
+  assert {'is', 'fd', 'mmd', 'precision', 'recall', 'vol', 'classes', 'mse', 'psnr',
+          'mse_on_paths'} == set(
       student['last']['measures'])
   for measure in student['last']['measures'].values():
     assert measure['protocol']['feature_net_accuracy'] is not None

@@ -19,7 +19,8 @@ ROOT = PACKAGE.parent
 ALLOWED = {
     'axes': set(), 'core': {'axes'}, 'losses': set(), 'nn': {'axes', 'files'}, 'files': set(),
     'parallel': {'axes', 'core'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
-    'analysis': {'nn'}, 'metrics': {'core'}, 'train': {'core', 'data', 'parallel'},
+    'analysis': {'nn'}, 'metrics': {'core', 'data', 'losses', 'nn'},
+    'train': {'core', 'data', 'parallel'},
     'methods': {'axes', 'core', 'losses', 'nn'},
     'build': {'config', 'data'},
     'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'parallel', 'train'},

@@ -62,8 +62,8 @@ def test_psnr_and_histogram():
 def evaluator(images):
   network = nn.SmallClassifier()
   variables = nn.initialise(network, jax.random.key(0), jnp.zeros((1, 32, 32, 1)), scheme='he')
-  return metrics.Evaluator(network, variables, data.ArraySource(images, name='few'), count=30,
-                           splits=2, batch=16)
+  return metrics.Evaluator(metrics.classifier(network, variables),
+                           data.ArraySource(images, name='few'), count=30, splits=2, batch=16)
 
 
 def drawer(seed, d=1):
@@ -85,7 +85,8 @@ def test_a_part_batch_counts_like_any_other(images):
   """30 images in batches of 16 are measured as in one batch of 30."""
   network = nn.SmallClassifier()
   variables = nn.initialise(network, jax.random.key(0), jnp.zeros((1, 32, 32, 1)), scheme='he')
-  found = [metrics.Evaluator(network, variables, data.ArraySource(images), count=30, splits=2,
+  extractor = metrics.classifier(network, variables)
+  found = [metrics.Evaluator(extractor, data.ArraySource(images), count=30, splits=2,
                              batch=batch)(drawer(0), drawer(1)) for batch in (16, 30)]
   for name in ('is', 'fd', 'vol', 'mse'):
     assert found[0][name].value == pytest.approx(found[1][name].value, rel=1e-4)

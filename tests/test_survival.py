@@ -67,13 +67,16 @@ def test_fit_stops_when_asked_with_one_last_state(gan, pipeline):
 
 def test_newest_and_best_are_kept(gan, pipeline, tmp_path):
   state = gan.init(jax.random.key(0), pipeline[0])
-  with train.Checkpointer(tmp_path, keep=2, best=('fd', 'min')) as checkpointer:
+  with train.Checkpointer(tmp_path, keep=2, best={'fd': 'min', 'is': 'max'}) as checkpointer:
     for step, fd in enumerate([5., 1., 4., 3., 2.], 1):
-      checkpointer.save(state.replace(step=jnp.int32(step)), metrics={'fd': fd})
+      checkpointer.save(state.replace(step=jnp.int32(step)), metrics={'fd': fd, 'is': fd})
     checkpointer.wait()
-    assert checkpointer.steps == [2, 4, 5] and checkpointer.best_step == 2
-  with train.Checkpointer(tmp_path, keep=2, best=('fd', 'min')) as checkpointer:
-    assert checkpointer.steps == [2, 4, 5] and checkpointer.best_step == 2
+    assert checkpointer.steps == [1, 2, 4, 5] and checkpointer.best_step() == 2
+    assert checkpointer.best_step('is') == 1
+    with pytest.raises(ValueError, match="best checkpoint by 'kid' is not kept, but by fd, is"):
+      checkpointer.best_step('kid')
+  with train.Checkpointer(tmp_path, keep=2, best={'fd': 'min', 'is': 'max'}) as checkpointer:
+    assert checkpointer.steps == [1, 2, 4, 5] and checkpointer.best_step() == 2
     assert int(checkpointer.restore(shapes_of(gan, pipeline[0])).step) == 5
 
 

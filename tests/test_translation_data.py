@@ -375,7 +375,7 @@ def test_samples_are_whole(task, size):
     assert batch['target'].shape == (4, size, size, 3)
     assert batch['source'].shape == (4, size, size, 7 if task == 'shapes' else 3)
     for x in (batch['source'], batch['target']):
-      assert -1 <= x.min() and x.max() <= 1 and x.std() > .1
+      assert x.min() >= -1 and x.max() <= 1 and x.std() > .1
     np.testing.assert_array_equal(source[3]['target'], source[3]['target'])
     with pytest.raises(IndexError):
       source[6]

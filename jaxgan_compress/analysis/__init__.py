@@ -10,7 +10,7 @@ from jaxgan_compress.analysis.cost import (
   macs,
   network_latency,
 )
-from jaxgan_compress.analysis.images import contact_sheet, to_uint8
+from jaxgan_compress.analysis.images import captioned, colour_labels, contact_sheet, to_uint8
 
-__all__ = ['Layer', 'Timing', 'activation_bytes', 'contact_sheet', 'count_params', 'latency',
-           'layers', 'macs', 'network_latency', 'to_uint8']
+__all__ = ['Layer', 'Timing', 'activation_bytes', 'captioned', 'colour_labels', 'contact_sheet',
+           'count_params', 'latency', 'layers', 'macs', 'network_latency', 'to_uint8']

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 
 def to_uint8(images) -> np.ndarray:
   """Images in [-1, 1] as 0..255, rounded and clipped."""
   return np.round((np.asarray(images, np.float32) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def colour_labels(label_map, edges=None) -> np.ndarray:
+  """Integers [B,H,W] as images in [-1, 1] [B,H,W,3], a colour each; edges, where given, white."""
+  # Hues a golden section apart stay far from their neighbours, however many there are.
+  hue = np.arange(256)[:, None] * 0.618034 % 1 * 6
+  palette = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+  colours = (palette * np.linspace(1, .6, 256)[:, None])[np.asarray(label_map)] * 1.6 - .8
+  if edges is not None:
+    colours[np.asarray(edges, bool)] = 1
+  return colours
+
+
+def captioned(rows, title: str, *, height: int = 14) -> np.ndarray:
+  """A contact sheet that says what it shows: [(caption, images [B,H,W,C]), ...] to uint8 [h,w,3].
+
+  The title stands above everything, each caption above its row. Long texts are broken.
+  """
+  width = max(contact_sheet([images]).shape[1] for _, images in rows)
+  parts = [_text(title, width, height)]
+  for caption, images in rows:
+    sheet = contact_sheet([images])
+    parts += [_text(caption, width, height),
+              np.pad(sheet, ((0, 6), (0, width - sheet.shape[1]), (0, 0)), constant_values=255)]
+  return np.concatenate(parts)
+
+
+def _text(text, width, height):
+  font = ImageFont.load_default(height - 3)
+  lines, letters = [], max(8, int(width / font.getlength('x')))
+  for line in text.splitlines():
+    lines += textwrap.wrap(line, letters) or ['']
+  image = Image.new('RGB', (width, height * len(lines) + 4), 'white')
+  draw = ImageDraw.Draw(image)
+  for i, line in enumerate(lines):
+    draw.text((2, 1 + height * i), line, 'black', font)
+  return np.asarray(image)
 
 
 def contact_sheet(rows, gap: int = 2) -> np.ndarray:

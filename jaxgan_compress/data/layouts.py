@@ -102,10 +102,10 @@ def natural(path: Path) -> list:
 def _cityscapes(root, split):
   records, lost = [], []
   for labels in sorted((root / 'gtFine' / split).glob('*/*_labelIds.png'), key=natural):
-    stem = labels.name.removesuffix('_gtFine_labelIds.png')
+    photo = labels.name.replace('gtFine_labelIds', 'leftImg8bit')
     record = {'label_map': labels,
               'instances': labels.with_name(labels.name.replace('labelIds', 'instanceIds')),
-              'target': root / 'leftImg8bit' / split / labels.parent.name / f'{stem}_leftImg8bit.png'}
+              'target': root / 'leftImg8bit' / split / labels.parent.name / photo}
     lost += [f'{labels}: {file} is missing' for file in record.values() if not file.is_file()]
     records.append(record)
   if lost:

@@ -165,10 +165,11 @@ def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
   return Unpaired(a, b, _directed(f'unpaired:{path}/{split}', direction))
 
 
-def folder(path: str | Path, *, channels: int = 3, **view) -> Images:
+def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **view) -> Images:
   """All images in one folder: `{'image': uint8 [H,W,channels]}`, for a quick look or a metric.
 
-  Arguments and checks as in `paired`.
+  same_size: refuse images that `view` would show in different sizes, as a batch needs. `sizes` of
+  the result has (height, width) of each file. Other arguments and checks as in `paired`.
   """
   root = Path(path).expanduser()
   if not root.is_dir():
@@ -176,7 +177,7 @@ def folder(path: str | Path, *, channels: int = 3, **view) -> Images:
   found = images.files(root)
   if not found:
     raise FileNotFoundError(f'{root} holds no image ({", ".join(images.SUFFIXES)})')
-  return _single([{'image': file} for file in found], View(**view), channels, str(path))
+  return _single([{'image': file} for file in found], View(**view), channels, str(path), same_size)
 
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
@@ -302,10 +303,12 @@ def read_labels(record, *, decoder: str) -> dict[str, np.ndarray]:
   return found
 
 
-def _single(records, view, channels, name):
-  checks.check(records, view)
-  return Images(records, functools.partial(read_image, channels=channels, decoder=_decoder(view)),
-                view, name)
+def _single(records, view, channels, name, same_size=True):
+  checks.check(records, view if same_size else None)
+  found = Images(records, functools.partial(read_image, channels=channels, decoder=_decoder(view)),
+                 view, name)
+  found.sizes = [size for size, _ in checks.verify([('image', r['image']) for r in records])]
+  return found
 
 
 def _decode(file, channels, decoder):

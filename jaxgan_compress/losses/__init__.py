@@ -1,1 +1,5 @@
 """Losses: scalars from arrays; lower is better, weights are the method's."""
+
+from jaxgan_compress.losses import features, gan, image
+
+__all__ = ['features', 'gan', 'image']

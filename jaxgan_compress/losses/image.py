@@ -34,12 +34,13 @@ def total_variation(image):
   return jnp.abs(jnp.diff(image, axis=1)).sum() + jnp.abs(jnp.diff(image, axis=2)).sum()
 
 
-def ssim(image, lesson):
+def ssim(image, lesson, padding: int = 5):
   """Mean structural similarity of each image, [B]; 1 for equal images.
 
-  image, lesson: [B,H,W,C] in [-1, 1], taken as they are, with the constants for a range of 1
-  (C1 = 1e-4, C2 = 9e-4) and zero padding, as OMGD has it (Ren et al. 2021). Windows of 11x11,
-  Gaussian with sigma 1.5. `1 - ssim(...).mean()` is the loss. Wang et al. 2004.
+  Windows of 11x11, Gaussian with sigma 1.5, and the constants for a range of 1 (C1 = 1e-4,
+  C2 = 9e-4). As a loss, `1 - ssim(...).mean()`, OMGD (Ren et al. 2021) takes images [B,H,W,C] in
+  [-1, 1] as they are, with 5 zeros around. As a metric images are in [0, 1] and windows stay
+  inside: padding=0. Wang et al. 2004.
   """
   channels = image.shape[-1]
   dtype = jnp.promote_types(image.dtype, jnp.float32)
@@ -48,7 +49,7 @@ def ssim(image, lesson):
   def blur(x):
     window = jnp.asarray(_window(), dtype).reshape(11, 11, 1, 1).repeat(channels, 3)
     return lax.conv_general_dilated(
-        x, window, (1, 1), ((5, 5), (5, 5)), feature_group_count=channels,
+        x, window, (1, 1), ((padding, padding),) * 2, feature_group_count=channels,
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision='highest')
 
   mean_a, mean_b = blur(image), blur(lesson)

@@ -1,4 +1,4 @@
-"""Training of the classifier that metrics on small images look through."""
+"""Training of the networks that metrics look through: classifiers and segmenters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen
 
@@ -19,10 +20,12 @@ from jaxgan_compress.methods.gan import start
 class Classifier:
   """Cross-entropy of `classifier(image) -> (logits, features)`.
 
-  batch: `{'target': [B,H,W,C], 'label': int [B]}`. Role: 'classifier'.
+  batch: `{'target': [B,H,W,C], 'label': int [B]}`; with label='label_map', int [B,H,W] and one
+  prediction a pixel. Role: 'classifier'.
   """
   classifier: linen.Module
   tx: optax.GradientTransformation
+  label: str = 'label'
   init_scheme: str = 'he'
 
   product = 'classifier'
@@ -39,8 +42,9 @@ class Classifier:
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     def loss(params):
       logits, _ = self.classifier.apply({'params': params}, batch['target'])
-      cross = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label']).mean()
-      return cross, (logits.argmax(-1) == batch['label']).mean()
+      label = batch[self.label].astype(jnp.int32)
+      cross = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+      return cross, (logits.argmax(-1) == label).mean()
 
     (cross, accuracy), grads = jax.value_and_grad(loss, has_aux=True)(
         state.nets['classifier'].params)

@@ -2,6 +2,8 @@
 
 from jaxgan_compress.metrics import resize, segmentation
 from jaxgan_compress.metrics.evaluator import Evaluator, Measure
+from jaxgan_compress.metrics.extractors import Extractor, classifier, inception, random_vgg
+from jaxgan_compress.metrics.folders import compare_folders, folder_features
 from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.moments import Moments
 from jaxgan_compress.metrics.perceptual import perceptual_distance
@@ -13,6 +15,7 @@ from jaxgan_compress.metrics.scores import (
     psnr,
     variance_of_laplacian,
 )
+from jaxgan_compress.metrics.segmenters import Segmenter, cityscapes_scores, drn, segmenter
 from jaxgan_compress.metrics.sets import (
     density_coverage,
     kernel_distance,
@@ -20,7 +23,9 @@ from jaxgan_compress.metrics.sets import (
     squared_mmd,
 )
 
-__all__ = ['Evaluator', 'Measure', 'Moments', 'bootstrap', 'class_histogram', 'density_coverage',
-           'frechet_distance', 'gaussian_frechet_distance', 'inception_score', 'kernel_distance',
-           'perceptual_distance', 'precision_recall', 'psnr', 'resize', 'segmentation',
-           'squared_mmd', 'variance_of_laplacian']
+__all__ = ['Evaluator', 'Extractor', 'Measure', 'Moments', 'Segmenter', 'bootstrap',
+           'cityscapes_scores', 'class_histogram', 'classifier', 'compare_folders',
+           'density_coverage', 'drn', 'folder_features', 'frechet_distance',
+           'gaussian_frechet_distance', 'inception', 'inception_score', 'kernel_distance',
+           'perceptual_distance', 'precision_recall', 'psnr', 'random_vgg', 'resize',
+           'segmentation', 'segmenter', 'squared_mmd', 'variance_of_laplacian']

@@ -3,113 +3,263 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen
 
 from jaxgan_compress import core
 from jaxgan_compress.core import Drawer
-from jaxgan_compress.metrics import scores
+from jaxgan_compress.losses import image as image_losses
+from jaxgan_compress.metrics import scores, segmentation, sets
+from jaxgan_compress.metrics.extractors import Extractor
+from jaxgan_compress.metrics.intervals import bootstrap
+from jaxgan_compress.metrics.perceptual import perceptual_distance
+from jaxgan_compress.metrics.segmenters import Segmenter
+
+# The 256 grey levels as PyTorch's pipelines make them, to the bit: a compiled division rounds
+# otherwise, and the truncation of the FID protocols of the papers would show it.
+LEVELS = (np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)
+
+# Protocol entries that say something about a value and do not change it.
+REMARKS = ('feature_net_accuracy',)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-  """A value, its spread where it has one, and how it was made."""
+  """A value, its spread and its 95 % interval where it has them, and how it was made.
+
+  `a - b` is the difference of two values of one protocol, and `a < b` compares them. Both raise
+  ValueError for different protocols: such numbers say nothing about each other.
+  """
   value: Any
   protocol: Mapping[str, Any]
   spread: float | None = None
+  interval: tuple[float, float] | None = None
 
   def to_dict(self):
     return {key: x for key, x in dataclasses.asdict(self).items() if x is not None}
 
+  def __sub__(self, other: Measure) -> float:
+    differing = [key for key in sorted({*self.protocol, *other.protocol})
+                 if key not in REMARKS and self.protocol.get(key) != other.protocol.get(key)]
+    if differing:
+      listed = ', '.join(f'{key} {self.protocol.get(key)} and {other.protocol.get(key)}'
+                         for key in differing)
+      raise ValueError(f'{self.value:.4g} and {other.value:.4g} were measured differently and do '
+                       f'not compare: {listed}; measure both in one way')
+    return self.value - other.value
+
+  def __lt__(self, other: Measure) -> bool:
+    return (self - other) < 0
+
 
 class Evaluator:
-  """Measures generators on the same latents, through the same classifier, against the same data.
+  """Measures generators on the same inputs, through the same network, against the same images.
 
-  network, variables: `image -> (logits, features)`. source: the real images, all of them used.
-  count: images drawn for each generator. seed: of the latents. splits: of the inception score.
-  batch: images at once. accuracy: the classifier's on held-out images, for the record.
+  extractor: see `extractors`. real: a source of the images that drawings should look like ('target'
+  or 'image' of its elements; B of an unpaired source), or several, taken together: CycleGANs are
+  measured against train + test, paired tasks against test.
+  inputs: a source whose elements are drawn from, once each, in order ('source' or 'image'; A of an
+  unpaired source); None: `count` latents of `seed`. Elements with a 'target' of their own are
+  pairs, which PSNR, SSIM and the rest compare.
+  splits: of the inception score. batch: images at once (default: 2 megapixels).
+  segmenter: reads labels back, for mIoU.
+  similar: `images -> {layer: [B,h,w,C]}` of a trained network, for a perceptual distance.
   """
 
-  def __init__(self, network: linen.Module, variables, source: Sequence, *, count: int = 5000,
-               seed: int = 1, splits: int = 10, batch: int = 500, accuracy: float | None = None):
-    self.count, self.seed, self.splits, self.batch = count, seed, splits, min(batch, count)
-    leaves = jax.tree.leaves(variables)
-    crc = 0
-    for leaf in leaves:
-      crc = zlib.crc32(np.ascontiguousarray(leaf), crc)
+  def __init__(self, extractor: Extractor, real: Sequence | tuple[Sequence, ...], *,
+               inputs: Sequence | None = None, count: int = 5000, seed: int = 1, splits: int = 10,
+               batch: int | None = None, segmenter: Segmenter | None = None, similar=None):
+    sources = [getattr(source, 'b', source) for source in (real if isinstance(real, tuple)
+                                                           else (real,))]
+    self.extractor, self.segmenter, self.similar = extractor, segmenter, similar
+    self.inputs = getattr(inputs, 'a', inputs)
+    self.count = count if inputs is None else len(self.inputs)
+    self.seed, self.splits = seed, splits
+    height, width = _picture(sources[0][0]).shape[:2]
+    self.batch = min(batch or max(1, 2 ** 21 // (height * width)), self.count)
     self.protocol = {
-        'data': repr(source), 'real_count': len(source), 'count': count, 'seed': seed,
-        'feature_net': type(network).__name__, 'feature_crc32': f'{crc:08x}',
-        'feature_net_accuracy': accuracy}
-
-    def look(images):
-      logits, features = network.apply(variables, images)
-      return {'probs': jax.nn.softmax(logits), 'features': features,
-              'vol': scores.variance_of_laplacian(images)}
-
-    # The feature network is small and used for the whole run: it may be a constant.
-    self._look_at_real = jax.jit(lambda images: look(core.normalise({'x': images})['x']))
-    self._look_at_drawn = jax.jit(lambda z, draw: look(draw(z)))
+        'data': ' + '.join(map(repr, sources)), 'real_count': sum(map(len, sources)),
+        **({} if inputs is None else {'inputs': repr(self.inputs)}),
+        'count': self.count, 'seed': seed, **extractor.protocol}
+    prepare = getattr(self.inputs, 'prepare', dict)
+    self._prepare = jax.jit(lambda batch: core.normalise(prepare(batch)))
+    self._draw = jax.jit(lambda draw, x: draw(x))
+    self._compare = jax.jit(self._compared)
     self._squares = jax.jit(lambda z, a, b: jnp.square(a(z) - b(z)).mean((1, 2, 3)))
-    images = np.stack([source[i]['target'] for i in range(len(source))])
-    self._real = self._map(self._look_at_real, images)
+    self._real = _joined([self._looks(source) for source in sources])
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The measures of any generator that can decide, by name."""
+    found = (*self.extractor.distances, 'precision', 'recall', 'vol')
+    found += ('is',) * ('probs' in self._real)
+    if self.inputs is not None and 'target' in self.inputs[0]:
+      found += ('psnr', 'ssim', 'l1') + ('perceptual',) * (self.similar is not None)
+    return found + ('miou', 'pixel_accuracy') * (self.segmenter is not None)
 
   def latents(self, latent: int, count: int | None = None):
     """The fixed latents [count, latent] on which every generator is measured."""
     return jax.random.normal(jax.random.key(self.seed), (count or self.count, latent))
 
-  def real(self) -> dict[str, Measure]:
+  def real(self, intervals: int = 0) -> dict[str, Measure]:
     """The same measures of the real images, and the distance between a random half and all."""
-    found = self._measures(self._real)
+    found = self._measures(self._real, intervals, floor=True)
     half = np.random.default_rng(self.seed).permutation(len(self._real['features']))[::2]
     floor = scores.frechet_distance(self._real['features'][half], self._real['features'])
-    return {**found, 'fd': self._measure(floor, of='a random half against all')}
+    return {**found, self.extractor.distances[0]: self._measure(
+        floor, of='a random half against all')}
 
-  def __call__(self, draw: Drawer, teacher: Drawer | None = None) -> dict[str, Measure]:
-    """IS, Frechet distance, VoL and class histogram; with a teacher, MSE and PSNR to it on the
-    same latents and along paths between latents."""
-    z = self.latents(draw.module.latent)
-    found = self._measures(self._map(self._look_at_drawn, z, draw))
+  def __call__(self, draw: Drawer, teacher: Drawer | None = None, *, intervals: int = 0
+               ) -> dict[str, Measure]:
+    """Every measure that extractor and inputs allow, by name.
+
+    Of sets: 'fid' and 'kid' ('fd' and 'mmd' through a stand-in), 'precision' and 'recall', 'is' and
+    'classes' where the extractor classifies, 'vol'. Of pairs: 'psnr', 'ssim', 'l1', 'perceptual'.
+    Of labels: 'miou', 'pixel_accuracy', 'iou'. With a teacher, 'mse' to it on the same inputs, its
+    'psnr_teacher' ('psnr' for latents), and for latents 'mse_on_paths' between them.
+    intervals: halvings for the 95 % interval of each value; 0: none, and no time for it.
+    """
+    looks = self._drawings(draw, teacher)
+    found = self._measures(looks, intervals)
     if teacher is not None:
-      mse = self._mse(z, draw, teacher)
+      mse = float(looks['teacher'].astype(np.float64).mean())
       found['mse'] = self._measure(mse, unit='per pixel, images in [-1, 1]')
-      found['psnr'] = self._measure(scores.psnr(mse), unit='dB')
-      # Eight points on the straight path between each of 64 pairs of latents.
-      share = jnp.linspace(0, 1, 8)[:, None, None]
-      start, end = jnp.split(self.latents(z.shape[-1], 128), 2)
-      path = (share * start[None] + (1 - share) * end[None]).reshape(-1, z.shape[-1])
-      found['mse_on_paths'] = self._measure(self._mse(path, draw, teacher), pairs=64, points=8)
+      found['psnr' if self.inputs is None else 'psnr_teacher'] = self._measure(
+          scores.psnr(mse), unit='dB')
+      if self.inputs is None:
+        found['mse_on_paths'] = self._mse_on_paths(draw, teacher)
     return found
 
-  def _mse(self, z, draw, teacher):
-    return float(self._map(self._squares, z, draw, teacher).astype(np.float64).mean())
+  def _drawings(self, draw, teacher):
+    if self.inputs is None:
+      batches = [{'source': z} for z in _parts(self.latents(draw.module.latent), self.batch)]
+    else:
+      batches = self._batches(self.inputs)
+    return self._map(self._see, batches, draw, teacher, self.extractor.variables,
+                     self.segmenter and self.segmenter.variables)
 
-  def _measures(self, looks):
-    mean, spread = scores.inception_score(looks['probs'], self.splits)
-    return {
-        'is': self._measure(mean, spread, splits=self.splits),
-        'fd': self._measure(
-            scores.frechet_distance(looks['features'], self._real['features']),
-            features=looks['features'].shape[1]),
-        'vol': self._measure(float(looks['vol'].astype(np.float64).mean())),
-        'classes': self._measure(scores.class_histogram(looks['probs']).tolist()),
-    }
+  def _batches(self, source):
+    for i in range(0, len(source), self.batch):
+      items = [source[j] for j in range(i, min(i + self.batch, len(source)))]
+      yield {name: np.stack([item[name] for item in items]) for name in items[0]}
 
-  def _measure(self, value, spread=None, **more):
-    return Measure(value, {**self.protocol, **more}, spread)
+  def _looks(self, source):
+    """What the extractor sees in the real images of a source."""
+    prepare = getattr(source, 'prepare', dict)
 
-  def _map(self, function, rows, *args):
-    """`function(rows, *args)` in batches of one shape; the last is filled up and cut again."""
+    def look(batch, variables):
+      images = _picture(prepare(batch))
+      if images.dtype == jnp.uint8:
+        images = jnp.asarray(LEVELS)[images]
+      return {**self.extractor.look(variables, images), 'vol': scores.variance_of_laplacian(images)}
+
+    return self._map(jax.jit(look), self._batches(source), self.extractor.variables)
+
+  def _see(self, batch, draw, teacher, *variables):
+    batch = self._prepare(batch)
+    x = batch.get('source', batch.get('image'))
+    # Programs of their own, so that equal networks draw equal images to the bit.
+    return self._compare(batch, self._draw(draw, x), teacher and self._draw(teacher, x),
+                         *variables)
+
+  def _compared(self, batch, images, lesson, variables, segmenter):
+    found = {**self.extractor.look(variables, images),
+             'vol': scores.variance_of_laplacian(images)}
+    if lesson is not None:
+      found['teacher'] = jnp.square(images - lesson).mean((1, 2, 3))
+    if 'target' in batch:
+      target = batch['target']
+      # 106 dB and no more: an image that is its target would make every mean infinite.
+      mse = jnp.square(images - target).mean((1, 2, 3)).clip(1e-10)
+      found |= {'psnr': 10 * jnp.log10(4 / mse), 'l1': jnp.abs(images - target).mean((1, 2, 3)),
+                'ssim': image_losses.ssim((images + 1) / 2, (target + 1) / 2, padding=0)}
+      if self.similar is not None:
+        found['perceptual'] = perceptual_distance(self.similar(images), self.similar(target))
+    if self.segmenter is not None:
+      labels = self.segmenter.look(segmenter, images).argmax(-1)
+      found['confusion'] = jax.vmap(lambda found, truth: segmentation.count(
+          found, truth, self.segmenter.classes))(labels, batch['label_map'])
+    return found
+
+  def _mse_on_paths(self, draw, teacher):
+    # Eight points on the straight path between each of 64 pairs of latents.
+    share = jnp.linspace(0, 1, 8)[:, None, None]
+    start, end = jnp.split(self.latents(draw.module.latent, 128), 2)
+    path = (share * start[None] + (1 - share) * end[None]).reshape(-1, start.shape[-1])
+    squares = self._map(self._squares, _parts(path, self.batch), draw, teacher)
+    return self._measure(float(squares.astype(np.float64).mean()), pairs=64, points=8)
+
+  def _measures(self, looks, intervals, floor=False):
+    found = {}
+
+    def add(name, statistic, *arrays, spread=None, paired=False, **more):
+      value = float(statistic(*arrays))
+      interval = bootstrap(statistic, *arrays, samples=intervals, seed=self.seed, paired=paired) \
+          if intervals else None
+      found[name] = self._measure(value, spread, interval,
+                                  **more, **({'intervals': intervals} if intervals else {}))
+
+    mine, real = looks['features'], self._real['features']
+    if not floor:
+      frechet, kernel = self.extractor.distances
+      add(frechet, scores.frechet_distance, mine, real, features=mine.shape[1])
+      size = min(100, len(mine) // 2, len(real) // 2)
+      distance = functools.partial(sets.kernel_distance, subset_size=size, seed=self.seed)
+      add(kernel, lambda a, b: distance(a, b)[0], mine, real, spread=distance(mine, real)[1],
+          subsets=100, subset_size=size)
+      if min(len(mine), len(real)) > 3:
+        # Without intervals: radii depend on the count, so halves say nothing about the whole.
+        for name, value in zip(('precision', 'recall'), sets.precision_recall(real, mine),
+                               strict=True):
+          found[name] = self._measure(value, neighbours=3)
+    if 'probs' in looks:
+      splits = min(self.splits, len(mine))
+      value, spread = scores.inception_score(looks['probs'], splits)
+      found['is'] = self._measure(value, spread, splits=splits)
+      found['classes'] = self._measure(scores.class_histogram(looks['probs']).tolist())
+    units = {'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
+             'ssim': {'window': '11x11 Gaussian, inside the image'}, 'perceptual': {}}
+    for name, unit in units.items():
+      if name in looks:
+        add(name, lambda x: x.astype(np.float64).mean(), looks[name], **unit)
+    if 'confusion' in looks:
+      protocol = dict(self.segmenter.protocol)
+      add('miou', lambda x: segmentation.scores(_table(x))['miou'], looks['confusion'], **protocol)
+      all_scores = segmentation.scores(_table(looks['confusion']))
+      found['pixel_accuracy'] = self._measure(all_scores['pixel_accuracy'], **protocol)
+      found['iou'] = self._measure(all_scores['iou'].tolist(), **protocol)
+    return found
+
+  def _measure(self, value, spread=None, interval=None, **more):
+    return Measure(value, {**self.protocol, **more}, spread, interval)
+
+  def _map(self, function, batches, *args):
+    """`function(batch, *args)` of batches of one shape; the last is filled up and cut again."""
     parts = []
-    for i in range(0, len(rows), self.batch):
-      part = rows[i:i + self.batch]
-      fill = [(0, self.batch - len(part))] + [(0, 0)] * (part.ndim - 1)
-      out = jax.device_get(function(jnp.pad(part, fill), *args))
-      parts.append(jax.tree.map(lambda x, n=len(part): x[:n], out))
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    for batch in batches:
+      count = len(jax.tree.leaves(batch)[0])
+      fill = lambda x, n=count: jnp.pad(x, [(0, self.batch - n)] + [(0, 0)] * (x.ndim - 1))
+      out = jax.device_get(function(jax.tree.map(fill, batch), *args))
+      parts.append(jax.tree.map(lambda x, n=count: x[:n], out))
+    return _joined(parts)
+
+
+def _picture(element):
+  return element['target'] if 'target' in element else element['image']
+
+
+def _table(counts):
+  return segmentation.table(counts.astype(np.int64).sum(0))
+
+
+def _parts(rows, size):
+  return [rows[i:i + size] for i in range(0, len(rows), size)]
+
+
+def _joined(parts):
+  return jax.tree.map(lambda *x: np.concatenate(x), *parts)

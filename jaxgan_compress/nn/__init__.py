@@ -4,7 +4,7 @@ A class says every width, so a pruned network is just another value; the functio
 give the widths of the papers: `nn.mobile_resnet(ngf=16)` is a `ResNetGenerator`.
 """
 
-from jaxgan_compress.nn.classifiers import LeNet5, SmallClassifier
+from jaxgan_compress.nn.classifiers import LeNet5, SmallClassifier, SmallSegmenter
 from jaxgan_compress.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.discriminators import MultiScale, PatchGAN, PixelGAN
 from jaxgan_compress.nn.drn import DRN
@@ -36,6 +36,7 @@ __all__ = [
   'DRN', 'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator', 'DCGANGenerator',
   'FIDInception', 'InceptionGenerator', 'InceptionSPADEBlock', 'InceptionSPADEGenerator',
   'InstanceNorm', 'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN', 'PixelGAN', 'ResNetGenerator',
-  'SPADEBlock', 'SPADEGenerator', 'SeparableConv', 'SmallClassifier', 'UNetGenerator', 'UpConv',
-  'inception', 'inception_spade', 'initialise', 'load', 'mobile_deepest_resnet', 'mobile_resnet',
-  'mobile_spade', 'resnet', 'save', 'spade', 'unet', 'unet_deepest']
+  'SPADEBlock', 'SPADEGenerator', 'SeparableConv', 'SmallClassifier', 'SmallSegmenter',
+  'UNetGenerator', 'UpConv', 'inception', 'inception_spade', 'initialise', 'load',
+  'mobile_deepest_resnet', 'mobile_resnet', 'mobile_spade', 'resnet', 'save', 'spade', 'unet',
+  'unet_deepest']

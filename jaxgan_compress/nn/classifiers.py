@@ -1,4 +1,4 @@
-"""Small classifiers: the feature networks behind IS and Frechet distance on small images."""
+"""Small networks that metrics look through where no published weights apply."""
 
 from __future__ import annotations
 
@@ -21,6 +21,23 @@ class SmallClassifier(nn.Module):
       x = nn.relu(nn.Conv(width, (3, 3), (2, 2))(x))
     features = nn.relu(nn.Dense(self.features)(x.reshape(len(x), -1)))
     return nn.Dense(self.classes)(features), features
+
+
+class SmallSegmenter(nn.Module):
+  """3x3 convolutions on the image and on a quarter of its pixels, put together: a class a pixel.
+
+  image: [B,H,W,C] in [-1, 1], H and W even -> (logits [B,H,W,classes], features [B,H,W,width]).
+  """
+  classes: int
+  width: int = 24
+
+  @nn.compact
+  def __call__(self, image):
+    conv = lambda x, **more: nn.relu(nn.Conv(self.width, (3, 3), **more)(x))
+    fine = conv(image)
+    coarse = conv(conv(conv(fine, strides=(2, 2)), kernel_dilation=2))
+    features = conv(fine + coarse.repeat(2, 1).repeat(2, 2))
+    return nn.Conv(self.classes, (1, 1))(features), features
 
 
 class LeNet5(nn.Module):

@@ -26,10 +26,11 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpointer:
-  """The newest `keep` checkpoints of one training stage and the best one.
+  """The newest `keep` checkpoints of one training stage and the best ones.
 
   directory: its folder, made when the first checkpoint is saved.
-  best: (metric, 'min' | 'max'), or None; only checkpoints saved with metrics compete.
+  best: `{metric: 'min' | 'max'}`: the best checkpoint by each is kept too; the best without a name
+    is that by the first. Only checkpoints saved with metrics compete.
 
   read_only: nothing is made, saved or set aside, so that a run which is still training can be
     looked at.
@@ -39,9 +40,9 @@ class Checkpointer:
   """
 
   def __init__(self, directory: str | Path, *, keep: int = 2,
-               best: tuple[str, str] | None = None, read_only: bool = False):
+               best: Mapping[str, str] | None = None, read_only: bool = False):
     self.directory = Path(directory).absolute()
-    self._keep, self._best, self._read_only = keep, best, read_only
+    self._keep, self._best, self._read_only = keep, dict(best or {}), read_only
     self._manager = self._open()
 
   def __enter__(self):
@@ -95,10 +96,19 @@ class Checkpointer:
     """Steps with a complete checkpoint."""
     return sorted(self._manager.all_steps()) if self.directory.is_dir() else []
 
-  @property
-  def best_step(self) -> int | None:
-    """The step with the best metric, None if no checkpoint has one."""
-    return self._manager.best_step() if self._best and self.steps else None
+  def best_step(self, metric: str | None = None) -> int | None:
+    """The step with the best `metric` (default: the first), None if no checkpoint has one.
+
+    Raises ValueError for a metric whose best is not kept.
+    """
+    if metric is not None and metric not in self._best:
+      raise ValueError(f'the best checkpoint by {metric!r} is not kept, but by '
+                       f'{", ".join(self._best) or "nothing"}; see evaluate.best')
+    metric = metric or next(iter(self._best), None)
+    values = {step: (self._manager.metrics(step) or {}).get(metric) for step in self.steps}
+    values = {step: value for step, value in values.items() if value is not None}
+    choose = min if self._best.get(metric) == 'min' else max
+    return choose(values, key=values.get) if values else None
 
   def restore(self, template: TrainState, step: int | None = None) -> TrainState | None:
     """The state of `step`, or of the newest intact checkpoint, as host arrays; None if none is.
@@ -157,13 +167,12 @@ class Checkpointer:
   def _open(self):
     policies = [checkpoint_managers.LatestN(self._keep)]
     options = {}
-    if self._best:
-      metric, mode = self._best
-      options = {'best_fn': lambda metrics: metrics[metric], 'best_mode': mode}
+    for metric, mode in self._best.items():
+      read = lambda metrics, metric=metric: metrics[metric]
+      options = options or {'best_fn': read, 'best_mode': mode}  # without it none would be stored
       # The classic max_to_keep with best_fn would delete the newest checkpoint.
       policies.append(checkpoint_managers.BestN(
-          get_metric_fn=lambda metrics: metrics[metric], reverse=mode == 'min', n=1,
-          keep_checkpoints_without_metrics=False))
+          get_metric_fn=read, reverse=mode == 'min', n=1, keep_checkpoints_without_metrics=False))
     return ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),

@@ -1,0 +1,127 @@
+"""Networks through which sets of images are compared, each with the name its distances may have."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from jaxgan_compress import core, nn
+from jaxgan_compress.metrics import resize
+
+PROTOCOLS = ('fid_pytorch', 'fid_clean')
+INCEPTION_TAPS = ('64', '192', '768', '2048')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extractor:
+  """Features of images: `look(variables, images) -> {'features' [B,D], 'probs' [B,K] or none}`.
+
+  look takes float32 [B,H,W,C] in [-1, 1], or uint8 as in a file, and can be jitted. protocol says
+  all that the features depend on, the weights by their CRC-32 among it. `distances` are the names
+  of the Frechet and of the kernel distance; only `inception` makes what may be called FID and KID.
+  """
+  look: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
+  variables: Any
+  protocol: Mapping[str, Any]
+  distances: tuple[str, str] = ('fd', 'mmd')
+
+
+def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048') -> Extractor:
+  """The FID Inception network, from the file that `convert` made of the public weights.
+
+  protocol: 'fid_pytorch', what CAT, OMGD and GAN Compression report (8 bits by truncation, bilinear
+  resize without antialias), or 'fid_clean' (8 bits by rounding, bicubic with antialias). Values of
+  the two differ by several points. tap: '2048' makes FID; '64', '192' and '768' are earlier layers,
+  averaged over the image, for few samples. Inception scores need all of the network.
+
+  Raises ValueError for another network in the file, another protocol or tap.
+  """
+  if protocol not in PROTOCOLS:
+    raise ValueError(f'protocol={protocol!r}; one of {", ".join(PROTOCOLS)}')
+  if tap not in INCEPTION_TAPS:
+    raise ValueError(f'tap={tap!r}; one of {", ".join(INCEPTION_TAPS)}')
+  network, variables = nn.load(path)
+  if not isinstance(network, nn.FIDInception):
+    raise ValueError(f'{path} holds a {type(network).__name__}; FID takes the Inception network of '
+                     '2015-12-05, made by: jaxgan-compress convert '
+                     '--in=pt_inception-2015-12-05-6726825d.pth --out=inception.safetensors')
+  prepare = getattr(resize, protocol)
+
+  def look(variables, images):
+    images = _colour(images)
+    if images.dtype != jnp.uint8:
+      images = resize.to_uint8(images, round=protocol == 'fid_clean')
+    logits, taps = network.apply(variables, prepare(images))
+    features = taps[tap]
+    features = features.mean((1, 2)) if features.ndim == 4 else features
+    return {'features': features, 'probs': jax.nn.softmax(logits)}
+
+  name = 'inception' if tap == '2048' else f'inception/{tap}'
+  return Extractor(look, variables, _protocol(name, variables, resize=protocol),
+                   ('fid', 'kid') if tap == '2048' else ('fd', 'mmd'))
+
+
+def random_vgg(seed: int = 0) -> Extractor:
+  """A VGG16 that was never trained: a stand-in where no Inception weights are at hand.
+
+  960 features, the means of relu1_2, relu2_2, relu3_3 and relu4_3 over the image, of He-normal
+  kernels drawn by NumPy. Distances through it order images by colour and texture; they compare
+  with themselves alone, and are never FID.
+  """
+  network = nn.VGG(16)
+  rng = np.random.default_rng(seed)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), network.example())
+
+  def draw(x):
+    fan_in = np.prod(x.shape[:-1])
+    return jnp.asarray(rng.normal(0, np.sqrt(2 / fan_in), x.shape) if len(x.shape) == 4
+                       else np.zeros(x.shape), jnp.float32)
+
+  variables = jax.tree.map(draw, shapes)
+
+  def look(variables, images):
+    taps = network.apply(variables, _colour(_floats(images)))
+    return {'features': jnp.concatenate([x.mean((1, 2)) for x in taps.values()], -1)}
+
+  return Extractor(look, variables, _protocol('random_vgg16', variables, feature_seed=seed))
+
+
+def classifier(network: linen.Module, variables, accuracy: float | None = None) -> Extractor:
+  """A stand-in trained on the data: `network(images) -> (logits, features)`.
+
+  accuracy: on held-out images, for the record.
+  """
+
+  def look(variables, images):
+    logits, features = network.apply(variables, _floats(images))
+    return {'features': features, 'probs': jax.nn.softmax(logits)}
+
+  return Extractor(look, variables, _protocol(type(network).__name__, variables,
+                                              feature_net_accuracy=accuracy))
+
+
+def checksum(variables) -> str:
+  """CRC-32 of all leaves, in order: the same weights have the same, whatever file they came in."""
+  add = lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf), crc)
+  return f'{functools.reduce(add, jax.tree.leaves(variables), 0):08x}'
+
+
+def _protocol(name, variables, **more):
+  return {'feature_net': name, 'feature_crc32': checksum(variables), **more}
+
+
+def _floats(images):
+  return core.normalise({'x': images})['x']
+
+
+def _colour(images):
+  return images if images.shape[-1] == 3 else images.repeat(3, -1)

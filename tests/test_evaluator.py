@@ -1,0 +1,269 @@
+"""Evaluation of image translation: extractors, pairs, labels, folders, protocols."""
+
+import json
+import shutil
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen
+from PIL import Image
+
+from jaxgan_compress import cli, core, data, methods, metrics, nn, train
+from jaxgan_compress.core import Drawer
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+
+
+class Copy(linen.Module):
+  """Draws its source, shifted by a constant."""
+
+  @linen.compact
+  def __call__(self, x, train=False):
+    return (x + self.param('shift', linen.initializers.zeros_init(), ())).clip(-1, 1), {}
+
+
+def copy(shift):
+  return Drawer({'params': {'shift': jnp.float32(shift)}}, Copy())
+
+
+@pytest.fixture(scope='module')
+def vgg():
+  return metrics.random_vgg()
+
+
+@pytest.fixture(scope='module')
+def paired(vgg):
+  source = data.samples('colorize', 'test', size=32, count=20)
+  return source, metrics.Evaluator(vgg, source, inputs=source, batch=8)
+
+
+def test_pairs_are_compared_image_by_image(paired):
+  source, evaluator = paired
+  found = evaluator(copy(0.), copy(.1))
+  grey, colour = (np.stack([source[i][name] for i in range(20)]) / 255.
+                  for name in ('source', 'target'))
+  mse = np.square(grey - colour).mean((1, 2, 3))
+  assert found['psnr'].value == pytest.approx((10 * np.log10(1 / mse)).mean(), rel=1e-4)
+  assert found['l1'].value == pytest.approx(2 * np.abs(grey - colour).mean(), rel=1e-4)
+  structural_similarity = pytest.importorskip('skimage.metrics').structural_similarity
+  ssim = [structural_similarity(a, b, gaussian_weights=True, use_sample_covariance=False, sigma=1.5,
+                                data_range=1, channel_axis=-1, truncate=10 / 3)
+          for a, b in zip(grey, colour, strict=True)]
+  assert found['ssim'].value == pytest.approx(np.mean(ssim), abs=1e-3)
+  shifted = np.clip(2 * grey - 1 + .1, -1, 1) - (2 * grey - 1)
+  assert found['mse'].value == pytest.approx(np.square(shifted).mean(), rel=1e-4)
+  assert found['psnr_teacher'].value == pytest.approx(metrics.psnr(found['mse'].value))
+  assert 'mse_on_paths' not in found and evaluator.count == 20
+
+
+def test_a_perfect_copy_scores_perfectly(vgg):
+  class Same:
+    """Pairs whose target is the source."""
+
+    def __init__(self, source):
+      self.source = source
+
+    def __len__(self):
+      return len(self.source)
+
+    def __getitem__(self, i):
+      return {'source': self.source[i]['target'], 'target': self.source[i]['target']}
+
+  source = Same(data.samples('colorize', 'test', size=32, count=12))
+  found = metrics.Evaluator(vgg, source, inputs=source, similar=lambda x: {'x': x})(copy(0.))
+  assert found['fd'].value == pytest.approx(0, abs=1e-6) and found['l1'].value == 0
+  assert found['psnr'].value == pytest.approx(106, abs=.1) and found['perceptual'].value == 0
+  assert found['ssim'].value == pytest.approx(1, abs=1e-5)
+  assert found['precision'].value == found['recall'].value == 1
+
+
+def test_unpaired_inputs_are_all_of_a_against_all_of_b(vgg):
+  source = data.samples('grass2gravel', 'test', size=32, count=10)
+  more = data.samples('grass2gravel', 'train', size=32, count=6)
+  evaluator = metrics.Evaluator(vgg, (source, more), inputs=source)
+  grass = evaluator(copy(0.))
+  assert 'psnr' not in grass and evaluator.protocol['real_count'] == 16
+  assert 'gravel' in evaluator.protocol['data'] and 'grass' in evaluator.protocol['inputs']
+  gravel = evaluator.real()
+  assert gravel['fd'].value < grass['fd'].value
+
+
+@pytest.mark.parametrize('backend', ['pillow', 'device'])
+def test_views_are_prepared_for_evaluation(backend, vgg, tmp_path):
+  for i in range(4):
+    picture = np.random.default_rng(i).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    (tmp_path / 'test').mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate([picture, picture], 1)).save(tmp_path / 'test' / f'{i}.png')
+  source = data.paired(tmp_path, 'test', size=16, backend=backend)
+  found = metrics.Evaluator(vgg, source, inputs=source)(copy(0.))
+  assert found['l1'].value < 1e-6
+
+
+def test_labels_are_read_back():
+  """A segmenter trained on the spot finds the exact truth in real pictures, and not in others."""
+  source = data.samples('shapes', 'train', size=32)
+  pipeline = data.Pipeline(source, batch=16)
+  method = methods.Classifier(nn.SmallSegmenter(classes=6), optax.adam(4e-3), label='label_map')
+  state = method.init(jax.random.key(0), core.normalise(pipeline.prepare(pipeline[0])))
+  (state, _), = train.fit(method, state, pipeline, steps=120, every=120)
+  reader = metrics.segmenter(method.classifier, state.nets['classifier'].variables)
+  test = data.samples('shapes', 'test', size=32, count=16)
+
+  class Painter(linen.Module):
+    """Draws a flat colour for each class, or one colour for all of them."""
+    blind: bool
+
+    def __call__(self, x, train=False):
+      from jaxgan_compress.data.builtin import CLASSES
+      colours = jnp.array(list(CLASSES.values())) / 127.5 - 1
+      planes = jnp.zeros_like(x).at[..., 0].set(1) if self.blind else x
+      return planes[..., :6] @ colours, {}
+
+  vgg = metrics.random_vgg()
+  evaluator = metrics.Evaluator(vgg, test, inputs=test, segmenter=reader)
+  sees, blind = (evaluator(Drawer({}, Painter(b)), intervals=10) for b in (False, True))
+  assert sees['miou'].value > .6 and sees['pixel_accuracy'].value > .9
+  assert blind['miou'].value < .25
+  assert sees['miou'].interval[0] <= sees['miou'].value <= sees['miou'].interval[1]
+  assert len(sees['iou'].value) == 6 and {'miou', 'psnr'} < set(evaluator.names)
+  truth = np.stack([test[i]['label_map'] for i in range(16)])
+  assert blind['pixel_accuracy'].value == pytest.approx((truth == 0).mean(), abs=.05)
+
+
+def test_values_of_other_protocols_do_not_compare(paired):
+  source, evaluator = paired
+  one, two = evaluator(copy(0.)), evaluator(copy(.3))
+  assert two['l1'] - one['l1'] > 0 and one['l1'] < two['l1']
+  other = metrics.Evaluator(metrics.random_vgg(seed=1), source, inputs=source, batch=8)(copy(0.))
+  with pytest.raises(ValueError, match='do not compare: feature_crc32'):
+    other['fd'] - one['fd']
+  with pytest.raises(ValueError, match='do not compare'):
+    assert one['fd'] < one['l1']
+
+
+def test_intervals_hold_the_value(paired):
+  _, evaluator = paired
+  found = evaluator(copy(.1), intervals=20)
+  for name in ('fd', 'mmd', 'psnr', 'ssim', 'l1', 'vol'):
+    low, high = found[name].interval
+    assert low < found[name].value < high
+    assert found[name].protocol['intervals'] == 20
+  assert found['precision'].interval is None
+
+
+# The FID network.
+
+@pytest.fixture(scope='module')
+def inception(tmp_path_factory):
+  """A file of random weights that keep their size through the layers."""
+  network = nn.FIDInception()
+  shapes = jax.eval_shape(network.init, jax.random.key(0), network.example())
+  rng = np.random.default_rng(0)
+
+  def fill(path, x):
+    name = jax.tree_util.keystr(path, simple=True, separator='/').rsplit('/', 1)[-1]
+    if name == 'kernel':
+      return jnp.asarray(rng.normal(0, np.sqrt(2 / np.prod(x.shape[:-1])), x.shape), jnp.float32)
+    return jnp.ones(x.shape, x.dtype) if name in ('scale', 'var') else jnp.zeros(x.shape, x.dtype)
+
+  path = tmp_path_factory.mktemp('weights') / 'inception.safetensors'
+  nn.save(path, network, jax.tree_util.tree_map_with_path(fill, flax.core.unfreeze(shapes)))
+  return path
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  root = tmp_path_factory.mktemp('folders')
+  source = data.samples('colorize', 'test', size=40, count=8)
+  for name in ('source', 'target'):
+    (root / name).mkdir()
+    for i in range(8):
+      image = source[i][name][:36 if i == 3 else 40]  # folders hold many sizes
+      Image.fromarray(image).save(root / name / f'{i}.png')
+  return root
+
+
+def test_fid_is_made_by_inception_alone(inception, folders):
+  flat = folders / 'one size'
+  flat.mkdir()
+  for i in (0, 1, 2):
+    shutil.copy(folders / 'source' / f'{i}.png', flat)
+  found = metrics.compare_folders(flat, flat, metrics.inception(inception), batch=3)
+  assert found.keys() == {'fid'} and found['fid'].value == pytest.approx(0, abs=1e-3)
+  assert found['fid'].protocol['resize'] == 'fid_pytorch'
+  assert metrics.inception(inception, tap='768').distances == ('fd', 'mmd')
+
+
+def test_statistics_stand_for_a_folder(inception, folders, capsys, tmp_path):
+  def run(*arguments):
+    code = cli.main(['fid', *map(str, arguments)])
+    return code, capsys.readouterr()
+
+  a, b, kept = folders / 'source', folders / 'target', tmp_path / 'b.npz'
+  code, printed = run(a, b, '--json')
+  found = json.loads(printed.out)
+  assert code == 0 and found.keys() == {'fd', 'mmd', 'precision', 'recall'}
+  assert run(b, f'--save={kept}')[0] == 0
+  code, printed = run(a, kept, '--json')
+  assert json.loads(printed.out)['fd']['value'] == pytest.approx(found['fd']['value'], rel=1e-4)
+  # Only where they were measured alike, which is said before anything is looked at.
+  code, printed = run('nowhere', kept, f'--weights={inception}')
+  assert code == 2 and 'such numbers do not compare' in printed.err
+  code, printed = run(b, f'--save={kept}')
+  assert code == 2 and 'exists' in printed.err
+
+
+def test_a_stand_in_is_never_called_fid(folders, capsys):
+  assert cli.main(['fid', str(folders / 'source'), str(folders / 'target'), '--intervals=8']) == 0
+  printed = capsys.readouterr()
+  assert 'This is not FID' in printed.err and 'fd ' in printed.out and 'fid' not in printed.out
+  assert cli.main(['fid', str(folders / 'source'), str(folders / 'source'), '--json']) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found['fd']['value'] == pytest.approx(0, abs=1e-6) and found['precision']['value'] == 1
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['one'], 'two folders'), (['nowhere', 'nowhere'], 'there is no folder nowhere'),
+    (['a', 'b', '--weights=none.safetensors'], 'none.safetensors'),
+    (['a.npz', 'b.npz'], 'a.npz does not exist')])
+def test_what_fid_cannot_measure_is_said(arguments, message, capsys):
+  assert cli.main(['fid', *arguments]) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_real_images_are_truncated_as_the_papers_do(vgg):
+  """Of 256 levels 63 come back one lower; the evaluator hands over what makes them do so."""
+  levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+  look = lambda variables, images: {'features': metrics.resize.to_uint8(images).reshape(1, -1)}
+  extractor = metrics.Extractor(look, {}, {})
+  evaluator = metrics.Evaluator(extractor, data.ArraySource(levels), count=1)
+  lower = levels.ravel() - evaluator._real['features'][0]
+  assert sorted(set(lower.tolist())) == [0, 1] and lower.sum() == 63
+
+
+def test_another_network_is_refused(tmp_path):
+  network = nn.mobile_resnet(4)
+  nn.save(tmp_path / 'G.safetensors', network,
+          nn.initialise(network, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+  for build in (metrics.inception, metrics.drn):
+    with pytest.raises(ValueError, match='holds a ResNetGenerator; .* convert --in='):
+      build(tmp_path / 'G.safetensors')
+  with pytest.raises(ValueError, match='one of fid_pytorch, fid_clean'):
+    metrics.inception(tmp_path / 'G.safetensors', 'legacy')
+
+
+def test_cityscapes_scores_resize_before_they_choose():
+  """Two classes, 2x2 to 4x4: where the resized scores cross decides, not the nearest label."""
+  scores = jnp.array([[0., 1.], [0., 3.]])  # of class 1; class 0 always has 1.2
+  look = lambda variables, images: jnp.stack([jnp.full((1, 2, 2), 1.2), scores[None]], -1)
+  reader = metrics.Segmenter(look, {}, 2, {})
+  found = metrics.cityscapes_scores(reader, [np.zeros((2, 2, 3))], [np.array(
+      [[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1]])])
+  assert found['miou'] == found['pixel_accuracy'] == 1
