@@ -51,7 +51,9 @@ def base() -> ConfigDict:
           'splits': 10,
           'select': 'fd',      # the measure that decides on best checkpoints and teachers
           'best': (),          # more measures whose best checkpoint is kept: ('is', 'mmd')
-          'real': {},          # what differs from `data` for the real images of comparison
+          'real': {},          # what differs from `data` for the real images of comparison, by
+                               # which the best checkpoints and teachers are chosen
+          'test': {},          # the same for the final results; {}: those of `real`
           'held_out': {},      # the same for the images that test the classifier; {}: no test
       },
       'checkpoint': {'every': 500, 'keep': 2},

@@ -103,11 +103,11 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
   found = {}
   for name in this.measured_generators():
     teacher = this.teacher(name)
-    found[name] = this.evaluator(
+    found[name] = this.final_evaluator(
         this.drawer(name, checkpoint),
         this.drawer(teacher, this.config.stages[name].teacher_checkpoint) if teacher else None,
         intervals=intervals)
-  return {**found, 'real': this.evaluator.real(intervals)}
+  return {**found, 'real': this.final_evaluator.real(intervals)}
 
 
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
@@ -209,8 +209,9 @@ class Run:
         self._source(**stage.data)
     if configs.measures(self.config):
       self._source(**self.config.evaluate.real)
-      if self.config.evaluate.held_out:
-        self._source(**self.config.evaluate.held_out)
+      for section in (self.config.evaluate.test, self.config.evaluate.held_out):
+        if section:
+          self._source(**section)
 
   def stage(self, name: str, stop: StopSignal):
     """Trains a stage to its end, from its newest checkpoint; returns at once if it is done."""
@@ -333,7 +334,16 @@ class Run:
 
   @functools.cached_property
   def evaluator(self) -> Evaluator:
-    """Measures every generator of this run in the same way."""
+    """Measures every generator of this run in the same way, to choose by."""
+    return self._evaluator(self.config.evaluate.real)
+
+  @functools.cached_property
+  def final_evaluator(self) -> Evaluator:
+    """The same for what is reported: against `evaluate.test`, where that is given."""
+    test = self.config.evaluate.test
+    return self._evaluator(test) if test else self.evaluator
+
+  def _evaluator(self, section):
     settings = self.config.evaluate
     name = settings.classifier
     if name:
@@ -343,7 +353,7 @@ class Run:
           json.loads(self._done(name).read_text()).get('accuracy'))
     else:
       extractor = build.make(settings.extractor, build.HOMES['extractor'], 'evaluate.extractor')
-    found = Evaluator(extractor, self._source(**settings.real), count=settings.count,
+    found = Evaluator(extractor, self._source(**section), count=settings.count,
                       seed=settings.seed, splits=settings.splits)
     for metric in (settings.select, *settings.best):
       if metric not in found.names:
@@ -368,7 +378,7 @@ class Run:
           'params': cost.count_params(draw.variables, 'all'),
           'macs': cost.macs(draw.module),
           'seconds': sum(line['seconds'] for line in lines),
-          **self.measured(name),
+          **self._final(name, taught_by[name]),
       }
     for row in table.values():
       base = table.get(row['teacher'] or next(iter(teachers), None))
@@ -384,8 +394,18 @@ class Run:
         table[name][f'ms_per_image_batch{size}'] = 1e3 * timing.median / size
     real = {}
     if configs.measures(self.config):
-      real = {key: measure.to_dict() for key, measure in self.evaluator.real().items()}
+      real = {key: measure.to_dict() for key, measure in self.final_evaluator.real().items()}
     return {'generators': table, 'real': real, 'environment': records.environment()}
+
+  def _final(self, name, teacher):
+    """What was measured while training; against `evaluate.test`, where given, measured anew."""
+    found = self.measured(name)
+    if not self.config.evaluate.test:
+      return found
+    lesson = teacher and self.drawer(teacher, self.config.stages[name].teacher_checkpoint)
+    return {checkpoint: {**line, 'chosen_by': line['measures'], 'measures': {
+        key: measure.to_dict() for key, measure in self.final_evaluator(
+            self.drawer(name, checkpoint), lesson).items()}} for checkpoint, line in found.items()}
 
   def report(self, results: Mapping[str, Any]) -> Path:
     """Writes `report.html`; returns its path."""
@@ -396,7 +416,7 @@ class Run:
       draw = self.drawer(name)
       z = jax.random.normal(key, (columns, draw.module.latent))
       rows.append((name, np.asarray(draw(z))))
-    source = self._source(**self.config.evaluate.real)
+    source = self._source(**(self.config.evaluate.test or self.config.evaluate.real))
     chosen = np.random.default_rng(self.config.evaluate.seed).permutation(len(source))[:columns]
     real = normalise({'target': np.stack([source[i]['target'] for i in chosen])})['target']
     curves = {name: records.read_lines(self._folder(name) / 'evaluations.jsonl')

@@ -297,3 +297,54 @@ def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
 def test_pictures_in_the_readme_exist():
   for name in re.findall(r'!\[[^\]]*\]\(([^)]+)\)', (ROOT / 'README.md').read_text()):
     assert Image.open(ROOT / name).size[0] > 100
+
+
+def test_what_is_chosen_on_one_split_is_reported_on_another(tmp_path, capsys):
+  c = config.load('kd/digits:smoke')
+  c.run = ('teacher',)
+  c.evaluate.update(classifier='', extractor=dict(name='random_vgg'), count=16, best=('mmd',),
+                    real=dict(split='train'), test=dict(split='test'))
+  results = jgc.run(c, tmp_path / 'run', quiet=True)
+  for line in (results['generators']['teacher'][which] for which in ('best', 'last')):
+    assert line['chosen_by']['fd']['protocol']['data'] == 'digits/train'
+    assert line['measures']['fd']['protocol']['data'] == 'digits/test'
+  assert results['real']['fd']['protocol']['feature_net'] == 'random_vgg16'
+  report = (tmp_path / 'run' / 'report.html').read_text()
+  assert 'picked on other images (digits/train)' in report and 'IS ↑' not in report
+  assert cli.main(['evaluate', f'--workdir={tmp_path / "run"}', '--checkpoint=best:mmd',
+                   '--intervals=4', '--json']) == 0
+  again = json.loads(capsys.readouterr().out)['teacher']
+  assert again['fd']['interval'][0] < again['fd']['value'] < again['fd']['interval'][1]
+  assert again['fd']['value'] == pytest.approx(
+      results['generators']['teacher']['best']['measures']['fd']['value'])
+
+
+def test_a_measure_that_nothing_makes_is_refused_before_training(tmp_path):
+  c = config.load('kd/digits:smoke')
+  c.run = ('teacher',)
+  c.evaluate.update(classifier='', extractor=dict(name='random_vgg'), best=('kid',))
+  with pytest.raises(ValueError, match="'kid', which nothing here measures; there is fd, mmd"):
+    jgc.run(c, tmp_path / 'run', quiet=True)
+  assert not list((tmp_path / 'run').glob('*/checkpoints/*'))
+
+
+@pytest.mark.parametrize('task', ['shapes', 'colorize'])
+def test_data_is_shown_before_training(task, tmp_path, capsys):
+  c = tmp_path / 'mine.py'
+  c.write_text(f'''
+from jaxgan_compress import config
+def get_config(arg=''):
+  c = config.base()
+  c.data = dict(name='samples:{task}', size=32)
+  c.stages = {{'look': config.stage(steps=2, method=dict(
+      name='Classifier', classifier=dict(name='SmallSegmenter', classes=6), label='label_map',
+      tx=dict(name='adam', learning_rate=1e-3)))}}
+  c.run = ('look',)
+  return c
+''')
+  out = tmp_path / 'sheet.png'
+  assert cli.main(['show-data', f'--config={c}', f'--out={out}', '--columns=4']) == 0
+  shown = np.asarray(Image.open(out))
+  assert shown.shape[1] == 4 * 34 - 2 and shown.std() > 40
+  assert cli.main(['show-data', f'--config={c}', f'--out={out}']) == 2
+  assert 'exists; give another name' in capsys.readouterr().err

@@ -52,7 +52,9 @@ COSTS = (
     ('training', 'seconds, without measuring and saving', lambda r: f'{r["seconds"]:.0f} s'),
 )
 QUALITY = (
-    ('FD ↓', 'Frechet distance to the real images in the classifier’s feature layer',
+    ('FID ↓', 'Frechet distance to the real images through the FID Inception network',
+     lambda m: _value(m, 'fid')),
+    ('FD ↓', 'Frechet distance to the real images through another network, see evaluate',
      lambda m: _value(m, 'fd')),
     ('IS ↑', 'inception score through the classifier: clear and varied; ± over its splits',
      lambda m: _value(m, 'is')),
@@ -111,12 +113,17 @@ def _summary(results):
     teacher = table[row['teacher']]
     theirs = teacher['best']['measures']
     text = (f'<b>{_title(row)}</b> is {row["ratio"]:.1f} times smaller than '
-            f'{_title(teacher)} and keeps {mine["is"]["value"] / theirs["is"]["value"]:.0%} of its '
-            f'inception score (FD {mine["fd"]["value"]:.1f} against {theirs["fd"]["value"]:.1f}).')
-    rivals = [other['best']['measures']['fd']['value'] for other in table.values()
+            f'{_title(teacher)}')
+    if 'is' in mine:
+      text += (f' and keeps {mine["is"]["value"] / theirs["is"]["value"]:.0%} of its inception '
+               'score')
+    key = 'fid' if 'fid' in mine else 'fd'
+    text += f' ({key.upper()} {mine[key]["value"]:.1f} against {theirs[key]["value"]:.1f}).'
+    rivals = [other['best']['measures'][key]['value'] for other in table.values()
               if other['role'] == 'baseline' and other['params'] == row['params']]
     if rivals:
-      text += f' The same network trained from scratch reaches FD {min(rivals):.1f} at best.'
+      text += (f' The same network trained from scratch reaches {key.upper()} {min(rivals):.1f} '
+               'at best.')
     sentences.append(text)
   return ' '.join(sentences) or 'Generators trained in this run.'
 
@@ -138,21 +145,26 @@ def _costs(table, colour):
 def _quality(results, table, colour):
   if not results['real']:
     return ''
-  body = ''
+  real, body = results['real'], ''
+  measured = [real, *(row['best']['measures'] for row in table.values())]
+  columns = [column for column in QUALITY if any(column[2](each) for each in measured)]
   for name, row in table.items():
     last, best = row['last'], row['best']
     one = last['step'] == best['step']
     for note, line in [('last and best', last)] if one else [('last', last), ('best', best)]:
       body += _line(row, colour[name], f'{note}, step {line["step"]}',
-                    [read(line['measures']) for _, _, read in QUALITY])
-  real = results['real']
+                    [read(line['measures']) for _, _, read in columns])
   body += '<tr><td>Real images</td>' + ''.join(
-      f'<td>{read(real)}</td>' for _, _, read in QUALITY) + '</tr>'
-  protocol = real['is']['protocol']
-  accuracy = protocol['feature_net_accuracy']
-  return f"""<h2>Quality</h2>{_table(QUALITY, body)}
-<p class="muted">↓ lower is better, ↑ higher. Best is the checkpoint with the lowest FD, picked with
-hindsight; it flatters a generator that oscillates. {protocol['count']:,} images from the same
+      f'<td>{read(real)}</td>' for _, _, read in columns) + '</tr>'
+  protocol = real['vol']['protocol']
+  accuracy = protocol.get('feature_net_accuracy')
+  chosen = next((row['best']['chosen_by'] for row in table.values() if 'chosen_by' in row['best']),
+                None)
+  hindsight = 'picked with hindsight; it flatters a generator that oscillates' if chosen is None \
+      else f'picked on other images ({html.escape(chosen["vol"]["protocol"]["data"])})'
+  return f"""<h2>Quality</h2>{_table(columns, body)}
+<p class="muted">↓ lower is better, ↑ higher. Best is the checkpoint that evaluate.select chose,
+{hindsight}. {protocol['count']:,} images from the same
 latents (seed {protocol['seed']}) are compared with {protocol['real_count']:,} real ones
 ({html.escape(protocol['data'])}). Features and classes are those of a {protocol['feature_net']}
 {f'that is right on {accuracy:.1%} of held-out images' if accuracy else ''} (CRC
@@ -180,7 +192,8 @@ def _charts(table, curves, colour):
               if key in line['measures']]) for name, lines in curves.items()]
 
   charts = ''.join(_chart(title, series(key)) for key, title in (
-      ('fd', 'FD to real images (lower is better)'), ('is', 'Inception score (higher is better)'),
+      ('fid', 'FID (lower is better)'), ('fd', 'FD to real images (lower is better)'),
+      ('is', 'Inception score (higher is better)'),
       ('mse', 'MSE to the teacher (lower is better)')))
   return f'<h2>Learning curves</h2><div class="charts">{charts}</div>' if charts else ''
 
