@@ -492,7 +492,7 @@ def _fail(e, code=2):
 
 
 def _usage():
-  verbs = '\n'.join(f'  {name:9} {verb.__doc__}' for name, verb in VERBS.items())
+  verbs = '\n'.join(f'  {name:12} {verb.__doc__}' for name, verb in VERBS.items())
   return (f'jaxgan-compress VERB [flags]\n\n{verbs}\n\n'
           f'{__doc__.split(chr(10), 2)[2].rstrip()}\n\n'
           'jaxgan-compress VERB --help lists the flags of one verb.')

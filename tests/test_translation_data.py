@@ -308,6 +308,7 @@ def test_mismatched_pairs_are_refused(break_it, message, photographs, tmp_path):
     (lambda root: data.unpaired(root), 'looked for trainA/ and trainB/; it holds train/'),
     (lambda root: data.labels(root), 'gtFine/train'),
     (lambda root: data.paired(root, direction='AtoC'), 'one of AtoB, BtoA'),
+    (lambda root: data.paired(root, directoin='AtoB'), "no argument 'directoin'; did you mean"),
     (lambda root: data.paired(root, preprocess='crop', size=64), '40x48 pixels are fewer than'),
     (lambda root: data.samples('colourise'), 'no samples'),
     (lambda root: data.samples('colorize', size=512), '32 to 256'),
@@ -476,6 +477,23 @@ def test_preparing_refuses_damage_and_leaves_nothing(photographs, tmp_path):
   assert not (tmp_path / 'out').exists()
   with pytest.raises(ValueError, match='small letters'):
     prepare.prepare('paired', root, 'My Set', out=tmp_path / 'out')
+
+
+def test_an_interrupted_preparation_is_made_again(photographs, tmp_path):
+  root, out = write(tmp_path / 'set', photographs, 'side by side'), tmp_path / 'out'
+
+  def interrupted(items, total, what):
+    yield from list(items)[:2]
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    prepare.prepare('paired', root, 'mine', out=out, progress=interrupted)
+  with pytest.raises(ValueError, match="no data set 'mine'.*prepare-data"):
+    data.tfds('mine', data_dir=str(out), **AS_IT_IS)
+  (out / 'mine' / 'incomplete.ABC_1.0.0').mkdir(parents=True)  # as after kill -9
+  prepare.prepare('paired', root, 'mine', out=out)
+  assert len(data.tfds('mine', data_dir=str(out), **AS_IT_IS)) == 6
+  assert [path.name for path in (out / 'mine').iterdir()] == ['1.0.0']
 
 
 def test_splits_keep_their_names(photographs, tmp_path):

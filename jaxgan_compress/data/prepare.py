@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -75,7 +78,10 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
   tfds.disable_progress_bar()
   logging.getLogger('absl').setLevel(logging.ERROR)
   try:
-    Builder(data_dir=str(Path(out).expanduser()), file_format='array_record').download_and_prepare()
+    # Nothing is downloaded, whatever it prints.
+    with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
+      Builder(data_dir=str(Path(out).expanduser()), file_format='array_record'
+              ).download_and_prepare(download_dir=nowhere)
   finally:
     tfds.enable_progress_bar()
   shards = {file.name: [file.stat().st_size, sha256(file)]

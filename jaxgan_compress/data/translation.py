@@ -3,6 +3,8 @@ rng)` as training does, and `source.prepare(batch)` finishes a batch on the devi
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import functools
 import logging
 import threading
@@ -141,7 +143,7 @@ def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', c
   the file; what passed is remembered. Raises ValueError for anything else that cannot be.
   """
   _check_direction(direction)
-  view = View(**view)
+  view = _view(view)
   records = layouts.paired(path, split)
   checks.check(records, view)
   return Images(records, functools.partial(read_pair, direction=direction, channels=channels,
@@ -157,7 +159,7 @@ def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
   `paired`; the two images of an element are cut and mirrored independently.
   """
   _check_direction(direction)
-  view = View(**view)
+  view = _view(view)
   sets = []
   for domain, records in zip('AB', layouts.unpaired(path, split), strict=True):
     sets.append(_single(records, view, channels, f'{path}/{split}{domain}'))
@@ -177,7 +179,7 @@ def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **vie
   found = images.files(root)
   if not found:
     raise FileNotFoundError(f'{root} holds no image ({", ".join(images.SUFFIXES)})')
-  return _single([{'image': file} for file in found], View(**view), channels, str(path), same_size)
+  return _single([{'image': file} for file in found], _view(view), channels, str(path), same_size)
 
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
@@ -189,7 +191,7 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
   dont_care: let 255 be one label more, for what nobody named. Pictures are resized bicubic, maps
   nearest. view: the other fields of `View`. Checks as in `paired`, and every label.
   """
-  view = View(preprocess=preprocess, size=size, **view)
+  view = _view({'preprocess': preprocess, 'size': size, **view})
   records = layouts.labels(path, split)
   checks.check(records, view, classes=classes, dont_care=dont_care)
   return LabelImages(records, functools.partial(read_labels, decoder=_decoder(view)), view,
@@ -219,11 +221,11 @@ def prepared(builder, kind: str, split: str, records: Sequence, **arguments):
     if ours and (classes, dont_care) != (ours['classes'], ours['dont_care']):
       raise ValueError(f'{name} was prepared with classes={ours["classes"]}, '
                        f'dont_care={ours["dont_care"]}; leave them out')
-    view = View(**arguments)
+    view = _view(arguments)
   else:
     direction, channels = arguments.pop('direction', 'AtoB'), arguments.pop('channels', 3)
     _check_direction(direction)
-    view = View(**arguments)
+    view = _view(arguments)
   checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
                             for size in ours.get('sizes', ())})
   decoder = _decoder(view)
@@ -326,6 +328,16 @@ def _decoder(view):
 
 def _directed(name, direction):
   return name if direction == 'AtoB' else f'{name} {direction}'
+
+
+def _view(fields):
+  known = [field.name for field in dataclasses.fields(View)]
+  for name in fields:
+    if name not in known:
+      near = difflib.get_close_matches(name, [*known, 'direction', 'channels', 'classes'], 1)
+      raise ValueError(f'no argument {name!r}; ' + (f'did you mean {near[0]!r}?' if near else
+                                                    f'a view has {", ".join(known)}'))
+  return View(**fields)
 
 
 def _check_direction(direction):
