@@ -364,7 +364,7 @@ def test_convert_never_runs_code(tmp_path, capsys):
 
 @pytest.mark.parametrize('argv, said', [
     (['--in=no.pth', '--out=G.safetensors'], 'no.pth does not exist'),
-    (['--in=no.pth', '--out=G.pth'], 'end the name in .safetensors'),
+    (['--in=no.pth', '--out=G.pth'], 'must end in .safetensors'),
     (['--in=no.pth'], 'convert needs --out'),
     (['no.pth', '--out=G.safetensors'], 'did you mean --in or --out')])
 def test_convert_says_what_is_wrong(argv, said, tmp_path, capsys, monkeypatch):

@@ -24,8 +24,8 @@ ALLOWED = {
     'methods': {'axes', 'core', 'losses', 'nn'},
     'build': {'config', 'data'},
     'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'parallel', 'train'},
-    'cli': {'analysis', 'build', 'config', 'convert', 'experiment', 'files', 'nn', 'train',
-            '_version'},
+    'cli': {'analysis', 'build', 'config', 'convert', 'data', 'experiment', 'files', 'metrics',
+            'nn', 'train', '_version'},
 }
 
 

@@ -59,8 +59,8 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
             builder=self, description=f'{layout} images of {root.name}', disable_shuffling=True,
             features=tfds.features.FeaturesDict({**image, 'filename': tfds.features.Text()}),
             metadata=tfds.core.MetadataDict(
-                jaxgan_compress=dict(layout=layout, sizes=sorted(sizes), classes=classes,
-                                     dont_care=dont_care)))
+                jaxgan_compress=dict(layout=layout, names=list(image), sizes=sorted(sizes),
+                                     classes=classes, dont_care=dont_care)))
 
       def _split_generators(self, manager):
         return {split: self._generate_examples(split) for split in splits}

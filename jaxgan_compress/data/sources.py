@@ -78,14 +78,14 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
     hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
     raise ValueError(f'TFDS has no data set {name!r}{hint} A set of your own is made by '
                      'jaxgan-compress prepare-data') from e
-  kind = translation.kind(builder)
-  splits = (f'{split}A', f'{split}B') if kind == 'unpaired' else (split,)
+  facts = translation.layout(builder) or {}
+  splits = (f'{split}A', f'{split}B') if facts.get('layout') == 'unpaired' else (split,)
   # Bytes, for our own decoder knows more kinds of images.
-  raw = {key: library.decode.SkipDecoding() for key, feature in builder.info.features.items()
-         if isinstance(feature, library.features.Image)} if kind else None
+  raw = {name: library.decode.SkipDecoding() for name in facts.get('names', ())} or None
   try:
-    records = [library.data_source(name, split=part, data_dir=data_dir, decoders=raw)
-               for part in splits]
+    # download=False: it would otherwise fetch and prepare the set, and without TensorFlow fail.
+    records = [library.data_source(name, split=part, data_dir=data_dir, decoders=raw,
+                                   download=False) for part in splits]
   except (ValueError, KeyError) as e:
     if builder.info.splits:
       raise ValueError(f'{name} has no split {split!r}; one of {", ".join(builder.info.splits)}'
@@ -96,8 +96,8 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
         f'data set {name!r} is not prepared as array_record in {builder.data_dir}; prepare it '
         f"once: pip install 'jaxgan-compress[tf]' && tfds build {name} "
         '--file_format=array_record') from e
-  if kind:
-    return translation.prepared(builder, kind, split, records, **arguments)
+  if facts:
+    return translation.prepared(builder, facts, split, records, **arguments)
   return Classified(records[0], f'tfds:{name}/{split}', **arguments)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,9 @@ from jaxgan_compress.data.views import View
 
 DIRECTIONS = ('AtoB', 'BtoA')
 CITYSCAPES = 35  # label ids 0..34
+# Sets of the TFDS catalogue that are for image translation.
+CATALOGUE = {'cycle_gan': {'layout': 'unpaired', 'names': ['image']},
+             'cityscapes': {'layout': 'labels', 'names': ['image_left', 'segmentation_label']}}
 
 log = logging.getLogger(__name__)
 
@@ -198,36 +202,38 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
                      f'labels:{path}/{split}', classes + dont_care)
 
 
-def kind(builder) -> str | None:
-  """Which layout a TFDS builder has: 'paired', 'unpaired', 'labels', or None for another kind."""
-  ours = (builder.info.metadata or {}).get('jaxgan_compress')
-  if ours:
-    return ours['layout']
-  if builder.name == 'cycle_gan':
-    return 'unpaired'
-  return 'labels' if builder.name == 'cityscapes' else None
+def layout(builder) -> dict | None:
+  """What a TFDS builder holds, if it is for image translation: {'layout': 'paired', 'unpaired' or
+  'labels', 'names': of the features that are images, and for our own sets what was checked}."""
+  # The file, for `builder.info` may look for it in the network.
+  file = Path(builder.data_dir) / 'metadata.json'
+  if file.is_file():
+    ours = json.loads(file.read_text()).get('jaxgan_compress')
+    if ours:
+      return ours
+  return CATALOGUE.get(builder.name)
 
 
-def prepared(builder, kind: str, split: str, records: Sequence, **arguments):
+def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments):
   """The source of a prepared TFDS set: records hold the files' bytes. See `paired` and the others
-  for the arguments; images were checked when the set was made."""
-  ours = (builder.info.metadata or {}).get('jaxgan_compress') or {}
+  for the arguments; images of our own sets were checked when they were made. facts: of `layout`.
+  """
   check_shards(Path(builder.data_dir))
-  name = f'tfds:{builder.name}/{split}'
+  kind, name = facts['layout'], f'tfds:{builder.name}/{split}'
   if kind == 'labels':
-    arguments = {'preprocess': 'scale_width', 'size': 512, 'classes': ours.get('classes')
-                 or CITYSCAPES, 'dont_care': ours.get('dont_care', False), **arguments}
+    arguments = {'preprocess': 'scale_width', 'size': 512, 'classes': facts.get('classes')
+                 or CITYSCAPES, 'dont_care': facts.get('dont_care', False), **arguments}
     classes, dont_care = arguments.pop('classes'), arguments.pop('dont_care')
-    if ours and (classes, dont_care) != (ours['classes'], ours['dont_care']):
-      raise ValueError(f'{name} was prepared with classes={ours["classes"]}, '
-                       f'dont_care={ours["dont_care"]}; leave them out')
+    if 'classes' in facts and (classes, dont_care) != (facts['classes'], facts['dont_care']):
+      raise ValueError(f'{name} was prepared with classes={facts["classes"]}, '
+                       f'dont_care={facts["dont_care"]}; leave them out')
     view = _view(arguments)
   else:
     direction, channels = arguments.pop('direction', 'AtoB'), arguments.pop('channels', 3)
     _check_direction(direction)
     view = _view(arguments)
   checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
-                            for size in ours.get('sizes', ())})
+                            for size in facts.get('sizes', ())})
   decoder = _decoder(view)
   if kind == 'labels':
     read = functools.partial(read_labels, decoder=decoder)
