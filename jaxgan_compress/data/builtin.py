@@ -66,7 +66,7 @@ class Crops:
 
 
 class Scenes:
-  """Label maps of a procedure, and pictures of them; see `LabelImages` for an element.
+  """Label maps of a procedure, and pictures of them; see `translation.Images` for an element.
 
   Discs, boxes, triangles and rings in front of sky and ground, each an instance. Pictures have
   light, texture and grain that the map does not tell.

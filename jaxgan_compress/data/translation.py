@@ -33,12 +33,18 @@ class Images:
   """Records, how one is read, and how it is shown: what every source of files is.
 
   records: a sequence of `{name: file or its bytes}`. read: one of them -> `{name: uint8 array}`.
+  classes: of label maps, how many planes they have, the one for 255 included; then an element is
+  `{'label_map': uint8 [H,W], 'edges': uint8 [H,W], 'target': uint8 [H,W,3]}`, and on the device it
+  gains 'source', see `planes`.
   A file that cannot be read any more after it was checked does not end a run: its neighbour takes
   its place, with a warning; ten such neighbours in a row do.
   """
 
-  def __init__(self, records: Sequence, read: Callable, view: View, name: str):
-    self.records, self.view, self.name = records, view, name
+  def __init__(self, records: Sequence, read: Callable, view: View, name: str,
+               classes: int | None = None):
+    if classes is not None and view.backend == 'device':
+      raise ValueError("backend='device' is for pictures; label maps take 'pillow' or 'opencv'")
+    self.records, self.view, self.name, self.classes = records, view, name, classes
     self._read = read
     self._lost, self._lock = set(), threading.Lock()
 
@@ -51,16 +57,15 @@ class Images:
   def draw(self, i: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     arrays = self._load(i)
     height, width = next(iter(arrays.values())).shape[:2]
-    return self._finish(self.view.apply(arrays, self.view.plan(height, width, rng)))
+    arrays = self.view.apply(arrays, self.view.plan(height, width, rng))
+    return arrays if self.classes is None else label_element(arrays, self.classes)
 
   def prepare(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    return self.view.on_device(batch)
+    return self.view.on_device(batch) if self.classes is None else \
+        label_batch(batch, self.classes)
 
   def __repr__(self):
     return self.name
-
-  def _finish(self, arrays):
-    return arrays
 
   def _load(self, i, tries=10):
     for k in range(tries):
@@ -81,26 +86,6 @@ class Images:
 
   def __setstate__(self, state):
     self.__dict__.update(state, _lock=threading.Lock())
-
-
-class LabelImages(Images):
-  """Label maps and the pictures of what they show.
-
-  An element is `{'label_map': uint8 [H,W], 'edges': uint8 [H,W], 'target': uint8 [H,W,3]}`; on the
-  device it gains 'source', see `planes`. classes: label planes, the one for 255 included.
-  """
-
-  def __init__(self, records, read, view, name, classes: int):
-    if view.backend == 'device':
-      raise ValueError("backend='device' is for pictures; label maps take 'pillow' or 'opencv'")
-    super().__init__(records, read, view, name)
-    self.classes = classes
-
-  def prepare(self, batch):
-    return label_batch(batch, self.classes)
-
-  def _finish(self, arrays):
-    return label_element(arrays, self.classes)
 
 
 class Unpaired:
@@ -188,8 +173,8 @@ def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **vie
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
            dont_care: bool = False, preprocess: str = 'scale_width', size: int = 512,
-           **view) -> LabelImages:
-  """A folder of label maps, as of GauGAN: see `LabelImages`; pictures are the targets.
+           **view) -> Images:
+  """A folder of label maps, as of GauGAN, see `Images`; pictures are the targets.
 
   Layouts: `layouts.labels` (Cityscapes and SPADE). classes: labels are 0..classes-1.
   dont_care: let 255 be one label more, for what nobody named. Pictures are resized bicubic, maps
@@ -198,7 +183,7 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
   view = _view({'preprocess': preprocess, 'size': size, **view})
   records = layouts.labels(path, split)
   checks.check(records, view, classes=classes, dont_care=dont_care)
-  return LabelImages(records, functools.partial(read_labels, decoder=_decoder(view)), view,
+  return Images(records, functools.partial(read_labels, decoder=_decoder(view)), view,
                      f'labels:{path}/{split}', classes + dont_care)
 
 
@@ -238,7 +223,7 @@ def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments
   if kind == 'labels':
     read = functools.partial(read_labels, decoder=decoder)
     rename = {'image_left': 'target', 'segmentation_label': 'label_map'}
-    return LabelImages(records[0], lambda r: read({rename.get(k, k): x for k, x in r.items()}),
+    return Images(records[0], lambda r: read({rename.get(k, k): x for k, x in r.items()}),
                        view, name, classes + dont_care)
   if kind == 'unpaired':
     read = functools.partial(read_image, channels=channels, decoder=decoder)
