@@ -206,7 +206,7 @@ def show_data(verb: str, argv: list[str]) -> int:
   """Draw a contact sheet of what a config trains on, augmented, before anything is trained."""
   values = _flags(verb, argv, config=True, show=True)
   out = Path(values.out)
-  _check_output(out, ('.png', '.jpg'), values.overwrite)
+  _check_output(out, ('.png', '.jpg', '.jpeg'), values.overwrite)
   from PIL import Image
 
   from jaxgan_compress import experiment
@@ -232,8 +232,7 @@ def prepare_data(verb: str, argv: list[str]) -> int:
 
 def fid(verb: str, argv: list[str]) -> int:
   """Measure the distance between two folders of images, or statistics of them (.npz)."""
-  paths = [arg for arg in argv if not arg.startswith('-')]
-  values = _flags(verb, [arg for arg in argv if arg.startswith('-')], fid=True)
+  values, paths = _flags(verb, argv, fid=True)
   if not 1 <= len(paths) <= 2 or (len(paths) == 1 and not values.save):
     raise ValueError('fid takes two folders, A and B (or .npz files of statistics); or one, and '
                      f'--save=FILE.npz; got {" ".join(paths) or "none"}')
@@ -272,7 +271,7 @@ def _progress(items, total, what):
 
 
 def _check_output(out, suffixes, overwrite):
-  if out.suffix not in suffixes:
+  if out.suffix.lower() not in suffixes:
     raise ValueError(f'{out}: the name must end in {" or ".join(suffixes)}')
   if out.exists() and not overwrite:
     raise FileExistsError(f'{out} exists; give another name, or --overwrite')
@@ -344,7 +343,7 @@ VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False):
-  """Parsed flags of one verb. `config` None: optional."""
+  """Parsed flags of one verb; for `fid`, and what is left over. `config` None: optional."""
   values = flags.FlagValues()
   required = []
   if config is not False:
@@ -429,6 +428,8 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
       left = values(argv)[1:]
   except (AttributeError, KeyError, TypeError) as e:  # of an override
     raise ValueError(e.args[0] if e.args else str(e)) from e
+  if fid:
+    return values, left
   if left:
     raise ValueError(f'{verb} takes flags only and got {left[0]!r}; did you mean '
                      f'{" or ".join(f"--{name}" for name in required or ["config"])}?')

@@ -205,13 +205,29 @@ class Run:
     """Opens all data that the run will need, so that a missing set costs no training."""
     for name in self.config.run:
       stage = self.config.stages[name]
-      if build.method(self.config, name, next(iter(stage.teacher), None)).needs_data:
-        self._source(**stage.data)
+      method = build.method(self.config, name, next(iter(stage.teacher), None))
+      if method.needs_data:
+        source = self._source(**stage.data)
+        if stage.shift:
+          data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
+        self._check_images(name, method, _ready(source, [0]))
     if configs.measures(self.config):
       self._source(**self.config.evaluate.real)
       for section in (self.config.evaluate.test, self.config.evaluate.held_out):
         if section:
           self._source(**section)
+
+  def _check_images(self, name, method, batch):
+    module = getattr(method, method.product)
+    if method.draws and hasattr(module, 'latent'):
+      if 'target' not in batch:
+        raise ValueError(f"stage {name!r} learns from 'target', and its data has "
+                         f'{", ".join(batch)}')
+      drawn = jax.eval_shape(module.init_with_output, jax.random.key(0), module.example())[0][0]
+      if drawn.shape[1:] != batch['target'].shape[1:]:
+        ours, theirs = ('x'.join(map(str, x.shape[1:])) for x in (drawn, batch['target']))
+        raise ValueError(f'stage {name!r}: its generator draws {ours} (height x width x channels) '
+                         f'and its data has {theirs}; change one of them')
 
   def stage(self, name: str, stop: StopSignal):
     """Trains a stage to its end, from its newest checkpoint; returns at once if it is done."""
@@ -418,7 +434,7 @@ class Run:
       rows.append((name, np.asarray(draw(z))))
     source = self._source(**(self.config.evaluate.test or self.config.evaluate.real))
     chosen = np.random.default_rng(self.config.evaluate.seed).permutation(len(source))[:columns]
-    real = normalise({'target': np.stack([source[i]['target'] for i in chosen])})['target']
+    real = _ready(source, chosen)['target']
     curves = {name: records.read_lines(self._folder(name) / 'evaluations.jsonl')
               for name in results['generators']}
     path = self.workdir / 'report.html'
@@ -447,10 +463,10 @@ class Run:
     look = jax.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
     right = 0
     for i in range(0, len(source), 500):
-      items = [source[j] for j in range(i, min(i + 500, len(source)))]
-      images = normalise({'target': np.stack([item['target'] for item in items])})['target']
-      right += int((np.asarray(look(images)) == [item['label'] for item in items]).sum())
-    return right / len(source)
+      batch = _ready(source, range(i, min(i + 500, len(source))))
+      truth = np.asarray(batch[method.label])
+      right += (np.asarray(look(batch['target'])) == truth).mean() * len(truth)
+    return float(right / len(source))
 
   def _given(self, name):
     """The networks that a stage starts from, from the teacher's checkpoint."""
@@ -466,7 +482,7 @@ class Run:
 
   def _state(self, name, checkpoint):
     kind, _, metric = checkpoint.partition(':')
-    if kind not in CHECKPOINTS or (metric and kind != 'best'):
+    if kind not in CHECKPOINTS or (':' in checkpoint and (kind != 'best' or not metric)):
       raise ValueError(f'checkpoint={checkpoint!r}; best, last, or best:METRIC')
     with self._checkpointer(name, read_only=True) as checkpointer:
       step = checkpointer.best_step(metric or None) if kind == 'best' else None
@@ -480,7 +496,7 @@ class Run:
     method, teacher, batch, given = self.method(name), self.teacher(name), {}, None
     if method.needs_data:
       source = self._source(**self.config.stages[name].data)
-      batch = normalise({'target': source[0]['target'][None]})
+      batch = _ready(source, [0])
     if teacher is not None:
       given = self._as_given(teacher, self._shapes(teacher).nets)
     return jax.eval_shape(method.init, self._root_key(name), batch, given)
@@ -544,6 +560,13 @@ class _Watch:
     check_finite(scalars, logs['step'])
     self._recorder.write_scalars(logs['step'], scalars)
     self._reporter.update(logs['step'], scalars)
+
+
+def _ready(source, rows):
+  """Elements of a source as a batch that a step could take."""
+  items = [source[int(i)] for i in rows]
+  stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
+  return normalise(getattr(source, 'prepare', dict)(stacked))
 
 
 @contextlib.contextmanager

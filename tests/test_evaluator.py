@@ -77,7 +77,8 @@ def test_a_perfect_copy_scores_perfectly(vgg):
       return {'source': self.source[i]['target'], 'target': self.source[i]['target']}
 
   source = Same(data.samples('colorize', 'test', size=32, count=12))
-  found = metrics.Evaluator(vgg, source, inputs=source, similar=lambda x: {'x': x})(copy(0.))
+  found = metrics.Evaluator(vgg, source, inputs=source,
+                            similar=('pixels', lambda x: {'x': x}))(copy(0.))
   assert found['fd'].value == pytest.approx(0, abs=1e-6) and found['l1'].value == 0
   assert found['psnr'].value == pytest.approx(106, abs=.1) and found['perceptual'].value == 0
   assert found['ssim'].value == pytest.approx(1, abs=1e-5)
@@ -198,6 +199,7 @@ def test_fid_is_made_by_inception_alone(inception, folders):
   found = metrics.compare_folders(flat, flat, metrics.inception(inception), batch=3)
   assert found.keys() == {'fid'} and found['fid'].value == pytest.approx(0, abs=1e-3)
   assert found['fid'].protocol['resize'] == 'fid_pytorch'
+  assert found['fid'].protocol['levels'] == 'of the files'
   assert metrics.inception(inception, tap='768').distances == ('fd', 'mmd')
 
 
@@ -218,6 +220,50 @@ def test_statistics_stand_for_a_folder(inception, folders, capsys, tmp_path):
   assert code == 2 and 'such numbers do not compare' in printed.err
   code, printed = run(b, f'--save={kept}')
   assert code == 2 and 'exists' in printed.err
+
+
+def test_foreign_statistics_are_not_given_a_protocol(folders, tmp_path):
+  features = np.random.default_rng(0).normal(size=(40, 960))
+  np.savez(tmp_path / 'foreign.npz', mu=features.mean(0), sigma=np.cov(features.T))
+  foreign = tmp_path / 'foreign.npz'
+  both = metrics.compare_folders(foreign, foreign, metrics.random_vgg())['fd'].protocol
+  assert 'feature_net' not in both and both['measured_elsewhere'] == [str(foreign)]
+  one = metrics.compare_folders(folders / 'source', foreign, metrics.random_vgg())['fd'].protocol
+  assert one['feature_net'] == 'random_vgg16' and one['measured_elsewhere'] == [str(foreign)]
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(real=2), '12 drawings against 2 real images; .* at least 4'), (dict(batch=0), 'batch=0'),
+    (dict(segmenter=1), 'a segmenter needs inputs with label maps')])
+def test_an_evaluator_that_cannot_measure_is_refused(arguments, message, vgg):
+  source = data.samples('colorize', 'test', size=32, count=12)
+  real = data.samples('colorize', 'test', size=32, count=arguments.pop('real', 12))
+  with pytest.raises(ValueError, match=message):
+    metrics.Evaluator(vgg, real, inputs=source, **arguments)
+
+
+def test_files_that_vanish_are_told(vgg, tmp_path):
+  for i in range(6):
+    picture = np.random.default_rng(i).integers(0, 255, (16, 32, 3), dtype=np.uint8)
+    (tmp_path / 'test').mkdir(exist_ok=True)
+    Image.fromarray(picture).save(tmp_path / 'test' / f'{i}.png')
+  source = data.paired(tmp_path, 'test', size=16)
+  evaluator = metrics.Evaluator(vgg, source, inputs=source)
+  before = evaluator(copy(0.))
+  (tmp_path / 'test' / '2.png').unlink()
+  after = evaluator(copy(0.))
+  assert after['l1'].protocol['files_replaced'] == 1
+  with pytest.raises(ValueError, match='files_replaced None and 1'):
+    before['l1'] - after['l1']
+
+
+def test_sizes_and_views_are_part_of_the_protocol(vgg):
+  found = []
+  for size in (32, 48):
+    source = data.samples('colorize', 'test', size=size, count=5)
+    found.append(metrics.Evaluator(vgg, source, inputs=source)(copy(0.))['l1'])
+  with pytest.raises(ValueError, match='images 32x32x3 and 48x48x3'):
+    found[0] - found[1]
 
 
 def test_a_stand_in_is_never_called_fid(folders, capsys):
@@ -241,9 +287,10 @@ def test_what_fid_cannot_measure_is_said(arguments, message, capsys):
 def test_real_images_are_truncated_as_the_papers_do(vgg):
   """Of 256 levels 63 come back one lower; the evaluator hands over what makes them do so."""
   levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-  look = lambda variables, images: {'features': metrics.resize.to_uint8(images).reshape(1, -1)}
+  look = lambda variables, images: {
+      'features': metrics.resize.to_uint8(images).reshape(len(images), -1)}
   extractor = metrics.Extractor(look, {}, {})
-  evaluator = metrics.Evaluator(extractor, data.ArraySource(levels), count=1)
+  evaluator = metrics.Evaluator(extractor, data.ArraySource(levels.repeat(4, 0)), count=4)
   lower = levels.ravel() - evaluator._real['features'][0]
   assert sorted(set(lower.tolist())) == [0, 1] and lower.sum() == 63
 

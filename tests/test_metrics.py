@@ -95,7 +95,8 @@ def test_a_part_batch_counts_like_any_other(images):
 def test_a_measure_carries_its_protocol(evaluator):
   measure = evaluator(drawer(0))['fd'].to_dict()
   assert measure['protocol'] | {'feature_crc32': ''} == {
-      'data': 'few', 'real_count': 24, 'count': 30, 'seed': 1, 'feature_net': 'SmallClassifier',
-      'feature_crc32': '', 'feature_net_accuracy': None, 'features': 64}
+      'data': 'few', 'real_count': 24, 'images': '32x32x1', 'view': 'as they are', 'count': 30,
+      'seed': 1, 'feature_net': 'SmallClassifier', 'feature_crc32': '',
+      'feature_net_accuracy': None, 'features': 64}
   real = evaluator.real()
   assert real['fd'].protocol['of'] == 'a random half against all' and real['fd'].value > 0

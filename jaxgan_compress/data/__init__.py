@@ -1,11 +1,12 @@
 """Images in, as uint8 batches that are a function of the step number."""
 
 from jaxgan_compress.data.builtin import samples
+from jaxgan_compress.data.images import ImageError
 from jaxgan_compress.data.pipeline import Pipeline, sizes_only
 from jaxgan_compress.data.sources import ArraySource, digits, tfds
 from jaxgan_compress.data.transforms import frame, random_shift
 from jaxgan_compress.data.translation import folder, labels, paired, planes, unpaired
 from jaxgan_compress.data.views import View
 
-__all__ = ['ArraySource', 'Pipeline', 'View', 'digits', 'folder', 'frame', 'labels', 'paired',
-           'planes', 'random_shift', 'samples', 'sizes_only', 'tfds', 'unpaired']
+__all__ = ['ArraySource', 'ImageError', 'Pipeline', 'View', 'digits', 'folder', 'frame', 'labels',
+           'paired', 'planes', 'random_shift', 'samples', 'sizes_only', 'tfds', 'unpaired']

@@ -81,13 +81,13 @@ class Scenes:
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([7, self._seed, range(self._count)[i]])
-    return label_element(scene(rng, self.size), self.classes)
+    return label_element(scene(rng, self.size))
 
   def draw(self, i, rng):
     if rng is None:
       return self[i]
     # Only the training split has scenes without end; the others are what they are.
-    return label_element(scene(rng, self.size), self.classes) if self._seed == 0 else self[i]
+    return label_element(scene(rng, self.size)) if self._seed == 0 else self[i]
 
   def prepare(self, batch):
     return label_batch(batch, self.classes)
@@ -111,9 +111,11 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
     raise ValueError(f'no samples {task!r}; one of {", ".join(TASKS)}')
   if split not in SPLITS:
     raise ValueError(f'samples:{task} has no split {split!r}; one of {", ".join(SPLITS)}')
-  if not SIZES[0] <= size <= SIZES[1]:
-    raise ValueError(f'size={size}; samples are cut at {SIZES[0]} to {SIZES[1]} pixels')
-  count = count or COUNTS[split]
+  if not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]:
+    raise ValueError(f'size={size!r}; samples are cut at {SIZES[0]} to {SIZES[1]} pixels')
+  count = COUNTS[split] if count is None else count
+  if count < 1:
+    raise ValueError(f'count={count}; at least 1')
   return TASKS[task](split, size, count)
 
 

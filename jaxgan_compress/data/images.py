@@ -42,8 +42,9 @@ def decode(content: bytes, channels: int = 3, *, name: str = 'the image',
         found = _opencv(content, channels)
         if found is not None:
           return found
+      kind = image.format
       image = ImageOps.exif_transpose(_whole(image))
-      return _channels(_rgb(image, name), channels)
+      return _channels(_rgb(image, kind, name), channels)
   except ImageError:
     raise
   except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
@@ -51,7 +52,7 @@ def decode(content: bytes, channels: int = 3, *, name: str = 'the image',
 
 
 def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
-  """The numbers in a label or instance map, [H,W] uint8, uint16 or int32, as they are stored.
+  """The numbers in a label or instance map, [H,W] uint8 or int32, as they are stored.
 
   A palette's numbers are taken, not its colours. Raises ImageError for a colour picture, which
   holds no numbers, and for anything that is no whole image.
@@ -65,7 +66,10 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
       if image.format in ('JPEG', 'MPO', 'WEBP'):
         raise ImageError(f'{name} is a {image.format}, whose compression changes labels; save '
                          'label maps as PNG')
-      return np.asarray(_whole(image)).astype(np.uint8 if image.mode in 'LP1' else np.int32)
+      found = np.asarray(ImageOps.exif_transpose(_whole(image)))
+      if image.mode == 'L' and content[25:26] == b'\0' and content[24] in (2, 4):
+        found = found // (255 // (2 ** content[24] - 1))  # Pillow stretches 2 and 4 bits to 8
+      return found.astype(np.uint8 if image.mode in 'LP1' else np.int32)
   except ImageError:
     raise
   except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
@@ -75,7 +79,7 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
 def files(folder: Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
   """The image files in a folder, by name. Hidden files and folders inside do not count."""
   return sorted(path for path in folder.iterdir()
-                if path.suffix.lower() in suffixes and path.name[0] != '.' and path.is_file())
+                if path.suffix.lower() in suffixes and path.name[0] != '.' and not path.is_dir())
 
 
 def listed(wrong: Sequence[str], total: int) -> str:
@@ -98,9 +102,8 @@ def _whole(image):
   return image
 
 
-def _rgb(image, name):
-  if image.mode == 'F' or (image.mode == 'I' and (np.asarray(image).max(initial=0) > 65535
-                                                  or np.asarray(image).min(initial=0) < 0)):
+def _rgb(image, kind, name):
+  if image.mode == 'F' or (image.mode == 'I' and kind != 'PNG'):
     raise ImageError(f'{name} holds numbers of mode {image.mode}, not 8- or 16-bit pixels; save '
                      'it as an 8-bit image')
   if image.mode.startswith('I'):  # 16-bit grey
@@ -130,9 +133,9 @@ def _is_plain_jpeg(content):
 
 def _opencv(content, channels):
   cv2 = opencv()
-  mode = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-  found = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
-  return found[..., None] if found is not None and channels == 1 else found
+  found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+  # Grey by our own weights: a JPEG's own brightness is another.
+  return found if found is None else _channels(Image.fromarray(found), channels)
 
 
 @functools.cache

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
 from jaxgan_compress.data import images
 
 Record = Mapping[str, Path]
+log = logging.getLogger(__name__)
 SPLITS = ('train', 'val', 'validation', 'test')
 # The CycleGAN and pix2pix sets call the test split 'val' or 'test'; either word finds the other.
 SYNONYMS = {'test': ('test', 'val'), 'val': ('val', 'test'), 'validation': ('validation', 'val')}
 
 
-def paired(path: str | Path, split: str) -> list[Record]:
-  """Files of pairs: `{'pair': file}` of A and B side by side, or `{'source': A, 'target': B}`.
+def paired(path: str | Path, split: str) -> tuple[list[Record], str]:
+  """Files of pairs, `{'pair': file}` of A and B side by side or `{'source': A, 'target': B}`, and
+  what the split is called there.
 
   Looked for in this order: `split/A` and `split/B`, `A/split` and `B/split` (equal stems in both),
   then images in `split` itself, each holding A on the left and B on the right.
@@ -26,16 +30,18 @@ def paired(path: str | Path, split: str) -> list[Record]:
                                       f'A/{split} and B/{split}')
 
 
-def unpaired(path: str | Path, split: str) -> tuple[list[Record], list[Record]]:
-  """Files of two domains, in `<split>A` and `<split>B`: `[{'image': file}]` of each.
+def unpaired(path: str | Path, split: str) -> tuple[tuple[list[Record], list[Record]], str]:
+  """Files of two domains, `[{'image': file}]` of each in `<split>A` and `<split>B`, and what the
+  split is called there.
 
   Raises FileNotFoundError, with what is there, if there are none.
   """
   return _first(_unpaired, path, split, f'{split}A/ and {split}B/')
 
 
-def labels(path: str | Path, split: str) -> list[Record]:
-  """Files of label maps: `{'label_map', 'instances' (where there are any), 'target'}`.
+def labels(path: str | Path, split: str) -> tuple[list[Record], str]:
+  """Files of label maps, `{'label_map', 'instances' (where there are any), 'target'}`, and what the
+  split is called there.
 
   Either Cityscapes' own layout, `gtFine/<split>/<city>/*_labelIds.png`, `*_instanceIds.png` and
   `leftImg8bit/<split>/<city>/*_leftImg8bit.png`, or that of pix2pixHD and SPADE, `<split>_label`,
@@ -101,7 +107,7 @@ def natural(path: Path) -> list:
 
 def _cityscapes(root, split):
   records, lost = [], []
-  for labels in sorted((root / 'gtFine' / split).glob('*/*_labelIds.png'), key=natural):
+  for labels in sorted((root / 'gtFine' / split).glob('*/[!.]*_labelIds.png'), key=natural):
     photo = labels.name.replace('gtFine_labelIds', 'leftImg8bit')
     record = {'label_map': labels,
               'instances': labels.with_name(labels.name.replace('labelIds', 'instanceIds')),
@@ -128,7 +134,9 @@ def _first(reader, path, split, wanted):
   for name in SYNONYMS.get(split, (split,)):
     found = reader(root, name)
     if found:
-      return found
+      if name != split:
+        log.warning('%s has no split %r; %r takes its place', root, split, name)
+      return found, name
   raise _missing(root, split, wanted)
 
 
@@ -142,17 +150,19 @@ def _some(folder):
 
 
 def _match(a, b):
-  left, right = ({file.stem: file for file in _some(folder)} for folder in (a, b))
+  # Letters with accents are written in two ways, which look the same.
+  stem = lambda file: unicodedata.normalize('NFC', file.stem)
+  left, right = ({stem(file): file for file in _some(folder)} for folder in (a, b))
   for folder, found in ((a, left), (b, right)):
-    twice = [file for file in _some(folder) if found[file.stem] != file]
+    twice = [file for file in _some(folder) if found[stem(file)] != file]
     if twice:
       raise images.ImageError(f'{folder} has {twice[0].stem} twice ({twice[0].name} and '
-                              f'{found[twice[0].stem].name}); keep one')
-  lost = [f'{files[stem]}: {folder} has no {stem}' for files, other, folder in
-          ((left, right, b), (right, left, a)) for stem in files.keys() - other.keys()]
+                              f'{found[stem(twice[0])].name}); keep one')
+  lost = [f'{files[name]}: {folder} has no {name}' for files, other, folder in
+          ((left, right, b), (right, left, a)) for name in files.keys() - other.keys()]
   if lost:
     raise images.ImageError(images.listed(sorted(lost), len(left) + len(right)))
-  return [(left[stem], right[stem]) for stem in sorted(left)]
+  return [(left[name], right[name]) for name in sorted(left)]
 
 
 def _missing(root, split, wanted):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -33,16 +34,24 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
   when it is whole. Raises FileExistsError if the set is there already.
   """
   import tensorflow_datasets as tfds
-  if not name.isidentifier() or name != name.lower():
+  if not re.fullmatch('[a-z_][a-z0-9_]*', name):
     raise ValueError(f'name={name!r}; small letters, digits and _ only, as in maps_256')
-  if layout == 'labels' and classes is None:
-    raise ValueError('label maps need classes, the number of labels (Cityscapes: 35)')
+  if name in tfds.list_builders(with_community_datasets=False):
+    raise ValueError(f'name={name!r} is a set of the TFDS catalogue; take another, as my_{name}')
+  if layout == 'labels' and (classes is None or not 0 < classes + dont_care <= 256):
+    raise ValueError(f'classes={classes}: label maps need the number of labels, at most 256 with '
+                     'dont_care (Cityscapes: 35)')
   splits = layouts.splits(path, layout)
   target = Path(out).expanduser() / name / '1.0.0'
   if target.exists():
     raise FileExistsError(f'{target} is there already; take another name, or remove it')
-  sizes = {size for records in splits.values()
-           for size in checks.check(records, None, classes=classes, dont_care=dont_care)}
+  names = {split: sorted(records[0]) for split, records in splits.items()}
+  if len(set(map(tuple, names.values()))) > 1:
+    raise ValueError('the splits do not hold the same: ' + ', '.join(
+        f'{split} has {" and ".join(found)}' for split, found in names.items())
+        + '; lay them out alike')
+  sizes = {split: sorted(checks.check(records, None, classes=classes, dont_care=dont_care))
+           for split, records in splits.items()}
   for left in target.parent.glob('incomplete.*'):
     shutil.rmtree(left)  # of an interrupted call
 
@@ -59,7 +68,7 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
             builder=self, description=f'{layout} images of {root.name}', disable_shuffling=True,
             features=tfds.features.FeaturesDict({**image, 'filename': tfds.features.Text()}),
             metadata=tfds.core.MetadataDict(
-                jaxgan_compress=dict(layout=layout, names=list(image), sizes=sorted(sizes),
+                jaxgan_compress=dict(layout=layout, names=list(image), sizes=sizes,
                                      classes=classes, dont_care=dont_care)))
 
       def _split_generators(self, manager):

@@ -7,7 +7,7 @@ import difflib
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.data import transforms, translation
+from jaxgan_compress.data import layouts, transforms, translation
 
 
 class ArraySource:
@@ -76,9 +76,14 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
     known = library.list_builders(with_community_datasets=False)
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
-    raise ValueError(f'TFDS has no data set {name!r}{hint} A set of your own is made by '
-                     'jaxgan-compress prepare-data') from e
+    where = data_dir or '~/tensorflow_datasets'
+    raise ValueError(f'TFDS has no data set {name!r}{hint}; {where} holds none of that name '
+                     'either, which jaxgan-compress prepare-data would make (data_dir: its --out)'
+                     ) from e
   facts = translation.layout(builder) or {}
+  if 'sizes' in facts:
+    split = next((found for found in layouts.SYNONYMS.get(split, ()) for part in facts['sizes']
+                  if part.removesuffix('A') == found), split)
   splits = (f'{split}A', f'{split}B') if facts.get('layout') == 'unpaired' else (split,)
   # Bytes, for our own decoder knows more kinds of images.
   raw = {name: library.decode.SkipDecoding() for name in facts.get('names', ())} or None

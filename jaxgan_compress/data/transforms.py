@@ -46,6 +46,9 @@ def random_shift(pixels: int):
   """An augmentation that moves the target by up to `pixels` each way, zeros coming in."""
 
   def augment(element, rng):
+    if set(element) - {'target', 'label'}:
+      raise ValueError(f'a shift moves the target alone, and here it belongs to '
+                       f'{", ".join(sorted(set(element) - {"target", "label"}))}')
     down, right = rng.integers(0, 2 * pixels + 1, 2)
     height, width = element['target'].shape[:2]
     padded = np.pad(element['target'], ((pixels, pixels), (pixels, pixels), (0, 0)))

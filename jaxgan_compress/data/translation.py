@@ -33,19 +33,23 @@ class Images:
   """Records, how one is read, and how it is shown: what every source of files is.
 
   records: a sequence of `{name: file or its bytes}`. read: one of them -> `{name: uint8 array}`.
-  classes: of label maps, how many planes they have, the one for 255 included; then an element is
+  classes, dont_care: of label maps; `classes` then counts a plane for 255, and an element is
   `{'label_map': uint8 [H,W], 'edges': uint8 [H,W], 'target': uint8 [H,W,3]}`, and on the device it
   gains 'source', see `planes`.
   A file that cannot be read any more after it was checked does not end a run: its neighbour takes
-  its place, with a warning; ten such neighbours in a row do.
+  its place, with a warning, and `lost` counts it; ten such neighbours in a row do end it.
   """
 
   def __init__(self, records: Sequence, read: Callable, view: View, name: str,
-               classes: int | None = None):
+               classes: int | None = None, dont_care: bool = False):
     if classes is not None and view.backend == 'device':
       raise ValueError("backend='device' is for pictures; label maps take 'pillow' or 'opencv'")
-    self.records, self.view, self.name, self.classes = records, view, name, classes
-    self._read = read
+    if classes is not None and not 0 < classes + dont_care <= 256:
+      raise ValueError(f'classes={classes}, dont_care={dont_care}; labels are bytes, so 1 to 256 '
+                       'in all')
+    self.records, self.view, self.name = records, view, name
+    self.classes = None if classes is None else classes + dont_care
+    self._read, self._dont_care = read, dont_care
     self._lost, self._lock = set(), threading.Lock()
 
   def __len__(self):
@@ -58,11 +62,17 @@ class Images:
     arrays = self._load(i)
     height, width = next(iter(arrays.values())).shape[:2]
     arrays = self.view.apply(arrays, self.view.plan(height, width, rng))
-    return arrays if self.classes is None else label_element(arrays, self.classes)
+    return arrays if self.classes is None else \
+        label_element(arrays, self.classes - 1 if self._dont_care else None)
 
   def prepare(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return self.view.on_device(batch) if self.classes is None else \
         label_batch(batch, self.classes)
+
+  @property
+  def lost(self) -> int:
+    """How many files a neighbour stands in for."""
+    return len(self._lost)
 
   def __repr__(self):
     return self.name
@@ -75,8 +85,8 @@ class Images:
       except (OSError, images.ImageError) as e:
         last = e
         with self._lock:
-          if i + k not in self._lost:
-            self._lost.add(i + k)
+          if (i + k) % len(self) not in self._lost:
+            self._lost.add((i + k) % len(self))
             log.warning('%s: %s; the next image takes its place', self.name, e)
     raise OSError(f'{self.name}: {tries} images in a row cannot be read any more; the last: {last}')
 
@@ -131,9 +141,9 @@ def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', c
   Every image is read once before this returns, and a mistake in any is an ImageError that names
   the file; what passed is remembered. Raises ValueError for anything else that cannot be.
   """
-  _check_direction(direction)
-  view = _view(view)
-  records = layouts.paired(path, split)
+  _check(direction, channels)
+  view = _view(view, 'direction', 'channels')
+  records, split = layouts.paired(path, split)
   checks.check(records, view)
   return Images(records, functools.partial(read_pair, direction=direction, channels=channels,
                                            decoder=_decoder(view)), view,
@@ -147,10 +157,11 @@ def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
   Layout: `layouts.unpaired`. An epoch is as long as the larger set. Arguments and checks as in
   `paired`; the two images of an element are cut and mirrored independently.
   """
-  _check_direction(direction)
-  view = _view(view)
+  _check(direction, channels)
+  view = _view(view, 'direction', 'channels')
+  domains, split = layouts.unpaired(path, split)
   sets = []
-  for domain, records in zip('AB', layouts.unpaired(path, split), strict=True):
+  for domain, records in zip('AB', domains, strict=True):
     sets.append(_single(records, view, channels, f'{path}/{split}{domain}'))
   a, b = sets if direction == 'AtoB' else reversed(sets)
   return Unpaired(a, b, _directed(f'unpaired:{path}/{split}', direction))
@@ -162,13 +173,15 @@ def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **vie
   same_size: refuse images that `view` would show in different sizes, as a batch needs. `sizes` of
   the result has (height, width) of each file. Other arguments and checks as in `paired`.
   """
+  _check('AtoB', channels)
   root = Path(path).expanduser()
   if not root.is_dir():
     raise FileNotFoundError(f'there is no folder {root} (seen from {Path.cwd()})')
   found = images.files(root)
   if not found:
     raise FileNotFoundError(f'{root} holds no image ({", ".join(images.SUFFIXES)})')
-  return _single([{'image': file} for file in found], _view(view), channels, str(path), same_size)
+  return _single([{'image': file} for file in found], _view(view, 'channels'), channels,
+                 str(path), same_size)
 
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
@@ -180,11 +193,11 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
   dont_care: let 255 be one label more, for what nobody named. Pictures are resized bicubic, maps
   nearest. view: the other fields of `View`. Checks as in `paired`, and every label.
   """
-  view = _view({'preprocess': preprocess, 'size': size, **view})
-  records = layouts.labels(path, split)
+  view = _view({'preprocess': preprocess, 'size': size, **view}, 'classes', 'dont_care')
+  records, split = layouts.labels(path, split)
   checks.check(records, view, classes=classes, dont_care=dont_care)
   return Images(records, functools.partial(read_labels, decoder=_decoder(view)), view,
-                     f'labels:{path}/{split}', classes + dont_care)
+                f'labels:{path}/{split}', classes, dont_care)
 
 
 def layout(builder) -> dict | None:
@@ -205,6 +218,7 @@ def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments
   """
   check_shards(Path(builder.data_dir))
   kind, name = facts['layout'], f'tfds:{builder.name}/{split}'
+  sizes = facts.get('sizes', {})
   if kind == 'labels':
     arguments = {'preprocess': 'scale_width', 'size': 512, 'classes': facts.get('classes')
                  or CITYSCAPES, 'dont_care': facts.get('dont_care', False), **arguments}
@@ -212,19 +226,20 @@ def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments
     if 'classes' in facts and (classes, dont_care) != (facts['classes'], facts['dont_care']):
       raise ValueError(f'{name} was prepared with classes={facts["classes"]}, '
                        f'dont_care={facts["dont_care"]}; leave them out')
-    view = _view(arguments)
+    view = _view(arguments, 'classes', 'dont_care')
   else:
     direction, channels = arguments.pop('direction', 'AtoB'), arguments.pop('channels', 3)
-    _check_direction(direction)
-    view = _view(arguments)
-  checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
-                            for size in facts.get('sizes', ())})
+    _check(direction, channels)
+    view = _view(arguments, 'direction', 'channels')
+  for part in (split, f'{split}A', f'{split}B'):
+    checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
+                              for size in sizes.get(part, ())})
   decoder = _decoder(view)
   if kind == 'labels':
     read = functools.partial(read_labels, decoder=decoder)
     rename = {'image_left': 'target', 'segmentation_label': 'label_map'}
     return Images(records[0], lambda r: read({rename.get(k, k): x for k, x in r.items()}),
-                       view, name, classes + dont_care)
+                  view, name, classes, dont_care)
   if kind == 'unpaired':
     read = functools.partial(read_image, channels=channels, decoder=decoder)
     a, b = (Images(domain, read, view, f'{name}{letter}')
@@ -258,11 +273,13 @@ def instance_edges(instances: np.ndarray) -> np.ndarray:
   return edges
 
 
-def label_element(arrays: Mapping[str, np.ndarray], classes: int) -> dict[str, np.ndarray]:
-  """'label_map', 'instances' (or none) and 'target' as they travel: labels and edges as uint8."""
+def label_element(arrays: Mapping[str, np.ndarray], void: int | None = None
+                  ) -> dict[str, np.ndarray]:
+  """'label_map', 'instances' (or none) and 'target' as they travel: labels and edges as uint8.
+  void: what becomes of 255, if it is a label of its own."""
   label_map = arrays['label_map']
-  # 255 was checked to be allowed: it is the last plane.
-  return {'label_map': np.where(label_map == 255, classes - 1, label_map).astype(np.uint8),
+  found = label_map if void is None else np.where(label_map == 255, void, label_map)
+  return {'label_map': found.astype(np.uint8),
           'edges': instance_edges(arrays.get('instances', label_map)),
           'target': arrays['target']}
 
@@ -321,16 +338,18 @@ def _directed(name, direction):
   return name if direction == 'AtoB' else f'{name} {direction}'
 
 
-def _view(fields):
+def _view(fields, *others):
   known = [field.name for field in dataclasses.fields(View)]
   for name in fields:
     if name not in known:
-      near = difflib.get_close_matches(name, [*known, 'direction', 'channels', 'classes'], 1)
-      raise ValueError(f'no argument {name!r}; ' + (f'did you mean {near[0]!r}?' if near else
-                                                    f'a view has {", ".join(known)}'))
+      near = difflib.get_close_matches(name, [*known, *others], 1)
+      raise ValueError(f'no argument {name!r}; ' + (
+          f'did you mean {near[0]!r}?' if near else f'there is {", ".join([*known, *others])}'))
   return View(**fields)
 
 
-def _check_direction(direction):
+def _check(direction, channels):
   if direction not in DIRECTIONS:
     raise ValueError(f'direction={direction!r}; one of {", ".join(DIRECTIONS)}')
+  if channels not in (1, 3):
+    raise ValueError(f'channels={channels!r}; 3, or 1 for grey')

@@ -34,6 +34,10 @@ class Classifier:
   updates = 1
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    for name in ('target', self.label):
+      if name not in batch:
+        raise ValueError(f'a classifier learns {self.label!r} of \'target\', and the data has '
+                         f'{", ".join(batch)}')
     key, rng = jax.random.split(rng)
     variables = start('classifier', self.classifier, key, batch['target'][:1],
                     scheme=self.init_scheme, given=given)

@@ -68,25 +68,40 @@ class Evaluator:
   pairs, which PSNR, SSIM and the rest compare.
   splits: of the inception score. batch: images at once (default: 2 megapixels).
   segmenter: reads labels back, for mIoU.
-  similar: `images -> {layer: [B,h,w,C]}` of a trained network, for a perceptual distance.
+  similar: (name, `images -> {layer: [B,h,w,C]}`) of a trained network, for a perceptual distance.
+
+  Raises ValueError for fewer than 4 images of a side, or a segmenter without label maps.
   """
 
   def __init__(self, extractor: Extractor, real: Sequence | tuple[Sequence, ...], *,
                inputs: Sequence | None = None, count: int = 5000, seed: int = 1, splits: int = 10,
                batch: int | None = None, segmenter: Segmenter | None = None, similar=None):
-    sources = [getattr(source, 'b', source) for source in (real if isinstance(real, tuple)
+    sources = [getattr(source, 'b', source) for source in (real if isinstance(real, tuple | list)
                                                            else (real,))]
     self.extractor, self.segmenter, self.similar = extractor, segmenter, similar
     self.inputs = getattr(inputs, 'a', inputs)
     self.count = count if inputs is None else len(self.inputs)
     self.seed, self.splits = seed, splits
-    height, width = _picture(sources[0][0]).shape[:2]
-    self.batch = min(batch or max(1, 2 ** 21 // (height * width)), self.count)
+    real_count = sum(map(len, sources))
+    if min(self.count, real_count) < 4:
+      raise ValueError(f'{self.count} drawings against {real_count} real images; distances between '
+                       'sets take at least 4 of each')
+    if batch is not None and batch < 1:
+      raise ValueError(f'batch={batch}; at least 1')
+    if segmenter is not None and (inputs is None or 'label_map' not in self.inputs[0]):
+      raise ValueError('a segmenter needs inputs with label maps to compare with, as '
+                       "data.labels and data.samples('shapes') have them")
+    shape = jax.eval_shape(_prepared(sources[0]), _stack(sources[0], [0]))
+    shape = _picture(shape).shape[1:]
+    self.batch = min(batch or max(1, 2 ** 21 // (shape[0] * shape[1])), self.count)
     self.protocol = {
-        'data': ' + '.join(map(repr, sources)), 'real_count': sum(map(len, sources)),
+        'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
+        'images': 'x'.join(map(str, shape)), 'view': _views(*sources, self.inputs),
         **({} if inputs is None else {'inputs': repr(self.inputs)}),
-        'count': self.count, 'seed': seed, **extractor.protocol}
-    prepare = getattr(self.inputs, 'prepare', dict)
+        'count': self.count, 'seed': seed, **extractor.protocol,
+        **({} if similar is None else {'similar': similar[0]})}
+    self.sources = sources
+    prepare = _prepared(self.inputs)
     self._prepare = jax.jit(lambda batch: core.normalise(prepare(batch)))
     self._draw = jax.jit(lambda draw, x: draw(x))
     self._compare = jax.jit(self._compared)
@@ -145,12 +160,11 @@ class Evaluator:
 
   def _batches(self, source):
     for i in range(0, len(source), self.batch):
-      items = [source[j] for j in range(i, min(i + self.batch, len(source)))]
-      yield {name: np.stack([item[name] for item in items]) for name in items[0]}
+      yield _stack(source, range(i, min(i + self.batch, len(source))))
 
   def _looks(self, source):
     """What the extractor sees in the real images of a source."""
-    prepare = getattr(source, 'prepare', dict)
+    prepare = _prepared(source)
 
     def look(batch, variables):
       images = _picture(prepare(batch))
@@ -179,7 +193,7 @@ class Evaluator:
       found |= {'psnr': 10 * jnp.log10(4 / mse), 'l1': jnp.abs(images - target).mean((1, 2, 3)),
                 'ssim': image_losses.ssim((images + 1) / 2, (target + 1) / 2, padding=0)}
       if self.similar is not None:
-        found['perceptual'] = perceptual_distance(self.similar(images), self.similar(target))
+        found['perceptual'] = perceptual_distance(self.similar[1](images), self.similar[1](target))
     if self.segmenter is not None:
       labels = self.segmenter.look(segmenter, images).argmax(-1)
       found['confusion'] = jax.vmap(lambda found, truth: segmentation.count(
@@ -212,11 +226,10 @@ class Evaluator:
       distance = functools.partial(sets.kernel_distance, subset_size=size, seed=self.seed)
       add(kernel, lambda a, b: distance(a, b)[0], mine, real, spread=distance(mine, real)[1],
           subsets=100, subset_size=size)
-      if min(len(mine), len(real)) > 3:
-        # Without intervals: radii depend on the count, so halves say nothing about the whole.
-        for name, value in zip(('precision', 'recall'), sets.precision_recall(real, mine),
-                               strict=True):
-          found[name] = self._measure(value, neighbours=3)
+      # Without intervals: radii depend on the count, so halves say nothing about the whole.
+      for name, value in zip(('precision', 'recall'), sets.precision_recall(real, mine),
+                             strict=True):
+        found[name] = self._measure(value, neighbours=3)
     if 'probs' in looks:
       splits = min(self.splits, len(mine))
       value, spread = scores.inception_score(looks['probs'], splits)
@@ -236,6 +249,10 @@ class Evaluator:
     return found
 
   def _measure(self, value, spread=None, interval=None, **more):
+    # Files that vanished since they were checked, with neighbours in their place, are told.
+    sources = {id(source): source for source in (*self.sources, self.inputs)}.values()
+    lost = sum(getattr(source, 'lost', 0) for source in sources)
+    more |= {'files_replaced': lost} if lost else {}
     return Measure(value, {**self.protocol, **more}, spread, interval)
 
   def _map(self, function, batches, *args):
@@ -247,6 +264,21 @@ class Evaluator:
       out = jax.device_get(function(jax.tree.map(fill, batch), *args))
       parts.append(jax.tree.map(lambda x, n=count: x[:n], out))
     return _joined(parts)
+
+
+def _prepared(source):
+  return getattr(source, 'prepare', dict)
+
+
+def _stack(source, rows):
+  items = [source[i] for i in rows]
+  return {name: np.stack([item[name] for item in items]) for name in items[0]}
+
+
+def _views(*sources):
+  """How the images of all sources are shown, where they say it."""
+  found = dict.fromkeys(repr(source.view) for source in sources if hasattr(source, 'view'))
+  return ', '.join(found) or 'as they are'
 
 
 def _picture(element):

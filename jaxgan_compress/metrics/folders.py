@@ -17,12 +17,13 @@ from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.moments import Moments
 
 
-def folder_features(path: str | Path, extractor: Extractor, *, batch: int = 32,
+def folder_features(path: str | Path, extractor: Extractor, *, batch: int | None = None,
                     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items
                     ) -> np.ndarray:
   """Features [N,D] of every image in a folder, in the order of their names, at their own sizes.
 
-  progress: wraps the loop over batches. Raises ImageError naming files that are no images, and
+  batch: images at once (default: 2 megapixels). progress: wraps the loop over batches.
+  Raises ImageError naming files that are no images, and
   FileNotFoundError for a folder without any.
   """
   source = data.folder(path, preprocess='none', flip=False, same_size=False)
@@ -30,14 +31,19 @@ def folder_features(path: str | Path, extractor: Extractor, *, batch: int = 32,
   by_size = {}
   for i, (height, width) in enumerate(source.sizes):
     by_size.setdefault((height, width), []).append(i)
-  parts = [rows[i:i + batch] for rows in by_size.values() for i in range(0, len(rows), batch)]
+  parts = []
+  for (height, width), rows in by_size.items():
+    size = min(batch or max(1, 2 ** 21 // (height * width)), len(rows))
+    parts += [(rows[i:i + size], size) for i in range(0, len(rows), size)]
   found = {}
-  for rows in progress(parts, len(parts)):
-    images = np.stack([source[i]['image'] for i in rows])
-    # Filled up, so that each size is compiled once.
-    fill = np.zeros((batch - len(rows), *images.shape[1:]), images.dtype)
-    features = np.asarray(look(extractor.variables, np.concatenate([images, fill])))
+  for rows, size in progress(parts, len(parts)):
+    # The last one is filled up, so that each size is compiled once.
+    images = np.stack([source[i]['image'] for i in rows] + [source[rows[0]]['image']]
+                      * (size - len(rows)))
+    features = np.asarray(look(extractor.variables, images))
     found |= dict(zip(rows, features, strict=False))
+  if source.lost:
+    raise data.ImageError(f'{source.lost} files of {path} vanished while they were read; run again')
   return np.stack([found[i] for i in range(len(source))])
 
 
@@ -49,7 +55,9 @@ def compare_folders(a: str | Path, b: str | Path, extractor: Extractor, *, inter
   Frechet distance alone. Precision and recall take b as real. intervals: halvings for the 95 %
   interval of the first two. options: of `folder_features`.
 
-  Raises ValueError for statistics of another protocol, or too few images.
+  Files' own levels are used, as by pytorch-fid; CAT and OMGD truncate those of real images once
+  more, which `Evaluator` does. Raises ValueError for statistics of another protocol, or too few
+  images.
   """
   # Files first: they may be refused before any time is spent.
   kept = {path: _statistics(path, extractor) for path in (a, b) if Path(path).suffix == '.npz'}
@@ -59,7 +67,11 @@ def compare_folders(a: str | Path, b: str | Path, extractor: Extractor, *, inter
     if isinstance(side, np.ndarray) and len(side) < 2:
       raise ValueError(f'{path} holds one image; a distance between sets takes at least two')
   counts = [side.count if isinstance(side, Moments) else len(side) for side in sides]
-  protocol = {'a': str(a), 'b': str(b), 'counts': counts, **extractor.protocol}
+  foreign = [str(path) for path, moments in kept.items() if moments.protocol is None]
+  known = any(str(path) not in foreign for path in (a, b))
+  protocol = {'a': str(a), 'b': str(b), 'counts': counts, **(extractor.protocol if known else {}),
+              **({'measured_elsewhere': foreign} if foreign else {}),
+              'levels': 'of the files'}
   features = all(isinstance(side, np.ndarray) for side in sides)
   arrays = [side for side in sides if isinstance(side, np.ndarray)]
 
