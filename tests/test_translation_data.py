@@ -9,6 +9,7 @@ import zlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxgan_compress import core, data
@@ -506,6 +507,20 @@ def test_both_domains_are_cut_on_their_own(photographs, tmp_path):
 
 
 # Prepared sets.
+
+@pytest.mark.parametrize('name, split, fields, shapes', [
+    ('cycle_gan/horse2zebra', 'test', dict(size=16, channels=1),
+     {'source': (4, 16, 16, 1), 'target': (4, 16, 16, 1)}),
+    ('cityscapes', 'train', dict(size=16, preprocess='resize_and_crop', classes=256),
+     {'label_map': (4, 16, 16), 'edges': (4, 16, 16), 'target': (4, 16, 16, 3)})])
+def test_sets_of_the_catalogue_are_read(name, split, fields, shapes):
+  with tfds.testing.mock_data(num_examples=7):
+    source = data.tfds(name, split, **fields)
+    batch = data.Pipeline(source, batch=4)[0]
+    assert {key: x.shape for key, x in batch.items()} == shapes and len(source) == 7
+    ready = source.prepare({key: jnp.asarray(x) for key, x in batch.items()})
+    assert 'classes' not in fields or ready['source'].shape == (4, 16, 16, 257)
+
 
 def test_a_prepared_set_has_a_manifest_and_notices_damage(photographs, tmp_path):
   root = write(tmp_path / 'set', photographs, 'side by side')

@@ -76,6 +76,12 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
     raise ImageError(f'{name}: {_reason(e, content)}') from e
 
 
+def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+  """uint8 [H,W,1 or 3] -> [H,W,channels]."""
+  plane = picture[..., 0] if picture.shape[-1] == 1 else picture
+  return _channels(Image.fromarray(plane), channels)
+
+
 def files(folder: Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
   """The image files in a folder, by name. Hidden files and folders inside do not count."""
   return sorted(path for path in folder.iterdir()
@@ -116,9 +122,8 @@ def _rgb(image, kind, name):
 
 
 def _channels(image, channels):
-  if channels == 1:
-    return np.asarray(image.convert('L'))[..., None]
-  return np.asarray(image.convert('RGB'))
+  return np.asarray(image.convert('L'))[..., None] if channels == 1 else \
+      np.asarray(image.convert('RGB'))
 
 
 def _is_plain_jpeg(content):
@@ -135,7 +140,7 @@ def _opencv(content, channels):
   cv2 = opencv()
   found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
   # Grey by our own weights: a JPEG's own brightness is another.
-  return found if found is None else _channels(Image.fromarray(found), channels)
+  return found if found is None else with_channels(found, channels)
 
 
 @functools.cache

@@ -85,7 +85,7 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
     split = next((found for found in layouts.SYNONYMS.get(split, ()) for part in facts['sizes']
                   if part.removesuffix('A') == found), split)
   splits = (f'{split}A', f'{split}B') if facts.get('layout') == 'unpaired' else (split,)
-  # Bytes, for our own decoder knows more kinds of images.
+  # Of our own sets the files' bytes, for our decoder knows more kinds of images.
   raw = {name: library.decode.SkipDecoding() for name in facts.get('names', ())} or None
   try:
     # download=False: it would otherwise fetch and prepare the set, and without TensorFlow fail.

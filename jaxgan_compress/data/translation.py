@@ -23,8 +23,7 @@ from jaxgan_compress.data.views import View
 DIRECTIONS = ('AtoB', 'BtoA')
 CITYSCAPES = 35  # label ids 0..34
 # Sets of the TFDS catalogue that are for image translation.
-CATALOGUE = {'cycle_gan': {'layout': 'unpaired', 'names': ['image']},
-             'cityscapes': {'layout': 'labels', 'names': ['image_left', 'segmentation_label']}}
+CATALOGUE = {'cycle_gan': {'layout': 'unpaired'}, 'cityscapes': {'layout': 'labels'}}
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +201,7 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
 
 def layout(builder) -> dict | None:
   """What a TFDS builder holds, if it is for image translation: {'layout': 'paired', 'unpaired' or
-  'labels', 'names': of the features that are images, and for our own sets what was checked}."""
+  'labels', and for our own sets 'names' of the features and what was checked}."""
   # The file, for `builder.info` may look for it in the network.
   file = Path(builder.data_dir) / 'metadata.json'
   if file.is_file():
@@ -213,8 +212,9 @@ def layout(builder) -> dict | None:
 
 
 def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments):
-  """The source of a prepared TFDS set: records hold the files' bytes. See `paired` and the others
-  for the arguments; images of our own sets were checked when they were made. facts: of `layout`.
+  """The source of a prepared TFDS set: records hold files' bytes, or arrays. facts: of `layout`.
+
+  See `paired` and the others for the arguments; images of our own sets were checked when made.
   """
   check_shards(Path(builder.data_dir))
   kind, name = facts['layout'], f'tfds:{builder.name}/{split}'
@@ -309,7 +309,8 @@ def read_labels(record, *, decoder: str) -> dict[str, np.ndarray]:
   for name in ('label_map', 'instances'):
     if name in record:
       content, label = _content(record[name])
-      found[name] = images.decode_labels(content, name=label)
+      found[name] = content[..., 0] if isinstance(content, np.ndarray) else \
+          images.decode_labels(content, name=label)
   return found
 
 
@@ -323,11 +324,13 @@ def _single(records, view, channels, name, same_size=True):
 
 def _decode(file, channels, decoder):
   content, name = _content(file)
+  if isinstance(content, np.ndarray):
+    return images.with_channels(content, channels)
   return images.decode(content, channels, name=name, decoder=decoder)
 
 
 def _content(file):
-  return (file, 'a record') if isinstance(file, bytes) else (file.read_bytes(), str(file))
+  return (file.read_bytes(), str(file)) if isinstance(file, Path) else (file, 'a record')
 
 
 def _decoder(view):
