@@ -142,10 +142,12 @@ class Evaluator:
     looks = self._drawings(draw, teacher)
     found = self._measures(looks, intervals)
     if teacher is not None:
-      mse = float(looks['teacher'].astype(np.float64).mean())
-      found['mse'] = self._measure(mse, unit='per pixel, images in [-1, 1]')
-      found['psnr' if self.inputs is None else 'psnr_teacher'] = self._measure(
-          scores.psnr(mse), unit='dB')
+      squares = looks['teacher']
+      found['mse'] = self._summary(_mean, squares, intervals=intervals,
+                                   unit='per pixel, images in [-1, 1]')
+      found['psnr' if self.inputs is None else 'psnr_teacher'] = self._summary(
+          lambda x: scores.psnr(_mean(x)), squares,
+          intervals=intervals if squares.any() else 0, unit='dB')
       if self.inputs is None:
         found['mse_on_paths'] = self._mse_on_paths(draw, teacher)
     return found
@@ -206,47 +208,48 @@ class Evaluator:
     start, end = jnp.split(self.latents(draw.module.latent, 128), 2)
     path = (share * start[None] + (1 - share) * end[None]).reshape(-1, start.shape[-1])
     squares = self._map(self._squares, _parts(path, self.batch), draw, teacher)
-    return self._measure(float(squares.astype(np.float64).mean()), pairs=64, points=8)
+    return self._measure(_mean(squares), pairs=64, points=8)
 
   def _measures(self, looks, intervals, floor=False):
-    found = {}
-
-    def add(name, statistic, *arrays, spread=None, paired=False, **more):
-      value = float(statistic(*arrays))
-      interval = bootstrap(statistic, *arrays, samples=intervals, seed=self.seed, paired=paired) \
-          if intervals else None
-      found[name] = self._measure(value, spread, interval,
-                                  **more, **({'intervals': intervals} if intervals else {}))
-
+    found, summary = {}, functools.partial(self._summary, intervals=intervals)
     mine, real = looks['features'], self._real['features']
     if not floor:
       frechet, kernel = self.extractor.distances
-      add(frechet, scores.frechet_distance, mine, real, features=mine.shape[1])
+      found[frechet] = summary(scores.frechet_distance, mine, real, features=mine.shape[1])
       size = min(100, len(mine) // 2, len(real) // 2)
       distance = functools.partial(sets.kernel_distance, subset_size=size, seed=self.seed)
-      add(kernel, lambda a, b: distance(a, b)[0], mine, real, spread=distance(mine, real)[1],
-          subsets=100, subset_size=size)
+      found[kernel] = summary(lambda a, b: distance(a, b)[0], mine, real,
+                              spread=distance(mine, real)[1], subsets=100, subset_size=size)
       # Without intervals: radii depend on the count, so halves say nothing about the whole.
       for name, value in zip(('precision', 'recall'), sets.precision_recall(real, mine),
                              strict=True):
         found[name] = self._measure(value, neighbours=3)
     if 'probs' in looks:
-      splits = min(self.splits, len(mine))
-      value, spread = scores.inception_score(looks['probs'], splits)
-      found['is'] = self._measure(value, spread, splits=splits)
+      splits = min(self.splits, len(mine) // 2)
+      score = functools.partial(scores.inception_score, splits=splits)
+      found['is'] = summary(lambda x: score(x)[0], looks['probs'], spread=score(looks['probs'])[1],
+                            splits=splits)
       found['classes'] = self._measure(scores.class_histogram(looks['probs']).tolist())
-    units = {'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
-             'ssim': {'window': '11x11 Gaussian, inside the image'}, 'perceptual': {}}
-    for name, unit in units.items():
+    for name, protocol in {
+        'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
+        'ssim': {'window': '11x11 Gaussian, inside the image'}, 'perceptual': {}}.items():
       if name in looks:
-        add(name, lambda x: x.astype(np.float64).mean(), looks[name], **unit)
+        found[name] = summary(_mean, looks[name], **protocol)
     if 'confusion' in looks:
-      protocol = dict(self.segmenter.protocol)
-      add('miou', lambda x: segmentation.scores(_table(x))['miou'], looks['confusion'], **protocol)
-      all_scores = segmentation.scores(_table(looks['confusion']))
-      found['pixel_accuracy'] = self._measure(all_scores['pixel_accuracy'], **protocol)
-      found['iou'] = self._measure(all_scores['iou'].tolist(), **protocol)
+      read = lambda counts: segmentation.scores(segmentation.table(
+          counts.astype(np.int64).sum(0)))
+      for name in ('miou', 'pixel_accuracy'):
+        found[name] = summary(lambda x, name=name: read(x)[name], looks['confusion'],
+                              **self.segmenter.protocol)
+      found['iou'] = self._measure(read(looks['confusion'])['iou'].tolist(),
+                                   **self.segmenter.protocol)
     return found
+
+  def _summary(self, statistic, *arrays, intervals, spread=None, **more):
+    interval = bootstrap(statistic, *arrays, samples=intervals, seed=self.seed) if intervals \
+        else None
+    more |= {'intervals': intervals} if intervals else {}
+    return self._measure(float(statistic(*arrays)), spread, interval, **more)
 
   def _measure(self, value, spread=None, interval=None, **more):
     # Files that vanished since they were checked, with neighbours in their place, are told.
@@ -285,8 +288,8 @@ def _picture(element):
   return element['target'] if 'target' in element else element['image']
 
 
-def _table(counts):
-  return segmentation.table(counts.astype(np.int64).sum(0))
+def _mean(x):
+  return float(x.astype(np.float64).mean())
 
 
 def _parts(rows, size):
