@@ -15,6 +15,7 @@ from jaxgan_compress import config as configs
 HOMES = {
     'method': 'jaxgan_compress.methods', 'adversary': 'jaxgan_compress.methods',
     'generator': 'jaxgan_compress.nn', 'student': 'jaxgan_compress.nn',
+    'wide': 'jaxgan_compress.nn', 'deep': 'jaxgan_compress.nn',
     'disc': 'jaxgan_compress.nn', 'extractor': 'jaxgan_compress.metrics',
     'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
@@ -148,6 +149,10 @@ def validate(config: ConfigDict) -> None:
                        'evaluate.classifier or evaluate.extractor')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
+      if built.draws and not hasattr(getattr(built, built.product), 'latent'):
+        raise ValueError(f'stages.{name}: {stage.method.name} draws from images, and a run by '
+                         'config measures generators that draw from latents; train it in Python '
+                         'for now (docs/methods.md)')
       if built.draws and settings.classifier and settings.classifier not in config.run[:i]:
         raise ValueError(f'run has {name!r} before {settings.classifier!r}, which measures it; put '
                          'the classifier first')

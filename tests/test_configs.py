@@ -126,3 +126,15 @@ def test_a_config_is_found_by_path_or_by_name(tmp_path):
 def test_differences_are_dotted():
   assert config.differences({'a': {'b': 1, 'c': 2}}, {'a': {'b': 1, 'c': 3}, 'd': 4}) == {
       'a.c': (2, 3), 'd': ('absent', 4)}
+
+
+def test_a_method_on_images_is_not_run_by_config_yet():
+  c = config.base()
+  c.data = dict(name='samples:colorize', size=32)
+  c.stages = {'omgd': config.stage(steps=2, method=dict(
+      name='OMGD', student=dict(name='mobile_resnet', ngf=2),
+      wide=dict(name='mobile_resnet', ngf=4),
+      tx=dict(name='adam', learning_rate=2e-4)))}
+  c.run = ('omgd',)
+  with pytest.raises(ValueError, match='OMGD draws from images'):
+    build.validate(c)

@@ -412,3 +412,13 @@ def test_schemes_are_those_of_the_papers():
   spectral = nn.initialise(nn.MultiScale(4), jax.random.key(0), scheme='xavier')['spectral']
   for vector in jax.tree.leaves(spectral):
     assert abs(float(jnp.linalg.norm(vector)) - 1) < 1e-5
+
+
+def test_statistics_of_the_caller_stay_as_they_are():
+  module = nn.BatchNorm()
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 3)), jnp.float32)
+  variables = jax.tree.map(np.array, module.init(jax.random.key(0), x, True))
+  kept = jax.tree.map(np.array, variables)
+  _, moved = module.apply(variables, x, True, mutable=['batch_stats'])
+  jax.tree.map(np.testing.assert_array_equal, variables, kept)
+  assert int(moved['batch_stats']['count']) == 1

@@ -14,7 +14,8 @@ import optax
 import pytest
 from jax import lax
 
-from jaxgan_compress import convert, nn
+from jaxgan_compress import convert, methods, nn
+from jaxgan_compress.core import Net
 from jaxgan_compress.losses import features, gan, image
 from tests import published
 from tests.published import hashed, hashed_fill, nhwc
@@ -154,78 +155,48 @@ def test_channel_distillation():
     np.testing.assert_allclose(sum(losses), 0.36721256, atol=1e-8)
 
 
-def pix2pix_step(modules, adapters, taps, weight, vgg, due, variables, opt, A, B):
-  """One simultaneous step: teachers and discriminator if `due`, the student always."""
-  fixed = jax.lax.stop_gradient
-  pair = ('wide', 'deep')
-
-  def run(name, params, x):
-    return modules[name].apply({**variables[name], 'params': params[name]['params']}, x,
-                               train=True, mutable=['batch_stats'])
-
-  def judge(params, x):
-    logits, _ = modules['C'].apply(params['C'], x, condition=A, train=True,
-                                   mutable=['batch_stats'])
-    return logits[0]
-
-  def total(params):
-    drawn, stats = {}, {}
-    for name in 'WDS':
-      drawn[name], stats[name] = run(name, params, A)
-    still = {'C': fixed(params['C'])}
-    logs, loss = {}, 0.
-    for name, head in zip('WD', pair, strict=True):
-      fake = drawn[name][0]
-      terms = {'G_gan': gan.hinge_g(judge(still, fake)[head]), 'G_rec': 100 * image.l1(fake, B)}
-      real_logits, fake_logits = judge(params, B)[head], judge(params, fixed(fake))[head]
-      terms |= {'D_fake': jax.nn.relu(1 + fake_logits).mean(),
-                'D_real': jax.nn.relu(1 - real_logits).mean()}
-      d_loss = gan.hinge_d(real_logits, fake_logits)
-      loss += due * (terms['G_gan'] + terms['G_rec'] + d_loss / 2)
-      logs |= {f'{key}_{head[0]}': x for key, x in terms.items()}
-    parts = [distil(vgg, drawn['S'][0], drawn[name][0]) for name in 'WD']
-    logs |= parts[-1]  # the original logs those of the last teacher
-    student = sum(sum(part.values()) for part in parts)
-    if weight:
-      logs['CD'] = weight * channel(adapters, params, drawn['S'][1], drawn['W'][1], taps)
-      student += logs['CD']
-    return loss + student, ({**logs, 'S_total': student}, stats)
-
-  grads, (logs, stats) = jax.grad(total, has_aux=True, allow_int=True)(variables)
-  moved = {}
-  for name in variables:
-    params, grad = variables[name]['params'], grads[name]['params']
-    new, state = TX.update(grad, opt[name], params)
-    if name in 'WDC':  # they move on due steps only
-      new = jax.tree.map(lambda x: due * x, new)
-      state = jax.tree.map(lambda x, old: jnp.where(due, x, old), state, opt[name])
-    opt = {**opt, name: state}
-    moved[name] = {**variables[name], **stats.get(name, {}), 'params': optax.apply_updates(
-        params, new)}
-  return moved, opt, logs
-
-
 def trajectory(vgg, modules, taps, widths, weight, steps, size, n_dis=1):
-  """The logs of every step, and the variables after the last."""
-  adapters = [nn.Adapter(s, w, dtype=jnp.float64) for s, w in widths]
-  variables = {name: start(module, f'{name}.') for name, module in modules.items()}
-  variables |= {f'A{i}': start(adapter, f'A{i}.') for i, adapter in enumerate(adapters)}
-  variables = jax.tree.map(jnp.asarray, variables)
-  opt = {name: TX.init(v['params']) for name, v in variables.items()}
-  modules = {name: module.clone(dtype=jnp.float64) for name, module in modules.items()}
-  step = jit(functools.partial(pix2pix_step, modules, adapters, taps, weight))
-  logs = []
+  """The logs of every step of `methods.OMGD`, and the state after the last."""
+  roles = {'student': 'S', 'wide': 'W', 'deep': 'D', 'disc': 'C'}
+  given = {role: start(modules[key], f'{key}.') for role, key in roles.items()}
+  adapters = [start(nn.Adapter(s, w), f'A{i}.') for i, (s, w) in enumerate(widths)]
+  given['adapters'] = {kind: {tap: x[kind] for tap, x in zip(taps, adapters, strict=True)}
+                       for kind in ('params', 'batch_stats')}
+  given['features'] = vgg
+  given = {role: Net(x['params'], stats={'batch_stats': x['batch_stats']} if 'batch_stats' in x
+                     else {}) for role, x in given.items()}
+  method = methods.OMGD(
+      **{role: modules[key].clone(dtype=jnp.float64) for role, key in roles.items()}, tx=TX,
+      look=VGG, weights=methods.Weights(channel=weight), taps=taps, n_dis=n_dis)
+
+  def batch(s):
+    return dict(zip(('source', 'target'), (jnp.asarray(nhwc(published.wave(
+        2, 3, size, size, 0.3 * s + more))) for more in (0, 1.1)), strict=True))
+
+  state, step, logs = method.init(jax.random.key(0), batch(1), given), jit(method.step), []
   for s in range(1, steps + 1):
-    A, B = (nhwc(published.wave(2, 3, size, size, 0.3 * s + more)) for more in (0, 1.1))
-    variables, opt, log = step(vgg, s % n_dis == 0, variables, opt, A, B)
+    state, log = step(state, batch(s))
     logs.append({key: float(x) for key, x in log.items()})
-  return logs, variables
+  return logs, state
+
+
+NAMES = {'G_gan_w': 'wide_adv', 'G_rec_w': 'wide_recon', 'G_gan_d': 'deep_adv',
+         'G_rec_d': 'deep_recon', 'ssim': 'student_ssim_deep', 'feat': 'student_feature_deep',
+         'style': 'student_style_deep', 'tv': 'student_tv_deep', 'CD': 'student_channel',
+         'S_total': 'student_loss'}
 
 
 def check(logs, columns, golden):
   for log, row in zip(logs, golden, strict=True):
-    found = [log[column] for column in columns.split()]
+    found = [log[NAMES.get(column, column)] for column in columns.split()]
     np.testing.assert_allclose(found, row, atol=2e-6)
+
+
+def check_disc(logs, golden):
+  """Of (fake, real) of both heads the method logs half the sum of each head."""
+  for log, row in zip(logs, golden, strict=True):
+    np.testing.assert_allclose([log['wide_disc'], log['deep_disc']],
+                               np.reshape(row, (2, 2)).mean(1), atol=2e-6)
 
 
 RESNETS = {'W': nn.mobile_resnet(8), 'D': nn.mobile_deepest_resnet(4), 'S': nn.mobile_resnet(4)}
@@ -237,16 +208,19 @@ def test_steps_of_omgd_with_resnets(vgg):
   with jax.enable_x64(True):
     logs, _ = trajectory(vgg, {**RESNETS, 'C': nn.PatchGAN(8, shared=3, **HEADS)}, RESNET_TAPS,
                          [(16, 32)] * 4, 100, 4, 64)
-  check(logs, 'G_gan_w G_rec_w G_gan_d G_rec_d D_fake_w D_real_w D_fake_d D_real_d ssim feat style '
-        'tv CD S_total', [
-            (-0.170912, 50.389316, -0.145322, 50.381350, 1.170912, 0.863992, 1.147037, 0.727149,
-             10.086858, 1.288186, 6.479203, 0.210521, 0.764504, 32.749765),
-            (-0.178391, 49.574795, -0.162921, 49.961158, 1.178391, 0.793652, 1.162921, 0.684409,
-             10.198374, 1.284651, 6.161512, 0.210908, 0.699997, 32.449969),
-            (-0.151918, 48.896702, -0.177032, 49.491652, 1.151918, 0.731945, 1.177032, 0.650158,
-             10.117124, 1.267079, 5.917942, 0.207889, 0.709334, 32.144204),
-            (-0.144026, 48.101429, -0.142634, 49.562364, 1.144026, 0.710954, 1.142634, 0.604281,
-             10.061654, 1.250249, 5.594024, 0.206527, 0.678442, 31.745996)])
+  check(logs, 'G_gan_w G_rec_w G_gan_d G_rec_d ssim feat style tv CD S_total', [
+      (-0.170912, 50.389316, -0.145322, 50.381350, 10.086858, 1.288186, 6.479203, 0.210521,
+       0.764504, 32.749765),
+      (-0.178391, 49.574795, -0.162921, 49.961158, 10.198374, 1.284651, 6.161512, 0.210908,
+       0.699997, 32.449969),
+      (-0.151918, 48.896702, -0.177032, 49.491652, 10.117124, 1.267079, 5.917942, 0.207889,
+       0.709334, 32.144204),
+      (-0.144026, 48.101429, -0.142634, 49.562364, 10.061654, 1.250249, 5.594024, 0.206527,
+       0.678442, 31.745996)])
+  check_disc(logs, [(1.170912, 0.863992, 1.147037, 0.727149),
+                    (1.178391, 0.793652, 1.162921, 0.684409),
+                    (1.151918, 0.731945, 1.177032, 0.650158),
+                    (1.144026, 0.710954, 1.142634, 0.604281)])
 
 
 def test_steps_of_omgd_where_teachers_move_every_second(vgg):
@@ -262,16 +236,16 @@ def test_steps_of_omgd_with_unets(vgg):
   modules = {'W': nn.unet(4), 'D': nn.unet_deepest(2), 'S': nn.unet(2),
              'C': nn.PatchGAN(4, shared=5, norm='batch', **HEADS)}
   with jax.enable_x64(True):
-    logs, variables = trajectory(vgg, modules, ('down2', 'down4', 'up3', 'up1'),
+    logs, state = trajectory(vgg, modules, ('down2', 'down4', 'up3', 'up1'),
                                  [(4, 8), (16, 32), (32, 64), (8, 16)], 50, 2, 256)
-  check(logs, 'G_gan_w G_rec_w G_gan_d G_rec_d D_fake_w D_real_w D_fake_d ssim tv CD', [
-      (-0.083685, 47.125400, -0.092787, 53.046799, 1.084197, 0.913478, 1.093013, 9.889959,
-       1.622949, 0.982277),
-      (-0.090904, 46.932207, -0.093496, 53.011871, 1.091193, 0.903228, 1.093865, 9.881524,
-       1.620866, 0.980518)])
+  check(logs, 'G_gan_w G_rec_w G_gan_d G_rec_d ssim tv CD', [
+      (-0.083685, 47.125400, -0.092787, 53.046799, 9.889959, 1.622949, 0.982277),
+      (-0.090904, 46.932207, -0.093496, 53.011871, 9.881524, 1.620866, 0.980518)])
+  np.testing.assert_allclose([log['wide_disc'] for log in logs], [
+      (1.084197 + 0.913478) / 2, (1.091193 + 0.903228) / 2], atol=2e-6)
   check(logs, 'feat style S_total', [(1.384669, 9.024885, 40.535221),
                                      (1.375280, 8.894267, 40.278581)])
-  stats = variables['S']['batch_stats']['down1_norm']
+  stats = state.nets['student'].stats['batch_stats']['down1_norm']
   np.testing.assert_allclose(stats['mean'], (-0.02097654, -0.03578489, 0.05957951, 0.01655518),
                              atol=1e-8)
   np.testing.assert_allclose(stats['var'], (0.61000834, 0.86141418, 0.72581103, 0.70154441),

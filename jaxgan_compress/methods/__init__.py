@@ -3,5 +3,6 @@
 from jaxgan_compress.methods.classify import Classifier
 from jaxgan_compress.methods.gan import GAN, Adversary
 from jaxgan_compress.methods.kd import KD
+from jaxgan_compress.methods.omgd import OMGD, Weights
 
-__all__ = ['GAN', 'KD', 'Adversary', 'Classifier']
+__all__ = ['GAN', 'KD', 'OMGD', 'Adversary', 'Classifier', 'Weights']

@@ -169,6 +169,12 @@ def start(role: str, module: linen.Module, key, *inputs, scheme: str, given):
 
 def draw_training(module: linen.Module, variables, z, bn_axes: Axes):
   """Image and new statistics of a generator in training mode."""
-  (image, _), stats = module.apply(variables, z, train=True, axes=bn_axes,
-                                   mutable=[name for name in variables if name != 'params'])
-  return image, dict(stats)
+  (image, _), stats = draw_with_taps(module, variables, z, bn_axes)
+  return image, stats
+
+
+def draw_with_taps(module: linen.Module, variables, x, bn_axes: Axes):
+  """((image, taps), new statistics) of a generator in training mode."""
+  drawn, stats = module.apply(variables, x, train=True, axes=bn_axes,
+                              mutable=[name for name in variables if name != 'params'])
+  return drawn, dict(stats)

@@ -64,9 +64,11 @@ class BatchNorm(nn.Module):
       if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
         count = y.size // channels * axes.count
         unbiased = var * (count / max(count - 1, 1))
-        running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
-        running_var.value += (1 - self.momentum) * (unbiased - running_var.value)
-        updates.value += 1
+        # Never in place: a caller's NumPy arrays would change under it.
+        share = 1 - self.momentum
+        running_mean.value = running_mean.value + share * (mean - running_mean.value)
+        running_var.value = running_var.value + share * (unbiased - running_var.value)
+        updates.value = updates.value + 1
     y = y - per_channel(mean)
     return _affine(self, y, per_channel(lax.rsqrt(var + self.epsilon)), self.affine, x.dtype)
 
