@@ -123,6 +123,7 @@ def test_it_learns_and_stops_and_goes_on_to_the_same_bits(batch):
 
 @pytest.mark.parametrize('fields, message', [
     (dict(wide=None, deep=None), 'wide, deep or both'), (dict(n_dis=0), 'n_dis=0; at least 1'),
+    (dict(deep=nn.resnet(2, 2, dropout=.5)), 'deep has dropout=0.5; OMGD trains without'),
     (dict(loss='wgan'), 'one of hinge, lsgan, ns'),
     (dict(disc=nn.PatchGAN(2, inputs=6)), 'no head for deep, wide'),
     (dict(wide=None), 'compares taps with the wide'), (dict(taps=()), 'give both, or channel=0')])

@@ -82,6 +82,9 @@ class OMGD:
     if missing := sorted(self.teachers.keys() - set(self.disc.heads)):
       raise ValueError(f'the discriminator has no head for {", ".join(missing)}; give it '
                        f'heads={tuple(self.teachers)}')
+    for name, module in {'student': self.student, **self.teachers}.items():
+      if getattr(module, 'dropout', 0):
+        raise ValueError(f'{name} has dropout={module.dropout}; OMGD trains without: dropout=0.')
     if self.n_dis < 1:
       raise ValueError(f'n_dis={self.n_dis}; at least 1')
     if self.weights.channel and not (self.taps and self.wide):
