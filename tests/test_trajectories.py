@@ -188,7 +188,7 @@ NAMES = {'G_gan_w': 'wide_adv', 'G_rec_w': 'wide_recon', 'G_gan_d': 'deep_adv',
 
 def check(logs, columns, golden):
   for log, row in zip(logs, golden, strict=True):
-    found = [log[NAMES.get(column, column)] for column in columns.split()]
+    found = [log[column if column in log else NAMES[column]] for column in columns.split()]
     np.testing.assert_allclose(found, row, atol=2e-6)
 
 
