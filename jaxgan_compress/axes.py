@@ -19,11 +19,13 @@ class Axes:
   inner: tuple[str, ...] = ()
 
   def mean(self, tree):
-    """The mean over all replicas; identity when alone."""
+    """The mean over all replicas, of the same dtypes; identity when alone."""
+    mean = tree
     for names in (self.inner, self.mesh):
       if names:
-        tree = jax.lax.pmean(tree, names)
-    return tree
+        mean = jax.lax.pmean(mean, names)
+    # A count stays an integer; another dtype would compile the step anew.
+    return jax.tree.map(lambda x, new: jnp.asarray(new, jnp.result_type(x)), tree, mean)
 
   @property
   def count(self) -> int:

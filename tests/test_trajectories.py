@@ -1,8 +1,7 @@
 # ruff: noqa: N803
 """Losses and whole training steps of OMGD, recorded from the published PyTorch code, float64.
 
-The steps are written out here as plain functions of networks and losses, so that a wrong gradient,
-norm, loss or running statistic anywhere shows within two steps.
+A wrong gradient, norm, loss or running statistic anywhere shows within two steps.
 """
 
 import functools
@@ -59,22 +58,6 @@ def start(module, prefix):
               if key.replace('s.1.', 's.0.') not in state}
     return convert.from_torch(state, shared=module.shared)[1]
   return convert.from_torch(state)[1]
-
-
-def distil(vgg, drawn, lesson):
-  """Weighted SSIM, feature, style and total-variation terms of one teacher."""
-  seen, taught = (VGG.apply(vgg, (x + 1) / 2) for x in (drawn, jax.lax.stop_gradient(lesson)))
-  return {'ssim': 10 * (1 - image.ssim(drawn, jax.lax.stop_gradient(lesson)).mean()),
-          'feat': 10 * features.perceptual(seen['relu2_2'], taught['relu2_2']),
-          'style': 1e4 * features.style(seen, taught), 'tv': 1e-5 * image.total_variation(drawn)}
-
-
-def channel(adapters, variables, taps, taught, names):
-  """OMGD's channel distillation, summed over taps."""
-  return sum(features.channel_means(
-      adapter.apply(variables[f'A{i}'], taps[name], mutable=['batch_stats'])[0],
-      jax.lax.stop_gradient(taught[name]))
-      for i, (adapter, name) in enumerate(zip(adapters, names, strict=True)))
 
 
 def test_losses_between_images():
@@ -155,48 +138,61 @@ def test_channel_distillation():
     np.testing.assert_allclose(sum(losses), 0.36721256, atol=1e-8)
 
 
-def trajectory(vgg, modules, taps, widths, weight, steps, size, n_dis=1):
-  """The logs of every step of `methods.OMGD`, and the state after the last."""
-  roles = {'student': 'S', 'wide': 'W', 'deep': 'D', 'disc': 'C'}
-  given = {role: start(modules[key], f'{key}.') for role, key in roles.items()}
-  adapters = [start(nn.Adapter(s, w), f'A{i}.') for i, (s, w) in enumerate(widths)]
-  given['adapters'] = {kind: {tap: x[kind] for tap, x in zip(taps, adapters, strict=True)}
-                       for kind in ('params', 'batch_stats')}
-  given['features'] = vgg
-  given = {role: Net(x['params'], stats={'batch_stats': x['batch_stats']} if 'batch_stats' in x
-                     else {}) for role, x in given.items()}
-  method = methods.OMGD(
-      **{role: modules[key].clone(dtype=jnp.float64) for role, key in roles.items()}, tx=TX,
-      look=VGG, weights=methods.Weights(channel=weight), taps=taps, n_dis=n_dis)
+def as_net(variables):
+  return Net(variables['params'], stats={'batch_stats': variables['batch_stats']}
+             if 'batch_stats' in variables else {})
 
-  def batch(s):
-    return dict(zip(('source', 'target'), (jnp.asarray(nhwc(published.wave(
-        2, 3, size, size, 0.3 * s + more))) for more in (0, 1.1)), strict=True))
 
-  state, step, logs = method.init(jax.random.key(0), batch(1), given), jit(method.step), []
-  for s in range(1, steps + 1):
-    state, log = step(state, batch(s))
+def started_adapters(taps, widths):
+  each = [start(nn.Adapter(s, w), f'A{i}.') for i, (s, w) in enumerate(widths)]
+  return {kind: {tap: x[kind] for tap, x in zip(taps, each, strict=True)}
+          for kind in ('params', 'batch_stats')}
+
+
+def run(method, given, batches):
+  """The logs of every step, and the state after the last."""
+  given = {role: as_net(x) for role, x in given.items()}
+  state, step, logs = method.init(jax.random.key(0), batches[0], given), jit(method.step), []
+  state = state.replace(memory=jax.tree.map(lambda x: x[0], state.memory))  # of one replica
+  for batch in batches:
+    state, log = step(state, batch)
     logs.append({key: float(x) for key, x in log.items()})
   return logs, state
 
 
+def waves(rows, size, steps):
+  return [dict(zip(('source', 'target'), (jnp.asarray(nhwc(published.wave(
+      rows, 3, size, size, 0.3 * s + more))) for more in (0, 1.1)), strict=True)) for s in steps]
+
+
+def trajectory(vgg, modules, taps, widths, weight, steps, size, n_dis=1):
+  """Of `methods.OMGD`."""
+  roles = {'student': 'S', 'wide': 'W', 'deep': 'D', 'disc': 'C'}
+  given = {role: start(modules[key], f'{key}.') for role, key in roles.items()}
+  nets = {role: modules[key].clone(dtype=jnp.float64) for role, key in roles.items()}
+  method = methods.OMGD(
+      adversary=methods.Adversary(nets.pop('disc'), TX, 'hinge'), **nets, tx=TX, n_dis=n_dis,
+      lessons=methods.Lessons(tap=weight, taps=taps, look=VGG))
+  return run(method, {**given, 'student_adapters': started_adapters(taps, widths),
+                      'features': vgg}, waves(2, size, range(1, steps + 1)))
+
+
 NAMES = {'G_gan_w': 'wide_adv', 'G_rec_w': 'wide_recon', 'G_gan_d': 'deep_adv',
          'G_rec_d': 'deep_recon', 'ssim': 'student_ssim_deep', 'feat': 'student_feature_deep',
-         'style': 'student_style_deep', 'tv': 'student_tv_deep', 'CD': 'student_channel',
-         'S_total': 'student_loss'}
+         'style': 'student_style_deep', 'CD': 'student_tap', 'S_total': 'student_loss',
+         'D_fake_w': 'disc_fake_wide', 'D_real_w': 'disc_real_wide',
+         'D_fake_d': 'disc_fake_deep', 'D_real_d': 'disc_real_deep',
+         'D_A': 'disc_loss', 'G_A': 'generator_adv', 'cyc_A': 'generator_cycle',
+         'idt_A': 'generator_identity', 'D_B': 'disc_back_loss', 'G_B': 'back_adv',
+         'cyc_B': 'back_cycle', 'idt_B': 'back_identity'}
 
 
 def check(logs, columns, golden):
   for log, row in zip(logs, golden, strict=True):
-    found = [log[column if column in log else NAMES[column]] for column in columns.split()]
+    # Total variation is recorded for one teacher, and logged for both.
+    log = {**log, 'tv': log['student_tv'] / (2 if 'deep_adv' in log else 1)}
+    found = [log[NAMES.get(column, column)] for column in columns.split()]
     np.testing.assert_allclose(found, row, atol=2e-6)
-
-
-def check_disc(logs, golden):
-  """Of (fake, real) of both heads the method logs half the sum of each head."""
-  for log, row in zip(logs, golden, strict=True):
-    np.testing.assert_allclose([log['wide_disc'], log['deep_disc']],
-                               np.reshape(row, (2, 2)).mean(1), atol=2e-6)
 
 
 RESNETS = {'W': nn.mobile_resnet(8), 'D': nn.mobile_deepest_resnet(4), 'S': nn.mobile_resnet(4)}
@@ -217,7 +213,8 @@ def test_steps_of_omgd_with_resnets(vgg):
        0.709334, 32.144204),
       (-0.144026, 48.101429, -0.142634, 49.562364, 10.061654, 1.250249, 5.594024, 0.206527,
        0.678442, 31.745996)])
-  check_disc(logs, [(1.170912, 0.863992, 1.147037, 0.727149),
+  check(logs, 'D_fake_w D_real_w D_fake_d D_real_d', [
+                   (1.170912, 0.863992, 1.147037, 0.727149),
                     (1.178391, 0.793652, 1.162921, 0.684409),
                     (1.151918, 0.731945, 1.177032, 0.650158),
                     (1.144026, 0.710954, 1.142634, 0.604281)])
@@ -241,8 +238,8 @@ def test_steps_of_omgd_with_unets(vgg):
   check(logs, 'G_gan_w G_rec_w G_gan_d G_rec_d ssim tv CD', [
       (-0.083685, 47.125400, -0.092787, 53.046799, 9.889959, 1.622949, 0.982277),
       (-0.090904, 46.932207, -0.093496, 53.011871, 9.881524, 1.620866, 0.980518)])
-  np.testing.assert_allclose([log['wide_disc'] for log in logs], [
-      (1.084197 + 0.913478) / 2, (1.091193 + 0.903228) / 2], atol=2e-6)
+  check(logs, 'D_fake_w D_real_w D_fake_d', [(1.084197, 0.913478, 1.093013),
+                                             (1.091193, 0.903228, 1.093865)])
   check(logs, 'feat style S_total', [(1.384669, 9.024885, 40.535221),
                                      (1.375280, 8.894267, 40.278581)])
   stats = state.nets['student'].stats['batch_stats']['down1_norm']
@@ -253,69 +250,26 @@ def test_steps_of_omgd_with_unets(vgg):
   assert int(stats['count']) == 2
 
 
-def cycle_step(G, D, variables, opt, A, B):
-  fixed = jax.lax.stop_gradient
-
-  def total(params):
-    draw = lambda name, x: G.apply(params[name], x, train=True)[0]
-    judge = lambda name, x: D.apply(params[name], x, train=True)[0]['real']
-    still = lambda name, x: D.apply(fixed(params[name]), x, train=True)[0]['real']
-    fake_b, fake_a = draw('GA', A), draw('GB', B)
-    logs = {'G_A': gan.lsgan_g(still('DA', fake_b)), 'G_B': gan.lsgan_g(still('DB', fake_a)),
-            'cyc_A': 10 * image.l1(draw('GB', fake_b), A),
-            'cyc_B': 10 * image.l1(draw('GA', fake_a), B),
-            'idt_A': 5 * image.l1(draw('GA', B), B), 'idt_B': 5 * image.l1(draw('GB', A), A),
-            'D_A': gan.lsgan_d(judge('DA', B), judge('DA', fixed(fake_b))) / 2,
-            'D_B': gan.lsgan_d(judge('DB', A), judge('DB', fixed(fake_a))) / 2}
-    return sum(logs.values()), logs
-
-  grads, logs = jax.grad(total, has_aux=True)(variables)
-  updates, opt = TX.update(grads, opt)
-  return optax.apply_updates(variables, updates), opt, logs
-
-
 def test_steps_of_omgd_with_cycles(vgg):
+  """Three steps of the teachers, then three of the student, on images that the teachers saw."""
   f64 = {'dtype': jnp.float64}
   G, D, S = nn.mobile_resnet(8, **f64), nn.PatchGAN(8, **f64), nn.mobile_resnet(4, **f64)
-  adapters = [nn.Adapter(16, 32, **f64)] * 4
-  logs = []
+  method = methods.OMGDCycle(
+      S, methods.CycleGAN(G, methods.Adversary(D, TX, 'lsgan'), TX), TX,
+      methods.Lessons(tap=500., taps=RESNET_TAPS, look=VGG), clock=methods.Blocks(3, 3))
   with jax.enable_x64(True):
-    variables = {name: start(G if name[0] == 'G' else D, f'{name}.')
-                 for name in ('GA', 'GB', 'DA', 'DB')}
-    step, opt = jit(functools.partial(cycle_step, G, D)), TX.init(variables)
-    for s in (1, 2, 3):
-      A, B = (nhwc(published.wave(1, 3, 64, 64, 0.3 * s + more)) for more in (0, 1.1))
-      variables, opt, log = step(variables, opt, A, B)
-      logs.append(log)
-    check(logs, 'D_A G_A cyc_A idt_A D_B G_B cyc_B idt_B', [
-        (0.595966, 1.064792, 5.024392, 2.598250, 1.176054, 2.174073, 5.090320, 2.513031),
-        (0.503953, 0.823703, 4.987781, 2.545870, 1.041364, 2.129810, 5.013468, 2.497688),
-        (0.427031, 0.804941, 4.984403, 2.517383, 0.981495, 2.093491, 4.991710, 2.481937)])
-
-    teacher = variables['GA']
-    variables = {'S': start(S, 'S.')} | {f'A{i}': start(a, f'A{i}.')
-                                         for i, a in enumerate(adapters)}
-    params = {name: v['params'] for name, v in variables.items()}
-
-    @jit
-    def learn(params, opt, A):
-      def total(params):
-        lesson, taught = G.apply(teacher, A, train=True)
-        own = {name: {**variables[name], 'params': p} for name, p in params.items()}
-        drawn, taps = S.apply(own['S'], A, train=True)
-        logs = distil(vgg, drawn, lesson)
-        logs['CD'] = 500 * channel(adapters, own, taps, taught, RESNET_TAPS)
-        return sum(logs.values()), logs
-
-      (value, logs), grads = jax.value_and_grad(total, has_aux=True)(params)
-      updates, opt = TX.update(grads, opt)
-      return optax.apply_updates(params, updates), opt, {**logs, 'total': value}
-
-    opt, logs = TX.init(params), []
-    for s in (1, 2, 3):
-      params, opt, log = learn(params, opt, nhwc(published.wave(1, 3, 64, 64, 0.3 * s)))
-      logs.append(log)
-  check(logs, 'ssim style feat tv CD total', [
+    given = {'generator': start(G, 'GA.'), 'back': start(G, 'GB.'), 'disc': start(D, 'DA.'),
+             'disc_back': start(D, 'DB.'), 'student': start(S, 'S.'), 'features': vgg,
+             'student_adapters': started_adapters(RESNET_TAPS, [(16, 32)] * 4)}
+    logs, _ = run(method, given, waves(1, 64, (1, 2, 3, 1, 2, 3)))
+  check(logs[:3], 'D_A G_A cyc_A idt_A D_B G_B cyc_B idt_B', [
+      (0.595966, 1.064792, 5.024392, 2.598250, 1.176054, 2.174073, 5.090320, 2.513031),
+      (0.503953, 0.823703, 4.987781, 2.545870, 1.041364, 2.129810, 5.013468, 2.497688),
+      (0.427031, 0.804941, 4.984403, 2.517383, 0.981495, 2.093491, 4.991710, 2.481937)])
+  found = [[log[f'student_{term}'] for term in (
+      'ssim_generator', 'style_generator', 'feature_generator', 'tv', 'tap', 'loss')]
+           for log in logs[3:]]
+  np.testing.assert_allclose(found, [
       (9.659446, 5.918248, 1.271192, 0.105499, 3.355601, 20.309987),
       (9.756246, 5.601877, 1.252248, 0.105820, 3.025964, 19.742155),
-      (9.717276, 5.503179, 1.254272, 0.104892, 3.056783, 19.636401)])
+      (9.717276, 5.503179, 1.254272, 0.104892, 3.056783, 19.636401)], atol=2e-6)

@@ -1,8 +1,12 @@
 """Training recipes: frozen values with `init`, `step` and `generators` (see `core.Method`)."""
 
 from jaxgan_compress.methods.classify import Classifier
+from jaxgan_compress.methods.cycle import Blocks, CycleGAN, OMGDCycle
 from jaxgan_compress.methods.gan import GAN, Adversary
 from jaxgan_compress.methods.kd import KD
-from jaxgan_compress.methods.omgd import OMGD, Weights
+from jaxgan_compress.methods.lessons import Lessons
+from jaxgan_compress.methods.omgd import OMGD, Offline
+from jaxgan_compress.methods.paired import GauGAN, Pix2Pix
 
-__all__ = ['GAN', 'KD', 'OMGD', 'Adversary', 'Classifier', 'Weights']
+__all__ = ['GAN', 'KD', 'OMGD', 'Adversary', 'Blocks', 'Classifier', 'CycleGAN', 'GauGAN',
+           'Lessons', 'OMGDCycle', 'Offline', 'Pix2Pix']

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen
 
@@ -15,7 +16,7 @@ from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import gan
 from jaxgan_compress.nn import initialise
 
-LOSSES = ('ns', 'hinge', 'lsgan', 'wgan_gp', 'wgan_clip')
+LOSSES = ('ns', 'hinge', 'lsgan', 'wgan_gp', 'wgan_clip', *gan.RELATIVISTIC)
 BN_SYNC = ('global', 'replica')
 
 
@@ -24,9 +25,11 @@ class Adversary:
   """A discriminator and how it is trained.
 
   loss: 'ns' non-saturating logistic, 'hinge', 'lsgan', 'wgan_gp' (Wasserstein with gradient
-    penalty), 'wgan_clip' (Wasserstein with clipped weights; its paper takes RMSProp at 5e-5).
+    penalty), 'wgan_clip' (Wasserstein with clipped weights; its paper takes RMSProp at 5e-5), 'rp'
+    and 'ra' (relativistic, paired and average).
   n_critic: discriminator updates a step, each on its own minibatch.
   penalty, clip: the penalty's weight and the clipping bound of the two Wasserstein forms.
+  r1, r2: weights of `losses.gan.slope_penalty` at real images and at drawings.
 
   Raises ValueError for an unknown loss, or batch norm under a gradient penalty.
   """
@@ -36,35 +39,68 @@ class Adversary:
   n_critic: int = 1
   penalty: float = 10.
   clip: float = 0.01
+  r1: float = 0.
+  r2: float = 0.
 
   def __post_init__(self):
     choose('loss', self.loss, LOSSES)
     if self.n_critic < 1:
       raise ValueError(f'n_critic={self.n_critic}; at least 1')
-    if self.loss == 'wgan_gp' and getattr(self.disc, 'norm', None) == 'batch':
+    if min(self.r1, self.r2) < 0:
+      raise ValueError(f'r1={self.r1}, r2={self.r2}; at least 0')
+    penalised = self.loss == 'wgan_gp' or self.r1 or self.r2
+    if penalised and getattr(self.disc, 'norm', None) == 'batch':
       raise ValueError('a gradient penalty is defined per sample and batch norm couples samples; '
-                       "give the discriminator norm='layer' or norm='none'")
+                       "give the discriminator norm='layer' or norm='none' (a PatchGAN "
+                       "norm='instance')")
+
+  @property
+  def family(self) -> str:
+    """The name of the loss in `losses.gan`."""
+    return self.loss.split('_')[0]
+
+  @property
+  def relativistic(self) -> bool:
+    return self.loss in gan.RELATIVISTIC
 
   def judge(self, disc, image, axes: Axes):
     """Logits of `image` under the discriminator variables `disc`."""
     return self.disc.apply(disc, image, train=True, axes=axes)[0]['real']
 
-  def g_loss(self, logits):
-    """What the generator minimises."""
-    return getattr(gan, self.loss.split('_')[0] + '_g')(logits)
+  def look(self, disc, image, condition, axes: Axes):
+    """((`{head: logits}`, taps), new statistics) of images beside what they were drawn from, or
+    None."""
+    return self.disc.apply(disc, image, condition, train=True, axes=axes,
+                           mutable=[name for name in disc if name != 'params'])
+
+  def g_loss(self, logits, real=None):
+    """What the generator minimises; `real`, logits of real images, for the relativistic losses."""
+    return gan.generator_loss(self.family, logits, real)
+
+  def sides(self, real, fake):
+    """What the discriminator minimises of real images' logits and of drawings'."""
+    return gan.sides(self.family, real, fake)
+
+  def slopes(self, critic: Callable, real, fake):
+    """The penalties r1 and r2, 0 without them. critic: images -> logits."""
+    loss = jnp.zeros(())
+    for weight, x in ((self.r1, real), (self.r2, fake)):
+      if weight:
+        loss += weight * gan.slope_penalty(critic, x)
+    return loss
 
   def d_loss(self, disc, real, fake, mix, axes: Axes):
     """What the discriminator minimises, with its penalty.
 
     real: a whole number of times as many as fake [B,H,W,C]; mix: [B] in [0, 1].
     """
-    d_loss = getattr(gan, self.loss.split('_')[0] + '_d')
-    loss = d_loss(self.judge(disc, real, axes), self.judge(disc, fake, axes))
+    critic = lambda x: self.judge(disc, x, axes)
+    # Of two kinds of real images, one after the other, every second one: as many as fakes.
+    fewer = real[::len(real) // len(fake)]
+    shown = fewer if self.relativistic else real
+    loss = sum(self.sides(critic(shown), critic(fake))) + self.slopes(critic, real, fake)
     if self.loss == 'wgan_gp':
-      # Of two kinds of real images, one after the other, every second one: as many as fakes.
-      real = real[::len(real) // len(fake)]
-      loss += self.penalty * gan.gradient_penalty(
-          lambda x: self.judge(disc, x, axes), real, fake, mix)
+      loss += self.penalty * gan.gradient_penalty(critic, fewer, fake, mix)
     return loss
 
   def train(self, state: TrainState, real: Callable, fake: Callable, axes: Axes, bn_axes: Axes):
@@ -141,8 +177,9 @@ class GAN:
 
     def loss(params):
       image, stats = draw(params, 'z')
-      logits = self.adversary.judge(fixed(state.nets['disc'].variables), image, bn_axes)
-      return self.adversary.g_loss(logits), stats
+      judge = lambda x: self.adversary.judge(fixed(state.nets['disc'].variables), x, bn_axes)
+      real = judge(batch['target'][:size]) if self.adversary.relativistic else None
+      return self.adversary.g_loss(judge(image), real), stats
 
     (adv, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
     state, norms = core.advance(state, {'generator': grads}, {'generator': self.tx}, axes,
@@ -173,8 +210,8 @@ def draw_training(module: linen.Module, variables, z, bn_axes: Axes):
   return image, stats
 
 
-def draw_with_taps(module: linen.Module, variables, x, bn_axes: Axes):
+def draw_with_taps(module: linen.Module, variables, x, bn_axes: Axes, rngs=None):
   """((image, taps), new statistics) of a generator in training mode."""
-  drawn, stats = module.apply(variables, x, train=True, axes=bn_axes,
+  drawn, stats = module.apply(variables, x, train=True, axes=bn_axes, rngs=rngs,
                               mutable=[name for name in variables if name != 'params'])
   return drawn, dict(stats)

@@ -69,6 +69,9 @@ class KD:
     if self.adv_weight and self.adversary is None:
       raise ValueError(f'adv_weight={self.adv_weight} needs an adversary; give one, or '
                        'adv_weight=0')
+    if self.adversary and self.adversary.relativistic:
+      raise ValueError(f'loss={self.adversary.loss!r} compares drawings with real images, which a '
+                       "student's update does not read; take another, as 'ns'")
     for field in ('latent', 'size', 'channels'):
       ours, theirs = getattr(self.student, field, None), getattr(self.teacher, field, None)
       if ours != theirs:

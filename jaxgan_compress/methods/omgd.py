@@ -1,4 +1,4 @@
-"""OMGD, Ren et al. 2021: a student learns online from a wider and a deeper teacher."""
+"""OMGD on pairs, Ren et al. 2021: a student learns online from a wider and a deeper teacher."""
 
 from __future__ import annotations
 
@@ -10,64 +10,49 @@ import jax.numpy as jnp
 import optax
 from flax import linen
 
-from jaxgan_compress import core, nn
+from jaxgan_compress import core
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState, fixed
-from jaxgan_compress.losses import features, gan, image
-from jaxgan_compress.methods.gan import choose, draw_with_taps, start
-
-LOSSES = ('hinge', 'lsgan', 'ns')
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-  """Of the terms of `OMGD`, the paper's: teachers minimise adv and recon, the student the rest.
-
-  channel is 0 unless asked for; published runs take 10 to 1000 of it, see the configs of the paper.
-  """
-  adv: float = 1.
-  recon: float = 100.
-  ssim: float = 10.
-  feature: float = 10.
-  style: float = 1e4
-  tv: float = 1e-5
-  channel: float = 0.
+from jaxgan_compress.losses import image
+from jaxgan_compress.methods.gan import Adversary, choose, draw_with_taps, start
+from jaxgan_compress.methods.lessons import Lessons
+from jaxgan_compress.methods.paired import check_adversary
 
 
 @dataclasses.dataclass(frozen=True)
 class OMGD:
-  """Teachers learn to draw from pairs; the student learns to draw from its teachers, at once.
+  """Teachers learn to draw from pairs; students learn to draw from their teachers, at once.
 
-  The student never meets the discriminator or the ground truth, and no teacher feels its pupil. All
+  A student never meets the discriminator or the ground truth, and no teacher feels its pupils. All
   losses are taken at the parameters before the step, so one gradient of one sum moves everybody.
 
   batch: `{'source', 'target'}`, [B,H,W,C] in [-1, 1].
-  student; wide, deep: generators of one input and output; either teacher may be None.
-  disc: sees source and image side by side, one head a teacher: `nn.PatchGAN(inputs=6,
-    heads=('wide', 'deep'), shared=5)`.
-  tx: of the student and its adapters. teacher_tx, disc_tx: default, the same.
-  look: the features of the perceptual terms, given['features'] or drawn from a seed that no one
-    trained; say which in what you publish.
-  taps: the student's and the wide teacher's, compared by channel means if weights.channel.
-  n_dis: teachers and discriminator move every n_dis-th step, the student at each.
-  loss: 'hinge', 'lsgan' or 'ns'.
+  student; wide, deep: generators of one input and output; either teacher may be None. The taps of
+    the wide teacher are those that lessons compare (of the deep one, where it is alone).
+  adversary: of the teachers; its discriminator sees source and image side by side and has a head
+    for each: `nn.PatchGAN(inputs=6, heads=('wide', 'deep'), shared=5)`.
+  tx: of students and their adapters. teacher_tx: default, the same.
+  others: more students, {role: generator}, each at the cost of its own forward and backward pass.
+  n_dis: teachers and discriminator move every n_dis-th step, the students at each.
+  ema: decay of moving averages of students and teachers, 0 for none. lesson: 'current' or
+    'average', which teaches by another forward pass of the averaged teachers.
 
-  Total variation is a sum over the whole batch, and counts once for each teacher, as published:
-  its weight depends on batch and size. Roles: 'student', 'adapters', 'wide', 'deep', 'disc', frozen
-  'features'. Raises ValueError for contradictory fields.
+  Roles: 'student', 'student_adapters', 'wide', 'deep', 'disc', the others with their adapters,
+  frozen 'features'. Raises ValueError for contradictory fields.
   """
   student: linen.Module
   tx: optax.GradientTransformation
+  adversary: Adversary
   wide: linen.Module | None = None
   deep: linen.Module | None = None
-  disc: linen.Module = nn.PatchGAN(128, inputs=6, heads=('wide', 'deep'), shared=5)
+  lessons: Lessons = Lessons()
   teacher_tx: optax.GradientTransformation | None = None
-  disc_tx: optax.GradientTransformation | None = None
-  weights: Weights = Weights()
-  look: linen.Module = nn.VGG(16)
-  taps: tuple[str, ...] = ()
+  others: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
+  adv: float = 1.
+  recon: float = 100.
   n_dis: int = 1
-  loss: str = 'hinge'
+  ema: float = 0.
+  lesson: str = 'current'
   init_scheme: str = 'normal'
 
   product = 'student'
@@ -76,103 +61,94 @@ class OMGD:
   updates = 1
 
   def __post_init__(self):
-    choose('loss', self.loss, LOSSES)
+    check_adversary(self.adversary)
+    check_lesson(self.lesson, self.ema)
     if not self.teachers:
       raise ValueError('no teacher is given; OMGD takes wide, deep or both')
-    if missing := sorted(self.teachers.keys() - set(self.disc.heads)):
+    if missing := sorted(self.teachers.keys() - set(self.adversary.disc.heads)):
       raise ValueError(f'the discriminator has no head for {", ".join(missing)}; give it '
                        f'heads={tuple(self.teachers)}')
-    for name, module in {'student': self.student, **self.teachers}.items():
-      if getattr(module, 'dropout', 0):
-        raise ValueError(f'{name} has dropout={module.dropout}; OMGD trains without: dropout=0.')
+    if taken := sorted(set(self.others) & {'student', 'wide', 'deep', 'disc'}):
+      raise ValueError(f'others has {", ".join(taken)}, which is taken; call it something else')
+    refuse_dropout({**self.students, **self.teachers})
     if self.n_dis < 1:
       raise ValueError(f'n_dis={self.n_dis}; at least 1')
-    if self.weights.channel and not (self.taps and self.wide):
-      raise ValueError(f'weights.channel={self.weights.channel} compares taps with the wide '
-                       "teacher's; give both, or channel=0")
 
   @property
   def teachers(self) -> dict[str, linen.Module]:
     return {name: module for name, module in (('wide', self.wide), ('deep', self.deep)) if module}
 
+  @property
+  def students(self) -> dict[str, linen.Module]:
+    return {'student': self.student, **self.others}
+
+  @property
+  def pupils(self) -> dict[str, str]:
+    """{student: the teacher it is compared with}."""
+    return dict.fromkeys(self.students, next(iter(self.teachers)))
+
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     source, target = batch['source'][:1], batch['target'][:1]
     s_key, t_key, d_key, a_key, rng = jax.random.split(rng, 5)
     scheme = {'scheme': self.init_scheme, 'given': given}
-    teacher_tx = self.teacher_tx or self.tx
-    student = start('student', self.student, s_key, source, **scheme)
-    nets = {'student': (student, self.tx)}
-    for name, module in self.teachers.items():
-      key, t_key = jax.random.split(t_key)
-      nets[name] = start(name, module, key, source, **scheme), teacher_tx
-    nets['disc'] = (start('disc', self.disc, d_key, target, source, **scheme),
-                    self.disc_tx or teacher_tx)
-    if self.weights.channel:
-      nets['adapters'] = self._start_adapters(nets, source, a_key, given), self.tx
-    look = given['features'].variables if given and 'features' in given else \
-        nn.initialise(self.look, jax.random.key(0), scheme='he')
-    return core.create(rng, nets, frozen={'features': look})
+    nets = {}
+    for i, (name, module) in enumerate({**self.teachers, **self.students}.items()):
+      key = jax.random.fold_in(t_key if name in self.teachers else s_key, i)
+      nets[name] = start(name, module, key, source, **scheme)
+    drawing = tuple(nets)
+    nets['disc'] = start('disc', self.adversary.disc, d_key, target, source, **scheme)
+    nets |= start_adapters(self, nets, source, a_key, given)
+    tx = self._optimisers(nets)
+    return core.create(rng, {name: (net, tx[name]) for name, net in nets.items()},
+                       frozen=self.lessons.frozen(given), ema=drawing if self.ema else ())
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
     """({learner: what it minimises}, (terms, {role: new statistics})).
 
-    `fixed` marks what a learner may not change: learner 'student' moves its adapters too.
+    `fixed` marks what a learner may not change: a student's loss moves its adapters, too.
     """
-    source, target, w = batch['source'], batch['target'], self.weights
+    source, target = batch['source'], batch['target']
     drawn, stats = {}, {}
-    for name, module in {'student': self.student, **self.teachers}.items():
+    for name, module in {**self.teachers, **self.students}.items():
       variables = {'params': params[name], **state.nets[name].stats}
       drawn[name], stats[name] = draw_with_taps(module, variables, source, axes)
 
-    def judge(disc, x):
+    def judge(disc):
       variables = {'params': disc, **state.nets['disc'].stats}
-      return self.disc.apply(variables, x, source, train=True, axes=axes,
-                             mutable=list(state.nets['disc'].stats))[0][0]
+      return lambda x: self.adversary.look(variables, x, source, axes)[0][0]
 
-    real = judge(params['disc'], target)
-    losses, terms = {'disc': 0.}, {}
-    for name in self.teachers:
+    losses, terms, taught = {'disc': 0.}, {}, {}
+    real, still = judge(params['disc'])(target), judge(fixed(params['disc']))
+    for name, module in self.teachers.items():
       lesson = drawn[name][0]
-      judged = judge(params['disc'], fixed(lesson))[name]
-      d_loss = getattr(gan, f'{self.loss}_d')(real[name], judged) / 2
-      adv = getattr(gan, f'{self.loss}_g')(judge(fixed(params['disc']), lesson)[name])
-      recon = image.l1(lesson, target)
-      losses['disc'] += d_loss
-      losses[name] = w.adv * adv + w.recon * recon
-      terms |= {f'{name}_disc': d_loss, f'{name}_adv': w.adv * adv,
-                f'{name}_recon': w.recon * recon}
+      own = lambda x, name=name: judge(params['disc'])(x)[name]
+      on_real, on_fake = self.adversary.sides(real[name], own(fixed(lesson)))
+      losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slopes(own, target, fixed(lesson))
+      terms |= {f'disc_real_{name}': on_real, f'disc_fake_{name}': on_fake}
+      adv = self.adversary.g_loss(still(lesson)[name], fixed(real[name]))
+      mine = {'adv': self.adv * adv, 'recon': self.recon * image.l1(lesson, target)}
+      losses[name] = sum(mine.values())
+      terms |= {f'{name}_{term}': value for term, value in mine.items()}
+      taught[name] = fixed(drawn[name]) if self.lesson == 'current' else \
+          module.apply(state.nets[name].averaged, source, train=False)
 
-    picture, taps = drawn['student']
-    seen = self._look(state, picture)
-    # A sum over the batch: the mean over replicas makes it one again.
-    tv = w.tv * image.total_variation(picture) * axes.count
-    losses['student'] = 0.
-    for name in self.teachers:
-      lesson = fixed(drawn[name][0])
-      taught = self._look(state, lesson)
-      found = {'ssim': w.ssim * (1 - image.ssim(picture, lesson).mean()),
-               'feature': w.feature * features.perceptual(seen['relu2_2'], taught['relu2_2']),
-               'style': w.style * features.style(seen, taught), 'tv': tv}
-      losses['student'] += sum(found.values())
-      terms |= {f'student_{term}_{name}': value for term, value in found.items()}
-    if w.channel:
-      distance, stats['adapters'] = self._channel(params, state, taps, drawn['wide'][1], axes)
-      terms['student_channel'] = w.channel * distance
-      losses['student'] += terms['student_channel']
+    shown = {name: (x, self.lessons.see(state.frozen, x)) for name, (x, _) in taught.items()}
+    for name in self.students:
+      losses[name] = learn(self, params, state, name, drawn[name], shown,
+                           taught[self.pupils[name]][1], axes, terms, stats)
     return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
-    everybody = tuple(state.nets)
     if self.n_dis == 1:
-      return self._move(state, batch, axes, everybody)
-    pupils = tuple(name for name in ('student', 'adapters') if name in state.nets)
+      return self._move(state, batch, axes, tuple(state.nets))
+    pupils = tuple(name for name in state.nets if name not in ('disc', *self.teachers))
     return jax.lax.cond((state.step + 1) % self.n_dis == 0,
-                        lambda: self._move(state, batch, axes, everybody),
+                        lambda: self._move(state, batch, axes, tuple(state.nets)),
                         lambda: self._move(state, batch, axes, pupils))
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {name: Drawer(state.nets[name].averaged, module)
-            for name, module in {'student': self.student, **self.teachers}.items()}
+            for name, module in {**self.students, **self.teachers}.items()}
 
   def _move(self, state, batch, axes, learners):
     def total(params):
@@ -181,43 +157,128 @@ class OMGD:
 
     grads, (terms, stats) = jax.grad(total, has_aux=True)(
         {name: state.params[name] for name in learners})
-    teacher_tx = self.teacher_tx or self.tx
-    tx = {**dict.fromkeys(state.nets, teacher_tx), 'student': self.tx, 'adapters': self.tx,
-          'disc': self.disc_tx or teacher_tx}
-    state, norms = core.advance(state, grads, tx, axes)
+    state, norms = core.advance(state, grads, self._optimisers(state.nets), axes, ema=self.ema)
     for name, new in axes.mean(stats).items():
       state = state.with_stats(name, new)
     resting = {f'grad_{name}': jnp.zeros(()) for name in state.nets if name not in learners}
     return state.tick(), {**axes.mean(terms), **norms, **resting}
 
-  def _look(self, state, x):
-    # Without ImageNet's mean, as published.
-    return self.look.apply(state.frozen['features'], (x + 1) / 2)
+  def _optimisers(self, roles):
+    teacher_tx = self.teacher_tx or self.tx
+    return {**dict.fromkeys(roles, self.tx), **dict.fromkeys(self.teachers, teacher_tx),
+            'disc': self.adversary.tx}
 
-  def _channel(self, params, state, taps, taught, axes):
-    total, moved = 0., {}
-    for tap in self.taps:
-      adapter = nn.Adapter(taps[tap].shape[-1], taught[tap].shape[-1], dtype=taps[tap].dtype)
-      variables = {'params': params['adapters'][tap],
-                   'batch_stats': state.nets['adapters'].stats['batch_stats'][tap]}
-      mapped, new = adapter.apply(variables, taps[tap], axes, mutable=['batch_stats'])
-      total += features.channel_means(mapped, fixed(taught[tap]))
-      moved[tap] = new['batch_stats']
-    return total, {'batch_stats': moved}
 
-  def _start_adapters(self, nets, source, key, given):
-    if given and 'adapters' in given:
-      return given['adapters'].variables
-    widths = {}
-    for role, module in (('student', self.student), ('wide', self.wide)):
-      taps = jax.eval_shape(module.apply, nets[role][0], source)[1]
-      if missing := sorted(set(self.taps) - taps.keys()):
-        raise ValueError(f'{role} has no tap {", ".join(missing)}; it has {", ".join(taps)}')
-      widths[role] = {tap: taps[tap].shape[-1] for tap in self.taps}
-    found = {'params': {}, 'batch_stats': {}}
-    for i, tap in enumerate(self.taps):
-      adapter = nn.Adapter(widths['student'][tap], widths['wide'][tap])
-      fresh = nn.initialise(adapter, jax.random.fold_in(key, i), scheme=self.init_scheme)
-      for kind, variables in found.items():
-        variables[tap] = fresh[kind]
-    return found
+@dataclasses.dataclass(frozen=True)
+class Offline:
+  """A student learns by the terms of OMGD from a teacher that has finished: the classic order.
+
+  batch: `{'source'}`. teacher: frozen; its variables come to `init` as given['teacher'], and it
+  draws in inference mode. lessons, tx, ema: as `OMGD`.
+
+  Roles: 'student', 'student_adapters', frozen 'teacher', 'features'. Raises ValueError for
+  contradictory fields.
+  """
+  student: linen.Module
+  teacher: linen.Module
+  tx: optax.GradientTransformation
+  lessons: Lessons = Lessons()
+  ema: float = 0.
+  init_scheme: str = 'normal'
+
+  product = 'student'
+  draws = True
+  needs_data = True
+  updates = 1
+  pupils = {'student': 'teacher'}
+
+  def __post_init__(self):
+    refuse_dropout({'student': self.student})
+
+  @property
+  def students(self) -> dict[str, linen.Module]:
+    return {'student': self.student}
+
+  @property
+  def teachers(self) -> dict[str, linen.Module]:
+    return {'teacher': self.teacher}
+
+  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    if not given or 'teacher' not in given:
+      raise ValueError('Offline.init wants given={"teacher": Net}, a teacher that has learned')
+    source = batch['source'][:1]
+    s_key, a_key, rng = jax.random.split(rng, 3)
+    nets = {'student': start('student', self.student, s_key, source, scheme=self.init_scheme,
+                             given=given)}
+    teacher = given['teacher'].averaged
+    adapters = start_adapters(self, {**nets, 'teacher': teacher}, source, a_key, given)
+    return core.create(rng, {name: (net, self.tx) for name, net in {**nets, **adapters}.items()},
+                       frozen={'teacher': teacher, **self.lessons.frozen(given)},
+                       ema=('student',) if self.ema else ())
+
+  def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
+    """As of `OMGD`, for the one learner 'student'."""
+    lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
+    terms, stats = {}, {}
+    variables = {'params': params['student'], **state.nets['student'].stats}
+    drawn, stats['student'] = draw_with_taps(self.student, variables, batch['source'], axes)
+    shown = {'teacher': (lesson, self.lessons.see(state.frozen, lesson))}
+    loss = learn(self, params, state, 'student', drawn, shown, taught, axes, terms, stats)
+    return {'student': loss}, (terms | {'student_loss': loss}, stats)
+
+  def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    def total(params):
+      losses, more = self.losses(params, state, batch, axes)
+      return losses['student'], more
+
+    grads, (terms, stats) = jax.grad(total, has_aux=True)(state.params)
+    state, norms = core.advance(state, grads, dict.fromkeys(state.nets, self.tx), axes,
+                                ema=self.ema)
+    for name, new in axes.mean(stats).items():
+      state = state.with_stats(name, new)
+    return state.tick(), {**axes.mean(terms), **norms}
+
+  def generators(self, state: TrainState) -> dict[str, Drawer]:
+    return {'student': Drawer(state.nets['student'].averaged, self.student),
+            'teacher': Drawer(state.frozen['teacher'], self.teacher)}
+
+
+def learn(method, params, state, student, drawn, shown, taught, axes, terms, stats):
+  """The loss of one student of a method; its terms and its adapters' statistics are noted."""
+  adapters = f'{student}_adapters'
+  variables = {'params': params[adapters], **state.nets[adapters].stats} \
+      if adapters in state.nets else None
+  loss, found, similar, moved = method.lessons.loss(
+      state.frozen, variables, drawn, shown, taught, axes)
+  terms |= {f'{student}_{term}': value for term, value in found.items()}
+  terms |= {f'similar_{student}_{tap}': value for tap, value in similar.items()}
+  if variables and moved:
+    stats[adapters] = moved
+  return loss
+
+
+def start_adapters(method, nets, source, key, given):
+  """{student_adapters: variables} of a method's students; {} where lessons need none."""
+  found, modules = {}, {**method.students, **method.teachers}
+  if method.lessons.adapted:
+    for i, (student, teacher) in enumerate(method.pupils.items()):
+      name = f'{student}_adapters'
+      found[name] = given[name].variables if given and name in given else \
+          method.lessons.start_adapters(
+              (student, teacher), *((modules[role], nets[role]) for role in (student, teacher)),
+              source, jax.random.fold_in(key, i), method.init_scheme)
+  return found
+
+
+def check_lesson(lesson: str, ema: float):
+  """Raises ValueError for lessons of an average that is not kept."""
+  choose('lesson', lesson, ('current', 'average'))
+  if lesson == 'average' and not ema:
+    raise ValueError("lesson='average' teaches by averaged teachers; give ema, as 0.999")
+
+
+def refuse_dropout(modules: Mapping[str, linen.Module]):
+  """Raises ValueError for a generator with dropout, which these methods train without."""
+  for name, module in modules.items():
+    if getattr(module, 'dropout', 0):
+      raise ValueError(f'{name} has dropout={module.dropout}; OMGD trains without: dropout=0.')

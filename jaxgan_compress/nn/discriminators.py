@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -157,7 +158,7 @@ def _conditioned(image, condition):
 def _halved(x):
   """3x3 means of stride 2, padded by 1, the padding not counted."""
   sums = functools.partial(
-      lax.reduce_window, init_value=jnp.zeros((), x.dtype), computation=lax.add,
+      lax.reduce_window, init_value=np.zeros((), x.dtype), computation=lax.add,
       window_dimensions=(1, 3, 3, 1), window_strides=(1, 2, 2, 1),
       padding=((0, 0), (1, 1), (1, 1), (0, 0)))
   return sums(x) / sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype))

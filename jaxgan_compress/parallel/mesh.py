@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -24,8 +25,24 @@ def build_mesh(devices: int | None = None) -> Mesh:
   return Mesh(np.array(found[:devices]), ('data',))
 
 
-def put_state(state: TrainState, mesh: Mesh) -> TrainState:
+def spread(state: TrainState, replicas: int) -> TrainState:
+  """The state with a `memory` for each of so many replicas, where `init` made it for one.
+
+  Raises ValueError for a memory of another number of replicas than these or 1.
+  """
+  there = {len(x) for x in jax.tree.leaves(state.memory)}
+  if there - {1, replicas}:
+    raise ValueError(f'the state remembers images for {max(there)} replicas and {replicas} are to '
+                     f'go on; give replicas={max(there)}, which any number of devices that divides '
+                     'it can run')
+  return state.replace(memory=jax.tree.map(
+      lambda x: x if len(x) == replicas else jnp.repeat(x, replicas, 0), state.memory))
+
+
+def put_state(state: TrainState, mesh: Mesh, replicas: int | None = None) -> TrainState:
   """The state on the mesh: one copy on every device, `memory` split over them.
+
+  replicas: how many it is to remember for, see `spread`; None: as many as it does.
 
   Its arrays are new ones, so that a step may donate them and the caller's stay.
   """
@@ -34,4 +51,5 @@ def put_state(state: TrainState, mesh: Mesh) -> TrainState:
     # device_put alone may share a buffer with its input, even with may_alias=False.
     return jax.device_put(jax.tree.map(lambda x: x.copy(), tree), NamedSharding(mesh, spec))
 
+  state = spread(state, replicas) if replicas else state
   return put(state.replace(memory=()), P()).replace(memory=put(state.memory, P('data')))

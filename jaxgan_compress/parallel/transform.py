@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -47,6 +48,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   The inner `vmap` stays with one replica a device: a step that forgets an `axes.mean` then fails
   while it is traced, where bare pmap would silently return the first device's value.
 
+  With several processes each places its own share of the rows, and via is 'shard_map'.
+
   Raises ValueError if the devices do not divide the replicas, or the replicas the batch.
   """
   if via not in VIAS:
@@ -56,6 +59,9 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   replicas = replicas or mesh.size
   if replicas % devices:
     raise ValueError(f'{replicas} replicas do not divide over {devices} devices; use a multiple')
+  processes = len({device.process_index for device in mesh.devices.flat})
+  if processes > 1 and via != 'shard_map':
+    raise ValueError(f"via={via!r} and {processes} processes; several processes take 'shard_map'")
   axes = Axes(() if via == 'vmap' else ('data',), ('replica',))
 
   def on_device(shared, local, batch):
@@ -93,7 +99,7 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
     return shared.replace(memory=local), logs
 
   def place(batch):
-    size = core.rows(batch)
+    size = core.rows(batch) * processes
     if size % replicas:
       below = size // replicas * replicas
       fits = ' or '.join(str(n) for n in (below, below + replicas) if n)
@@ -102,6 +108,9 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
       batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
     sharding = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0]) if via == 'vmap' \
         else NamedSharding(mesh, P('data'))
+    if processes > 1:  # each brings its rows
+      return jax.tree.map(
+          lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
     return jax.device_put(batch, sharding)
 
   return ParallelStep(mesh, replicas, compiled, place)

@@ -25,7 +25,8 @@ class TermError(ArithmeticError):
 
 def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: int,
         every: int = 50, mesh: Mesh | None = None, via: str = 'pmap',
-        replicas: int | None = None, stop: Callable[[], bool] = lambda: False
+        replicas: int | None = None, stop: Callable[[], bool] = lambda: False,
+        hook: Callable[[TrainState, int], TrainState | None] | None = None
         ) -> Iterator[tuple[TrainState, Logs]]:
   """Trains until `state.step` is `steps`; yields (state, logs) every `every` steps and at the end.
 
@@ -39,7 +40,8 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   for the next, or copy it.
 
   mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True ends the
-  loop after one last yield.
+  loop after one last yield. hook: called with the state and its step after every step, and may
+  return another state to go on with; looking at the state waits for the device, the step does not.
   """
 
   own = isinstance(data, Pipeline)
@@ -52,7 +54,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   at = int(state.step)
   if at >= steps:
     return
-  state = put_state(state, run.mesh)
+  state = put_state(state, run.mesh, run.replicas)
   batches = data.batches(at) if own else iter(data)
   in_flight, logs, yielded = collections.deque(), None, at
   with contextlib.closing(batches) if own else contextlib.nullcontext():
@@ -61,6 +63,9 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
         break
       state, logs = run.run(state, placed)
       at += 1
+      if hook:
+        changed = hook(state, at)
+        state = state if changed is None else put_state(changed, run.mesh, run.replicas)
       in_flight.append(logs)
       if len(in_flight) > RUN_AHEAD:
         jax.block_until_ready(in_flight.popleft())

@@ -1,0 +1,217 @@
+"""Plain training of image-to-image generators on pairs: teachers, and students left to themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen
+
+from jaxgan_compress import core, nn
+from jaxgan_compress.axes import Axes
+from jaxgan_compress.core import Drawer, Net, TrainState, fixed
+from jaxgan_compress.losses import features, image
+from jaxgan_compress.methods.gan import Adversary, draw_with_taps, start
+from jaxgan_compress.methods.lessons import looking_glass
+
+VGG19_LAYERS = {'relu1_1': 1 / 32, 'relu2_1': 1 / 16, 'relu3_1': 1 / 8, 'relu4_1': 1 / 4,
+                'relu5_1': 1.}
+
+
+def check_adversary(adversary: Adversary, updates: int = 1):
+  """Raises ValueError for what a discriminator of image pairs does not do."""
+  if adversary.family == 'wgan':
+    raise ValueError(f'loss={adversary.loss!r} is for generators that draw from noise; here take '
+                     'hinge, lsgan, ns, rp or ra')
+  if adversary.n_critic != updates:
+    raise ValueError(f'n_critic={adversary.n_critic}; here the discriminator moves once a step, '
+                     'n_critic=1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Pix2Pix:
+  """adv * (what deceives the judge) + recon * |G(source) - target|: discriminator first.
+
+  The generator draws once; the discriminator learns from the drawing, and then, where it now
+  stands, judges the same drawing for the generator. The discriminator minimises half the sum of
+  its two sides.
+
+  batch: `{'source', 'target'}`, [B,H,W,C] in [-1, 1].
+  adversary: sees source and image side by side: `nn.PatchGAN(inputs=6)`.
+  ema: decay of the moving average of the generator, 0 for none. given['generator'],
+  given['disc']: where to start from.
+
+  Roles: 'generator', 'disc'. Isola et al. 2017; the order of updates and hinge are CAT's (Jin et
+  al. 2021). Raises ValueError for an adversary of another kind.
+  """
+  generator: linen.Module
+  adversary: Adversary
+  tx: optax.GradientTransformation
+  adv: float = 1.
+  recon: float = 100.
+  ema: float = 0.
+  init_scheme: str = 'normal'
+
+  product = 'generator'
+  draws = True
+  needs_data = True
+  updates = 1
+
+  def __post_init__(self):
+    check_adversary(self.adversary)
+
+  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    source, target = batch['source'][:1], batch['target'][:1]
+    g_key, d_key, rng = jax.random.split(rng, 3)
+    scheme = {'scheme': self.init_scheme, 'given': given}
+    return core.create(rng, {
+        'generator': (start('generator', self.generator, g_key, source, **scheme), self.tx),
+        'disc': (start('disc', self.adversary.disc, d_key, target, source, **scheme),
+                 self.adversary.tx)}, ema=('generator',) if self.ema else ())
+
+  def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    source, target, adversary = batch['source'], batch['target'], self.adversary
+    net, disc = state.nets['generator'], state.nets['disc']
+    noise = {'dropout': jax.random.fold_in(state.key('dropout'), axes.index())}
+
+    def draw(params):
+      (image, _), stats = draw_with_taps(self.generator, {'params': params, **net.stats}, source,
+                                         axes, noise)
+      return image, stats
+
+    drawn, pull_back, stats = jax.vjp(draw, net.params, has_aux=True)
+
+    def d_loss(params):
+      judge = lambda x: adversary.look({'params': params, **disc.stats}, x, source, axes)[0][0][
+          'real']
+      on_real, on_fake = adversary.sides(judge(target), judge(fixed(drawn)))
+      return ((on_real + on_fake) / 2 + adversary.slopes(judge, target, fixed(drawn)),
+              {'disc_real': on_real, 'disc_fake': on_fake})
+
+    grads, d_terms = jax.grad(d_loss, has_aux=True)(disc.params)
+    state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
+    moved = state.nets['disc'].variables
+
+    def g_loss(drawn):
+      judge = lambda x: adversary.look(moved, x, source, axes)[0][0]['real']
+      real = judge(target) if adversary.relativistic else None
+      terms = {'generator_adv': self.adv * adversary.g_loss(judge(drawn), real),
+               'generator_recon': self.recon * image.l1(drawn, target)}
+      return sum(terms.values()), terms
+
+    (loss, terms), slope = jax.value_and_grad(g_loss, has_aux=True)(drawn)
+    state, g_norms = core.advance(state, {'generator': pull_back(slope)[0]},
+                                  {'generator': self.tx}, axes, ema=self.ema)
+    state = state.with_stats('generator', axes.mean(stats))
+    return state.tick(), {**terms, 'generator_loss': loss, **d_terms, **d_norms, **g_norms}
+
+  def generators(self, state: TrainState) -> dict[str, Drawer]:
+    return {'generator': Drawer(state.nets['generator'].averaged, self.generator)}
+
+
+@dataclasses.dataclass(frozen=True)
+class GauGAN:
+  """Label maps to images: adv * (what deceives the judge) + match * (features of the judge)
+  + feature * (features of a VGG19), generator first.
+
+  Then the discriminator learns from a fresh drawing of the moved generator, so that batch
+  statistics and spectral vectors move twice a step. It minimises the sum of its two sides.
+
+  match compares every activation of the discriminator for drawing and target, mean over scales;
+  feature weighs relu1_1 .. relu5_1 by 1/32 .. 1, of images in [-1, 1] as they are.
+
+  batch: `{'source': labels as planes, 'target'}`, as `data.labels` has them.
+  adversary: `nn.MultiScale(inputs=planes + 3)`. look: of the features, see `OMGD`.
+  ema, given: as `Pix2Pix`.
+
+  Roles: 'generator', 'disc', frozen 'features'. Park et al. 2019, SPADE. Raises ValueError for an
+  adversary of another kind.
+  """
+  generator: linen.Module
+  adversary: Adversary
+  tx: optax.GradientTransformation
+  adv: float = 1.
+  match: float = 10.
+  feature: float = 10.
+  look: linen.Module = nn.VGG(19, layers=tuple(VGG19_LAYERS))
+  ema: float = 0.
+  init_scheme: str = 'xavier'
+
+  product = 'generator'
+  draws = True
+  needs_data = True
+  updates = 1
+
+  def __post_init__(self):
+    check_adversary(self.adversary)
+    if self.adversary.relativistic or self.adversary.r1 or self.adversary.r2:
+      raise ValueError('GauGAN takes loss hinge, lsgan or ns, and no slope penalty: its '
+                       'discriminator is spectrally normalised')
+
+  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    source, target = batch['source'][:1], batch['target'][:1]
+    g_key, d_key, rng = jax.random.split(rng, 3)
+    scheme = {'scheme': self.init_scheme, 'given': given}
+    return core.create(rng, {
+        'generator': (start('generator', self.generator, g_key, source, **scheme), self.tx),
+        'disc': (start('disc', self.adversary.disc, d_key, target, source, **scheme),
+                 self.adversary.tx)},
+        frozen={'features': looking_glass(self.look, given)} if self.feature else {},
+        ema=('generator',) if self.ema else ())
+
+  def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    source, target = batch['source'], batch['target']
+
+    def draw(params, stats):
+      (image, _), stats = draw_with_taps(self.generator, {'params': params, **stats}, source, axes)
+      return image, stats
+
+    def judge(variables, drawn):
+      """Of drawing and target at once, so that spectral vectors move once."""
+      (logits, taps), stats = self.adversary.look(
+          variables, jnp.concatenate([drawn, target]), jnp.concatenate([source, source]), axes)
+      halves = jax.tree.map(lambda x: jnp.split(x, 2), (logits, taps))
+      return *jax.tree.transpose(jax.tree.structure((logits, taps)), None, halves), stats
+
+    def g_loss(params):
+      drawn, stats = draw(params, state.nets['generator'].stats)
+      (logits, taps), (_, real), d_stats = judge(fixed(state.nets['disc'].variables), drawn)
+      terms = {'generator_adv': self.adv * _mean(map(self.adversary.g_loss, logits.values())),
+               'generator_match': self.match * sum(
+                   image.l1(x, fixed(real[name])) for name, x in taps.items()) / len(logits)}
+      if self.feature:
+        seen, wanted = (self.look.apply(state.frozen['features'], x)
+                        for x in (drawn, fixed(target)))
+        terms['generator_feature'] = self.feature * sum(
+            weight * features.perceptual(seen[name], wanted[name])
+            for name, weight in VGG19_LAYERS.items() if name in seen)
+      return sum(terms.values()), (terms, stats, d_stats)
+
+    (loss, (terms, stats, d_stats)), grads = jax.value_and_grad(g_loss, has_aux=True)(
+        state.nets['generator'].params)
+    state, g_norms = core.advance(state, {'generator': grads}, {'generator': self.tx}, axes,
+                                  ema=self.ema)
+    again, stats = draw(state.nets['generator'].params, stats)
+
+    def d_loss(params):
+      (fake, _), (real, _), new = judge({'params': params, **d_stats}, fixed(again))
+      on = [self.adversary.sides(real[scale], fake[scale]) for scale in real]
+      terms = {'disc_real': _mean(a for a, _ in on), 'disc_fake': _mean(b for _, b in on)}
+      return sum(terms.values()), (terms, new)
+
+    grads, (d_terms, d_stats) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
+    state, d_norms = core.advance(state, {'disc': grads}, {'disc': self.adversary.tx}, axes)
+    for name, new in axes.mean({'generator': stats, 'disc': d_stats}).items():
+      state = state.with_stats(name, new)
+    return state.tick(), {**terms, 'generator_loss': loss, **d_terms, **g_norms, **d_norms}
+
+  def generators(self, state: TrainState) -> dict[str, Drawer]:
+    return {'generator': Drawer(state.nets['generator'].averaged, self.generator)}
+
+
+def _mean(values):
+  values = list(values)
+  return sum(values) / len(values)
