@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,7 +16,10 @@ from jaxgan_compress import config as configs
 HOMES = {
     'method': 'jaxgan_compress.methods', 'adversary': 'jaxgan_compress.methods',
     'generator': 'jaxgan_compress.nn', 'student': 'jaxgan_compress.nn',
-    'wide': 'jaxgan_compress.nn', 'deep': 'jaxgan_compress.nn',
+    'wide': 'jaxgan_compress.nn', 'deep': 'jaxgan_compress.nn', 'back': 'jaxgan_compress.nn',
+    'student_back': 'jaxgan_compress.nn', 'others': 'jaxgan_compress.nn',
+    'look': 'jaxgan_compress.nn', 'lessons': 'jaxgan_compress.methods',
+    'cycle': 'jaxgan_compress.methods', 'clock': 'jaxgan_compress.methods', 'teacher_tx': 'optax',
     'disc': 'jaxgan_compress.nn', 'extractor': 'jaxgan_compress.metrics',
     'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
@@ -47,8 +51,8 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
   target = resolve(section['name'], home)
   given = dict(injected)
   for key, value in section.items():
-    if isinstance(value, ConfigDict | dict) and 'name' in value:
-      value = make(value, HOMES.get(key, home), f'{where}.{key}')
+    if isinstance(value, ConfigDict | dict):
+      value = _made(value, HOMES.get(key, home), f'{where}.{key}')
     if key != 'name':
       given[key] = value
   try:
@@ -61,6 +65,14 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
     return target(**given)
   except (TypeError, ValueError) as e:
     raise ValueError(f'{where}: {e}') from e
+
+
+def _made(section, home, where):
+  if 'name' in section:
+    return make(section, home, where)
+  # Several of a kind, by name, as students of other widths.
+  return {key: _made(value, home, f'{where}.{key}') if isinstance(value, ConfigDict | dict)
+          else value for key, value in section.items()}
 
 
 def method(config: ConfigDict, name: str, teacher: str | None = None):
@@ -129,8 +141,18 @@ def validate(config: ConfigDict) -> None:
     if config[key].every % config.log_every:
       raise ValueError(f'{key}.every={config[key].every} is not a multiple of '
                        f'log_every={config.log_every}; make it one')
+  reader = settings.segmenter.get('stage')
+  if reader and reader not in config.run:
+    raise ValueError(f'evaluate.segmenter.stage={reader!r} is not in run; one of '
+                     f'{", ".join(config.run)}')
   for i, name in enumerate(config.run):
     stage = config.stages[name]
+    if '.' in name:
+      raise ValueError(f'stages.{name}: a stage has no point in its name; use _')
+    for role, path in stage.given.items():
+      if not Path(path).is_file():
+        raise ValueError(f'stages.{name}.given.{role}: there is no file {path}; make one by '
+                         'jaxgan-compress convert')
     for field in stage:
       if field not in configs.STAGE:
         raise ValueError(f'stages.{name} has no field {field!r}; '
@@ -149,10 +171,12 @@ def validate(config: ConfigDict) -> None:
                        'evaluate.classifier or evaluate.extractor')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
-      if built.draws and not hasattr(getattr(built, built.product), 'latent'):
-        raise ValueError(f'stages.{name}: {stage.method.name} draws from images, and a run by '
-                         'config measures generators that draw from latents; train it in Python '
-                         'for now (docs/methods.md)')
-      if built.draws and settings.classifier and settings.classifier not in config.run[:i]:
-        raise ValueError(f'run has {name!r} before {settings.classifier!r}, which measures it; put '
-                         'the classifier first')
+      for looking in filter(None, (settings.classifier, reader)):
+        if built.draws and looking not in config.run[:i]:
+          raise ValueError(f'run has {name!r} before {looking!r}, which measures it; put '
+                           f'{looking!r} first')
+      clock = getattr(built, 'clock', None)
+      if clock and clock.steps and clock.steps != stage.steps:
+        raise ValueError(f'stages.{name}.steps={stage.steps} and its clock takes {clock.steps} '
+                         f'(total={clock.total} of the teachers, and learn={clock.learn} of the '
+                         f'students after every teach={clock.teach}); give steps={clock.steps}')

@@ -30,6 +30,8 @@ STAGE = {
     'teacher_checkpoint': 'best',  # or 'last'
     'data': {},                # what differs from the run's `data`, for this stage
     'shift': 0,                # augmentation: pixels of random shift
+    'given': {},               # {role: file of `convert`}: networks to start or learn from, as
+                               # features='vgg16.safetensors' for perceptual terms
 }
 
 
@@ -46,13 +48,16 @@ def base() -> ConfigDict:
           'extractor': {},     # or a network of `metrics`: dict(name='inception', path=...),
                                # dict(name='random_vgg'); neither: nothing is measured
           'every': 500,
-          'count': 5000,       # images drawn for each generator
+          'segmenter': {},     # reads labels back: dict(stage=...) or dict(name='drn', path=...)
+          'count': 5000,       # images drawn for each generator; of images, at most all of `real`
           'seed': 1,           # of the latents, the same for all generators
           'splits': 10,
           'select': 'fd',      # the measure that decides on best checkpoints and teachers
           'best': (),          # more measures whose best checkpoint is kept: ('is', 'mmd')
           'real': {},          # what differs from `data` for the real images of comparison, by
-                               # which the best checkpoints and teachers are chosen
+                               # which the best checkpoints and teachers are chosen; where images
+                               # are drawn from images, these. split=('train', 'test') compares
+                               # with both and draws from the last
           'test': {},          # the same for the final results; {}: those of `real`
           'held_out': {},      # the same for the images that test the classifier; {}: no test
       },
@@ -108,6 +113,8 @@ def smoke(config: ConfigDict, steps: int = 4) -> ConfigDict:
   """The same run shrunk to seconds: few steps, few images, nothing left out."""
   for each in config.stages.values():
     each.steps = steps
+    if each.method.get('clock'):
+      each.method.clock.update(teach=1, learn=1, total=steps // 2)
   config.batch = 8
   config.log_every = 2
   config.evaluate.update({'every': steps, 'count': 40, 'splits': 2})

@@ -101,6 +101,10 @@ class Method(Protocol):
   draws: whether that network is a generator.
   needs_data: False if a step looks at no image; only the batch's size is then used.
   updates: minibatches that one step takes from its batch (critic updates), normally 1.
+
+  A method may have, besides: `pupils`, {student: teacher} among the roles of its generators;
+  `backwards`, the roles that draw source from target; and with `clock` a `promote(state, scores)`
+  that is told how good the teachers are (see `methods.OMGDCycle`).
   """
   product: str
   draws: bool

@@ -28,13 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgan_compress import build, data
+from jaxgan_compress import build, data, metrics, nn
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, contact_sheet, cost, report
 from jaxgan_compress.core import Drawer, Net, normalise
 from jaxgan_compress.metrics import Evaluator, Measure, classifier
-from jaxgan_compress.parallel import build_mesh
-from jaxgan_compress.train import Checkpointer, StopSignal, check_finite, fit, records
+from jaxgan_compress.parallel import build_mesh, spread
+from jaxgan_compress.train import Checkpointer, StopSignal, Terms, check_finite, fit, records
 from jaxgan_compress.train.progress import Reporter
 
 # Keys that change how a run is watched and not what it computes.
@@ -102,12 +102,9 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
                      'nothing can measure it')
   found = {}
   for name in this.measured_generators():
-    teacher = this.teacher(name)
-    found[name] = this.final_evaluator(
-        this.drawer(name, checkpoint),
-        this.drawer(teacher, this.config.stages[name].teacher_checkpoint) if teacher else None,
-        intervals=intervals)
-  return {**found, 'real': this.final_evaluator.real(intervals)}
+    found[name] = this.final_evaluator(name)(
+        this.drawer(name, checkpoint), this.lesson(name, checkpoint), intervals=intervals)
+  return {**found, **this.real(intervals)}
 
 
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
@@ -118,20 +115,37 @@ def describe(config: ConfigDict) -> list[dict[str, Any]]:
   for name in config.run:
     teachers = tuple(config.stages[name].teacher)
     method = build.method(config, name, teachers[0] if teachers else None)
-    module = getattr(method, method.product)
-    networks = []
-    if hasattr(module, 'example'):
-      image = jax.eval_shape(module.init_with_output, jax.random.key(0), module.example())[0][0]
-      networks.append((method.product, module, module.example()))
-      if getattr(method, 'adversary', None):
-        networks.append(('disc', method.adversary.disc, image))
-    for role, network, x in networks:
+    for role, network, x in _networks(config, name, method):
       variables = jax.eval_shape(network.init, jax.random.key(0), x)
       rows.append({'stage': name, 'role': role, 'network': type(network).__name__,
                    'params': cost.count_params(variables),
                    'params_paper': cost.count_params(variables, 'paper'),
                    'macs': cost.macs(network, x.shape), 'variables': variables})
   return rows
+
+
+def _networks(config, name, method):
+  """[(role, module, an input)] of all networks of a stage that learn or judge."""
+  module = getattr(method, method.product)
+  adversary = getattr(method, 'adversary', None) or getattr(
+      getattr(method, 'cycle', None), 'adversary', None)
+  disc = [('disc', adversary.disc)] if adversary else []
+  if not method.draws:
+    return []
+  if hasattr(module, 'latent'):
+    image = jax.eval_shape(module.init_with_output, jax.random.key(0), module.example())[0][0]
+    return [(method.product, module, module.example()),
+            *((role, network, image) for role, network in disc)]
+  found = {method.product: module}
+  for several in ('students', 'teachers', 'modules'):
+    found |= getattr(method, several, {})
+  if config.stages[name].teacher:  # who is a stage of its own
+    found.pop('teacher', None)
+  size = {**config.data.to_dict(), **config.stages[name].data}.get('size', 256)
+  height, width = (size, size) if isinstance(size, int) else size
+  return [(role, network, jax.ShapeDtypeStruct(
+      (1, height, width, network.example().shape[-1]), jnp.float32))
+      for role, network in (*found.items(), *disc)]
 
 
 def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8) -> np.ndarray:
@@ -200,6 +214,8 @@ class Run:
   reporter: Reporter
   _sources: dict = dataclasses.field(default_factory=dict)
   _drawers: dict = dataclasses.field(default_factory=dict)
+  _evaluators: dict = dataclasses.field(default_factory=dict)
+  _known_learners: dict = dataclasses.field(default_factory=dict)
 
   def open_sources(self):
     """Opens all data that the run will need, so that a missing set costs no training."""
@@ -211,19 +227,23 @@ class Run:
         if stage.shift:
           data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
         self._check_images(name, method, _ready(source, [0]))
+      self._files(name)
     if configs.measures(self.config):
-      self._source(**self.config.evaluate.real)
+      self._sides(self.config.evaluate.real)
       for section in (self.config.evaluate.test, self.config.evaluate.held_out):
         if section:
-          self._source(**section)
+          self._sides(section)
 
   def _check_images(self, name, method, batch):
     module = getattr(method, method.product)
-    if method.draws and hasattr(module, 'latent'):
-      if 'target' not in batch:
-        raise ValueError(f"stage {name!r} learns from 'target', and its data has "
-                         f'{", ".join(batch)}')
-      drawn = jax.eval_shape(module.init_with_output, jax.random.key(0), module.example())[0][0]
+    if method.draws:
+      latent = hasattr(module, 'latent')
+      for role in ('target',) if latent else ('source', 'target'):
+        if role not in batch:
+          raise ValueError(f'stage {name!r} learns from {role!r}, and its data has '
+                           f'{", ".join(batch)}')
+      x = module.example() if latent else batch['source']
+      drawn = jax.eval_shape(module.init_with_output, jax.random.key(0), x)[0][0]
       if drawn.shape[1:] != batch['target'].shape[1:]:
         ours, theirs = ('x'.join(map(str, x.shape[1:])) for x in (drawn, batch['target']))
         raise ValueError(f'stage {name!r}: its generator draws {ours} (height x width x channels) '
@@ -242,24 +262,29 @@ class Run:
       first = normalise(batches.prepare(batches[0]))
     start = functools.partial(method.init, rng, first, self._given(name))
     measuring = configs.measures(config) and method.draws
-    evaluator = self.evaluator if measuring else None  # made now, not in the middle of the stage
+    if measuring:
+      self.evaluator(name)  # made now, not in the middle of the stage
 
     with self._checkpointer(name) as checkpointer:
-      state = checkpointer.restore(jax.eval_shape(start)) or start()
+      spreading = lambda: spread(start(), config.replicas or jax.device_count())
+      state = checkpointer.restore(jax.eval_shape(spreading)) or start()
       at = saved = int(state.step)
       with records.Recorder(self._folder(name), at) as recorder:
-        watch = _Watch(recorder, self.reporter, at)
+        watch = _Watch(recorder, self.reporter, at, name)
+        hook = self._promoting(name, method, recorder) if measuring and getattr(
+            method, 'clock', None) else None
         self.reporter.begin(name, at, stage.steps, config.batch)
         try:
           training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
-                         via=config.via, replicas=config.replicas, stop=stop.should_stop)
+                         via=config.via, replicas=config.replicas, stop=stop.should_stop,
+                         hook=hook)
           for state, logs in training:
             at = logs['step']
             last = at == stage.steps or stop.should_stop()
             evaluate = measuring and (at % config.evaluate.every == 0 or at == stage.steps)
             save = last or evaluate or at % config.checkpoint.every == 0
             watch.see(logs, now=save)  # raises on a term that is not finite, before it is saved
-            measures = self._evaluate(evaluator, name, method, state, recorder) if evaluate else {}
+            measures = self._evaluate(name, method, state, recorder) if evaluate else {}
             if save:
               checkpointer.save(state, config=configs.to_json(config), metrics={
                   key: m.value for key, m in measures.items() if isinstance(m.value, float)})
@@ -317,23 +342,39 @@ class Run:
     return self._state(name, checkpoint).nets
 
   def drawer(self, name: str, checkpoint: str = 'best') -> Drawer:
-    """The generator that a stage makes."""
+    """A generator: that a stage is for ('stage'), or another that learned in it ('stage.wide')."""
     if (name, checkpoint) not in self._drawers:
-      method = self.method(name)
-      draw = method.generators(self._state(name, checkpoint))[method.product]
+      stage, role = self._role(name)
+      draw = self.method(stage).generators(self._state(stage, checkpoint))[role]
       self._drawers[name, checkpoint] = jax.device_put(draw)
     return self._drawers[name, checkpoint]
 
+  def taught_by(self, name: str) -> str | None:
+    """The generator that this one learned from, where there is one."""
+    stage, role = self._role(name)
+    teacher = getattr(self.method(stage), 'pupils', {}).get(role)
+    return f'{stage}.{teacher}' if teacher and f'{stage}.{teacher}' in self._learners(stage) \
+        else self.teacher(stage) if role == self.method(stage).product else None
+
+  def lesson(self, name: str, checkpoint: str) -> Drawer | None:
+    """What a generator is compared with: its teacher, as it stood or was chosen to teach."""
+    teacher = self.taught_by(name)
+    if teacher is None:
+      return None
+    stage, _ = self._role(name)
+    return self.drawer(teacher, checkpoint if teacher.startswith(f'{stage}.')
+                       else self.config.stages[stage].teacher_checkpoint)
+
   def measured_generators(self) -> list[str]:
-    """Stages that made a generator and measured it (if anything measures), in order. Raises
-    ValueError if there is none yet."""
+    """Every generator that learned in a stage which measured its own (if anything measures), in
+    order, see `drawer`. Raises ValueError if there is none yet."""
     found = []
     for name in self.config.run:
       section = self.config.stages[name].method
       draws = build.resolve(section.name, build.HOMES['method']).draws
       there = self.measured(name) if configs.measures(self.config) else self._is_done(name)
       if draws and there:
-        found.append(name)
+        found += self._learners(name)
       elif draws:
         self.reporter.say(f'{name}: left out, it is not trained far enough to be measured')
     if not found:
@@ -348,109 +389,228 @@ class Run:
     kept = [line for line in lines if line['step'] == best]
     return {'last': lines[-1], 'best': kept[0]} if kept else {}
 
-  @functools.cached_property
-  def evaluator(self) -> Evaluator:
-    """Measures every generator of this run in the same way, to choose by."""
-    return self._evaluator(self.config.evaluate.real)
+  def evaluator(self, name: str) -> Evaluator:
+    """Measures every generator of this run in the same way, to choose by; what draws source from
+    target is measured the other way round."""
+    return self._evaluator(name, self.config.evaluate.real)
 
-  @functools.cached_property
-  def final_evaluator(self) -> Evaluator:
+  def final_evaluator(self, name: str) -> Evaluator:
     """The same for what is reported: against `evaluate.test`, where that is given."""
-    test = self.config.evaluate.test
-    return self._evaluator(test) if test else self.evaluator
+    return self._evaluator(name, self.config.evaluate.test or self.config.evaluate.real)
 
-  def _evaluator(self, section):
+  def real(self, intervals: int = 0) -> dict[str, dict[str, Measure]]:
+    """The measures of the real images: {'real': ...}, and 'real_back' of the other direction."""
+    found = {}
+    for name in self.measured_generators():
+      key = 'real_back' if self._is_back(name) else 'real'
+      if key not in found:
+        found[key] = self.final_evaluator(name).real(intervals)
+    return found
+
+  def _is_back(self, name):
+    stage, role = self._role(name)
+    return role in getattr(self.method(stage), 'backwards', ())
+
+  def _evaluator(self, name, section):
+    back = self._is_back(name)
+    key = back, json.dumps(section.to_dict(), sort_keys=True)
+    if key not in self._evaluators:
+      self._evaluators[key] = self._make_evaluator(name, section, back)
+    return self._evaluators[key]
+
+  def _make_evaluator(self, name, section, back):
     settings = self.config.evaluate
-    name = settings.classifier
-    if name:
-      method = self.method(name)
-      extractor = classifier(
-          getattr(method, method.product), self.nets(name)[method.product].averaged,
-          json.loads(self._done(name).read_text()).get('accuracy'))
+    if settings.classifier:
+      extractor = classifier(*self._trained(settings.classifier))
     else:
       extractor = build.make(settings.extractor, build.HOMES['extractor'], 'evaluate.extractor')
-    found = Evaluator(extractor, self._source(**section), count=settings.count,
-                      seed=settings.seed, splits=settings.splits)
+    sources = self._sides(section, back)
+    images, segmenter = self._from_images(name), None
+    if settings.segmenter.get('stage'):
+      segmenter = metrics.segmenter(*self._trained(settings.segmenter.stage))
+    elif settings.segmenter:
+      segmenter = build.make(settings.segmenter, build.HOMES['extractor'], 'evaluate.segmenter')
+    found = Evaluator(extractor, tuple(sources), count=settings.count, seed=settings.seed,
+                      splits=settings.splits, segmenter=segmenter,
+                      inputs=self._questions(section, back) if images else None)
     for metric in (settings.select, *settings.best):
       if metric not in found.names:
         raise ValueError(f'evaluate.select or evaluate.best names {metric!r}, which nothing here '
                          f'measures; there is {", ".join(found.names)}')
     return found
 
+  def _trained(self, name):
+    """Module, variables and accuracy of the network that a stage trained to look."""
+    method = self.method(name)
+    return (getattr(method, method.product), self.nets(name)[method.product].averaged,
+            json.loads(self._done(name).read_text()).get('accuracy'))
+
+  def _sides(self, section, back=False):
+    """The sources of a section of `evaluate`: one for each of its splits."""
+    section = section.to_dict()
+    splits = section.get('split')
+    several = splits if isinstance(splits, tuple | list) else (None,)
+    found = [self._source(**(section if split is None else {**section, 'split': split}))
+             for split in several]
+    return [data.swapped(source) for source in found] if back else found
+
+  def _questions(self, section, back=False):
+    """What images are drawn from: the last of the section's sources, up to evaluate.count."""
+    source = self._sides(section, back)[-1]
+    return data.First(getattr(source, 'a', source), self.config.evaluate.count)
+
   def results(self) -> dict[str, Any]:
     """The table of the run: each generator's cost, quality (last and best) and speed."""
     table, drawers = {}, {}
     names = self.measured_generators()
-    taught_by = {name: self.teacher(name) for name in names}
+    taught_by = {name: self.taught_by(name) for name in names}
     teachers = [name for name in names if name in taught_by.values()]
     for name in names:
       draw = drawers[name] = self.drawer(name)
-      lines = records.read_lines(self._folder(name) / 'log.jsonl')
+      stage, role = self._role(name)
+      lines = records.read_lines(self._folder(stage) / 'log.jsonl')
       table[name] = {
-          'title': self.config.stages[name].title or name,
+          'title': (self.config.stages[stage].title or stage) + (
+              f': {role.replace("_", " ")}' if name != stage else ''),
+          'from': 'latents' if hasattr(draw.module, 'latent') else
+                  'target' if self._is_back(name) else 'source',
           'role': 'teacher' if name in teachers else 'student' if taught_by[name] else 'baseline',
           'teacher': taught_by[name],
           'params_paper': cost.count_params(draw.variables, 'paper'),
           'params': cost.count_params(draw.variables, 'all'),
-          'macs': cost.macs(draw.module),
+          'macs': cost.macs(draw.module, self._input(name, 1).shape),
           'seconds': sum(line['seconds'] for line in lines),
-          **self._final(name, taught_by[name]),
+          **self._final(name),
       }
     for row in table.values():
       base = table.get(row['teacher'] or next(iter(teachers), None))
       if base:
+        row['ratio_macs'] = base['macs'] / row['macs']
         row['ratio_paper'] = base['params_paper'] / row['params_paper']
         row['ratio'] = base['params'] / row['params']
     apply = jax.jit(lambda draw, z: draw(z))
-    for size in (1, 64):
-      seconds = cost.latency({name: functools.partial(
-          apply, draw, jnp.zeros((size, draw.module.latent)))
-          for name, draw in drawers.items()})
+    for size in (1, 64) if 'latents' in (row['from'] for row in table.values()) else (1, 4):
+      seconds = cost.latency({name: functools.partial(apply, draw, self._input(name, size))
+                              for name, draw in drawers.items()})
       for name, timing in seconds.items():
         table[name][f'ms_per_image_batch{size}'] = 1e3 * timing.median / size
-    real = {}
+    real = {'real': {}}
     if configs.measures(self.config):
-      real = {key: measure.to_dict() for key, measure in self.final_evaluator.real().items()}
-    return {'generators': table, 'real': real, 'environment': records.environment()}
+      real = {which: {key: measure.to_dict() for key, measure in found.items()}
+              for which, found in self.real().items()}
+    return {'generators': table, **real, 'environment': records.environment()}
 
-  def _final(self, name, teacher):
-    """What was measured while training; against `evaluate.test`, where given, measured anew."""
-    found = self.measured(name)
-    if not self.config.evaluate.test:
+  def _final(self, name):
+    """What was measured while training. Measured anew: what is reported against `evaluate.test`,
+    and the other generators of a stage, at the checkpoints that were chosen by its own."""
+    stage, _ = self._role(name)
+    found = self.measured(stage)
+    if not self.config.evaluate.test and name == stage:
       return found
-    lesson = teacher and self.drawer(teacher, self.config.stages[name].teacher_checkpoint)
-    return {checkpoint: {**line, 'chosen_by': line['measures'], 'measures': {
-        key: measure.to_dict() for key, measure in self.final_evaluator(
-            self.drawer(name, checkpoint), lesson).items()}} for checkpoint, line in found.items()}
+    chosen = bool(self.config.evaluate.test)
+    return {checkpoint: {**line, **({'chosen_by': line['measures']} if chosen else {}),
+                         'measures': {key: measure.to_dict() for key, measure in
+                                      self.final_evaluator(name)(
+                                          self.drawer(name, checkpoint),
+                                          self.lesson(name, checkpoint)).items()}}
+            for checkpoint, line in found.items()}
+
+  def _input(self, name, rows):
+    """Zeros of the shape that a generator draws from."""
+    module = self.drawer(name).module
+    if hasattr(module, 'latent'):
+      return jnp.zeros((rows, module.latent))
+    shape = self._shown(name, 1)['source'].shape[1:]
+    return jnp.zeros((rows, *shape))
+
+  def _shown(self, name, count):
+    """Images [B,H,W,C] of the final comparison that a generator draws from ('source'), what should
+    come out ('target', where there are pairs) and a way to show the first ('picture')."""
+    questions = self._questions(self.config.evaluate.test or self.config.evaluate.real,
+                                self._is_back(name))
+    rows = np.linspace(0, len(questions) - 1, min(count, len(questions))).astype(int)
+    batch = _ready(questions, rows)
+    source = batch.get('source', batch.get('image'))
+    picture = colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else source
+    return {**batch, 'source': source, 'picture': picture}
+
+  def _from_images(self, name):
+    stage, _ = self._role(name)
+    method = self.method(stage)
+    return not hasattr(getattr(method, method.product), 'latent')
 
   def report(self, results: Mapping[str, Any]) -> Path:
     """Writes `report.html`; returns its path."""
-    columns = 16
-    rows = []
-    key = jax.random.key(self.config.evaluate.seed)
-    for name in results['generators']:
+    columns, groups = 16, {}
+    for name, row in results['generators'].items():
       draw = self.drawer(name)
-      z = jax.random.normal(key, (columns, draw.module.latent))
-      rows.append((name, np.asarray(draw(z))))
-    source = self._source(**(self.config.evaluate.test or self.config.evaluate.real))
-    chosen = np.random.default_rng(self.config.evaluate.seed).permutation(len(source))[:columns]
-    real = _ready(source, chosen)['target']
+      group = groups.setdefault(row['from'], {'drawings': [], 'pictures': None, 'targets': None})
+      if row['from'] == 'latents':
+        x = jax.random.normal(jax.random.key(self.config.evaluate.seed),
+                              (columns, draw.module.latent))
+      else:
+        shown = self._shown(name, columns // 2)
+        x, group['pictures'] = shown['source'], np.asarray(shown['picture'])
+        group['targets'] = np.asarray(shown['target']) if 'target' in shown else None
+      group['drawings'].append((name, np.asarray(draw(x))))
+    for kind, group in groups.items():
+      source = self._sides(self.config.evaluate.test or self.config.evaluate.real,
+                           kind == 'target')[-1]
+      source = getattr(source, 'b', source)
+      count = len(group['drawings'][0][1])
+      chosen = np.random.default_rng(self.config.evaluate.seed).permutation(len(source))[:count]
+      batch = _ready(source, chosen)
+      group['real'] = np.asarray(batch['target'] if 'target' in batch else batch['image'])
     curves = {name: records.read_lines(self._folder(name) / 'evaluations.jsonl')
-              for name in results['generators']}
+              for name in results['generators'] if '.' not in name}
     path = self.workdir / 'report.html'
-    records.write_whole(path, report.render(results, rows, np.asarray(real), curves,
+    records.write_whole(path, report.render(results, groups, curves,
                                             configs.to_json(self.config)))
     return path
 
-  def _evaluate(self, evaluator, name, method, state, recorder):
+  def _promoting(self, name, method, recorder):
+    """A hook of `fit` that measures the teachers of a method with a clock, at the end of their
+    turns and at every evaluation within them, and tells it which are best so far."""
+    metric = self.config.evaluate.select
+    sign = 1 if SELECT[metric] == 'min' else -1
+
+    def hook(state, step):
+      ends = not method.clock.teaching(step)
+      due = ends or step % self.config.evaluate.every == 0
+      if not due or not method.clock.teaching(step - 1):
+        return None
+      scores = {}
+      for role in method.teachers:
+        measures = self.evaluator(f'{name}.{role}')(method.generators(state)[role])
+        recorder.write_measures(step, {metric: measures[metric]}, role)
+        scores[role] = sign * measures[metric].value
+      before = {role: float(best['score']) for role, best in state.frozen['best'].items()}
+      better = [role for role, score in scores.items() if score < before[role]]
+      self.reporter.say(f'{name}: step {step}: teachers ' + ', '.join(
+          f'{role} {metric} {sign * score:.4g}' + ' (best so far)' * (role in better)
+          for role, score in scores.items()))
+      return method.promote(state, scores)
+
+    return hook
+
+  def _evaluate(self, name, method, state, recorder):
     drawers = method.generators(state)
-    draw, teacher = drawers[method.product], drawers.get('teacher')
+    draw = drawers[method.product]
+    teacher = drawers.get(getattr(method, 'pupils', {}).get(method.product, 'teacher'))
+    evaluator = self.evaluator(name)
     measures = evaluator(draw, teacher)
     step = int(state.step)
     recorder.write_measures(step, measures)
-    z = evaluator.latents(draw.module.latent)[:16]
-    recorder.write_images(step, {'drawings': contact_sheet(
-        [each(z) for each in ([teacher] if teacher else []) + [draw]])})
+    rows = []
+    if hasattr(draw.module, 'latent'):
+      x = evaluator.latents(draw.module.latent)[:16]
+    else:
+      batch = _ready(evaluator.inputs, range(min(8, evaluator.count)))
+      x = batch.get('source', batch.get('image'))
+      rows = [colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else x]
+      rows += [batch['target']] if 'target' in batch else []
+    rows += [np.asarray(each(x)) for each in ([teacher] if teacher else []) + [draw]]
+    recorder.write_images(step, {'drawings': contact_sheet(rows)})
     short = ' '.join(f'{key} {m.value:.4g}' for key, m in measures.items()
                      if isinstance(m.value, float))
     self.reporter.say(f'{name}: step {step}: {short}')
@@ -470,10 +630,19 @@ class Run:
 
   def _given(self, name):
     """The networks that a stage starts from, from the teacher's checkpoint."""
-    teacher = self.teacher(name)
-    if teacher is None:
-      return None
-    return self._as_given(teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint))
+    teacher, found = self.teacher(name), self._files(name)
+    if teacher is not None:
+      found |= self._as_given(
+          teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint))
+    return found or None
+
+  def _files(self, name):
+    """{role: Net} of the stage's files."""
+    found = {}
+    for role, path in self.config.stages[name].given.items():
+      variables = dict(nn.load(path)[1])
+      found[role] = Net(variables.pop('params'), stats=variables)
+    return found
 
   def _as_given(self, teacher, nets):
     product = self.method(teacher).product
@@ -497,9 +666,12 @@ class Run:
     if method.needs_data:
       source = self._source(**self.config.stages[name].data)
       batch = _ready(source, [0])
+    given = self._files(name)
     if teacher is not None:
-      given = self._as_given(teacher, self._shapes(teacher).nets)
-    return jax.eval_shape(method.init, self._root_key(name), batch, given)
+      given |= self._as_given(teacher, self._shapes(teacher).nets)
+    replicas = self.config.replicas or jax.device_count()
+    return jax.eval_shape(lambda *args: spread(method.init(*args), replicas),
+                          self._root_key(name), batch, given or None)
 
   def _checkpointer(self, name, read_only=False):
     settings = self.config.evaluate
@@ -508,6 +680,20 @@ class Run:
         self._folder(name) / 'checkpoints', keep=self.config.checkpoint.keep, read_only=read_only,
         best={metric: SELECT[metric] for metric in (settings.select, *settings.best)}
         if measured else None)
+
+  def _role(self, name):
+    """(stage, role) of a generator's name."""
+    stage, _, role = name.partition('.')
+    return stage, role or self.method(stage).product
+
+  def _learners(self, stage):
+    """The names of the generators that learn in a stage, its own first."""
+    if stage not in self._known_learners:
+      method, shapes = self.method(stage), self._shapes(stage)
+      self._known_learners[stage] = [
+          stage if role == method.product else f'{stage}.{role}'
+          for role in method.generators(shapes) if role in shapes.nets]
+    return self._known_learners[stage]
 
   def _root_key(self, name):
     return jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
@@ -532,8 +718,9 @@ class Run:
 class _Watch:
   """Turns device logs into records one interval late, so that the device never waits."""
 
-  def __init__(self, recorder, reporter, step):
-    self._recorder, self._reporter = recorder, reporter
+  def __init__(self, recorder, reporter, step, stage):
+    self._recorder, self._reporter, self._stage = recorder, reporter, stage
+    self._terms = Terms()
     self._pending = None
     self._step, self._time = step, time.monotonic()
 
@@ -558,6 +745,8 @@ class _Watch:
       return
     scalars = {name: float(x) for name, x in logs.items() if name != 'step'}
     check_finite(scalars, logs['step'])
+    for warning in self._terms.see(scalars):
+      self._reporter.say(f'{self._stage}: step {logs["step"]}: {warning}')
     self._recorder.write_scalars(logs['step'], scalars)
     self._reporter.update(logs['step'], scalars)
 

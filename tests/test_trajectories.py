@@ -1,4 +1,3 @@
-# ruff: noqa: N803
 """Losses and whole training steps of OMGD, recorded from the published PyTorch code, float64.
 
 A wrong gradient, norm, loss or running statistic anywhere shows within two steps.

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from jaxgan_compress.analysis.images import contact_sheet
@@ -44,11 +43,11 @@ COSTS = (
     ('paper parameters', 'as the KD paper counts: convolutions only, one output channel',
      lambda r: f'{r["params_paper"]:,}'),
     ('paper ratio', 'teacher / this by that count', lambda r: _ratio(r.get('ratio_paper'))),
-    ('MACs', 'multiply-accumulates per image', lambda r: _si(r['macs'])),
-    ('ms/image, batch 1', 'median of one image at a time on this device',
-     lambda r: f'{r["ms_per_image_batch1"]:.3f}'),
-    ('ms/image, batch 64', 'the same, 64 images at a time',
-     lambda r: f'{r["ms_per_image_batch64"]:.3f}'),
+    ('MACs', 'multiply-accumulates per image, exact', lambda r: _si(r['macs'])),
+    ('MACs ratio', 'teacher / this', lambda r: _ratio(r.get('ratio_macs'))),
+    *((f'ms/image, batch {size}', 'median time on this device, so many images at once',
+       lambda r, key=f'ms_per_image_batch{size}': f'{r[key]:.3f}' if key in r else '')
+      for size in (1, 4, 64)),
     ('training', 'seconds, without measuring and saving', lambda r: f'{r["seconds"]:.0f} s'),
 )
 QUALITY = (
@@ -56,43 +55,63 @@ QUALITY = (
      lambda m: _value(m, 'fid')),
     ('FD ↓', 'Frechet distance to the real images through another network, see evaluate',
      lambda m: _value(m, 'fd')),
+    ('KID ↓', 'kernel distance through the FID Inception network; ± over its subsets',
+     lambda m: _value(m, 'kid', '.4f')),
+    ('MMD ↓', 'kernel distance through another network, see evaluate; ± over its subsets',
+     lambda m: _value(m, 'mmd', '.4f')),
     ('IS ↑', 'inception score through the classifier: clear and varied; ± over its splits',
      lambda m: _value(m, 'is')),
     ('VoL', 'variance of the Laplacian (sharpness): best near the real images’; noise scores high',
      lambda m: _value(m, 'vol', '.0f')),
-    ('MSE to teacher ↓', 'mean squared difference per pixel on the same latents, images in [-1, 1]',
+    ('PSNR ↑', 'to the target of each pair, in dB', lambda m: _value(m, 'psnr', '.2f')
+     if 'psnr' in m and 'unit' in m['psnr']['protocol'] and 'mean over images'
+     in m['psnr']['protocol']['unit'] else ''),
+    ('SSIM ↑', 'structural similarity to the target of each pair',
+     lambda m: _value(m, 'ssim', '.4f')),
+    ('L1 ↓', 'mean absolute difference to the target of each pair, images in [-1, 1]',
+     lambda m: _value(m, 'l1', '.4f')),
+    ('mIoU ↑', 'of the labels that a trained network reads back',
+     lambda m: _value(m, 'miou', '.3f')),
+    ('MSE to teacher ↓', 'mean squared difference per pixel on the same inputs, images in [-1, 1]',
      lambda m: _value(m, 'mse', '.4f')),
-    ('PSNR to teacher ↑', 'the same in dB', lambda m: _value(m, 'psnr', '.1f')),
+    ('PSNR to teacher ↑', 'the same in dB', lambda m: _value(m, 'psnr_teacher', '.1f')
+     or (_value(m, 'psnr', '.1f') if 'mse_on_paths' in m else '')),
     ('MSE on paths ↓', 'the same along straight paths between latents: was the function copied, '
      'or only its samples?', lambda m: _value(m, 'mse_on_paths', '.4f')),
 )
 
 
-def render(results: Mapping[str, Any], drawings: Sequence[tuple[str, np.ndarray]],
-           real: np.ndarray, curves: Mapping[str, Sequence[Mapping]],
-           config: Mapping[str, Any]) -> str:
+INTROS = {
+    'latents': ('Same latents, every generator', """Each column is one random latent vector z, given
+to every generator (best checkpoint). A student that copies its teacher draws the same picture in
+the same column. A generator trained from scratch knows no teacher and draws its own. D is the
+discriminator that a generator was trained against."""),
+    'source': ('Same inputs, every generator', """Each column is one input, the top row, given to
+every generator (best checkpoint)."""),
+    'target': ('The other direction', """The same, for the generators that draw source from
+target."""),
+}
+
+
+def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
+           curves: Mapping[str, Sequence[Mapping]], config: Mapping[str, Any]) -> str:
   """The page.
 
-  results: as `experiment.Run.results`. drawings: [(stage, [B,H,W,C] in [-1, 1])] on the same
-  latents. real: real images [B,H,W,C]. curves: {stage: lines of evaluations.jsonl}.
+  results: as `experiment.Run.results`. groups: by what is drawn from, 'latents', 'source' or
+  'target': 'drawings', [(generator, [B,H,W,C] in [-1, 1])] of the same inputs; 'pictures', these
+  inputs or None; 'targets', what should come out or None; 'real', real images. curves: {stage:
+  lines of evaluations.jsonl}.
   """
   table = results['generators']
   colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(table)}
   environment = results['environment']
-  rows = ''.join(_row(table[name], images, colour[name]) for name, images in drawings)
-  rows += (f'<div class="row real"><div><b>Real images</b><span class="muted">from the data; not '
-           f'matched to the columns</span></div>{_picture(real)}</div>')
+  drawings = ''.join(_group(kind, group, table, colour) for kind, group in groups.items())
   return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>GAN compression report</title><style>{STYLE}</style>
 <h1>GAN compression report</h1>
 <p>{_summary(results)}</p>
-<h2>Same latents, every generator</h2>
-<p class="muted">Each column is one random latent vector z, given to every generator (best
-checkpoint). A student that copies its teacher draws the same picture in the same column. A
-generator trained from scratch knows no teacher and draws its own. D is the discriminator that a
-generator was trained against.</p>
-{rows}
+{drawings}
 {_quality(results, table, colour)}
 {_costs(table, colour)}
 {_charts(table, curves, colour)}
@@ -101,6 +120,25 @@ generator was trained against.</p>
 <details><summary>Config</summary><pre>{html.escape(json.dumps(config, indent=1))}</pre></details>
 </html>
 """
+
+
+def _group(kind, group, table, colour):
+  heading, intro = INTROS[kind]
+  rows = ''
+  if group['pictures'] is not None:
+    rows += _plain('Input', 'what every generator is given', group['pictures'])
+  rows += ''.join(_row(table[name], images, colour[name]) for name, images in group['drawings'])
+  if group['targets'] is not None:
+    rows += _plain('Target', 'what should come out', group['targets'], 'real')
+  else:
+    rows += _plain('Real images', 'from the data; not matched to the columns', group['real'],
+                   'real')
+  return f'<h2>{heading}</h2><p class="muted">{intro}</p>{rows}'
+
+
+def _plain(title, note, images, kind=''):
+  return (f'<div class="row {kind}"><div><b>{title}</b><span class="muted">{note}</span></div>'
+          f'{_picture(images)}</div>')
 
 
 def _summary(results):
@@ -114,13 +152,16 @@ def _summary(results):
     theirs = teacher['best']['measures']
     text = (f'<b>{_title(row)}</b> is {row["ratio"]:.1f} times smaller than '
             f'{_title(teacher)}')
+    if row['from'] != 'latents':
+      text += f' and takes {row["ratio_macs"]:.1f} times fewer multiply-accumulates'
     if 'is' in mine:
       text += (f' and keeps {mine["is"]["value"] / theirs["is"]["value"]:.0%} of its inception '
                'score')
     key = 'fid' if 'fid' in mine else 'fd'
     text += f' ({key.upper()} {mine[key]["value"]:.1f} against {theirs[key]["value"]:.1f}).'
     rivals = [other['best']['measures'][key]['value'] for other in table.values()
-              if other['role'] == 'baseline' and other['params'] == row['params']]
+              if other['role'] == 'baseline' and other['params'] == row['params']
+              and 'best' in other]
     if rivals:
       text += (f' The same network trained from scratch reaches {key.upper()} {min(rivals):.1f} '
                'at best.')
@@ -137,15 +178,26 @@ def _row(row, images, colour):
 
 
 def _costs(table, colour):
-  body = ''.join(_line(row, colour[name], '', [read(row) for _, _, read in COSTS])
+  images = all(row['from'] != 'latents' for row in table.values())
+  columns = [column for column in COSTS if any(column[2](row) for row in table.values())
+             and not (images and column[0].startswith('paper'))]
+  body = ''.join(_line(row, colour[name], '', [read(row) for _, _, read in columns])
                  for name, row in table.items())
-  return f'<h2>Cost</h2>{_table(COSTS, body)}'
+  return f'<h2>Cost</h2>{_table(columns, body)}'
 
 
 def _quality(results, table, colour):
-  if not results['real']:
-    return ''
-  real, body = results['real'], ''
+  found = ''
+  for key, heading, kinds in (('real', 'Quality', ('latents', 'source')),
+                              ('real_back', 'Quality, the other direction', ('target',))):
+    rows = {name: row for name, row in table.items() if row['from'] in kinds}
+    if results.get(key) and rows:
+      found += _quality_table(heading, results[key], rows, colour)
+  return found
+
+
+def _quality_table(heading, real, table, colour):
+  body = ''
   measured = [real, *(row['best']['measures'] for row in table.values())]
   columns = [column for column in QUALITY if any(column[2](each) for each in measured)]
   for name, row in table.items():
@@ -162,14 +214,18 @@ def _quality(results, table, colour):
                 None)
   hindsight = 'picked with hindsight; it flatters a generator that oscillates' if chosen is None \
       else f'picked on other images ({html.escape(chosen["vol"]["protocol"]["data"])})'
-  return f"""<h2>Quality</h2>{_table(columns, body)}
-<p class="muted">↓ lower is better, ↑ higher. Best is the checkpoint that evaluate.select chose,
-{hindsight}. {protocol['count']:,} images from the same
-latents (seed {protocol['seed']}) are compared with {protocol['real_count']:,} real ones
-({html.escape(protocol['data'])}). Features and classes are those of a {protocol['feature_net']}
+  inputs = f'latents (seed {protocol["seed"]})' if 'inputs' not in protocol \
+      else f'inputs ({html.escape(protocol["inputs"])})'
+  distance = next((name.upper() for name in ('fid', 'fd') if name in real), 'distance')
+  return f"""<h2>{heading}</h2>{_table(columns, body)}
+<p class="muted">↓ lower is better, ↑ higher. Best is the checkpoint that evaluate.select chose for
+the stage, {hindsight}. {protocol['count']:,} images from the same
+{inputs} are compared with {protocol['real_count']:,} real ones
+({html.escape(protocol['data'])}). Features are those of a {protocol['feature_net']}
 {f'that is right on {accuracy:.1%} of held-out images' if accuracy else ''} (CRC
-{protocol['feature_crc32']}). The FD of the real images is that of a random half of them against
-all: the floor of this measure. These values compare with others of this protocol only.</p>"""
+{protocol['feature_crc32']}). The {distance} of the real images is that of a random half of them
+against all: the floor of this measure. These values compare with others of this protocol only.</p>
+"""
 
 
 def _table(columns, body):
@@ -194,6 +250,7 @@ def _charts(table, curves, colour):
   charts = ''.join(_chart(title, series(key)) for key, title in (
       ('fid', 'FID (lower is better)'), ('fd', 'FD to real images (lower is better)'),
       ('is', 'Inception score (higher is better)'),
+      ('ssim', 'SSIM to the target (higher is better)'),
       ('mse', 'MSE to the teacher (lower is better)')))
   return f'<h2>Learning curves</h2><div class="charts">{charts}</div>' if charts else ''
 

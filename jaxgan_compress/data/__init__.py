@@ -5,8 +5,17 @@ from jaxgan_compress.data.images import ImageError
 from jaxgan_compress.data.pipeline import Pipeline, sizes_only
 from jaxgan_compress.data.sources import ArraySource, digits, tfds
 from jaxgan_compress.data.transforms import frame, random_shift
-from jaxgan_compress.data.translation import folder, labels, paired, planes, unpaired
+from jaxgan_compress.data.translation import (
+  First,
+  folder,
+  labels,
+  paired,
+  planes,
+  swapped,
+  unpaired,
+)
 from jaxgan_compress.data.views import View
 
-__all__ = ['ArraySource', 'ImageError', 'Pipeline', 'View', 'digits', 'folder', 'frame', 'labels',
-           'paired', 'planes', 'random_shift', 'samples', 'sizes_only', 'tfds', 'unpaired']
+__all__ = ['ArraySource', 'First', 'ImageError', 'Pipeline', 'View', 'digits', 'folder', 'frame',
+           'labels', 'paired', 'planes', 'random_shift', 'samples', 'sizes_only', 'swapped', 'tfds',
+           'unpaired']

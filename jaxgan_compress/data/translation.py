@@ -129,6 +129,55 @@ class Unpaired:
     return self.name
 
 
+class Swapped:
+  """A source of pairs the other way round."""
+
+  def __init__(self, pairs):
+    self.pairs, self.view = pairs, getattr(pairs, 'view', None)
+
+  def __len__(self):
+    return len(self.pairs)
+
+  def __getitem__(self, i):
+    return self._turn(self.pairs[i])
+
+  def prepare(self, batch):
+    # Files are prepared as what they are.
+    return self._turn(getattr(self.pairs, 'prepare', dict)(self._turn(batch)))
+
+  def __repr__(self):
+    return f'{self.pairs!r} BtoA'
+
+  @staticmethod
+  def _turn(element):
+    names = {'source': 'target', 'target': 'source'}
+    return {names.get(name, name): x for name, x in element.items()}
+
+
+def swapped(source):
+  """The same images with source and target exchanged, for evaluation of what draws A from B."""
+  return Unpaired(source.b, source.a, _directed(source.name, 'BtoA')) \
+      if isinstance(source, Unpaired) else Swapped(source)
+
+
+class First:
+  """The first `count` elements of a source, for evaluation."""
+
+  def __init__(self, source, count: int):
+    self.source, self.count = source, min(count, len(source))
+    self.prepare = getattr(source, 'prepare', dict)
+    self.view = getattr(source, 'view', None)
+
+  def __len__(self):
+    return self.count
+
+  def __getitem__(self, i):
+    return self.source[range(self.count)[i]]
+
+  def __repr__(self):
+    return f'{self.source!r}[:{self.count}]'
+
+
 def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', channels: int = 3,
            **view) -> Images:
   """A folder of pairs, as of pix2pix: `{'source', 'target'}`, uint8 [H,W,channels].

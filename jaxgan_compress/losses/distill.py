@@ -65,10 +65,11 @@ def cka(features, lesson):
 
 def _hsic(x, y):
   n = len(x)
-  k, l = jnp.square(x).sum(-1), jnp.square(y).sum(-1)  # the diagonals
+  diagonal_k, diagonal_l = jnp.square(x).sum(-1), jnp.square(y).sum(-1)
   sum_x, sum_y = x.sum(0), y.sum(0)
-  rows_k, rows_l = _product(x, sum_x) - k, _product(y, sum_y) - l  # of K and L without diagonals
-  trace = jnp.square(_product(x.T, y)).sum() - (k * l).sum()
+  # Sums of the rows of K and L without their diagonals.
+  rows_k, rows_l = _product(x, sum_x) - diagonal_k, _product(y, sum_y) - diagonal_l
+  trace = jnp.square(_product(x.T, y)).sum() - (diagonal_k * diagonal_l).sum()
   total = rows_k.sum() * rows_l.sum() / ((n - 1) * (n - 2))
   return (trace + total - 2 / (n - 2) * (rows_k * rows_l).sum()) / (n * (n - 3))
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.nn import relu, softplus
 
-
 # What is minimised where a logit belongs to a real image, and where to a drawing.
 SIDES = {
     'ns': (lambda x: softplus(-x), softplus),

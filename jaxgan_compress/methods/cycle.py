@@ -182,8 +182,8 @@ class Blocks:
     if self.total is None:
       return inside < self.teach
     last = math.ceil(self.total / self.teach) - 1
-    length = jnp.where(block == last, self.total - last * self.teach, self.teach)
-    return (inside < length) & (block <= last)
+    short = self.total - last * self.teach
+    return ((block < last) & (inside < self.teach)) | ((block == last) & (inside < short))
 
 
 @dataclasses.dataclass(frozen=True)

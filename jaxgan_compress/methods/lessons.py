@@ -143,8 +143,7 @@ class Lessons:
 
 
 def looking_glass(look: linen.Module, given):
-  """The variables of a feature network: given['features'], else seeded random ones, with a warning.
-  """
+  """given['features'], the variables of a feature network, else random ones and a warning."""
   if given and 'features' in given:
     return given['features'].variables
   _warn(f'VGG{look.depth}')
@@ -153,5 +152,5 @@ def looking_glass(look: linen.Module, given):
 
 @functools.cache
 def _warn(name):
-  log.warning('perceptual terms look through a %s of random weights (seed 0), which no one trained; '
-              "give ImageNet's as given={'features': ...}", name)
+  log.warning('perceptual terms look through a %s of random weights (seed 0), which no one '
+              "trained; give ImageNet's as given={'features': ...}", name)

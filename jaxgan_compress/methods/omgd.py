@@ -190,7 +190,6 @@ class Offline:
   draws = True
   needs_data = True
   updates = 1
-  pupils = {'student': 'teacher'}
 
   def __post_init__(self):
     refuse_dropout({'student': self.student})
@@ -202,6 +201,10 @@ class Offline:
   @property
   def teachers(self) -> dict[str, linen.Module]:
     return {'teacher': self.teacher}
+
+  @property
+  def pupils(self) -> dict[str, str]:
+    return {'student': 'teacher'}
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     if not given or 'teacher' not in given:

@@ -1,4 +1,4 @@
-"""Plain training of image-to-image generators on pairs: teachers, and students left to themselves."""
+"""Plain training of image-to-image generators on pairs: it makes teachers and baselines."""
 
 from __future__ import annotations
 

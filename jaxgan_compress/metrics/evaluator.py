@@ -280,7 +280,7 @@ def _stack(source, rows):
 
 def _views(*sources):
   """How the images of all sources are shown, where they say it."""
-  found = dict.fromkeys(repr(source.view) for source in sources if hasattr(source, 'view'))
+  found = dict.fromkeys(repr(source.view) for source in sources if getattr(source, 'view', None))
   return ', '.join(found) or 'as they are'
 
 

@@ -8,5 +8,5 @@ from jaxgan_compress.parallel.check import replica_disagreement
 from jaxgan_compress.parallel.mesh import build_mesh, put_state, spread
 from jaxgan_compress.parallel.transform import VIAS, ParallelStep, parallelize
 
-__all__ = ['VIAS', 'Axes', 'ParallelStep', 'build_mesh', 'parallelize', 'put_state, spread',
-           'replica_disagreement']
+__all__ = ['VIAS', 'Axes', 'ParallelStep', 'build_mesh', 'parallelize', 'put_state',
+           'replica_disagreement', 'spread']

@@ -47,7 +47,9 @@ class Reporter:
       rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
     else:  # the first interval holds the compilation: speed counts from the end of it
       self._first = now, step
-    terms = ' '.join(f'{name} {value:.4g}' for name, value in logs.items()
+    # Of a method that logs what each learner minimises, these; a learner that rests logs 0.
+    totals = {name: value for name, value in logs.items() if name.endswith('_loss') and value}
+    terms = ' '.join(f'{name} {value:.4g}' for name, value in (totals or logs).items()
                      if not name.startswith(('grad_', 'seconds', 'steps_')))
     speed = f'{rate:.1f} steps/s {rate * self._images:.0f} images/s' if rate else ''
     if self._bar:

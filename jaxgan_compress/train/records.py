@@ -32,7 +32,8 @@ class Recorder:
   def __init__(self, directory: str | Path, start: int = 0):
     self.directory = Path(directory)
     self.directory.mkdir(parents=True, exist_ok=True)
-    for name in ('log.jsonl', 'evaluations.jsonl'):
+    others = (path.name for path in self.directory.glob('evaluations_*.jsonl'))
+    for name in ('log.jsonl', 'evaluations.jsonl', *others):
       kept = [line for line in read_lines(self.directory / name) if line['step'] <= start]
       write_whole(self.directory / name, ''.join(json.dumps(line) + '\n' for line in kept))
     self._events = SummaryWriter(str(self.directory / 'events'), purge_step=start + 1)
@@ -42,13 +43,17 @@ class Recorder:
     for name, value in scalars.items():
       self._events.add_scalar(name, value, step)
 
-  def write_measures(self, step: int, measures: Mapping[str, Any]):
-    """Measures with their protocols; those that are one number also become events."""
-    self._append('evaluations.jsonl',
+  def write_measures(self, step: int, measures: Mapping[str, Any], role: str | None = None):
+    """Measures with their protocols; those that are one number also become events.
+
+    role: of another generator than the stage's own, whose lines go to `evaluations_<role>.jsonl`.
+    """
+    of = f'_{role}' if role else ''
+    self._append(f'evaluations{of}.jsonl',
                  {'step': step, 'measures': {k: m.to_dict() for k, m in measures.items()}})
     for name, measure in measures.items():
       if isinstance(measure.value, int | float):
-        self._events.add_scalar(f'evaluation/{name}', measure.value, step)
+        self._events.add_scalar(f'evaluation{of}/{name}', measure.value, step)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]):
     """uint8 [H,W,C] pictures by name."""
