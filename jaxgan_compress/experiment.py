@@ -520,10 +520,10 @@ class Run:
     module = self.drawer(name).module
     if hasattr(module, 'latent'):
       return jnp.zeros((rows, module.latent))
-    shape = self._shown(name, 1)['source'].shape[1:]
+    shape = self.shown(name, 1)['source'].shape[1:]
     return jnp.zeros((rows, *shape))
 
-  def _shown(self, name, count):
+  def shown(self, name, count):
     """Images [B,H,W,C] of the final comparison that a generator draws from ('source'), what should
     come out ('target', where there are pairs) and a way to show the first ('picture')."""
     questions = self._questions(self.config.evaluate.test or self.config.evaluate.real,
@@ -549,7 +549,7 @@ class Run:
         x = jax.random.normal(jax.random.key(self.config.evaluate.seed),
                               (columns, draw.module.latent))
       else:
-        shown = self._shown(name, columns // 2)
+        shown = self.shown(name, columns // 2)
         x, group['pictures'] = shown['source'], np.asarray(shown['picture'])
         group['targets'] = np.asarray(shown['target']) if 'target' in shown else None
       group['drawings'].append((name, np.asarray(draw(x))))

@@ -14,7 +14,8 @@ def linear(value, steps, stride=1, **epochs):
   """The rate `value`, then down in a line: over the second half of `steps` updates, or by epochs
   (epoch=, constant=, decay=)."""
   hundredth = max(1, steps // 100)
-  epochs = epochs or dict(epoch=hundredth, constant=50, decay=steps // hundredth - 50)
+  epochs = epochs or dict(epoch=hundredth, constant=max(1, steps // hundredth // 2),
+                          decay=steps // hundredth // 2)
   return adam(dict(name='linear_epochs', value=value, stride=stride, **epochs))
 
 
@@ -23,44 +24,98 @@ def judge(ndf, tx, *, inputs=6, loss='hinge', **fields):
               disc=dict(name='PatchGAN', ndf=ndf, inputs=inputs, **fields))
 
 
-def paired(c, *, network, deeper, taps, sizes, ndf, n_share, n_dis, tap, epoch, constant, decay,
-           norm):
-  """Fills `c` with one published run of pix2pix: `sizes` are the widths of student, wide and deep
-  teacher. A wide and a deep teacher, one head each, the student beside them."""
-  student, wide, deep = sizes
-  steps = epoch * (constant + decay)
+NETS = {'unet': ('unet', 'unet_deepest', 'batch', UNET_TAPS),
+        'resnet': ('mobile_resnet', 'mobile_deepest_resnet', 'instance', RESNET_TAPS)}
+
+
+def width(widths, arg):
+  """The row of a student's width. Raises ValueError for a width that was not published."""
+  if arg.net not in NETS:
+    raise ValueError(f'net={arg.net!r}; one of {", ".join(NETS)}')
+  possible = [w for w in widths if not (w == 24 and arg.net == 'unet')]
+  if arg.student not in possible:
+    raise ValueError(f'student={arg.student}; published with {arg.net} are '
+                     f'{", ".join(map(str, possible))}')
+  return widths[arg.student]
+
+
+def evaluation(c, arg, *, test, every):
+  """Compared with `test`, as published; chosen on it too, which flatters: see docs/howto.md."""
+  # Published runs log every 100 steps.
+  c.log_every, c.checkpoint.every = 100, every
+  extractor = dict(name='inception', path=arg.fid) if arg.fid else dict(name='random_vgg')
+  c.evaluate.update(extractor=extractor, real=test, every=every,
+                    select='fid' if arg.fid else 'fd')
+
+
+def domains(arg, name):
+  """The two sets of images, of a folder or of the catalogue."""
+  where = dict(name=f'tfds:cycle_gan/{name}') if arg.path == 'tfds' else \
+      dict(name='unpaired', path=arg.path)
+  return dict(**where, size=256, load=286)
+
+
+def given(arg):
+  return dict(features=arg.vgg) if arg.vgg else {}
+
+
+def smoke(c, arg):
+  """With arg.smoke the same networks, two channels wide, on images of 32 pixels."""
+  if not arg.smoke:
+    return c
+  config.smoke(c)
+  c.batch = 2
+  c.data.update(size=32, load=36)
+  method = c.stages.omgd.method
+  cycle = method.get('cycle') or {}
+  for role in ('student', 'wide', 'deep'):
+    if role in method:
+      method[role].update(ngf=2, **({'depth': 5} if arg.net == 'unet' else {}))
+  if cycle:
+    cycle.generator.ngf = 2
+  (cycle or method).adversary.disc.ndf = 2
+  return c
+
+
+def paired(c, arg, *, wide, deep, ndf, n_share, n_dis, tap, epoch, constant, decay):
+  """Fills `c` with one published run of pix2pix: a wide and a deep teacher, a head for each, and
+  the student beside them. Epochs are counted in whole batches."""
+  network, deeper, norm, taps = NETS[arg.net]
   net = lambda name, ngf: dict(name=name, ngf=ngf, norm=norm)
 
-  def tx(updates_each):  # of an optimiser that moves every so many steps
-    return linear(2e-4, steps, epoch=max(1, epoch // updates_each), constant=constant, decay=decay)
+  def tx(every):  # of an optimiser that moves every so many steps
+    return linear(2e-4, 0, epoch=max(1, epoch // every), constant=constant, decay=decay)
 
-  lessons = dict(name='Lessons', tap=tap, taps=taps if tap else ())
   c.stages = {'omgd': config.stage(
-      title=f'OMGD {network} {student}', steps=steps, method=dict(
-          name='OMGD', student=net(network, student), wide=net(network, wide),
-          deep=net(deeper, deep), tx=tx(1), teacher_tx=tx(n_dis), n_dis=n_dis, lessons=lessons,
+      title=f'OMGD {network} {arg.student}', steps=epoch * (constant + decay), given=given(arg),
+      method=dict(
+          name='OMGD', student=net(network, arg.student), wide=net(network, wide),
+          deep=net(deeper, deep), tx=tx(1), teacher_tx=tx(n_dis), n_dis=n_dis,
+          lessons=dict(name='Lessons', tap=tap, taps=taps),
           adversary=judge(ndf, tx(n_dis), heads=('wide', 'deep'), shared=n_share, norm=norm)))}
   c.run = ('omgd',)
 
 
-def unpaired(c, *, sizes, tap, epoch, epochs, block, n_dis=4):
-  """Fills `c` with one published run of CycleGAN: blocks of `block` epochs of the teachers, each
-  followed by n_dis times as many of the student. sizes: of student and teachers."""
-  student, wide = sizes
-  total, teach = epoch * epochs, epoch * block
-  blocks = -(-epochs // block)
-  learn = teach * n_dis
+def unpaired(c, arg, *, wide, tap, epoch, epochs, block, n_dis=4):
+  """Fills `c` with one published run of CycleGAN: `block` epochs of the teachers, n_dis times as
+  many of the student, and so on; or, with arg.online, all in every step of the same epochs."""
+  total, teach, learn = epoch * epochs, epoch * block, epoch * block * n_dis
   half = dict(constant=epochs // 2, decay=epochs - epochs // 2)
-  teachers = linear(2e-4, total, epoch=epoch, **half)
+  teachers = linear(2e-4, 0, epoch=epoch, **half)
   net = lambda ngf: dict(name='mobile_resnet', ngf=ngf)
-  c.stages = {'omgd': config.stage(
-      title=f'OMGD mobile_resnet {student}', steps=total + blocks * learn, method=dict(
-          name='OMGDCycle', student=net(student),
-          tx=linear(2e-4, total, stride=block, epoch=learn, **half),
-          clock=dict(name='Blocks', teach=teach, learn=learn, total=total),
-          lessons=dict(name='Lessons', tap=tap, taps=RESNET_TAPS),
-          cycle=dict(name='CycleGAN', generator=net(wide), tx=teachers, pool=50,
-                     adversary=judge(64, teachers, inputs=3, loss='lsgan'))))}
+  method = dict(
+      name='OMGDCycle', student=net(arg.student), tx=teachers,
+      lessons=dict(name='Lessons', tap=tap, taps=RESNET_TAPS),
+      cycle=dict(name='CycleGAN', generator=net(wide), tx=teachers, pool=50,
+                 adversary=judge(64, teachers, inputs=3, loss='lsgan')))
+  steps = total
+  if not arg.online:
+    # The student's rate follows the teachers' epochs.
+    method |= dict(tx=linear(2e-4, 0, stride=block, epoch=learn, **half),
+                   clock=dict(name='Blocks', teach=teach, learn=learn, total=total))
+    steps += -(-epochs // block) * learn
+  c.stages = {'omgd': config.stage(title=f'OMGD mobile_resnet {arg.student}', steps=steps,
+                                   given=given(arg), method=method)}
   c.run = ('omgd',)
 
 

@@ -76,7 +76,7 @@ def _hsic(x, y):
 
 def _centred(x):
   # HSIC does not mind a shift, and float32 does: large sums would cancel.
-  x = x - x.mean(0)
+  x = x - x.mean(0, keepdims=True)
   return x * lax.rsqrt(jnp.square(x).sum(-1).mean() + 1e-20)
 
 

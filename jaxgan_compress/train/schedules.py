@@ -21,8 +21,8 @@ def linear_epochs(value: float, epoch: int, constant: int, decay: int, stride: i
   teachers' epochs between two. Raises ValueError for numbers below 1 (decay: 0).
   """
   if min(epoch, constant, stride) < 1 or decay < 0:
-    raise ValueError(f'epoch={epoch}, constant={constant}, decay={decay}, stride={stride}; at least '
-                     '1, decay 0')
+    raise ValueError(f'epoch={epoch}, constant={constant}, decay={decay}, stride={stride}; at '
+                     'least 1, decay 0')
   last = constant + decay
 
   def rate(count):
