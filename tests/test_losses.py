@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgan_compress.losses import gan, image
+from jaxgan_compress.losses import distill, gan, image
 
 REAL, FAKE = jnp.array([[2.], [-1.]]), jnp.array([[0.], [1.]])
 
@@ -65,3 +65,101 @@ def test_mse_reductions_differ_by_the_number_of_pixels():
   assert float(image.mse(a, b)) == 4 * 15
   with pytest.raises(ValueError, match='sum_pixels, mean'):
     image.mse(a, b, 'sum')
+
+
+# --- distances between taps ---
+
+
+def taps(seed, channels, rows=2, side=4):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.standard_normal((rows, side, side, channels)), jnp.float32)
+
+
+@pytest.mark.parametrize('name', distill.DISTANCES)
+def test_a_distance_to_oneself_is_nothing(name):
+  x = taps(0, 5)
+  np.testing.assert_allclose(distill.DISTANCES[name](x, x), 0, atol=2e-6)
+  assert distill.DISTANCES[name](x, taps(1, 5) + 1) > .01
+  slope = jax.grad(distill.DISTANCES[name])(x, taps(1, 5))
+  assert jnp.isfinite(slope).all() and jnp.abs(slope).max() > 0
+
+
+@pytest.mark.parametrize('name', ['attention', 'cka', 'normalised'])
+def test_scale_says_nothing_of_them(name):
+  distance, x, y = distill.DISTANCES[name], taps(0, 5), taps(1, 5)
+  np.testing.assert_allclose(distance(3 * x, y), distance(x, 7 * y), rtol=1e-4)
+  assert jnp.isfinite(jax.grad(distance)(0 * x, y)).all()
+
+
+def test_attention_by_hand():
+  """Two pixels: squares (1, 4) and (9, 16) of one and two channels."""
+  x = jnp.array([1., 2.]).reshape(1, 1, 2, 1)
+  y = jnp.array([[3., 3.], [4., 4.]]).reshape(1, 1, 2, 2)
+  a, b = np.array([1, 4]) / np.sqrt(17), np.array([9, 16]) / np.sqrt(337)
+  np.testing.assert_allclose(distill.attention(x, y), ((a - b) ** 2).sum(), rtol=1e-5)
+  np.testing.assert_allclose(distill.similarity(x, y), a @ b, rtol=1e-6)
+
+
+def test_normalised_by_hand():
+  """Directions (1, 0) and (0, 1) at one pixel, equal ones at the other."""
+  x = jnp.array([[2., 0.], [3., 4.]]).reshape(1, 1, 2, 2)
+  y = jnp.array([[0., 5.], [6., 8.]]).reshape(1, 1, 2, 2)
+  np.testing.assert_allclose(distill.normalised(x, y), (2 + 0) / 2, rtol=1e-6)
+
+
+def test_cka_is_its_definition():
+  """The unbiased estimate written out with n x n matrices."""
+  x, y = taps(0, 5), taps(1, 3) + taps(0, 3)
+
+  def hsic(k, l_):
+    n = len(k)
+    k, l_ = k - np.diag(np.diag(k)), l_ - np.diag(np.diag(l_))
+    return (np.trace(k @ l_) + k.sum() * l_.sum() / ((n - 1) * (n - 2))
+            - 2 / (n - 2) * (k @ l_).sum()) / (n * (n - 3))
+
+  a, b = (np.asarray(z, np.float64).reshape(-1, z.shape[-1]) for z in (x, y))
+  k, l_ = a @ a.T, b @ b.T
+  expected = 1 - hsic(k, l_) / np.sqrt(hsic(k, k) * hsic(l_, l_))
+  np.testing.assert_allclose(distill.cka(x, y), expected, rtol=1e-5)
+  turn = np.linalg.qr(np.random.default_rng(2).standard_normal((5, 5)))[0].astype(np.float32)
+  np.testing.assert_allclose(distill.cka(x @ turn, y), expected, rtol=1e-4)
+
+
+def test_cka_does_not_mistake_many_channels_for_agreement():
+  """Noise of more channels than positions: the biased estimate says 'alike', this one does not."""
+  distances = [float(distill.cka(taps(2 * s, 200), taps(2 * s + 1, 200))) for s in range(5)]
+  assert abs(np.mean(distances) - 1) < .1
+  with pytest.raises(ValueError, match='taps of one size'):
+    distill.cka(taps(0, 3), taps(0, 3, side=2))
+
+
+# --- adversarial losses ---
+
+
+@pytest.mark.parametrize('name', ['ns', 'hinge', 'lsgan', 'wgan'])
+def test_the_sides_make_the_loss(name):
+  real, fake = jnp.linspace(-2, 1, 7), jnp.linspace(-1, 3, 7)
+  np.testing.assert_allclose(sum(gan.sides(name, real, fake)),
+                             getattr(gan, f'{name}_d')(real, fake), rtol=1e-6)
+  assert gan.generator_loss(name, fake) == getattr(gan, f'{name}_g')(fake)
+
+
+def test_relative_losses_by_hand():
+  real, fake = jnp.array([1., 3.]), jnp.array([0., 4.])
+  log1p = lambda x: np.log1p(np.exp(x))
+  paired = (log1p(-1) + log1p(1)) / 2
+  np.testing.assert_allclose(gan.sides('rp', real, fake), (paired, paired), rtol=1e-6)
+  np.testing.assert_allclose(gan.generator_loss('rp', fake, real), (log1p(1) + log1p(-1)) / 2,
+                             rtol=1e-6)
+  # Means 2 and 2.
+  np.testing.assert_allclose(gan.sides('ra', real, fake), (
+      (log1p(1) + log1p(-1)) / 2, (log1p(-2) + log1p(2)) / 2), rtol=1e-6)
+  np.testing.assert_allclose(gan.generator_loss('ra', fake, real), (
+      log1p(2) + log1p(-2)) / 2 + (log1p(-1) + log1p(1)) / 2, rtol=1e-6)
+
+
+def test_a_slope_penalty_is_half_the_squared_slope():
+  """critic = 3 x + 4 y of a pixel's two channels, on a map of equal logits."""
+  critic = lambda x: jnp.broadcast_to((x * jnp.array([3., 4.]).reshape(1, 1, 1, 2)).sum(
+      (1, 2, 3)).reshape(-1, 1, 1, 1), (len(x), 5, 5, 1))
+  np.testing.assert_allclose(gan.slope_penalty(critic, jnp.ones((2, 1, 1, 2))), 25 / 2, rtol=1e-6)

@@ -435,6 +435,21 @@ def test_turns_resume_in_the_middle_of_every_phase():
   np.testing.assert_allclose(whole.frozen['best']['generator']['score'], 1 / 9)
 
 
+def test_gradients_of_terms_add_up(sgd, batch):
+  """Each term reaches its learner alone, and those of one term and one network are its norm."""
+  method = small_omgd(sgd, deep=None, lessons=methods.Lessons(
+      ssim=0., feature=0., style=0., tv=0., tap=1., taps=('stem',), distance='attention',
+      look=LOOK), adv=0.)
+  state = method.init(jax.random.key(0), batch)
+  found = methods.term_gradients(method, state, batch)
+  _, logs = jax.jit(method.step)(state, batch)
+  assert set(found['student_tap']) == {'student'} and set(found['wide_recon']) == {'wide'}
+  np.testing.assert_allclose(found['student_tap']['student'], logs['grad_student'], rtol=1e-5)
+  np.testing.assert_allclose(found['wide_recon']['wide'], logs['grad_wide'], rtol=1e-5)
+  with pytest.raises(ValueError, match='Pix2Pix has no losses'):
+    methods.term_gradients(small_pix2pix(sgd), state, batch)
+
+
 def test_one_step_is_compiled_once(batch):
   traces = []
 

@@ -1,5 +1,11 @@
 """One device equals many; the ways of mapping are the same; what cannot be seen is caught."""
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,3 +145,28 @@ def test_impossible_divisions_say_what_is_possible():
     build_mesh(9)
   with pytest.raises(ValueError, match='pmap, shard_map, vmap'):
     parallelize(quadratic, via='xmap')
+
+
+def processes(count, devices, out):
+  """Runs `one_of_several` in so many processes; what each of them came to."""
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    port = s.getsockname()[1]
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices),
+                 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+  running = [subprocess.Popen(
+      [sys.executable, '-m', 'tests.one_of_several', str(port), str(count), str(i),
+       str(out / f'{count}_{i}.npz')], env=environment, cwd=Path(__file__).parents[1])
+      for i in range(count)]
+  assert [process.wait(timeout=240) for process in running] == [0] * count
+  return [dict(np.load(out / f'{count}_{i}.npz')) for i in range(count)]
+
+
+def test_two_processes_train_a_pair_run_as_one_does(tmp_path):
+  """Each loads its own share of every batch; both hold the same networks afterwards."""
+  alone, = processes(1, 2, tmp_path)
+  first, second = processes(2, 1, tmp_path)
+  assert alone['devices'] == first['devices'] == second['devices'] == 2
+  for name, expected in alone.items():
+    np.testing.assert_array_equal(first[name], second[name])
+    np.testing.assert_allclose(first[name], expected, rtol=1e-5, atol=1e-6)

@@ -146,12 +146,12 @@ def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, dis
       name='Pix2Pix', generator=generator, tx=tx, adversary=judge(disc, slow, norm=norm)))
   lessons = dict(name='Lessons', look=LOOK, **lessons)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
-      name='OMGD', student=student, wide=wide, tx=fast, teacher_tx=slow, lessons=lessons,
+      name='OMGD', student=student, wide=wide, tx=fast, lessons=lessons,
       others=others or {}, adversary=judge(disc, slow, heads=('wide',), norm=norm)))}
   run['alone'] = pix2pix('Alone, rate 0.001', student, fast)
   if arg.rivals:
     run['alone_slow'] = pix2pix('Alone, rate 0.0002', student, slow)
-    run['teacher'] = pix2pix('Teacher by itself', wide, slow)
+    run['teacher'] = pix2pix('Teacher by itself', wide, fast)
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
         name='Offline', student=student, tx=fast, lessons=lessons))
   c.stages, c.run = run, tuple(run)

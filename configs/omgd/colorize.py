@@ -13,7 +13,7 @@ from jaxgan_compress.configs.omgd import _stages as stages
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=1600, student=4, wide=32, rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=1000, student=4, wide=32, rivals=False)
   c = config.base()
   net = lambda ngf: dict(name='unet', ngf=ngf, depth=6)
   stages.sample_pairs(c, arg, 'colorize', student=net(arg.student), wide=net(arg.wide),

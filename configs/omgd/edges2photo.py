@@ -3,7 +3,7 @@
     jaxgan-compress train --config=configs/omgd/edges2photo.py --workdir=runs/edges
 
 One step moves a teacher, a student with 21 times fewer multiply-accumulates, and a wider student
-beside it, which costs only its own passes. The task is hard for 1600 steps: look at the students
+beside it, which costs only its own passes. The task is hard for 1000 steps: look at the students
 against their teacher. Arguments: as of colorize.py.
 """
 
@@ -12,7 +12,7 @@ from jaxgan_compress.configs.omgd import _stages as stages
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=1600, student=4, other=8, wide=16, rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=1000, student=4, other=8, wide=16, rivals=False)
   c = config.base()
   net = lambda ngf: dict(name='mobile_resnet', ngf=ngf, blocks=6)
   stages.sample_pairs(

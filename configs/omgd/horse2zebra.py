@@ -5,8 +5,8 @@
 DATA holds trainA, trainB, testA and testB; `:path=tfds` takes the catalogue's set. `:student=` is
 16, 12 or 8; `:vgg=` and `:fid=` as of edges2shoes.py. Blocks of 10, 12 or 8 epochs of the teachers
 are each followed by four times as many of the student, from the best teacher so far; `:online`
-moves all in every step instead. Compared with train and test images, as published. About 1.3 million
-steps at batch 1.
+moves all in every step instead. Compared with train and test images, as published. About 1.3
+million steps at batch 1.
 """
 
 from jaxgan_compress import config

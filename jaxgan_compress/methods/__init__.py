@@ -2,6 +2,7 @@
 
 from jaxgan_compress.methods.classify import Classifier
 from jaxgan_compress.methods.cycle import Blocks, CycleGAN, OMGDCycle
+from jaxgan_compress.methods.diagnosis import term_gradients
 from jaxgan_compress.methods.gan import GAN, Adversary
 from jaxgan_compress.methods.kd import KD
 from jaxgan_compress.methods.lessons import Lessons
@@ -9,4 +10,4 @@ from jaxgan_compress.methods.omgd import OMGD, Offline
 from jaxgan_compress.methods.paired import GauGAN, Pix2Pix
 
 __all__ = ['GAN', 'KD', 'OMGD', 'Adversary', 'Blocks', 'Classifier', 'CycleGAN', 'GauGAN',
-           'Lessons', 'OMGDCycle', 'Offline', 'Pix2Pix']
+           'Lessons', 'OMGDCycle', 'Offline', 'Pix2Pix', 'term_gradients']

@@ -48,8 +48,20 @@ def put_state(state: TrainState, mesh: Mesh, replicas: int | None = None) -> Tra
   """
 
   def put(tree, spec):
+    sharding = NamedSharding(mesh, spec)
+    if len({device.process_index for device in mesh.devices.flat}) > 1:
+      return jax.tree.map(lambda x: _put_everywhere(x, sharding), tree)
     # device_put alone may share a buffer with its input, even with may_alias=False.
-    return jax.device_put(jax.tree.map(lambda x: x.copy(), tree), NamedSharding(mesh, spec))
+    return jax.device_put(jax.tree.map(lambda x: x.copy(), tree), sharding)
 
   state = spread(state, replicas) if replicas else state
   return put(state.replace(memory=()), P()).replace(memory=put(state.memory, P('data')))
+
+
+def _put_everywhere(x, sharding):
+  """An array that every process has, as one array of all; raises if the processes differ."""
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    return x.copy()
+  if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    return jax.random.wrap_key_data(_put_everywhere(jax.random.key_data(x), sharding))
+  return jax.device_put(np.asarray(x), sharding)

@@ -27,6 +27,6 @@ def linear_epochs(value: float, epoch: int, constant: int, decay: int, stride: i
 
   def rate(count):
     reached = jnp.minimum((count // epoch + 1) * stride, last)
-    return value * (1 - jnp.maximum(0, reached - constant) / (decay + 1))
+    return value * ((decay + 1 - jnp.maximum(0, reached - constant)) / (decay + 1))
 
   return rate

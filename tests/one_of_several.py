@@ -1,0 +1,35 @@
+"""One process of several: trains a paired run and writes what it came to.
+
+    python -m tests.one_of_several PORT PROCESSES NUMBER OUT
+"""
+
+import sys
+
+import jax
+
+port, processes, number, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+if processes > 1:
+  jax.distributed.initialize(
+      coordinator_address=f'127.0.0.1:{port}', num_processes=processes, process_id=number,
+      coordinator_bind_address=f'127.0.0.1:{port}' if number == 0 else None,
+      initialization_timeout=60, heartbeat_timeout_seconds=20, shutdown_timeout_seconds=20)
+
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+
+from jaxgan_compress import core, data, methods, nn, train  # noqa: E402
+
+tx = optax.sgd(1e-4)
+net = lambda ngf: nn.mobile_resnet(ngf, 1, form='plain')
+method = methods.OMGD(
+    net(1), tx, methods.Adversary(nn.PatchGAN(2, layers=1, inputs=6, heads=('wide',)), tx, 'hinge'),
+    wide=net(2), lessons=methods.Lessons(feature=0., style=0., tap=1., taps=('stem',)))
+source = data.samples('colorize', size=32)
+whole = data.Pipeline(source, batch=4, host=0, hosts=1)
+state = method.init(jax.random.key(0), core.normalise(whole[0]))
+[(state, logs)] = train.fit(method, state, data.Pipeline(source, batch=4), steps=3, every=3,
+                            via='shard_map')
+local = lambda x: np.asarray(x.addressable_data(0))
+found = {jax.tree_util.keystr(path): local(x)
+         for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
+np.savez(out, loss=local(logs['student_loss']), devices=jax.device_count(), **found)

@@ -1,0 +1,220 @@
+"""Runs of image-to-image methods from their configs: what is measured, shown and stored."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgan_compress as jgc
+from jaxgan_compress import build, config, experiment, nn
+from tests.conftest import largest_difference
+
+ADAM = dict(name='adam', learning_rate=2e-4, b1=.5)
+LESSONS = dict(name='Lessons', tap=1., taps=('stem',), distance='attention',
+               look=dict(name='VGG', layers=('relu1_2', 'relu2_2')))
+
+
+def net(ngf):
+  return dict(name='mobile_resnet', ngf=ngf, blocks=1, form='plain')
+
+
+def judge(inputs, loss, **disc):
+  return dict(name='Adversary', tx=ADAM, loss=loss, disc=dict(
+      name='PatchGAN', ndf=2, layers=1, inputs=inputs, **disc))
+
+
+def base(task, **fields):
+  c = config.base()
+  c.update(batch=4, log_every=2, checkpoint={'every': 2}, cache=False)
+  c.data = dict(name=f'samples:{task}', size=32)
+  c.evaluate.update(**{
+      'extractor': dict(name='random_vgg'), 'select': 'mmd', 'every': 2, 'count': 5, 'splits': 2,
+      'real': dict(split='validation', count=6), 'test': dict(split='test', count=7), **fields})
+  return c
+
+
+def with_stages(c, **stages):
+  c.stages = {name: config.stage(**fields) for name, fields in stages.items()}
+  c.run = tuple(stages)
+  return c
+
+
+@pytest.fixture(scope='module')
+def paired(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('paired') / 'run'
+  teacher = dict(name='Pix2Pix', generator=net(4), adversary=judge(6, 'hinge'), tx=ADAM)
+  c = with_stages(
+      base('colorize'), teacher=dict(steps=2, method=teacher, title='Teacher'),
+      offline=dict(steps=2, teacher=('teacher',), method=dict(
+          name='Offline', student=net(2), tx=ADAM, lessons=LESSONS)),
+      online=dict(steps=2, method=dict(
+          name='OMGD', student=net(2), others={'half': net(1)}, wide=net(4), tx=ADAM,
+          adversary=judge(6, 'hinge', heads=('wide',), shared=1), lessons=LESSONS)))
+  return workdir, c, jgc.run(c, workdir, quiet=True)
+
+
+@pytest.fixture(scope='module')
+def unpaired(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('unpaired') / 'run'
+  c = with_stages(
+      base('grass2gravel', test={}, real=dict(split=('validation', 'test'), count=5)),
+      turns=dict(steps=8, method=dict(
+          name='OMGDCycle', student=net(2), student_back=net(1), tx=ADAM, lessons=LESSONS,
+          clock=dict(name='Blocks', teach=2, learn=2, total=4),
+          cycle=dict(name='CycleGAN', generator=net(4), adversary=judge(3, 'lsgan'), tx=ADAM))))
+  return workdir, c, jgc.run(c, workdir, quiet=True)
+
+
+def test_every_learner_of_a_pair_run_has_a_row(paired):
+  _, _, results = paired
+  rows = results['generators']
+  assert list(rows) == ['teacher', 'offline', 'online', 'online.half', 'online.wide']
+  assert {name: row['teacher'] for name, row in rows.items()} == {
+      'teacher': None, 'offline': 'teacher', 'online': 'online.wide',
+      'online.half': 'online.wide', 'online.wide': None}
+  assert [row['role'] for row in rows.values()] == ['teacher', 'student', 'student', 'student',
+                                                    'teacher']
+  assert rows['online.wide']['title'] == 'online: wide' and rows['teacher']['title'] == 'Teacher'
+  student = nn.mobile_resnet(2, 1)
+  macs = jgc.macs(student, (1, 32, 32, 3))
+  assert rows['online']['macs'] == rows['offline']['macs'] == macs
+  assert rows['online']['ratio_macs'] == rows['teacher']['macs'] / macs
+  for name, row in rows.items():
+    measures = row['best']['measures']
+    assert {'mmd', 'fd', 'psnr', 'ssim', 'l1'} <= set(measures)
+    assert ('psnr_teacher' in measures) == (row['role'] == 'student')
+    assert 'test[:5]' in measures['psnr']['protocol']['inputs'] and measures['mmd'][
+        'protocol']['real_count'] == 7
+    assert 'validation' in row['best']['chosen_by']['mmd']['protocol']['data']
+    assert row['ms_per_image_batch4'] > 0, name
+
+
+def test_measuring_again_gives_the_same(paired):
+  workdir, _, results = paired
+  found = experiment.evaluate(workdir)
+  for name, row in results['generators'].items():
+    for key in ('fd', 'psnr', 'ssim'):
+      np.testing.assert_allclose(found[name][key].value, row['best']['measures'][key]['value'],
+                                 rtol=1e-5)
+
+
+def test_the_report_shows_inputs_and_targets(paired, unpaired):
+  page = (paired[0] / 'report.html').read_text()
+  assert page.count('<img') == 7 and 'Input' in page and 'Target' in page
+  assert 'times fewer multiply-accumulates' in page and 'paper parameters' not in page
+  page = (unpaired[0] / 'report.html').read_text()
+  # Two directions: inputs and real images of each, two generators of each.
+  assert page.count('<img') == 8 and 'The other direction' in page and '>Target<' not in page
+  assert 'Quality, the other direction' in page
+
+
+def test_both_directions_are_measured_the_right_way_round(unpaired):
+  _, _, results = unpaired
+  rows = results['generators']
+  assert list(rows) == ['turns', 'turns.student_back', 'turns.generator', 'turns.back']
+  for name, (drawn, compared) in {'turns': ('grass', 'gravel'), 'turns.back': ('gravel', 'grass'),
+                                  'turns.student_back': ('gravel', 'grass')}.items():
+    protocol = rows[name]['last']['measures']['fd']['protocol']
+    assert drawn in protocol['inputs'] and compared in protocol['data']
+    # With two splits: compared with both, drawn from the last.
+    assert protocol['real_count'] == 10 and 'test' in protocol['inputs']
+  assert rows['turns.student_back']['teacher'] == 'turns.back'
+  assert rows['turns.back']['from'] == 'target' and set(results) >= {'real', 'real_back'}
+
+
+def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):
+  workdir, _, _ = unpaired
+  for role in ('generator', 'back'):
+    lines = [json.loads(line) for line in
+             (workdir / 'turns' / f'evaluations_{role}.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines] == [2, 6]
+    best = min(line['measures']['mmd']['value'] for line in lines)
+    state = experiment.open_run(workdir)._state('turns', 'last')
+    np.testing.assert_allclose(state.frozen['best'][role]['score'], best, rtol=1e-6)
+
+
+def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_path):
+  """Stopped after the first promotion, in the middle of the student's turn."""
+  _, c, _ = unpaired
+  calls = []
+
+  class Stop:
+    caught, exit_code = type('Signal', (), {'name': 'SIGTERM'}), 143
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *_):
+      pass
+
+    def should_stop(self):
+      calls.append(1)
+      return len(calls) > 4
+
+  original, experiment.StopSignal = experiment.StopSignal, Stop
+  try:
+    with pytest.raises(experiment.Interrupted, match='step [34] of 8'):
+      jgc.run(c, tmp_path / 'run', quiet=True)
+  finally:
+    experiment.StopSignal = original
+  jgc.run(c, tmp_path / 'run', quiet=True)
+  ours, theirs = (experiment.open_run(path)._state('turns', 'last')
+                  for path in (tmp_path / 'run', unpaired[0]))
+  assert largest_difference(ours, theirs) == 0
+
+
+def test_labels_are_read_back_by_a_trained_network(tmp_path):
+  c = base('shapes', segmenter=dict(stage='reader'), select='miou', held_out=dict(split='test'))
+  c = with_stages(
+      c, reader=dict(steps=2, method=dict(
+          name='Classifier', label='label_map', tx=ADAM,
+          classifier=dict(name='SmallSegmenter', classes=6))),
+      gaugan=dict(steps=2, method=dict(
+          name='GauGAN', tx=ADAM, feature=0., generator=dict(
+              name='spade', ngf=1, upsampling='normal', hidden=2, labels=7),
+          adversary=dict(name='Adversary', tx=ADAM, loss='hinge', disc=dict(
+              name='MultiScale', ndf=2, layers=2, inputs=10)))))
+  results = jgc.run(c, tmp_path / 'run', quiet=True)
+  measures = results['generators']['gaugan']['best']['measures']
+  assert 0 <= measures['miou']['value'] <= 1 and len(measures['iou']['value']) == 6
+  assert 'mIoU' in (tmp_path / 'run' / 'report.html').read_text()
+
+
+def test_given_features_are_taken_and_checked_early(paired, tmp_path):
+  _, c, _ = paired
+  look = nn.VGG(layers=('relu1_2', 'relu2_2'))
+  variables = nn.initialise(look, jax.random.key(5), scheme='he')
+  nn.save(tmp_path / 'vgg.safetensors', look, variables)
+  c = config.from_json(config.to_json(c))
+  c.run = ('online',)
+  c.stages.online.steps = 2
+  with c.unlocked():
+    c.stages.online.given = {'features': str(tmp_path / 'nowhere.safetensors')}
+  with pytest.raises(ValueError, match=r'stages.online.given.features: there is no file .*convert'):
+    build.validate(c)
+  c.stages.online.given.features = str(tmp_path / 'vgg.safetensors')
+  jgc.run(c, tmp_path / 'run', quiet=True)
+  state = experiment.open_run(tmp_path / 'run')._state('online', 'last')
+  assert largest_difference(state.frozen['features'], variables) == 0
+
+
+@pytest.mark.parametrize('change, said', [
+    (lambda c: c.stages.turns.update(steps=9), 'steps=9 and its clock takes 8 .*give steps=8'),
+    (lambda c: c.stages.turns.method.cycle.update(pools=3), "no argument 'pools'; did you mean"),
+    (lambda c: c.stages.turns.method.lessons.update(distance='x'), 'one of channel_means'),
+    (lambda c: c.evaluate.update(segmenter=dict(stage='reader')), "stage='reader' is not in run")])
+def test_mistakes_are_named(unpaired, change, said):
+  c = config.from_json(config.to_json(unpaired[1]))
+  with c.unlocked():
+    change(c)
+  with pytest.raises(ValueError, match=said):
+    build.validate(c)
+
+
+def test_data_of_another_kind_is_refused(unpaired, tmp_path):
+  c = config.from_json(config.to_json(unpaired[1]))
+  c.data.name = 'samples:shapes'
+  with pytest.raises(ValueError, match='has 3 channels|takes|inputs'):
+    jgc.run(c, tmp_path / 'run', quiet=True)
+  assert not (tmp_path / 'run').exists()
