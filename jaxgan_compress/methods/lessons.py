@@ -143,9 +143,19 @@ class Lessons:
 
 
 def looking_glass(look: linen.Module, given):
-  """given['features'], the variables of a feature network, else random ones and a warning."""
+  """given['features'], the variables of a feature network, else random ones and a warning.
+
+  Raises ValueError for those of another network; one that goes further up will do.
+  """
   if given and 'features' in given:
-    return given['features'].variables
+    found = given['features'].variables
+    wanted = jax.eval_shape(look.init, jax.random.key(0), look.example())['params']
+    for layer, arrays in wanted.items():
+      there = jax.tree.map(lambda x: x.shape, found['params'].get(layer, {}))
+      if there != jax.tree.map(lambda x: x.shape, arrays):
+        raise ValueError(f"given['features'] is no VGG{look.depth} up to {look.layers[-1]}: its "
+                         f'{layer} is {there or "missing"}; convert the file of that network')
+    return found
   _warn(f'VGG{look.depth}')
   return nn.initialise(look, jax.random.key(0), scheme='he')
 
