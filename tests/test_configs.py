@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 import pytest
 import tensorflow_datasets
+from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, configs
+from jaxgan_compress import build, config, configs, experiment
 from jaxgan_compress.nn import DCGANGenerator
 
-SHIPPED = ('kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist')
+SHIPPED = ('kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes', 'omgd/colorize',
+           'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/grass2gravel', 'omgd/horse2zebra',
+           'omgd/summer2winter')
 
 
 def test_all_shipped_configs_are_tested_here():
@@ -29,7 +33,8 @@ def test_every_shipped_config_can_be_built(name):
   assert config.to_json(restored) == config.to_json(c)
 
 
-@pytest.mark.parametrize('name', [name for name in SHIPPED if name != 'kd/digits'])
+@pytest.mark.parametrize('name', [
+    name for name in SHIPPED if name.startswith('kd/') and name != 'kd/digits'])
 def test_catalogue_configs_run_on_mock_data(name, tmp_path):
   c = config.smoke(config.load(f'{name}:smoke'), steps=1)
   c.update(log_every=1, batch=4, checkpoint={'every': 1})
@@ -128,13 +133,108 @@ def test_differences_are_dotted():
       'a.c': (2, 3), 'd': ('absent', 4)}
 
 
-def test_a_method_on_images_is_not_run_by_config_yet():
-  c = config.base()
-  c.data = dict(name='samples:colorize', size=32)
-  c.stages = {'omgd': config.stage(steps=2, method=dict(
-      name='OMGD', student=dict(name='mobile_resnet', ngf=2),
-      wide=dict(name='mobile_resnet', ngf=4),
-      tx=dict(name='adam', learning_rate=2e-4)))}
+# --- OMGD ---
+
+
+@pytest.mark.parametrize('name, row', [
+    # Student, wide, deep, ndf, n_share, n_dis, batch, weight of taps, steps (thousands).
+    ('edges2shoes', (16, 64, 16, 128, 5, 1, 4, 10, 2398)),
+    ('edges2shoes:student=12', (12, 48, 12, 96, 5, 1, 4, 10, 2398)),
+    ('edges2shoes:student=8', (8, 48, 12, 96, 5, 1, 4, 10, 2398)),
+    ('edges2shoes:net=resnet', (16, 64, 16, 128, 3, 1, 4, 100, 2398)),
+    ('edges2shoes:net=resnet,student=12', (12, 48, 12, 96, 3, 1, 4, 1000, 2398)),
+    ('edges2shoes:net=resnet,student=8', (8, 48, 12, 96, 3, 1, 4, 1000, 2398)),
+    ('edges2shoes:net=resnet,student=24', (24, 96, 24, 128, 3, 1, 4, 100, 2398)),
+    ('cityscapes', (16, 64, 16, 128, 5, 3, 4, 50, 557)),
+    ('cityscapes:student=12', (12, 48, 12, 96, 5, 3, 4, 50, 557)),
+    ('cityscapes:student=8', (8, 48, 12, 96, 3, 3, 4, 50, 557)),
+    ('cityscapes:net=resnet', (16, 64, 16, 128, 4, 3, 1, 0, 2231)),
+    ('cityscapes:net=resnet,student=12', (12, 48, 12, 96, 3, 3, 1, 0, 2231)),
+    ('cityscapes:net=resnet,student=8', (8, 48, 12, 96, 3, 3, 1, 0, 2231)),
+    ('cityscapes:net=resnet,student=24', (24, 96, 24, 128, 3, 3, 1, 0, 2231))])
+def test_published_pair_runs(name, row):
+  c = config.load(f'omgd/{name}')
+  m = c.stages.omgd.method
+  disc = m.adversary.disc
+  assert (m.student.ngf, m.wide.ngf, m.deep.ngf, disc.ndf, disc.shared, m.n_dis, c.batch,
+          m.lessons['tap'], c.stages.omgd.steps // 1000) == row
+  unet = 'resnet' not in name
+  assert {m.student.norm, m.wide.norm, m.deep.norm, disc.norm} == {
+      'batch' if unet else 'instance'} and m.adversary.loss == 'hinge'
+  assert (c.data.size, c.data.load) == (256, 286)
+  built = build.method(c, 'omgd')
+  lessons = built.lessons
+  assert (lessons.ssim, lessons.feature, lessons.style, lessons.tv) == (10, 10, 1e4, 1e-5)
+  assert (built.adv, built.recon, built.init_scheme) == (1, 100, 'normal')
+  assert lessons.distance == 'channel_means' and built.adversary.disc.heads == ('wide', 'deep')
+  assert c.data.get('direction', 'AtoB') == ('BtoA' if 'city' in name else 'AtoB')
+
+
+@pytest.mark.parametrize('name, student, wide, tap, blocks, teachers, students', [
+    ('horse2zebra', 16, 64, 500, 20, 266_800, 1_067_200),
+    ('horse2zebra:student=12', 12, 48, 500, 17, 266_800, 1_088_544),
+    ('horse2zebra:student=8', 8, 48, 500, 25, 266_800, 1_067_200),
+    ('summer2winter', 16, 64, 100, 34, 246_200, 1_004_496),
+    ('summer2winter:student=12', 12, 48, 100, 34, 246_200, 1_004_496),
+    ('summer2winter:student=8', 8, 48, 100, 34, 246_200, 1_004_496)])
+def test_published_runs_without_pairs(name, student, wide, tap, blocks, teachers, students):
+  c = config.load(f'omgd/{name}')
+  m, clock = c.stages.omgd.method, c.stages.omgd.method.clock
+  assert (m.student.ngf, m.cycle.generator.ngf, m.lessons['tap'], c.batch) == (
+      student, wide, tap, 1)
+  assert clock.total == teachers and clock.learn == 4 * clock.teach
+  assert c.stages.omgd.steps - clock.total == students == blocks * clock.learn
+  assert m.cycle.adversary.loss == 'lsgan' and m.cycle.adversary.disc.ndf == 64
+  built = build.method(c, 'omgd')
+  cycle = built.cycle
+  assert (cycle.cycle, cycle.identity, cycle.pool) == (10, 5, 50)
+  assert tuple(c.evaluate.real.split) == ('train', 'test')
+
+
+def pictures(folder, count, width, height):
+  folder.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  for i in range(count):
+    Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(folder / f'{i}.png')
+
+
+@pytest.mark.parametrize('name', ['edges2shoes', 'cityscapes:net=resnet', 'horse2zebra'])
+def test_published_runs_train_for_a_moment(name, tmp_path):
+  if 'horse' in name:
+    for part in ('trainA', 'trainB', 'testA', 'testB'):
+      pictures(tmp_path / 'data' / part, 4, 40, 40)
+  else:
+    for part in ('train', 'val'):
+      pictures(tmp_path / 'data' / part, 4, 80, 40)
+  c = config.load(f'omgd/{name}{"," if ":" in name else ":"}smoke,path={tmp_path / "data"}')
+  results = jgc.run(c, tmp_path / 'run', quiet=True)
+  assert results['generators']['omgd']['last']['step'] == 4
+
+
+def test_a_width_that_was_not_published_is_refused():
+  with pytest.raises(ValueError, match='student=24; published with unet are 16, 12, 8'):
+    config.load('omgd/edges2shoes:student=24')
+  with pytest.raises(ValueError, match="net='vgg'; one of unet, resnet"):
+    config.load('omgd/edges2shoes:net=vgg')
+
+
+@pytest.mark.parametrize('task', ['colorize', 'edges2photo', 'grass2gravel'])
+def test_sample_runs_have_students_twenty_times_smaller(task):
+  c = config.load(f'omgd/{task}:rivals')
+  rows = {(row['stage'], row['role']): row['macs'] for row in experiment.describe(c)}
+  teacher = rows['omgd', 'generator' if task == 'grass2gravel' else 'wide']
+  assert teacher / rows['omgd', 'student'] >= 20
+  assert rows['teacher', 'generator'] == teacher
+  for rival in ('alone', 'alone_slow', 'offline'):
+    assert rows['omgd', 'student'] in (rows.get((rival, 'generator')), rows.get((rival, 'student')))
+
+
+def test_sample_runs_train_for_a_moment(tmp_path):
+  c = config.load('omgd/grass2gravel:smoke,blocks=2')
+  c.update(data=dict(size=32), cache=False)
+  with c.unlocked():
+    for split in ('real', 'test'):
+      c.evaluate[split].count = 6
   c.run = ('omgd',)
-  with pytest.raises(ValueError, match='OMGD draws from images'):
-    build.validate(c)
+  results = jgc.run(c, tmp_path / 'run', quiet=True)
+  assert set(results['generators']) == {'omgd', 'omgd.generator', 'omgd.back'}

@@ -23,7 +23,8 @@ ALLOWED = {
     'train': {'core', 'data', 'parallel'},
     'methods': {'axes', 'core', 'losses', 'nn'},
     'build': {'config', 'data'},
-    'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'parallel', 'train'},
+    'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'parallel',
+                   'train'},
     'cli': {'analysis', 'build', 'config', 'convert', 'data', 'experiment', 'files', 'metrics',
             'nn', 'train', '_version'},
 }
@@ -56,7 +57,8 @@ def public():
                  train):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
-  for module in (losses.gan, losses.image, losses.features, core, build, files, jgc.config,
+  for module in (losses.gan, losses.image, losses.features, losses.distill, core,
+                 build, files, jgc.config,
                  jgc.nn.layers, jgc.nn.norms, jgc.nn.forms, jgc.nn.storage):
     for name, value in vars(module).items():
       if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
