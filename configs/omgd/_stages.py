@@ -162,7 +162,7 @@ def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
   after a finished CycleGAN."""
   steps = arg.steps
   sample_run(c, task, size=size, batch=2, steps=steps)
-  slow, fast = linear(2e-4, steps), linear(1e-3, steps)
+  slow, middle, fast, pupil = (linear(rate, steps) for rate in (2e-4, 5e-4, 1e-3, 3e-3))
 
   def cycle(generator, tx):
     return dict(name='CycleGAN', generator=generator, tx=tx,
@@ -170,13 +170,13 @@ def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
 
   lessons = dict(name='Lessons', look=LOOK, **lessons)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
-      name='OMGDCycle', student=student, tx=fast, lessons=lessons, cycle=cycle(teacher, slow)))}
+      name='OMGDCycle', student=student, tx=pupil, lessons=lessons, cycle=cycle(teacher, middle)))}
   run['alone'] = config.stage(title='Alone, rate 0.001', steps=steps, method=cycle(student, fast))
   if arg.rivals:
     run['alone_slow'] = config.stage(title='Alone, rate 0.0002', steps=steps,
                                      method=cycle(student, slow))
     run['teacher'] = config.stage(title='Teacher by itself', steps=steps,
-                                  method=cycle(teacher, slow))
+                                  method=cycle(teacher, middle))
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
-        name='Offline', student=student, tx=fast, lessons=lessons))
+        name='Offline', student=student, tx=pupil, lessons=lessons))
   c.stages, c.run = run, tuple(run)
