@@ -18,6 +18,7 @@ HOMES = {
     'generator': 'jaxgan_compress.nn', 'student': 'jaxgan_compress.nn',
     'wide': 'jaxgan_compress.nn', 'deep': 'jaxgan_compress.nn', 'back': 'jaxgan_compress.nn',
     'student_back': 'jaxgan_compress.nn', 'others': 'jaxgan_compress.nn',
+    'teacher': 'jaxgan_compress.nn',
     'look': 'jaxgan_compress.nn', 'lessons': 'jaxgan_compress.methods',
     'cycle': 'jaxgan_compress.methods', 'clock': 'jaxgan_compress.methods', 'teacher_tx': 'optax',
     'disc': 'jaxgan_compress.nn', 'extractor': 'jaxgan_compress.metrics',
@@ -171,6 +172,9 @@ def validate(config: ConfigDict) -> None:
                        'evaluate.classifier or evaluate.extractor')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
+      if built.draws and 'direction' in stage.data:
+        raise ValueError(f'stages.{name}.data.direction={stage.data.direction!r}: give it as '
+                         'data.direction, which evaluation follows, too')
       for looking in filter(None, (settings.classifier, reader)):
         if built.draws and looking not in config.run[:i]:
           raise ValueError(f'run has {name!r} before {looking!r}, which measures it; put '

@@ -33,12 +33,13 @@ from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, contact_sheet, cost, report
 from jaxgan_compress.core import Drawer, Net, normalise
 from jaxgan_compress.metrics import Evaluator, Measure, classifier
-from jaxgan_compress.parallel import build_mesh, spread
+from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import Checkpointer, StopSignal, Terms, check_finite, fit, records
 from jaxgan_compress.train.progress import Reporter
 
 # Keys that change how a run is watched and not what it computes.
-HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via'}
+HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via',
+            'replicas'}
 
 CHECKPOINTS = configs.CHECKPOINTS
 SELECT = configs.SELECT
@@ -266,12 +267,11 @@ class Run:
       self.evaluator(name)  # made now, not in the middle of the stage
 
     with self._checkpointer(name) as checkpointer:
-      spreading = lambda: spread(start(), config.replicas or jax.device_count())
-      state = checkpointer.restore(jax.eval_shape(spreading)) or start()
+      state = checkpointer.restore(jax.eval_shape(start)) or start()
       at = saved = int(state.step)
       with records.Recorder(self._folder(name), at) as recorder:
-        watch = _Watch(recorder, self.reporter, at, name)
-        hook = self._promoting(name, method, recorder) if measuring and getattr(
+        watch = _Watch(recorder, self.reporter, at, name, self._folder(name) / 'log.jsonl')
+        hook = self._promoting(name, method, recorder, watch) if measuring and getattr(
             method, 'clock', None) else None
         self.reporter.begin(name, at, stage.steps, config.batch)
         try:
@@ -474,7 +474,8 @@ class Run:
               f': {role.replace("_", " ")}' if name != stage else ''),
           'from': 'latents' if hasattr(draw.module, 'latent') else
                   'target' if self._is_back(name) else 'source',
-          'role': 'teacher' if name in teachers else 'student' if taught_by[name] else 'baseline',
+          'role': 'teacher' if name in teachers else 'student' if taught_by[name] or
+                  role in getattr(self.method(stage), 'pupils', {}) else 'baseline',
           'teacher': taught_by[name],
           'params_paper': cost.count_params(draw.variables, 'paper'),
           'params': cost.count_params(draw.variables, 'all'),
@@ -568,20 +569,22 @@ class Run:
                                             configs.to_json(self.config)))
     return path
 
-  def _promoting(self, name, method, recorder):
+  def _promoting(self, name, method, recorder, watch):
     """A hook of `fit` that measures the teachers of a method with a clock, at the end of their
     turns and at every evaluation within them, and tells it which are best so far."""
     metric = self.config.evaluate.select
     sign = 1 if SELECT[metric] == 'min' else -1
 
     def hook(state, step):
+      began = time.monotonic()
       ends = not method.clock.teaching(step)
       due = ends or step % self.config.evaluate.every == 0
       if not due or not method.clock.teaching(step - 1):
         return None
       scores = {}
       for role in method.teachers:
-        measures = self.evaluator(f'{name}.{role}')(method.generators(state)[role])
+        # The newest: `method.generators` has the best so far.
+        measures = self.evaluator(f'{name}.{role}')(method.cycle.generators(state)[role])
         recorder.write_measures(step, {metric: measures[metric]}, role)
         scores[role] = sign * measures[metric].value
       before = {role: float(best['score']) for role, best in state.frozen['best'].items()}
@@ -589,6 +592,7 @@ class Run:
       self.reporter.say(f'{name}: step {step}: teachers ' + ', '.join(
           f'{role} {metric} {sign * score:.4g}' + ' (best so far)' * (role in better)
           for role, score in scores.items()))
+      watch.pause(time.monotonic() - began)  # measuring is not training
       return method.promote(state, scores)
 
     return hook
@@ -646,8 +650,9 @@ class Run:
 
   def _as_given(self, teacher, nets):
     product = self.method(teacher).product
+    # Its adapters are of another pair of networks.
     return {'teacher': nets[product], **{role: net for role, net in nets.items()
-                                         if role != product}}
+                                         if role != product and not role.endswith('_adapters')}}
 
   def _state(self, name, checkpoint):
     kind, _, metric = checkpoint.partition(':')
@@ -669,9 +674,7 @@ class Run:
     given = self._files(name)
     if teacher is not None:
       given |= self._as_given(teacher, self._shapes(teacher).nets)
-    replicas = self.config.replicas or jax.device_count()
-    return jax.eval_shape(lambda *args: spread(method.init(*args), replicas),
-                          self._root_key(name), batch, given or None)
+    return jax.eval_shape(method.init, self._root_key(name), batch, given or None)
 
   def _checkpointer(self, name, read_only=False):
     settings = self.config.evaluate
@@ -718,14 +721,19 @@ class Run:
 class _Watch:
   """Turns device logs into records one interval late, so that the device never waits."""
 
-  def __init__(self, recorder, reporter, step, stage):
+  def __init__(self, recorder, reporter, step, stage, log):
     self._recorder, self._reporter, self._stage = recorder, reporter, stage
     self._terms = Terms()
+    for line in records.read_lines(log):  # of a run that goes on: what was seen and said before
+      self._terms.see({name: x for name, x in line.items() if name != 'step'})
     self._pending = None
     self._step, self._time = step, time.monotonic()
 
   def restart(self):
     self._time = time.monotonic()
+
+  def pause(self, seconds):
+    self._time += seconds
 
   def see(self, logs, now: bool):
     """Records the logs before these, and these too if `now`."""

@@ -229,6 +229,29 @@ def test_sample_runs_have_students_twenty_times_smaller(task):
     assert rows['omgd', 'student'] in (rows.get((rival, 'generator')), rows.get((rival, 'student')))
 
 
+@pytest.mark.parametrize('name', ['colorize:rivals', 'grass2gravel:rivals', 'horse2zebra:online',
+                                  'edges2shoes'])
+def test_an_override_changes_one_section_alone(name):
+  c = config.load(f'omgd/{name}')
+  seen = {}
+
+  def walk(section, path):
+    assert seen.setdefault(id(section), path) == path
+    for key in section:
+      if isinstance(section[key], ml_collections.ConfigDict):
+        walk(section[key], f'{path}.{key}')
+
+  walk(c, '')
+  assert len(seen) > 10
+
+
+def test_students_that_take_turns_learn_to_their_end():
+  c = config.load('omgd/grass2gravel:blocks=250')
+  rate = build.make(c.stages.omgd.method.tx.learning_rate.to_dict(),
+                    'jaxgan_compress.train.schedules', 'x')
+  assert c.stages.omgd.steps == 800 + 4 * 1000 and rate(1900) == np.float32(3e-3) > rate(3900) > 0
+
+
 def test_sample_runs_train_for_a_moment(tmp_path):
   c = config.load('omgd/grass2gravel:smoke,blocks=2')
   c.update(data=dict(size=32), cache=False)

@@ -302,9 +302,14 @@ def test_the_best_teacher_of_each_direction_teaches(sgd, textures):
   better = method.promote(stays, {'generator': 4., 'back': 6.})
   assert loss(better) == loss(newer) and float(better.frozen['best']['back']['score']) == 5
   assert loss(better, 'student_back') == loss(state, 'student_back')
+  # Who teaches is what is drawn with and measured.
+  assert largest_difference(method.generators(stays)['generator'].variables['params'],
+                            state.nets['generator'].params) == 0
   # As published code had it: either direction's improvement writes both.
   either = method.promote(stays, {'generator': 6., 'back': 4.}, either=True)
   assert loss(either) == loss(newer) and float(either.frozen['best']['generator']['score']) == 5
+  with pytest.raises(ValueError, match='takes scores of generator, back, got back'):
+    method.promote(state, {'back': 1.}, either=True)
   with pytest.raises(ValueError, match='no best teacher without a clock'):
     small_unpaired(sgd).promote(state, {})
 
@@ -514,7 +519,22 @@ def test_contradictions_of_the_others_are_refused(sgd, make, message):
     make(sgd)
 
 
-def test_an_unknown_tap_is_named(sgd, batch):
-  method = small_omgd(sgd, lessons=dataclasses.replace(LESSONS, taps=('block7',)))
+@pytest.mark.parametrize('fields', [{}, {'distance': 'cka'}, {'tap': 0.}])
+def test_an_unknown_tap_is_named(sgd, batch, fields):
+  method = small_omgd(sgd, lessons=dataclasses.replace(LESSONS, taps=('block7',), **fields))
   with pytest.raises(ValueError, match='student has no tap block7; it has block1, stem'):
     method.init(jax.random.key(0), batch)
+
+
+def test_taps_of_other_sizes_take_the_distance_that_compares_no_positions(sgd, batch):
+  deeper = nn.ResNetGenerator(stem=(2, 4, 8, 8), hidden=(8,), up=(8, 4, 2), separable=True)
+  lessons = dataclasses.replace(LESSONS, distance='attention')
+  with pytest.raises(ValueError, match='stem has 4x4 pixels in student and 8x8 in wide; attention'):
+    small_omgd(sgd, student=deeper, lessons=lessons).init(jax.random.key(0), batch)
+  small_omgd(sgd, student=deeper).init(jax.random.key(0), batch)
+
+
+def test_other_features_are_refused(sgd, batch):
+  other = nn.initialise(nn.VGG(16, layers=('relu1_2',)), jax.random.key(0))
+  with pytest.raises(ValueError, match='is no VGG16 up to relu2_2: its conv2_1 is missing'):
+    small_omgd(sgd).init(jax.random.key(0), batch, {'features': Net(other['params'])})

@@ -8,6 +8,7 @@ import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import build, config, experiment, nn
+from jaxgan_compress.parallel import spread
 from tests.conftest import largest_difference
 
 ADAM = dict(name='adam', learning_rate=2e-4, b1=.5)
@@ -162,6 +163,23 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
   ours, theirs = (experiment.open_run(path)._state('turns', 'last')
                   for path in (tmp_path / 'run', unpaired[0]))
   assert largest_difference(ours, theirs) == 0
+
+
+def test_pools_of_other_replicas_are_read_and_not_trained_on(unpaired):
+  """What was trained on four devices can be measured on one, and says who can go on with it."""
+  workdir, _, _ = unpaired
+  state = experiment.open_run(workdir)._state('turns', 'last')
+  assert len(state.memory['disc']['count']) == jax.device_count() == 4
+  with pytest.raises(ValueError, match='remembers images for 4 replicas and 2 are to go on'):
+    spread(state, 2)
+
+
+def test_a_direction_of_one_stage_is_refused(paired):
+  c = config.from_json(config.to_json(paired[1]))
+  with c.unlocked():
+    c.stages.teacher.data = {'direction': 'BtoA'}
+  with pytest.raises(ValueError, match="give it as data.direction, which evaluation follows"):
+    build.validate(c)
 
 
 def test_labels_are_read_back_by_a_trained_network(tmp_path):

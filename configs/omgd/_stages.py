@@ -30,11 +30,12 @@ NETS = {'unet': ('unet', 'unet_deepest', 'batch', UNET_TAPS),
 
 def width(widths, arg):
   """The row of a student's width. Raises ValueError for a width that was not published."""
-  if arg.net not in NETS:
-    raise ValueError(f'net={arg.net!r}; one of {", ".join(NETS)}')
-  possible = [w for w in widths if not (w == 24 and arg.net == 'unet')]
+  net = arg.get('net', 'resnet')
+  if net not in NETS:
+    raise ValueError(f'net={net!r}; one of {", ".join(NETS)}')
+  possible = [w for w in widths if not (w == 24 and net == 'unet')]
   if arg.student not in possible:
-    raise ValueError(f'student={arg.student}; published with {arg.net} are '
+    raise ValueError(f'student={arg.student}; published with {net} are '
                      f'{", ".join(map(str, possible))}')
   return widths[arg.student]
 
@@ -70,7 +71,7 @@ def smoke(c, arg):
   cycle = method.get('cycle') or {}
   for role in ('student', 'wide', 'deep'):
     if role in method:
-      method[role].update(ngf=2, **({'depth': 5} if arg.net == 'unet' else {}))
+      method[role].update(ngf=2, **({'depth': 5} if arg.get('net') == 'unet' else {}))
   if cycle:
     cycle.generator.ngf = 2
   (cycle or method).adversary.disc.ndf = 2
@@ -86,14 +87,13 @@ def paired(c, arg, *, wide, deep, ndf, n_share, n_dis, tap, epoch, constant, dec
   def tx(every):  # of an optimiser that moves every so many steps
     return linear(2e-4, 0, epoch=max(1, epoch // every), constant=constant, decay=decay)
 
-  c.stages = {'omgd': config.stage(
+  fill(c, {'omgd': config.stage(
       title=f'OMGD {network} {arg.student}', steps=epoch * (constant + decay), given=given(arg),
       method=dict(
           name='OMGD', student=net(network, arg.student), wide=net(network, wide),
           deep=net(deeper, deep), tx=tx(1), teacher_tx=tx(n_dis), n_dis=n_dis,
           lessons=dict(name='Lessons', tap=tap, taps=taps),
-          adversary=judge(ndf, tx(n_dis), heads=('wide', 'deep'), shared=n_share, norm=norm)))}
-  c.run = ('omgd',)
+          adversary=judge(ndf, tx(n_dis), heads=('wide', 'deep'), shared=n_share, norm=norm)))})
 
 
 def unpaired(c, arg, *, wide, tap, epoch, epochs, block, n_dis=4):
@@ -114,9 +114,17 @@ def unpaired(c, arg, *, wide, tap, epoch, epochs, block, n_dis=4):
     method |= dict(tx=linear(2e-4, 0, stride=block, epoch=learn, **half),
                    clock=dict(name='Blocks', teach=teach, learn=learn, total=total))
     steps += -(-epochs // block) * learn
-  c.stages = {'omgd': config.stage(title=f'OMGD mobile_resnet {arg.student}', steps=steps,
-                                   given=given(arg), method=method)}
-  c.run = ('omgd',)
+  fill(c, {'omgd': config.stage(title=f'OMGD mobile_resnet {arg.student}', steps=steps,
+                                given=given(arg), method=method)})
+
+
+def fill(c, run):
+  """The stages, in order. No section is shared by two, so that an override changes one alone."""
+  c.stages, c.run = _unshared(run), tuple(run)
+
+
+def _unshared(section):
+  return {key: _unshared(x) if isinstance(x, dict) else x for key, x in section.items()}
 
 
 # A VGG of random weights has no meaning high up, and most of its cost there.
@@ -154,7 +162,7 @@ def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, dis
     run['teacher'] = pix2pix('Teacher by itself', wide, fast)
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
         name='Offline', student=student, tx=fast, lessons=lessons))
-  c.stages, c.run = run, tuple(run)
+  fill(c, run)
 
 
 def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
@@ -179,4 +187,4 @@ def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
                                   method=cycle(teacher, middle))
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
         name='Offline', student=student, tx=pupil, lessons=lessons))
-  c.stages, c.run = run, tuple(run)
+  fill(c, run)

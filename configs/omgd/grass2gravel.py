@@ -24,6 +24,7 @@ def get_config(arg=''):
   if arg.blocks:
     turns = -(-arg.steps // arg.blocks)
     c.stages.omgd.steps = arg.steps + turns * 4 * arg.blocks
+    c.stages.omgd.method.tx = stages.linear(3e-3, turns * 4 * arg.blocks)
     c.stages.omgd.method.clock = dict(name='Blocks', teach=arg.blocks, learn=4 * arg.blocks,
                                       total=arg.steps)
   return config.smoke(c) if arg.smoke else c

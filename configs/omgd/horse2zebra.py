@@ -17,7 +17,7 @@ WIDTHS = {16: (64, 10), 12: (48, 12), 8: (48, 8)}
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, net='resnet', student=16, path='horse2zebra', vgg='',
+  arg = config.parse_arg(arg, smoke=False, student=16, path='horse2zebra', vgg='',
                          fid='', online=False)
   wide, block = stages.width(WIDTHS, arg)
   c = config.base()

@@ -17,7 +17,7 @@ WIDTHS = {16: (64, 6), 12: (48, 6), 8: (48, 6)}
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, net='resnet', student=16, path='summer2winter', vgg='',
+  arg = config.parse_arg(arg, smoke=False, student=16, path='summer2winter', vgg='',
                          fid='', online=False)
   wide, block = stages.width(WIDTHS, arg)
   c = config.base()

@@ -145,7 +145,7 @@ def _summary(results):
   table = results['generators']
   sentences = []
   for row in table.values():
-    if row['role'] != 'student' or 'best' not in row:
+    if row['role'] != 'student' or not row['teacher'] or 'best' not in row:
       continue
     mine = row['best']['measures']
     teacher = table[row['teacher']]
@@ -161,7 +161,7 @@ def _summary(results):
     text += f' ({key.upper()} {mine[key]["value"]:.1f} against {theirs[key]["value"]:.1f}).'
     rivals = [other['best']['measures'][key]['value'] for other in table.values()
               if other['role'] == 'baseline' and other['params'] == row['params']
-              and 'best' in other]
+              and 'best' in other and other['from'] == row['from']]
     if rivals:
       text += (f' The same network trained from scratch reaches {key.upper()} {min(rivals):.1f} '
                'at best.')

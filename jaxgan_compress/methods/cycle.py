@@ -319,10 +319,13 @@ class OMGDCycle:
 
     scores: {'generator': its score, 'back': ...}, measured outside. either: the newest of both
     are taken when one of them improves, as the published code did by mistake. Raises ValueError
-    without a clock.
+    without a clock, or for too few scores.
     """
     if not self.clock:
       raise ValueError('there is no best teacher without a clock; all teach as they are')
+    if either and scores.keys() != self.teachers.keys():
+      raise ValueError(f'either=True takes scores of {", ".join(self.teachers)}, got '
+                       f'{", ".join(scores) or "none"}')
     best = dict(state.frozen['best'])
     better = {name for name, score in scores.items() if score < float(best[name]['score'])}
     for name in self.teachers if better and either else better:
@@ -332,8 +335,12 @@ class OMGDCycle:
     return state.replace(frozen={**state.frozen, 'best': best})
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
+    """Students, and the teachers that they learn from: with a clock, the best so far."""
+    teaching = {name: Drawer(self._best(state, name), module)
+                for name, module in self.teachers.items()} if self.clock else \
+        self.cycle.generators(state)
     return {**{name: Drawer(state.nets[name].averaged, module)
-               for name, module in self.students.items()}, **self.cycle.generators(state)}
+               for name, module in self.students.items()}, **teaching}
 
   def _best(self, state, name):
     best, net = state.frozen['best'][name], state.nets[name]

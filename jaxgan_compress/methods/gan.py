@@ -98,7 +98,9 @@ class Adversary:
     # Of two kinds of real images, one after the other, every second one: as many as fakes.
     fewer = real[::len(real) // len(fake)]
     shown = fewer if self.relativistic else real
-    loss = sum(self.sides(critic(shown), critic(fake))) + self.slopes(critic, real, fake)
+    sides = self.sides(critic(shown), critic(fake))
+    # 'rp' is one term, which `sides` gives twice.
+    loss = (sides[0] if self.loss == 'rp' else sum(sides)) + self.slopes(critic, real, fake)
     if self.loss == 'wgan_gp':
       loss += self.penalty * gan.gradient_penalty(critic, fewer, fake, mix)
     return loss

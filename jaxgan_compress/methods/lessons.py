@@ -78,20 +78,31 @@ class Lessons:
     # Without ImageNet's mean, as published.
     return self.look.apply(frozen['features'], (x + 1) / 2) if self.perceptual else {}
 
-  def start_adapters(self, roles: tuple[str, str], pupil, teacher, source, key, scheme: str):
-    """Variables of the adapters, `{collection: {tap: ...}}`.
+  def tap_shapes(self, roles: tuple[str, str], pupil, teacher, source):
+    """`{tap: (shape of the pupil's, of the teacher's)}` for images like `source`.
 
-    pupil, teacher: (module, its variables). Raises ValueError for a tap that one does not have.
+    pupil, teacher: (module, its variables). Raises ValueError for a tap that one does not have, or
+    two of different sizes where the distance compares positions.
     """
-    widths = []
+    shapes = []
     for role, (module, variables) in zip(roles, (pupil, teacher), strict=True):
       taps = jax.eval_shape(module.apply, variables, source)[1]
       if missing := sorted(set(self.taps) - taps.keys()):
         raise ValueError(f'{role} has no tap {", ".join(missing)}; it has {", ".join(taps)}')
-      widths.append({tap: taps[tap].shape[-1] for tap in self.taps})
+      shapes.append({tap: taps[tap].shape for tap in self.taps})
+    both = {tap: tuple(each[tap] for each in shapes) for tap in self.taps}
+    for tap, (ours, theirs) in both.items():
+      if self.tap and self.distance != 'channel_means' and ours[1:3] != theirs[1:3]:
+        raise ValueError(f'{tap} has {ours[1]}x{ours[2]} pixels in {roles[0]} and '
+                         f'{theirs[1]}x{theirs[2]} in {roles[1]}; {self.distance} compares '
+                         "positions: take other taps, or distance='channel_means'")
+    return both
+
+  def start_adapters(self, shapes: Mapping, key, scheme: str):
+    """Variables of the adapters for `tap_shapes`, `{collection: {tap: ...}}`."""
     found = {}
     for i, tap in enumerate(self.taps):
-      fresh = nn.initialise(self._adapter(*(each[tap] for each in widths)),
+      fresh = nn.initialise(self._adapter(*(shape[-1] for shape in shapes[tap])),
                             jax.random.fold_in(key, i), scheme=scheme)
       for kind, variables in fresh.items():
         found.setdefault(kind, {})[tap] = variables

@@ -261,15 +261,18 @@ def learn(method, params, state, student, drawn, shown, taught, axes, terms, sta
 
 
 def start_adapters(method, nets, source, key, given):
-  """{student_adapters: variables} of a method's students; {} where lessons need none."""
+  """{student_adapters: variables} of a method's students; {} where lessons need none.
+
+  Raises ValueError for taps that do not fit, whatever compares them.
+  """
   found, modules = {}, {**method.students, **method.teachers}
-  if method.lessons.adapted:
-    for i, (student, teacher) in enumerate(method.pupils.items()):
-      name = f'{student}_adapters'
+  for i, pair in enumerate(method.pupils.items()):
+    shapes = method.lessons.tap_shapes(
+        pair, *((modules[role], nets[role]) for role in pair), source)
+    name = f'{pair[0]}_adapters'
+    if method.lessons.adapted:
       found[name] = given[name].variables if given and name in given else \
-          method.lessons.start_adapters(
-              (student, teacher), *((modules[role], nets[role]) for role in (student, teacher)),
-              source, jax.random.fold_in(key, i), method.init_scheme)
+          method.lessons.start_adapters(shapes, jax.random.fold_in(key, i), method.init_scheme)
   return found
 
 

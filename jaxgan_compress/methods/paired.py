@@ -88,8 +88,8 @@ class Pix2Pix:
       judge = lambda x: adversary.look({'params': params, **disc.stats}, x, source, axes)[0][0][
           'real']
       on_real, on_fake = adversary.sides(judge(target), judge(fixed(drawn)))
-      return ((on_real + on_fake) / 2 + adversary.slopes(judge, target, fixed(drawn)),
-              {'disc_real': on_real, 'disc_fake': on_fake})
+      loss = (on_real + on_fake) / 2 + adversary.slopes(judge, target, fixed(drawn))
+      return loss, {'disc_real': on_real, 'disc_fake': on_fake, 'disc_loss': loss}
 
     grads, d_terms = jax.grad(d_loss, has_aux=True)(disc.params)
     state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
@@ -200,7 +200,8 @@ class GauGAN:
       (fake, _), (real, _), new = judge({'params': params, **d_stats}, fixed(again))
       on = [self.adversary.sides(real[scale], fake[scale]) for scale in real]
       terms = {'disc_real': _mean(a for a, _ in on), 'disc_fake': _mean(b for _, b in on)}
-      return sum(terms.values()), (terms, new)
+      loss = sum(terms.values())
+      return loss, ({**terms, 'disc_loss': loss}, new)
 
     grads, (d_terms, d_stats) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
     state, d_norms = core.advance(state, {'disc': grads}, {'disc': self.adversary.tx}, axes)

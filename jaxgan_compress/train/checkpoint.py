@@ -113,7 +113,8 @@ class Checkpointer:
   def restore(self, template: TrainState, step: int | None = None) -> TrainState | None:
     """The state of `step`, or of the newest intact checkpoint, as host arrays; None if none is.
 
-    template: a state, or its shapes by `jax.eval_shape`. A damaged checkpoint is named in a
+    template: a state, or its shapes by `jax.eval_shape`; its `memory` may be of another number of
+    replicas than was stored, which `parallel.spread` judges. A damaged checkpoint is named in a
     warning and set aside as `damaged-...`, and the newest before it is used. So it goes with a
     `step`, too: then the others, newest first, come after it.
 
@@ -146,6 +147,7 @@ class Checkpointer:
       raise
     except Exception as e:
       raise _Damaged(_first_line(e)) from e
+    plain = plain.replace(memory=_of_stored_replicas(plain.memory, leaves))
     wanted = {name: list(x.shape) for name, x in _named(plain)}
     there = {name: leaf['shape'] for name, leaf in leaves.items()}
     if wanted != there:
@@ -219,6 +221,15 @@ def _plain(state):
 def _named(tree):
   return [(jax.tree_util.keystr(path, simple=True, separator='/'), leaf)
           for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _of_stored_replicas(memory, leaves):
+  def resized(path, x):
+    stored = leaves.get('memory/' + jax.tree_util.keystr(path, simple=True, separator='/'))
+    shape = tuple(stored['shape']) if stored else x.shape
+    return jax.ShapeDtypeStruct(shape, x.dtype) if shape[1:] == tuple(x.shape[1:]) else x
+
+  return jax.tree_util.tree_map_with_path(resized, memory)
 
 
 def _described(host):
