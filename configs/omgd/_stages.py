@@ -65,7 +65,6 @@ def smoke(c, arg):
   if not arg.smoke:
     return c
   config.smoke(c)
-  c.batch = 2
   c.data.update(size=32, load=36)
   method = c.stages.omgd.method
   cycle = method.get('cycle') or {}
