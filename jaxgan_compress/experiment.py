@@ -695,7 +695,7 @@ class Run:
       method, shapes = self.method(stage), self._shapes(stage)
       self._known_learners[stage] = [
           stage if role == method.product else f'{stage}.{role}'
-          for role in method.generators(shapes) if role in shapes.nets]
+          for role in jax.eval_shape(method.generators, shapes) if role in shapes.nets]
     return self._known_learners[stage]
 
   def _root_key(self, name):

@@ -198,7 +198,8 @@ def pictures(folder, count, width, height):
     Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(folder / f'{i}.png')
 
 
-@pytest.mark.parametrize('name', ['edges2shoes', 'cityscapes:net=resnet', 'horse2zebra'])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize('name', ['edges2shoes', 'horse2zebra'])
 def test_published_runs_train_for_a_moment(name, tmp_path):
   if 'horse' in name:
     for part in ('trainA', 'trainB', 'testA', 'testB'):
@@ -250,14 +251,3 @@ def test_students_that_take_turns_learn_to_their_end():
   rate = build.make(c.stages.omgd.method.tx.learning_rate.to_dict(),
                     'jaxgan_compress.train.schedules', 'x')
   assert c.stages.omgd.steps == 800 + 4 * 1000 and rate(1900) == np.float32(3e-3) > rate(3900) > 0
-
-
-def test_sample_runs_train_for_a_moment(tmp_path):
-  c = config.load('omgd/grass2gravel:smoke,blocks=2')
-  c.update(data=dict(size=32), cache=False)
-  with c.unlocked():
-    for split in ('real', 'test'):
-      c.evaluate[split].count = 6
-  c.run = ('omgd',)
-  results = jgc.run(c, tmp_path / 'run', quiet=True)
-  assert set(results['generators']) == {'omgd', 'omgd.generator', 'omgd.back'}

@@ -67,6 +67,7 @@ def smoke(c, arg):
   config.smoke(c)
   c.data.update(size=32, load=36)
   method = c.stages.omgd.method
+  method.lessons.look = LOOK
   cycle = method.get('cycle') or {}
   for role in ('student', 'wide', 'deep'):
     if role in method:
