@@ -690,12 +690,15 @@ class Run:
     return stage, role or self.method(stage).product
 
   def _learners(self, stage):
-    """The names of the generators that learn in a stage, its own first."""
+    """The names of the generators that learn in a stage, its own first, students then."""
     if stage not in self._known_learners:
       method, shapes = self.method(stage), self._shapes(stage)
+      pupils = getattr(method, 'pupils', {})
+      learning = jax.eval_shape(method.generators, shapes).keys() & shapes.nets.keys()
       self._known_learners[stage] = [
           stage if role == method.product else f'{stage}.{role}'
-          for role in jax.eval_shape(method.generators, shapes) if role in shapes.nets]
+          for role in sorted(learning, key=lambda role: (
+              role != method.product, role not in pupils, role))]
     return self._known_learners[stage]
 
   def _root_key(self, name):

@@ -113,7 +113,7 @@ def test_the_report_shows_inputs_and_targets(paired, unpaired):
 def test_both_directions_are_measured_the_right_way_round(unpaired):
   _, _, results = unpaired
   rows = results['generators']
-  assert list(rows) == ['turns', 'turns.student_back', 'turns.generator', 'turns.back']
+  assert list(rows) == ['turns', 'turns.student_back', 'turns.back', 'turns.generator']
   for name, (drawn, compared) in {'turns': ('grass', 'gravel'), 'turns.back': ('gravel', 'grass'),
                                   'turns.student_back': ('gravel', 'grass')}.items():
     protocol = rows[name]['last']['measures']['fd']['protocol']
