@@ -93,7 +93,8 @@ def intervals(workdir, names, metric, samples):
 def picture(workdir, columns=8):
   """Inputs, drawings of every generator of one seed at its last checkpoint, targets."""
   run = experiment.open_run(workdir)
-  names = [name for name in run.measured_generators() if name != 'alone_slow' and not name.endswith('.back')]
+  names = [name for name in run.measured_generators()
+           if name != 'alone_slow' and not name.endswith('.back')]
   shown = run.shown('omgd', columns)
   rows = [('input', shown['picture'])]
   for name in names:

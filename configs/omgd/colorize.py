@@ -3,7 +3,7 @@
     jaxgan-compress train --config=configs/omgd/colorize.py --workdir=runs/colorize
 
 The student has 47 times fewer multiply-accumulates than its teacher and never sees a coloured
-photograph. Scores and times of several seeds: docs/results.md. Arguments: `:smoke` runs in a
+photograph. What it came to, and did not: docs/results.md. Arguments: `:smoke` runs in a
 minute, `:steps=5000` trains longer, `:student=8` is another width, `:rivals` adds the same student
 trained offline and by itself in other ways.
 """
