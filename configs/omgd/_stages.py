@@ -96,9 +96,18 @@ def paired(c, arg, *, wide, deep, ndf, n_share, n_dis, tap, epoch, constant, dec
           adversary=judge(ndf, tx(n_dis), heads=('wide', 'deep'), shared=n_share, norm=norm)))})
 
 
-def unpaired(c, arg, *, wide, tap, epoch, epochs, block, n_dis=4):
-  """Fills `c` with one published run of CycleGAN: `block` epochs of the teachers, n_dis times as
-  many of the student, and so on; or, with arg.online, all in every step of the same epochs."""
+def published_unpaired(arg, folder, *, catalogue, widths, tap, epoch, epochs=200, n_dis=4):
+  """One published run of CycleGAN: blocks of epochs of the teachers, n_dis times as many of the
+  student after each; or, with `:online`, all in every step of the same epochs.
+
+  widths: {student: (teachers, epochs of a block)}. epoch: its steps.
+  """
+  arg = config.parse_arg(arg, smoke=False, student=16, path=folder, vgg='', fid='', online=False)
+  wide, block = width(widths, arg)
+  c = config.base()
+  c.batch = 1
+  c.data = domains(arg, catalogue)
+  evaluation(c, arg, test=dict(split=('train', 'test')), every=20_000)
   total, teach, learn = epoch * epochs, epoch * block, epoch * block * n_dis
   half = dict(constant=epochs // 2, decay=epochs - epochs // 2)
   teachers = linear(2e-4, 0, epoch=epoch, **half)
@@ -116,6 +125,7 @@ def unpaired(c, arg, *, wide, tap, epoch, epochs, block, n_dis=4):
     steps += -(-epochs // block) * learn
   fill(c, {'omgd': config.stage(title=f'OMGD mobile_resnet {arg.student}', steps=steps,
                                 given=given(arg), method=method)})
+  return smoke(c, arg)
 
 
 def fill(c, run):

@@ -9,7 +9,6 @@ moves all in every step instead. Compared with train and test images, as publish
 million steps at batch 1.
 """
 
-from jaxgan_compress import config
 from jaxgan_compress.configs.omgd import _stages as stages
 
 # student: (teachers, epochs of a block)
@@ -17,12 +16,5 @@ WIDTHS = {16: (64, 10), 12: (48, 12), 8: (48, 8)}
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, student=16, path='horse2zebra', vgg='',
-                         fid='', online=False)
-  wide, block = stages.width(WIDTHS, arg)
-  c = config.base()
-  c.batch = 1
-  c.data = stages.domains(arg, 'horse2zebra')
-  stages.evaluation(c, arg, test=dict(split=('train', 'test')), every=20_000)
-  stages.unpaired(c, arg, wide=wide, tap=500., epoch=1334, epochs=200, block=block)
-  return stages.smoke(c, arg)
+  return stages.published_unpaired(arg, 'horse2zebra', catalogue='horse2zebra',
+                                   widths=WIDTHS, tap=500., epoch=1334)

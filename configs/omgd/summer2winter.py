@@ -9,7 +9,6 @@ all in every step instead. Compared with train and test images, as published. Ab
 steps at batch 1.
 """
 
-from jaxgan_compress import config
 from jaxgan_compress.configs.omgd import _stages as stages
 
 # student: (teachers, epochs of a block)
@@ -17,12 +16,5 @@ WIDTHS = {16: (64, 6), 12: (48, 6), 8: (48, 6)}
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, student=16, path='summer2winter', vgg='',
-                         fid='', online=False)
-  wide, block = stages.width(WIDTHS, arg)
-  c = config.base()
-  c.batch = 1
-  c.data = stages.domains(arg, 'summer2winter_yosemite')
-  stages.evaluation(c, arg, test=dict(split=('train', 'test')), every=20_000)
-  stages.unpaired(c, arg, wide=wide, tap=100., epoch=1231, epochs=200, block=block)
-  return stages.smoke(c, arg)
+  return stages.published_unpaired(arg, 'summer2winter', catalogue='summer2winter_yosemite',
+                                   widths=WIDTHS, tap=100., epoch=1231)

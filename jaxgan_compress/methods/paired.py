@@ -64,13 +64,7 @@ class Pix2Pix:
     check_adversary(self.adversary)
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
-    source, target = batch['source'][:1], batch['target'][:1]
-    g_key, d_key, rng = jax.random.split(rng, 3)
-    scheme = {'scheme': self.init_scheme, 'given': given}
-    return core.create(rng, {
-        'generator': (start('generator', self.generator, g_key, source, **scheme), self.tx),
-        'disc': (start('disc', self.adversary.disc, d_key, target, source, **scheme),
-                 self.adversary.tx)}, ema=('generator',) if self.ema else ())
+    return _start_both(self, rng, batch, given)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     source, target, adversary = batch['source'], batch['target'], self.adversary
@@ -152,15 +146,8 @@ class GauGAN:
                        'discriminator is spectrally normalised')
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
-    source, target = batch['source'][:1], batch['target'][:1]
-    g_key, d_key, rng = jax.random.split(rng, 3)
-    scheme = {'scheme': self.init_scheme, 'given': given}
-    return core.create(rng, {
-        'generator': (start('generator', self.generator, g_key, source, **scheme), self.tx),
-        'disc': (start('disc', self.adversary.disc, d_key, target, source, **scheme),
-                 self.adversary.tx)},
-        frozen={'features': looking_glass(self.look, given)} if self.feature else {},
-        ema=('generator',) if self.ema else ())
+    look = {'features': looking_glass(self.look, given)} if self.feature else {}
+    return _start_both(self, rng, batch, given, look)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     source, target = batch['source'], batch['target']
@@ -211,6 +198,17 @@ class GauGAN:
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {'generator': Drawer(state.nets['generator'].averaged, self.generator)}
+
+
+def _start_both(method, rng, batch, given, frozen=None):
+  """The state of a generator and of a discriminator that sees source and image."""
+  source, target = batch['source'][:1], batch['target'][:1]
+  g_key, d_key, rng = jax.random.split(rng, 3)
+  scheme = {'scheme': method.init_scheme, 'given': given}
+  return core.create(rng, {
+      'generator': (start('generator', method.generator, g_key, source, **scheme), method.tx),
+      'disc': (start('disc', method.adversary.disc, d_key, target, source, **scheme),
+               method.adversary.tx)}, frozen=frozen, ema=('generator',) if method.ema else ())
 
 
 def _mean(values):
