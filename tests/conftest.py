@@ -19,6 +19,13 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_enable_compilation_cache', False)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def forget_programs():
+  """Every compiled program holds memory maps, of which Linux grants a process 65,530."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def images():
   """uint8 [24,32,32,1]: the first real digits."""
