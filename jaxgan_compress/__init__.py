@@ -10,6 +10,7 @@ from jaxgan_compress import (
   metrics,
   nn,
   parallel,
+  pruning,
   train,
 )
 from jaxgan_compress._version import __version__
@@ -21,4 +22,4 @@ from jaxgan_compress.train import Checkpointer, fit
 __all__ = [
   'Checkpointer', 'Drawer', 'Interrupted', 'Method', 'Net', 'TrainState', '__version__', 'analysis',
   'config', 'convert', 'count_params', 'data', 'fit', 'latency', 'losses', 'macs', 'methods',
-  'metrics', 'nn', 'open_run', 'parallel', 'run', 'train']
+  'metrics', 'nn', 'open_run', 'parallel', 'pruning', 'run', 'train']

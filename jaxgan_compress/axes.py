@@ -27,6 +27,16 @@ class Axes:
     # A count stays an integer; another dtype would compile the step anew.
     return jax.tree.map(lambda x, new: jnp.asarray(new, jnp.result_type(x)), tree, mean)
 
+  def gather(self, x):
+    """x [rows, ...] of all replicas, in the order of their numbers: [count * rows, ...].
+
+    Gradients flow back to the replica that each row came from, the sum of what every replica made
+    of it, so `mean` of them is the gradient of one loss of the whole.
+    """
+    for name in reversed(self.mesh + self.inner):
+      x = jax.lax.all_gather(x, name, tiled=True)
+    return x
+
   @property
   def count(self) -> int:
     """How many replicas there are."""

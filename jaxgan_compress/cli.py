@@ -10,6 +10,8 @@
     jaxgan-compress prepare-data --layout=paired --path=maps --name=maps
     jaxgan-compress fid drawings/ photographs/ --weights=inception.safetensors
     jaxgan-compress convert --in=latest_net_G.pth --out=G.safetensors
+    jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9,5.6e9 --floor=16 \
+        --out=student.safetensors
 """
 
 from __future__ import annotations
@@ -202,6 +204,61 @@ def convert(verb: str, argv: list[str]) -> int:
   return 0
 
 
+def prune(verb: str, argv: list[str]) -> int:
+  """Cut a network to a budget: the smaller network, what is left of each layer, a picture."""
+  values = _flags(verb, argv, prune=True)
+  import jax
+  from PIL import Image
+
+  from jaxgan_compress import nn, pruning
+  budgets = _budgets(values.budget)
+  outs = {budget: _named_after(Path(values.out), budget, len(budgets)) for budget in budgets}
+  for out in outs.values():
+    _check_output(out, ('.safetensors',), values.overwrite)
+    _check_output(out.with_suffix('.png'), ('.png',), values.overwrite)
+  module, variables = nn.load(values.network)
+  if not hasattr(module, 'plan'):
+    raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
+  shape = _input_shape(module, values.size, verb)
+  plan, unit = module.plan(), {'macs': 'exact'}.get(values.unit, values.unit)
+  scores = pruning.scores(plan, variables['params'], values.how, key=jax.random.key(values.seed))
+  prices = {each: pruning.cost(module, plan, shape, each)
+            for each in dict.fromkeys((unit, 'exact', 'params'))}
+  found = {budget: pruning.search(plan, scores, prices[unit], budget, floor=values.floor,
+                                  multiple=values.multiple, per=values.per, legacy=values.legacy)
+           for budget in budgets}
+  rows = [(name, f'{group.width:,}', *(f'{int(each.masks[name].sum()):,}'
+                                       for each in found.values()))
+          for name, group in plan.groups.items()]
+  for name, price in prices.items():
+    rows.append(({'exact': 'MACs', 'params': 'parameters'}.get(name, f'MACs as {name} counts'),
+                 f'{price(plan.widths):,}', *(f'{price(pruning.widths(each.masks)):,}'
+                                              for each in found.values())))
+  rows.append(('threshold', '', *(f'{each.threshold:.6g}' for each in found.values())))
+  _print_table(('channels', 'before', *(f'budget {budget:,.0f}' for budget in budgets)), rows)
+  for budget, each in found.items():
+    small, start = pruning.begin(module, plan, variables, each.masks, values.start,
+                                 key=jax.random.key(values.seed))
+    out = outs[budget]
+    nn.save(out, small, start, overwrite=values.overwrite)
+    title = f'{out.name}: channels that stay (dark), in their order'
+    Image.fromarray(pruning.picture(each.masks, title)).save(out.with_suffix('.png'))
+    print(f'{out} and {out.with_suffix(".png").name}: {nn.storage.spell(small)}')
+  return 0
+
+
+def _budgets(text):
+  try:
+    return [float(part) for part in text.split(',')]
+  except ValueError:
+    raise ValueError(f'--budget={text}; give numbers, as 2.6e9 or 1e9,2e9,4e9') from None
+
+
+def _named_after(out, budget, count):
+  return out if count == 1 else out.with_name(f'{out.stem}_{budget:.3g}{out.suffix}'.replace(
+      '+', ''))
+
+
 def show_data(verb: str, argv: list[str]) -> int:
   """Draw a contact sheet of what a config trains on, augmented, before anything is trained."""
   values = _flags(verb, argv, config=True, show=True)
@@ -319,15 +376,15 @@ def _assignment(text, where):
     return name.strip(), value
 
 
-def _input_shape(module, size):
+def _input_shape(module, size, verb='info'):
   if not hasattr(module, 'example'):
-    raise ValueError(f'{type(module).__name__} does not say what its input is; info takes '
+    raise ValueError(f'{type(module).__name__} does not say what its input is; {verb} takes '
                      'generators and image discriminators')
   shape = module.example().shape
   if len(shape) != 4:
     return shape
   if not size:
-    raise ValueError('info --network needs --size for networks on images, as 256 or 256x512 '
+    raise ValueError(f'{verb} --network needs --size for networks on images, as 256 or 256x512 '
                      '(height x width)')
   try:
     sides = [int(side) for side in size.lower().split('x')]
@@ -338,11 +395,13 @@ def _input_shape(module, size):
 
 
 VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
-         'convert': convert, 'show-data': show_data, 'prepare-data': prepare_data, 'fid': fid}
+         'convert': convert, 'prune': prune, 'show-data': show_data,
+         'prepare-data': prepare_data, 'fid': fid}
 
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
-           info=False, convert=False, show=False, prepare=False, fid=False):
+           info=False, convert=False, show=False, prepare=False, fid=False,
+           prune=False):
   """Parsed flags of one verb; for `fid`, and what is left over. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -415,7 +474,33 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_integer('intervals', 0, 'Halvings of the samples for 95 % intervals, as 100.',
                          lower_bound=0, flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
-  if convert or show or fid:
+  if prune:
+    flags.DEFINE_string('network', None, 'A file that convert wrote, or nn.save.',
+                        flag_values=values)
+    flags.DEFINE_string('size', None, 'Of its input: 256, or 256x512 (height x width).',
+                        flag_values=values)
+    flags.DEFINE_string('budget', None, 'What the network may cost, 2.6e9; several, 1e9,2e9, make '
+                        'students of which each holds the smaller ones.', flag_values=values)
+    flags.DEFINE_enum('unit', 'macs', ('macs', 'torchprofile', 'cat', 'params'), 'Of the budget: '
+                      'exact MACs, or as published profilers count, or parameters.',
+                      flag_values=values)
+    flags.DEFINE_enum('how', 'norm', ('norm', 'l1', 'l2', 'random'), 'What makes a channel dear.',
+                      flag_values=values)
+    flags.DEFINE_enum('per', 'global', ('global', 'group'), 'One threshold for all, or the same '
+                      'share of every layer.', flag_values=values)
+    flags.DEFINE_integer('floor', 1, 'Channels that stay in every layer that cannot vanish.',
+                         lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('multiple', 1, 'Widths are rounded up to it.', lower_bound=1,
+                         flag_values=values)
+    flags.DEFINE_bool('legacy', False, "CAT's own search, for its published thresholds.",
+                      flag_values=values)
+    flags.DEFINE_enum('start', 'inherit', ('inherit', 'reinit', 'reinit_keep_norm'), 'The weights '
+                      'to write: what is left of the old ones, or fresh.', flag_values=values)
+    flags.DEFINE_integer('seed', 0, 'Of fresh weights and random scores.', flag_values=values)
+    flags.DEFINE_string('out', None, 'The .safetensors file to write; a .png goes beside it.',
+                        flag_values=values)
+    required += ['network', 'budget', 'out']
+  if convert or show or fid or prune:
     flags.DEFINE_bool('overwrite', False, 'Replace the output file if it is there.',
                       flag_values=values)
   flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
 from jaxgan_compress import data, methods, nn
 
@@ -41,6 +42,22 @@ def pipeline(images):
 def sgd():
   """Plain SGD: Adam would hide a constant factor on gradients."""
   return optax.sgd(0.01)
+
+
+@pytest.fixture
+def convolutions_as_matmuls(monkeypatch):
+  """XLA:CPU has fast matmuls in float64, and for convolutions only plain loops."""
+  convolve = lax.conv_general_dilated
+
+  def matmuls(x, kernel, strides, padding, **more):
+    if len(kernel) > 3 or 'feature_group_count' in more or padding != 'VALID':
+      return convolve(x, kernel, strides, padding, **more)
+    (down, right), (rows, columns) = strides, kernel.shape[:2]
+    h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    return sum(x[:, i:i + h:down, j:j + w:right] @ kernel[i, j]
+               for i in range(rows) for j in range(columns))
+
+  monkeypatch.setattr(lax, 'conv_general_dilated', matmuls)
 
 
 def small_gan(tx, **adversary):

@@ -250,4 +250,4 @@ def test_students_that_take_turns_learn_to_their_end():
   c = config.load('omgd/grass2gravel:blocks=250')
   rate = build.make(c.stages.omgd.method.tx.learning_rate.to_dict(),
                     'jaxgan_compress.train.schedules', 'x')
-  assert c.stages.omgd.steps == 800 + 4 * 1000 and rate(1900) == np.float32(3e-3) > rate(3900) > 0
+  assert c.stages.omgd.steps == 600 + 3 * 1000 and rate(1400) == np.float32(4e-3) > rate(2900) > 0

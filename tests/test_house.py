@@ -20,13 +20,13 @@ ALLOWED = {
     'axes': set(), 'core': {'axes'}, 'losses': set(), 'nn': {'axes', 'files'}, 'files': set(),
     'parallel': {'axes', 'core'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
     'analysis': {'nn'}, 'metrics': {'core', 'data', 'losses', 'nn'},
-    'train': {'core', 'data', 'parallel'},
+    'train': {'core', 'data', 'parallel'}, 'pruning': {'analysis', 'nn'},
     'methods': {'axes', 'core', 'losses', 'nn'},
     'build': {'config', 'data'},
     'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'parallel',
                    'train'},
     'cli': {'analysis', 'build', 'config', 'convert', 'data', 'experiment', 'files', 'metrics',
-            'nn', 'train', '_version'},
+            'nn', 'pruning', 'train', '_version'},
 }
 
 
@@ -54,12 +54,13 @@ def test_imports_only_look_down(part):
 
 def public():
   for module in (jgc, jgc.nn, jgc.convert, jgc.methods, jgc.data, metrics, analysis, parallel,
-                 train):
+                 jgc.pruning, train):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
-  for module in (losses.gan, losses.image, losses.features, losses.distill, core,
+  for module in (losses.gan, losses.image, losses.features, losses.distill, losses.alignment, core,
                  build, files, jgc.config,
-                 jgc.nn.layers, jgc.nn.norms, jgc.nn.forms, jgc.nn.storage):
+                 jgc.nn.layers, jgc.nn.norms, jgc.nn.forms, jgc.nn.storage,
+                 jgc.nn.plans):
     for name, value in vars(module).items():
       if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
         yield f'{module.__name__}.{name}', value

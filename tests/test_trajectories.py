@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax import lax
 
 from jaxgan_compress import convert, methods, nn
 from jaxgan_compress.core import Net
@@ -18,26 +17,11 @@ from jaxgan_compress.losses import features, gan, image
 from tests import published
 from tests.published import hashed, hashed_fill, nhwc
 
+pytestmark = pytest.mark.usefixtures('convolutions_as_matmuls')
 VGG = nn.VGG(16, dtype=jnp.float64)
 TX = optax.adam(2e-4, b1=0.5, b2=0.999)
 # Hopeless unoptimised in float64.
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 2})
-
-
-@pytest.fixture(autouse=True)
-def convolutions_as_matmuls(monkeypatch):
-  """XLA:CPU has fast matmuls in float64, and for convolutions only plain loops."""
-  convolve = lax.conv_general_dilated
-
-  def matmuls(x, kernel, strides, padding, **more):
-    if len(kernel) > 3 or 'feature_group_count' in more or padding != 'VALID':
-      return convolve(x, kernel, strides, padding, **more)
-    (down, right), (rows, columns) = strides, kernel.shape[:2]
-    h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-    return sum(x[:, i:i + h:down, j:j + w:right] @ kernel[i, j]
-               for i in range(rows) for j in range(columns))
-
-  monkeypatch.setattr(lax, 'conv_general_dilated', matmuls)
 
 
 @pytest.fixture(scope='module')

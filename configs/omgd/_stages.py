@@ -158,20 +158,20 @@ def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, dis
   learns from it when it has finished.
   """
   steps = arg.steps
-  sample_run(c, task, size=size, batch=2, steps=steps)
-  slow, fast = linear(2e-4, steps), linear(1e-3, steps)
+  sample_run(c, task, size=size, batch=4, steps=steps)
+  judges, slow, fast, pupil = (linear(rate, steps) for rate in (2e-4, 1e-3, 3e-3, 4e-3))
   pix2pix = lambda title, generator, tx: config.stage(title=title, steps=steps, method=dict(
-      name='Pix2Pix', generator=generator, tx=tx, adversary=judge(disc, slow, norm=norm)))
+      name='Pix2Pix', generator=generator, tx=tx, adversary=judge(disc, judges, norm=norm)))
   lessons = dict(name='Lessons', look=LOOK, **lessons)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
-      name='OMGD', student=student, wide=wide, tx=fast, lessons=lessons,
-      others=others or {}, adversary=judge(disc, slow, heads=('wide',), norm=norm)))}
-  run['alone'] = pix2pix('Alone, rate 0.001', student, fast)
+      name='OMGD', student=student, wide=wide, tx=pupil, teacher_tx=slow, lessons=lessons,
+      others=others or {}, adversary=judge(disc, judges, heads=('wide',), norm=norm)))}
+  run['alone'] = pix2pix('Alone, rate 0.003', student, fast)
   if arg.rivals:
-    run['alone_slow'] = pix2pix('Alone, rate 0.0002', student, slow)
-    run['teacher'] = pix2pix('Teacher by itself', wide, fast)
+    run['alone_slow'] = pix2pix('Alone, rate 0.001', student, slow)
+    run['teacher'] = pix2pix('Teacher by itself', wide, slow)
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
-        name='Offline', student=student, tx=fast, lessons=lessons))
+        name='Offline', student=student, tx=pupil, lessons=lessons))
   fill(c, run)
 
 
@@ -179,22 +179,22 @@ def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
   """The same without pairs: the student beside a CycleGAN, a CycleGAN of its own size alone, and
   after a finished CycleGAN."""
   steps = arg.steps
-  sample_run(c, task, size=size, batch=2, steps=steps)
-  slow, middle, fast, pupil = (linear(rate, steps) for rate in (2e-4, 5e-4, 1e-3, 3e-3))
+  sample_run(c, task, size=size, batch=4, steps=steps)
+  slow, fast, pupil = (linear(rate, steps) for rate in (5e-4, 1e-3, 4e-3))
 
   def cycle(generator, tx):
     return dict(name='CycleGAN', generator=generator, tx=tx,
-                adversary=judge(disc, slow, inputs=3, loss='lsgan', layers=2))
+                adversary=judge(disc, fast, inputs=3, loss='lsgan', layers=2))
 
   lessons = dict(name='Lessons', look=LOOK, **lessons)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
-      name='OMGDCycle', student=student, tx=pupil, lessons=lessons, cycle=cycle(teacher, middle)))}
+      name='OMGDCycle', student=student, tx=pupil, lessons=lessons, cycle=cycle(teacher, fast)))}
   run['alone'] = config.stage(title='Alone, rate 0.001', steps=steps, method=cycle(student, fast))
   if arg.rivals:
-    run['alone_slow'] = config.stage(title='Alone, rate 0.0002', steps=steps,
+    run['alone_slow'] = config.stage(title='Alone, rate 0.0005', steps=steps,
                                      method=cycle(student, slow))
     run['teacher'] = config.stage(title='Teacher by itself', steps=steps,
-                                  method=cycle(teacher, middle))
+                                  method=cycle(teacher, fast))
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
         name='Offline', student=student, tx=pupil, lessons=lessons))
   fill(c, run)

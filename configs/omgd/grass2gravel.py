@@ -13,7 +13,7 @@ from jaxgan_compress.configs.omgd import _stages as stages
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=800, student=4, teacher=16, blocks=0,
+  arg = config.parse_arg(arg, smoke=False, steps=600, student=4, teacher=16, blocks=0,
                          rivals=False)
   c = config.base()
   stages.sample_sets(
@@ -24,7 +24,7 @@ def get_config(arg=''):
   if arg.blocks:
     turns = -(-arg.steps // arg.blocks)
     c.stages.omgd.steps = arg.steps + turns * 4 * arg.blocks
-    c.stages.omgd.method.tx = stages.linear(3e-3, turns * 4 * arg.blocks)
+    c.stages.omgd.method.tx = stages.linear(4e-3, turns * 4 * arg.blocks)
     c.stages.omgd.method.clock = dict(name='Blocks', teach=arg.blocks, learn=4 * arg.blocks,
                                       total=arg.steps)
   return config.smoke(c) if arg.smoke else c

@@ -84,13 +84,7 @@ class Lessons:
     pupil, teacher: (module, its variables). Raises ValueError for a tap that one does not have, or
     two of different sizes where the distance compares positions.
     """
-    shapes = []
-    for role, (module, variables) in zip(roles, (pupil, teacher), strict=True):
-      taps = jax.eval_shape(module.apply, variables, source)[1]
-      if missing := sorted(set(self.taps) - taps.keys()):
-        raise ValueError(f'{role} has no tap {", ".join(missing)}; it has {", ".join(taps)}')
-      shapes.append({tap: taps[tap].shape for tap in self.taps})
-    both = {tap: tuple(each[tap] for each in shapes) for tap in self.taps}
+    both = shapes_of_taps(self.taps, roles, pupil, teacher, source)
     for tap, (ours, theirs) in both.items():
       if self.tap and self.distance != 'channel_means' and ours[1:3] != theirs[1:3]:
         raise ValueError(f'{tap} has {ours[1]}x{ours[2]} pixels in {roles[0]} and '
@@ -151,6 +145,20 @@ class Lessons:
 
   def _adapter(self, inputs, features, **fields):
     return nn.Adapter(inputs, features, norm=distill.ADAPTED[self.distance], **fields)
+
+
+def shapes_of_taps(taps, roles: tuple[str, str], pupil, teacher, source):
+  """`{tap: (shape in the pupil, in the teacher)}`, each given as (module, its variables).
+
+  Raises ValueError for a tap that one of them does not have.
+  """
+  shapes = []
+  for role, (module, variables) in zip(roles, (pupil, teacher), strict=True):
+    found = jax.eval_shape(module.apply, variables, source)[1]
+    if missing := sorted(set(taps) - found.keys()):
+      raise ValueError(f'{role} has no tap {", ".join(missing)}; it has {", ".join(found)}')
+    shapes.append(found)
+  return {tap: tuple(found[tap].shape for found in shapes) for tap in taps}
 
 
 def looking_glass(look: linen.Module, given):

@@ -67,43 +67,61 @@ class Pix2Pix:
     return _start_both(self, rng, batch, given)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
-    source, target, adversary = batch['source'], batch['target'], self.adversary
-    net, disc = state.nets['generator'], state.nets['disc']
-    noise = {'dropout': jax.random.fold_in(state.key('dropout'), axes.index())}
+    def wanted(drawn, taps, helpers):
+      return {'recon': self.recon * image.l1(drawn, batch['target'])}
 
-    def draw(params):
-      (image, _), stats = draw_with_taps(self.generator, {'params': params, **net.stats}, source,
-                                         axes, noise)
-      return image, stats
-
-    drawn, pull_back, stats = jax.vjp(draw, net.params, has_aux=True)
-
-    def d_loss(params):
-      judge = lambda x: adversary.look({'params': params, **disc.stats}, x, source, axes)[0][0][
-          'real']
-      on_real, on_fake = adversary.sides(judge(target), judge(fixed(drawn)))
-      loss = (on_real + on_fake) / 2 + adversary.slopes(judge, target, fixed(drawn))
-      return loss, {'disc_real': on_real, 'disc_fake': on_fake, 'disc_loss': loss}
-
-    grads, d_terms = jax.grad(d_loss, has_aux=True)(disc.params)
-    state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
-    moved = state.nets['disc'].variables
-
-    def g_loss(drawn):
-      judge = lambda x: adversary.look(moved, x, source, axes)[0][0]['real']
-      real = judge(target) if adversary.relativistic else None
-      terms = {'generator_adv': self.adv * adversary.g_loss(judge(drawn), real),
-               'generator_recon': self.recon * image.l1(drawn, target)}
-      return sum(terms.values()), terms
-
-    (loss, terms), slope = jax.value_and_grad(g_loss, has_aux=True)(drawn)
-    state, g_norms = core.advance(state, {'generator': pull_back(slope)[0]},
-                                  {'generator': self.tx}, axes, ema=self.ema)
-    state = state.with_stats('generator', axes.mean(stats))
-    return state.tick(), {**terms, 'generator_loss': loss, **d_terms, **d_norms, **g_norms}
+    return judged_step(self, state, batch, axes, self.generator, wanted, batch['source'])
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {'generator': Drawer(state.nets['generator'].averaged, self.generator)}
+
+
+def judged_step(method, state: TrainState, batch, axes: Axes, module: linen.Module, wanted,
+                condition, taps=(), helpers=()):
+  """A step of a judge, then of the one generator of `method`, its role `method.product`.
+
+  wanted: (drawing, its taps, {helper: params}) -> {term: value} that the generator minimises
+  besides `method.adv` times what deceives the judge; the helpers learn with it.
+  condition: what the judge sees beside an image, or None. taps: those that `wanted` reads.
+  """
+  role, source, target, adversary = (method.product, batch['source'], batch['target'],
+                                     method.adversary)
+  net, disc = state.nets[role], state.nets['disc']
+  noise = {'dropout': jax.random.fold_in(state.key('dropout'), axes.index())}
+
+  def draw(params):
+    (drawn, all_taps), stats = draw_with_taps(module, {'params': params, **net.stats}, source, axes,
+                                              noise)
+    return (drawn, {tap: all_taps[tap] for tap in taps}), stats
+
+  outputs, pull_back, stats = jax.vjp(draw, net.params, has_aux=True)
+  drawn = fixed(outputs[0])
+
+  def d_loss(params):
+    judge = lambda x: adversary.look({'params': params, **disc.stats}, x, condition, axes)[0][0][
+        'real']
+    on_real, on_fake = adversary.sides(judge(target), judge(drawn))
+    loss = (on_real + on_fake) / 2 + adversary.slopes(judge, target, drawn)
+    return loss, {'disc_real': on_real, 'disc_fake': on_fake, 'disc_loss': loss}
+
+  grads, d_terms = jax.grad(d_loss, has_aux=True)(disc.params)
+  state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
+  moved = state.nets['disc'].variables
+
+  def g_loss(outputs, helpers):
+    judge = lambda x: adversary.look(moved, x, condition, axes)[0][0]['real']
+    real = judge(target) if adversary.relativistic else None
+    terms = {'adv': method.adv * adversary.g_loss(judge(outputs[0]), real),
+             **wanted(*outputs, helpers)}
+    return sum(terms.values()), {f'{role}_{name}': value for name, value in terms.items()}
+
+  (loss, terms), (slopes, more) = jax.value_and_grad(g_loss, (0, 1), has_aux=True)(
+      outputs, {name: state.nets[name].params for name in helpers})
+  grads = {role: pull_back(slopes)[0], **more}
+  state, g_norms = core.advance(state, grads, dict.fromkeys(grads, method.tx), axes,
+                                ema=method.ema)
+  state = state.with_stats(role, axes.mean(stats))
+  return state.tick(), {**terms, f'{role}_loss': loss, **d_terms, **d_norms, **g_norms}
 
 
 @dataclasses.dataclass(frozen=True)

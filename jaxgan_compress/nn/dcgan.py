@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import layers, norms
+from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 
 SIZES = (28, 32, 64)
 NORMS = ('batch', 'layer', 'none')
@@ -22,18 +23,21 @@ class DCGANGenerator(nn.Module):
   output channel, batch norm left out). At 32 px one layer fewer: 160 d^2 + 6423 d + 1. At 28 px
   it is the 32 px network without its outer two pixels.
 
+  widths: channels of each layer, first to last, where they are not those of d.
+
   Raises ValueError for another size. Aguinaldo et al. 2019, section 3.
   """
   d: int
   channels: int = 1
   size: int = 64
   latent: int = 100
+  widths: tuple[int, ...] | None = None
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, z, train: bool = False, axes: Axes = Axes()):
-    widths = _widths(self.d, self.size)[::-1]
+    widths = self.layer_widths
     if z.ndim != 2 or z.shape[-1] != self.latent:
       raise ValueError(f'latents have shape {z.shape}; this generator takes [B, {self.latent}]')
     taps = {}
@@ -47,6 +51,23 @@ class DCGANGenerator(nn.Module):
     crop = (x.shape[1] - self.size) // 2
     x = x[:, crop:crop + self.size, crop:crop + self.size]
     return jnp.tanh(x.astype(jnp.float32)), taps
+
+  @property
+  def layer_widths(self) -> tuple[int, ...]:
+    """Channels of each layer, first to last."""
+    by_depth = _widths(self.d, self.size)[::-1]
+    if self.widths is not None and len(self.widths) != len(by_depth):
+      raise ValueError(f'{len(self.widths)} widths; at {self.size} px there are {len(by_depth)}')
+    return by_depth if self.widths is None else self.widths
+
+  def plan(self) -> Plan:
+    """Groups 'layer1', 'layer2', ..."""
+    return make_plan(self, {f'layer{i}': Group(n, f'norm{i}')
+                            for i, n in enumerate(self.layer_widths, 1)})
+
+  def with_widths(self, widths: Widths) -> DCGANGenerator:
+    """The same network with other widths, `{group: channels}`."""
+    return self.clone(widths=renewed(widths, 'layer', self.layer_widths, 1))
 
   def example(self):
     """An input of batch 1, for counting and initialising."""

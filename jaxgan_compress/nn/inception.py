@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn.layers import Conv, UpConv, check_images, leaky_relu, to_range
 from jaxgan_compress.nn.norms import BatchNorm, conv_bias, norm
+from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 
 KERNELS = (1, 3, 5)
 
@@ -43,6 +44,20 @@ class Branches:
 
   def __bool__(self):
     return bool(self.dense or self.depthwise)
+
+  def groups(self, kind: str, within: str):
+    """({group: Group}, {what dies with it: (group,)}) for branches at the path `within`."""
+    named = {f'{within}{side}{k}': n for side in ('dense', 'depthwise')
+             for k, n in getattr(self, side)}
+    return ({name: Group.voting(kind, n, f'{name}_norm', least=0) for name, n in named.items()},
+            {f'{name}_': (name,) for name in named})
+
+  def with_widths(self, widths: Widths, within: str) -> Branches:
+    """The branches with other widths; those of width 0 are gone."""
+    kept = {side: tuple((k, width) for k, n in getattr(self, side)
+                        if (width := widths.get(f'{within}{side}{k}', n)))
+            for side in ('dense', 'depthwise')}
+    return Branches(**kept)
 
 
 def inception(ngf: int = 64, blocks: int = 9, reduction: int = 6, **fields) -> InceptionGenerator:
@@ -104,6 +119,25 @@ class InceptionGenerator(nn.Module):
       x = normed(UpConv(width, 3, bias, self.form, self.dtype, name=f'up{i}')(x), f'up{i}')
     x = conv(self.channels, 7, mode='reflect', name='to_image')(x)
     return to_range(x), taps
+
+  def plan(self) -> Plan:
+    """Groups 'stem0' .. (the last is the residual stream), 'block1/dense3' .., 'up0' ..; every
+    branch may vanish, and with its branches a block."""
+    group = functools.partial(Group.voting, self.norm)
+    groups = {f'stem{i}': group(n, f'stem{i}_norm') for i, n in enumerate(self.stem)}
+    parts = {}
+    for i, branches in enumerate(self.blocks, 1):
+      inside, owns = branches.groups(self.norm, f'block{i}/')
+      groups |= inside
+      parts |= {**owns, f'block{i}_norm/': tuple(inside)}
+    groups |= {f'up{i}': group(n, f'up{i}_norm') for i, n in enumerate(self.up)}
+    return make_plan(self, groups, parts)
+
+  def with_widths(self, widths: Widths) -> InceptionGenerator:
+    """The same network with other widths, `{group: channels}`; a branch of width 0 is gone."""
+    return self.clone(stem=renewed(widths, 'stem', self.stem), up=renewed(widths, 'up', self.up),
+                      blocks=tuple(branches.with_widths(widths, f'block{i}/')
+                                   for i, branches in enumerate(self.blocks, 1)))
 
   def example(self):
     """An input of batch 1, for counting and initialising."""

@@ -71,7 +71,8 @@ class Conv(nn.Module):
       right = _unit(fixed.T @ left)
       if self.is_mutable_collection('spectral'):
         u.value, v.value = right, left.reshape(v.value.shape)
-    return left @ matrix @ right
+    # No matmul, for it is none of the network's own: at rest sigma is a constant.
+    return (matrix * jnp.outer(left, right)).sum()
 
   def _vector(self, shape):
     return _unit(jax.random.normal(self.make_rng('params'), shape))

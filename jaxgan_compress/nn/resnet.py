@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn.layers import Conv, SeparableConv, UpConv, check_images, pad, to_range
 from jaxgan_compress.nn.norms import conv_bias, norm
+from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 
 
 def resnet(ngf: int = 64, blocks: int = 9, **fields) -> ResNetGenerator:
@@ -98,6 +99,20 @@ class ResNetGenerator(nn.Module):
       x = deepen(x, f'up{i}') if self.deeper else x
     x = conv(self.channels, 7, mode='reflect', name='to_image')(x)
     return to_range(x), taps
+
+  def plan(self) -> Plan:
+    """Groups 'stem0' .. (the last is the residual stream), 'block1' .. (hidden), 'up0' .."""
+    group = functools.partial(Group.voting, self.norm)
+    return make_plan(self, {
+        **{f'stem{i}': group(n, f'stem{i}_norm') for i, n in enumerate(self.stem)},
+        **{f'block{i}': group(n, f'block{i}/norm1') for i, n in enumerate(self.hidden, 1)},
+        **{f'up{i}': group(n, f'up{i}_norm') for i, n in enumerate(self.up)}})
+
+  def with_widths(self, widths: Widths) -> ResNetGenerator:
+    """The same network with other widths, `{group: channels}`."""
+    return self.clone(stem=renewed(widths, 'stem', self.stem),
+                      hidden=renewed(widths, 'block', self.hidden, 1),
+                      up=renewed(widths, 'up', self.up))
 
   def example(self):
     """An input of batch 1, for counting and initialising."""

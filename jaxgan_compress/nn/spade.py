@@ -20,6 +20,7 @@ from jaxgan_compress.nn.layers import (
   upsample,
 )
 from jaxgan_compress.nn.norms import BatchNorm, InstanceNorm
+from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan
 
 # How many resolutions the label map is above the first convolution.
 UPSAMPLING = {'normal': 5, 'more': 6, 'most': 7}
@@ -109,6 +110,25 @@ class SPADEGenerator(nn.Module):
     return _draw(self, labels, lambda x: x, lambda name, block, x: ModulatedBlock(
         block, self.norm, self.spectral, self.separable, self.separable_norm, self.form,
         self.dtype, name=name)(x, labels, train, axes))
+
+  def plan(self) -> Plan:
+    """Groups 'fc' (also what the first three blocks hand on), 'up0' ..; 'head/middle' .. between a
+    block's convolutions; 'head/hidden' .. inside its modulations, which share their channels."""
+    named = dict(zip(block_names(self.upsampling), self.blocks, strict=True))
+    return make_plan(self, {
+        'fc': Group(self.fc),
+        **{name: Group(block.out) for name, block in named.items() if name.startswith('up')},
+        **{f'{name}/middle': Group(block.middle) for name, block in named.items()},
+        **{f'{name}/hidden': Group(block.hidden) for name, block in named.items()}})
+
+  def with_widths(self, widths: Widths) -> SPADEGenerator:
+    """The same network with other widths, `{group: channels}`."""
+    fc = widths.get('fc', self.fc)
+    return self.clone(fc=fc, blocks=tuple(dataclasses.replace(
+        block, out=widths.get(name, block.out) if name.startswith('up') else fc,
+        middle=widths.get(f'{name}/middle', block.middle),
+        hidden=widths.get(f'{name}/hidden', block.hidden))
+        for name, block in zip(block_names(self.upsampling), self.blocks, strict=True)))
 
   def example(self):
     """An input of batch 1, for counting and initialising."""
@@ -202,6 +222,35 @@ class InceptionSPADEGenerator(nn.Module):
     return _draw(self, labels, lambda x: first(x, train, axes),
                  lambda name, block, x: InceptionModulatedBlock(
                      block, self.slope, self.form, self.dtype, name=name)(x, labels, train, axes))
+
+  def plan(self) -> Plan:
+    """Groups 'fc' (also what the first three blocks hand on), 'up0' .., which follow it by halves,
+    and 'head/main/dense3', 'head/spade/dense3' ..; without main branches a block is its shortcut,
+    and its modulation goes with them."""
+    ups = [name for name in block_names(self.upsampling) if name.startswith('up')]
+    groups = {'fc': Group(self.fc, 'fc_norm', step=2 ** len(ups))}
+    parts = {}
+    for name, block in zip(block_names(self.upsampling), self.blocks, strict=True):
+      if name in ups:
+        groups[name] = Group(block.out, follows=('fc', 2 ** (ups.index(name) + 1)))
+    for name, block in zip(block_names(self.upsampling), self.blocks, strict=True):
+      main, own = block.main.groups('batch', f'{name}/main/')
+      spade, theirs = block.spade.groups('batch', f'{name}/spade/')
+      groups |= {**main, **spade}
+      parts |= {**own, **theirs, f'{name}/norm/': tuple(main), f'{name}/spade/': tuple(main)}
+    return make_plan(self, groups, parts)
+
+  def with_widths(self, widths: Widths) -> InceptionSPADEGenerator:
+    """The same network with other widths, `{group: channels}`; a branch of width 0 is gone."""
+    fc = widths.get('fc', self.fc)
+
+    def renew(name, block):
+      main = block.main.with_widths(widths, f'{name}/main/')
+      return InceptionSPADEBlock(
+          widths.get(name, block.out) if name.startswith('up') else fc, main,
+          block.spade.with_widths(widths, f'{name}/spade/') if main else Branches())
+
+    return self.clone(fc=fc, blocks=tuple(map(renew, block_names(self.upsampling), self.blocks)))
 
   def example(self):
     """An input of batch 1, for counting and initialising."""

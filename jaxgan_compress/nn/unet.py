@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn.layers import Conv, UpConv, check_images, leaky_relu, to_range
 from jaxgan_compress.nn.norms import conv_bias, norm
+from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 from jaxgan_compress.nn.resnet import ExpansionBlock
 
 
@@ -92,6 +93,20 @@ class UNetGenerator(nn.Module):
       return jnp.concatenate([x, y], -1)
 
     return to_range(level(0, x)), taps
+
+  def plan(self) -> Plan:
+    """Groups 'down0' .. and 'up1' .., the channels that leave each convolution."""
+    group = functools.partial(Group.voting, self.norm)
+    inner = range(1, len(self.down) - 1)
+    return make_plan(self, {
+        **{f'down{i}': group(n, f'down{i}_norm') if i in inner else Group(n)
+           for i, n in enumerate(self.down)},
+        **{f'up{i}': group(n, f'up{i}_norm') for i, n in enumerate(self.up, 1)}})
+
+  def with_widths(self, widths: Widths) -> UNetGenerator:
+    """The same network with other widths, `{group: channels}`."""
+    return self.clone(down=renewed(widths, 'down', self.down),
+                      up=renewed(widths, 'up', self.up, 1))
 
   def example(self):
     """An input of batch 1, for counting and initialising."""

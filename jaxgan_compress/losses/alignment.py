@@ -1,0 +1,70 @@
+"""Kernel alignment of the activations of two networks: 1 when the batch looks alike to both."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+
+# Samples that each index needs: with fewer it is 1, or undefined, whatever the networks do.
+LEAST = {'ka': 2, 'cka': 3, 'cka_debiased': 4, 'gka_pixel': 1}
+
+
+def alignment(features, lesson, index: str = 'ka'):
+  """How alike a student's and a teacher's activations arrange the same samples; a scalar.
+
+  features [N,h,w,C], lesson [N,h',w',C'], of the same N samples; widths may differ, so no adapter
+  is needed. K and M are the Gram matrices of samples (linear kernel):
+
+    'ka': <K, M> / (|K| |M|), in [0, 1], as CAT's code has it.
+    'cka': the same of K and M centred in rows and columns.
+    'cka_debiased': of the unbiased estimate of HSIC, diagonals left out; about 0 for unrelated
+      networks, where the others are already near 1.
+    'gka_pixel': 'ka' with every position of every sample as a sample; sizes must agree.
+
+  Each matrix is divided by its own norm before they meet, so nothing overflows in float32. Jin et
+  al. 2021, CAT; Kornblith et al. 2019; Song et al. 2012. Raises ValueError for another index, or
+  fewer samples than it needs.
+  """
+  if index not in LEAST:
+    raise ValueError(f'index={index!r}; one of {", ".join(LEAST)}')
+  if len(features) != len(lesson) or len(features) < LEAST[index]:
+    raise ValueError(f'{index} compares at least {LEAST[index]} samples of both networks and got '
+                     f'{len(features)} and {len(lesson)}; give a larger batch')
+  if index == 'gka_pixel':
+    if features.shape[:3] != lesson.shape[:3]:
+      raise ValueError(f'activations of {features.shape[1:3]} and {lesson.shape[1:3]} pixels; '
+                       'gka_pixel compares positions, so take taps of one size')
+    x, y = (_unit(z.reshape(-1, z.shape[-1])) for z in (features, lesson))
+    across, own, theirs = (jnp.square(_product(a.T, b)).sum() for a, b in ((x, y), (x, x), (y, y)))
+    return across * lax.rsqrt(own * theirs)
+  k, m = (_product(x, x.T) for x in (_unit(z.reshape(len(z), -1)) for z in (features, lesson)))
+  if index == 'cka':
+    k, m = _centred(k), _centred(m)
+  if index == 'cka_debiased':
+    return _hsic(k, m) * lax.rsqrt(jnp.maximum(_hsic(k, k) * _hsic(m, m), 1e-30))
+  return (_unit(k) * _unit(m)).sum()
+
+
+def _unit(x):
+  """In float32 or wider, of length 1."""
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  largest = lax.stop_gradient(jnp.abs(x).max())
+  x = x / jnp.maximum(largest, 1e-30)  # whose squares can be added
+  return x * lax.rsqrt(jnp.square(x).sum() + 1e-30)
+
+
+def _product(a, b):
+  return jnp.matmul(a, b, precision='highest')
+
+
+def _centred(k):
+  return k - k.mean(0, keepdims=True) - k.mean(1, keepdims=True) + k.mean()
+
+
+def _hsic(k, m):
+  n = len(k)
+  off = 1 - jnp.eye(n, dtype=k.dtype)
+  k, m = k * off, m * off
+  crossed = (k.sum(0) * m.sum(0)).sum()
+  return ((k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * crossed) / (
+      n * (n - 3))

@@ -1,0 +1,79 @@
+"""Masking, cutting and putting back: pure functions of variables."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxgan_compress.nn.plans import Plan
+
+
+def apply_masks(plan: Plan, params, masks: Mapping[str, jax.Array]):
+  """Parameters with dead channels at 0 wherever they appear; shapes stay, so it is jit-able.
+
+  A dead channel's bias and scale die with it, and so does what only dead channels feed (the bias
+  after an empty branch, the norm after an empty block): then the network draws what `compact`'s
+  would.
+  """
+  def masked(path, x):
+    path = ('params', *path)
+    for i, axis in enumerate(plan.leaves[path]):
+      if axis:
+        alive = _along(axis, masks, jnp).astype(x.dtype)
+        x = x * alive.reshape([-1 if j == i else 1 for j in range(x.ndim)])
+    for groups in plan.feeders(path):
+      x = x * functools.reduce(operator.or_, (masks[name].any() for name in groups)).astype(x.dtype)
+    return x
+
+  flat = traverse_util.flatten_dict(dict(params))
+  return traverse_util.unflatten_dict({path: masked(path, x) for path, x in flat.items()})
+
+
+def compact(plan: Plan, variables: Mapping, masks: Mapping[str, jax.Array]) -> dict:
+  """The variables of the smaller network `module.with_widths(widths(masks))`, NumPy arrays.
+
+  variables: 'params' and whatever other collections the module has (running statistics, spectral
+  vectors), cut alike.
+  """
+  return _each(plan, variables, masks, lambda x, where: np.asarray(x)[where])
+
+
+def expand(plan: Plan, small: Mapping, masks: Mapping[str, jax.Array]) -> dict:
+  """The inverse: the larger network's variables, 0 where `compact` had cut."""
+  flat = traverse_util.flatten_dict(dict(small))
+
+  def grown(path):
+    out = np.zeros(plan.shapes[path], np.asarray(flat.get(path, 0.)).dtype)
+    if path in flat:
+      out[_where(plan, path, masks)] = flat[path]
+    return out
+
+  wanted = {path[0] for path in flat}
+  return traverse_util.unflatten_dict({path: grown(path) for path in plan.leaves
+                                       if path[0] in wanted})
+
+
+def _each(plan, variables, masks, change):
+  flat = traverse_util.flatten_dict(dict(variables))
+  return traverse_util.unflatten_dict({path: change(x, _where(plan, path, masks))
+                                       for path, x in flat.items() if _lives(plan, path, masks)})
+
+
+def _where(plan, path, masks):
+  """The open mesh of indices that stay of a leaf."""
+  return np.ix_(*(np.flatnonzero(_along(axis, masks, np)) if axis else np.arange(size)
+                  for axis, size in zip(plan.leaves[path], plan.shapes[path], strict=True)))
+
+
+def _lives(plan, path, masks):
+  return all(any(np.any(masks[name]) for name in groups) for groups in plan.feeders(path))
+
+
+def _along(axis, masks, xp):
+  return xp.concatenate([xp.tile(xp.asarray(masks[name]), times) for name, times in axis])

@@ -1,0 +1,189 @@
+"""CAT: kernel alignment and whole training steps, recorded from published code in float32."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxgan_compress import convert, core, methods, nn
+from jaxgan_compress.core import Net
+from jaxgan_compress.losses.alignment import alignment
+from jaxgan_compress.parallel import build_mesh, parallelize, put_state
+from tests.conftest import largest_difference
+from tests.published import nhwc, normal_fill, state_dict, uniform
+
+TAPS = ('stem', 'block3', 'block6', 'block9')
+TX = optax.adam(2e-4, b1=0.5, b2=0.999)
+
+
+def waves(rectify):
+  x = np.sin(0.37 * np.arange(600)).reshape(4, 6, 5, 5).astype(np.float32)
+  y = np.cos(0.23 * np.arange(300) + 0.5).reshape(4, 3, 5, 5).astype(np.float32)
+  return [jnp.asarray(nhwc(np.maximum(z, 0) if rectify else z)) for z in (x, y)]
+
+
+@pytest.mark.parametrize('rectify, values, norm, first', [
+    (False, {'ka': 0.7129153362, 'cka': 0.80637124, 'gka_pixel': 0.16723016}, 0.04477260,
+     (-0.00259504, -0.00204646, -0.00122091)),
+    (True, {'ka': 0.9414712064, 'cka': 0.87979823, 'gka_pixel': 0.29991637}, 0.03094236,
+     (-1.1749e-5, -1.0612e-6, -1.9788e-6))])
+def test_alignment_of_two_waves(rectify, values, norm, first):
+  x, y = waves(rectify)
+  for index, value in values.items():
+    np.testing.assert_allclose(alignment(x, y, index), value, atol=3e-7)
+  slope = jax.grad(lambda x: -alignment(x, y))(x)
+  np.testing.assert_allclose(jnp.linalg.norm(slope), norm, rtol=1e-5)
+  np.testing.assert_allclose(slope[0, 0, :3, 0], first, rtol=2e-5, atol=1e-8)
+
+
+def test_unrelated_features_agree_only_without_the_correction():
+  x, y = (jax.random.normal(jax.random.key(i), (8, 4, 4, 16)) for i in range(2))
+  assert alignment(x, y) > .8 and alignment(x, y, 'cka') > .8
+  assert abs(alignment(x, y, 'cka_debiased')) < .3
+  for index in ('ka', 'cka', 'cka_debiased', 'gka_pixel'):
+    np.testing.assert_allclose(alignment(x, 3 * x, index), 1, atol=1e-5)
+
+
+def test_large_features_do_not_overflow():
+  """At a hundred times unit size the published form is 0, with a gradient of 0, in float32."""
+  x, y = (100 * jax.nn.relu(jax.random.normal(jax.random.key(i), (20, 32, 32, width)))
+          for i, width in enumerate((64, 40)))
+  value, slope = jax.value_and_grad(alignment)(x, y)
+  assert .9 < value <= 1 and 0 < jnp.linalg.norm(slope) < jnp.inf
+  small = alignment(x / 100, y / 100)
+  np.testing.assert_allclose(value, small, rtol=1e-6)
+
+
+@pytest.mark.parametrize('index, rows', [('ka', 1), ('cka', 2), ('cka_debiased', 3)])
+def test_too_few_samples_are_refused(index, rows):
+  x = jnp.ones((rows, 2, 2, 3))
+  with pytest.raises(ValueError, match=f'{index} compares at least'):
+    alignment(x, x, index)
+
+
+# D_fake, D_real, adversarial, reconstruction, minus the weighted alignments; alignments by tap.
+ALIGNED = [
+    (1.117708, 0.933377, -0.023303, 63.317795, -3.727345, (.939603, .711620, .623164, .592802)),
+    (1.059650, 0.891077, 0.029453, 61.644562, -3.738326, (.939639, .712663, .626153, .597180)),
+    (1.005919, 0.854539, 0.068281, 60.167549, -3.748193, (.939660, .713661, .628890, .601014))]
+UNALIGNED = [
+    (0.392143, 1.130254, 0.845989, 2.691618, -3.997026, (.999886, .998863, .999208, .999068)),
+    (0.249620, 0.730091, 0.320326, 2.639299, -3.997115, (.999887, .998867, .999205, .999156)),
+    (0.440503, 0.469556, 0.167285, 2.587564, -3.997214, (.999887, .998866, .999230, .999231))]
+
+
+@pytest.mark.usefixtures('convolutions_as_matmuls')
+@pytest.mark.parametrize('paired, norm, loss, recon, align, steps, image', [
+    (True, 'batch', 'hinge', 100., 1.3, ALIGNED, (-0.058169, -0.007541)),
+    (False, 'instance_affine', 'lsgan', 5., 1., UNALIGNED, (-0.059325, -0.008667))])
+def test_published_steps(paired, norm, loss, recon, align, steps, image):
+  """In float64: least squares enlarge what float32 rounds to a thousandth within three steps. The
+  numbers were recorded in float32."""
+  wide = {'dtype': jnp.float64, 'norm': norm}
+  with jax.enable_x64(True):
+    net = lambda module: Net(**split(convert.from_torch(state_dict(module, normal_fill))[1]))
+    teacher, student = (nn.inception(ngf, **wide) for ngf in (16, 12))
+    disc = nn.PatchGAN(16, inputs=6 if paired else 3, **wide)
+    method = methods.CAT(student, teacher, methods.Adversary(disc, TX, loss), TX, paired=paired,
+                         recon=recon, align=align)
+    batch = {'source': nhwc(uniform(10, 4, 3, 64, 64)).astype(np.float64),
+             'target': nhwc(uniform(11, 4, 3, 64, 64)).astype(np.float64)}
+    state = method.init(jax.random.key(0), batch, {
+        'teacher': net(teacher), 'student': net(student), 'disc': net(disc)})
+    step = jax.jit(method.step, compiler_options={'xla_backend_optimization_level': 2})
+    for i, (d_fake, d_real, adv, reconstruction, distance, by_tap) in enumerate(steps):
+      state, logs = step(state, batch)
+      # By the third step Adam has enlarged the recording's own rounding, where batches are normed.
+      close = functools.partial(np.testing.assert_allclose, atol=2e-6,
+                                rtol=1e-3 if paired and i == 2 else 5e-6)
+      close((logs['disc_fake'], logs['disc_real'], logs['student_adv']), (d_fake, d_real, adv))
+      close(logs['student_recon'], reconstruction)
+      aligned = [-float(logs[f'student_align_{tap}']) / align for tap in TAPS]
+      close(aligned, by_tap)
+      close(-align * sum(aligned), distance)
+    kernel = convert.to_torch(student, state.nets['student'].variables)['up_sampling.7.weight']
+    np.testing.assert_allclose(kernel.ravel()[:2], image, atol=2e-5 if paired else 1e-6)
+
+
+def split(variables):
+  stats = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x,
+                       dict(variables))
+  return {'params': stats.pop('params'), 'stats': stats}
+
+
+SMALL = nn.inception(6, 1, reduction=4)
+
+
+def small_cat(tx, **fields):
+  disc = nn.PatchGAN(2, inputs=6 if fields.get('paired', True) else 3, layers=1)
+  return methods.CAT(nn.inception(4, 1, reduction=4), SMALL, methods.Adversary(disc, tx, 'hinge'),
+                     tx, **{'taps': ('stem', 'block1'), 'recon': 1., **fields})
+
+
+@pytest.fixture(scope='module')
+def batch():
+  rng = np.random.default_rng(0)
+  return {name: rng.uniform(-1, 1, (8, 16, 16, 3)).astype(np.float32)
+          for name in ('source', 'target')}
+
+
+@pytest.fixture(scope='module')
+def taught():
+  return {'teacher': Net(nn.initialise(SMALL, jax.random.key(3))['params'])}
+
+
+@pytest.mark.parametrize('paired', [True, False])
+def test_devices_change_nothing(sgd, batch, taught, paired):
+  """Alignment over the whole batch is the same, however it is split."""
+  method = small_cat(sgd, paired=paired)
+  start = jax.device_get(method.init(jax.random.key(0), batch, taught))
+  results = []
+  for count in (1, 2, 4):
+    run = parallelize(method.step, build_mesh(count))
+    state, logs = run.run(put_state(start, run.mesh), run.place(batch))
+    results.append((jax.device_get(state), jax.device_get(logs)))
+  for state, _ in results[1:]:
+    assert largest_difference(results[0][0].params, state.params) < 2e-6
+
+
+def test_published_code_sums_over_devices(sgd, batch, taught):
+  def logged(per, count):
+    method = small_cat(sgd, per=per)
+    start = jax.device_get(method.init(jax.random.key(0), batch, taught))
+    run = parallelize(method.step, build_mesh(count))
+    return float(run.run(put_state(start, run.mesh), run.place(batch))[1]['student_align_stem'])
+
+  np.testing.assert_allclose(logged('replica_sum', 2), 2 * logged('replica', 2), rtol=1e-5)
+  assert abs(logged('replica', 2) - logged('global', 2)) > 1e-6
+
+
+def test_adapters_learn_with_the_student(sgd, batch, taught):
+  method = small_cat(sgd, index='mse')
+  state = method.init(jax.random.key(0), batch, taught)
+  after, logs = jax.jit(method.step)(state, batch)
+  assert logs['student_align_stem'] > 0
+  for role in ('student', 'student_adapters', 'disc'):
+    assert largest_difference(state.nets[role].params, after.nets[role].params) > 0
+  assert largest_difference(state.frozen, after.frozen) == 0
+
+
+@pytest.mark.parametrize('fields, message', [
+    (dict(index='gap'), 'one of ka, cka'), (dict(per='device'), 'one of global'),
+    (dict(align=-1.), 'at least 0'), (dict(taps=()), 'name them, or align=0')])
+def test_contradictions_are_refused(sgd, fields, message):
+  with pytest.raises(ValueError, match=message):
+    small_cat(sgd, **fields)
+
+
+def test_what_is_missing_is_named(sgd, batch, taught):
+  with pytest.raises(ValueError, match='a teacher that has learned'):
+    small_cat(sgd).init(jax.random.key(0), batch)
+  with pytest.raises(ValueError, match='student has no tap block7'):
+    small_cat(sgd, taps=('block7',)).init(jax.random.key(0), batch, taught)
+  with pytest.raises(ValueError, match='ka compares at least 2 samples'):
+    method = small_cat(sgd)
+    one = core.normalise({name: x[:1] for name, x in batch.items()})
+    method.step(method.init(jax.random.key(0), batch, taught), one)

@@ -1,0 +1,362 @@
+"""Pruning: compacting is invisible, budgets are met exactly, published thresholds come out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgan_compress import analysis, cli, convert, nn, pruning
+from jaxgan_compress.nn import plans
+from tests.published import normal_fill, state_dict
+
+NETWORKS = {
+    'resnet': nn.resnet(4, 2), 'affine': nn.mobile_resnet(4, 2, norm='instance_affine'),
+    'batch': nn.resnet(4, 1, norm='batch_stat', dropout=0.),
+    'deeper': nn.mobile_deepest_resnet(3, 1),
+    'unet': nn.unet(4, 4), 'unet_deeper': nn.unet_deepest(2, 3), 'inception': nn.inception(6, 2),
+    'inception_batch': nn.inception(6, 2, norm='batch'), 'spade': nn.spade(2, hidden=4, labels=5),
+    'mobile_spade': nn.mobile_spade(2, 'normal', hidden=4, labels=5),
+    'inception_spade': nn.inception_spade(4, labels=5, reduction=3, hidden=9),
+    'dcgan': nn.DCGANGenerator(2, size=32)}
+
+
+def filled(module):
+  """Variables that hide nothing: no scale is 1, no bias and no running mean 0."""
+  rng = np.random.default_rng(0)
+  fresh = nn.initialise(module, jax.random.key(0), scheme='normal')
+  noisy = jax.tree_util.tree_map_with_path(
+      lambda path, x: np.abs(x + .3 * rng.standard_normal(x.shape)).astype(x.dtype)
+      if path[-1].key == 'var' else x if path[-1].key == 'count' else
+      (x + .3 * rng.standard_normal(x.shape)).astype(x.dtype), fresh)
+  return jax.device_get(noisy)
+
+
+def inputs(module):
+  shape = module.example().shape[1:]
+  side = max(16, shape[0])
+  shape = shape if len(shape) == 1 else (side, side, shape[-1])
+  return jax.random.uniform(jax.random.key(1), (2, *shape), minval=-1)
+
+
+def half(plan, variables, how='l1', **fields):
+  scores = pruning.scores(plan, variables['params'], how, **fields)
+  middle = np.median(np.concatenate([np.asarray(x) for x in scores.values()]))
+  return jax.device_get(pruning.keep(plan, scores, middle))
+
+
+@pytest.fixture(scope='module', params=NETWORKS)
+def cut(request):
+  module = NETWORKS[request.param]
+  plan, variables = module.plan(), filled(module)
+  return module, plan, variables, half(plan, variables)
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_compacting_is_invisible(cut, train):
+  """In float64: norms of few channels enlarge what float32 rounds."""
+  module, plan, variables, masks = cut
+  with jax.enable_x64(True):
+    module = module.clone(dtype=jnp.float64)
+    variables = jax.tree.map(lambda x: x.astype(np.float64) if x.ndim else x, variables)
+    small = module.with_widths(pruning.widths(masks))
+    masked = {**variables, 'params': pruning.apply_masks(plan, variables['params'], masks)}
+    x = jnp.asarray(np.asarray(inputs(module), np.float64))
+    draw = jax.jit(lambda module, variables: module.apply(
+        variables, x, train=train, mutable=list(variables))[0][0], static_argnums=0)
+    wanted, found = draw(module, masked), draw(small, pruning.compact(plan, variables, masks))
+  assert sum(pruning.widths(masks).values()) < .7 * sum(plan.widths.values())
+  np.testing.assert_allclose(found, wanted, atol=1e-9)
+  assert np.std(wanted) > .05
+
+
+def test_what_is_put_back_was_there(cut):
+  _, plan, variables, masks = cut
+  small = pruning.compact(plan, variables, masks)
+  again = pruning.compact(plan, pruning.expand(plan, small, masks), masks)
+  jax.tree.map(np.testing.assert_array_equal, again, small)
+  masked = pruning.apply_masks(plan, variables['params'], masks)
+  jax.tree.map(np.testing.assert_array_equal, pruning.expand(plan, small, masks)['params'],
+               jax.device_get(masked))
+
+
+@pytest.mark.parametrize('unit', ['exact', 'torchprofile', 'cat', 'params'])
+def test_the_cost_is_that_of_the_network_built(cut, unit):
+  module, plan, variables, masks = cut
+  shape = (1, *inputs(module).shape[1:])
+  widths = pruning.widths(masks)
+  cost = pruning.cost(module, plan, shape, unit)
+  small = module.with_widths(widths)
+  if unit == 'params':
+    wanted = analysis.count_params(pruning.compact(plan, variables, masks))
+  else:
+    wanted = analysis.macs(small, shape, unit)
+  assert cost(widths) == wanted
+  counts = jnp.array([widths[name] for name in cost.groups], jnp.float32)
+  np.testing.assert_allclose(jax.jit(cost.total)(counts), wanted, rtol=1e-6)
+
+
+def test_branches_and_blocks_vanish():
+  module = nn.inception(6, 2)
+  plan, variables = module.plan(), filled(module)
+  gone = [name for name in plan.groups if name.startswith('block1/') or name == 'block2/dense3']
+  masks = {name: np.full(group.width, name not in gone) for name, group in plan.groups.items()}
+  small = module.with_widths(pruning.widths(masks))
+  assert not small.blocks[0] and [k for k, _ in small.blocks[1].dense] == [1, 5]
+  found = pruning.compact(plan, variables, masks)
+  assert 'block1' not in found['params'] and 'block1_norm' not in found['params']
+  masked = {'params': pruning.apply_masks(plan, variables['params'], masks)}
+  x = inputs(module)
+  np.testing.assert_allclose(small.apply(found, x)[0], module.apply(masked, x)[0], atol=2e-5)
+  cost = pruning.cost(module, plan, (1, 16, 16, 3), 'cat')
+  assert cost(pruning.widths(masks)) == analysis.macs(small, (1, 16, 16, 3), 'cat')
+
+
+def test_hidden_channels_die_after_their_activation():
+  """Inheriting keeps the teacher's function but for what the removed channels had said."""
+  module = nn.inception(6, 1)
+  plan, variables = module.plan(), filled(module)
+  masks = {name: np.ones(group.width, bool) for name, group in plan.groups.items()}
+  masks['block1/dense3'] = np.array([True, False, True, False])
+  silent = jax.tree.map(np.array, variables)
+  silent['params']['block1']['dense3_out']['kernel'][:, :, ~masks['block1/dense3']] = 0
+  small = module.with_widths(pruning.widths(masks))
+  x = inputs(module)
+  np.testing.assert_allclose(small.apply(pruning.compact(plan, variables, masks), x)[0],
+                             module.apply(silent, x)[0], atol=1e-5)
+
+
+# Recorded from published code: 3.8 of CAT's specification; weights by the rule of its goldens.
+PUBLISHED = [
+    ('instance_affine', 2.6e9, 1.246541142, 2_584_883_200, 431_213, (16, 24, 59), (33, 16),
+     {1: (8, 13, 9, 5, 13, 10), 2: (14, 3, 11, 7, 15, 7), 9: (11, 9, 6, 9, 9, 15)}),
+    ('batch', 4.6e9, 1.167340994, 4_578_504_704, 834_575, (22, 35, 85), (41, 16),
+     {1: (12, 17, 13, 9, 17, 13)}),
+    ('batch', 5.6e9, 1.127740979, 5_589_782_528, 1_019_575, (24, 46, 92), (48, 17),
+     {1: (14, 18, 14, 11, 20, 14)})]
+
+
+@pytest.mark.parametrize('norm, budget, threshold, macs, params, stem, up, blocks', PUBLISHED)
+def test_published_thresholds(norm, budget, threshold, macs, params, stem, up, blocks):
+  module = nn.inception(64, norm=norm)
+  scores, cost, plan = searched(module, (1, 256, 256, 3))
+  assert sum(len(x) for x in scores.values()) == 2908
+  legacy = pruning.search(plan, scores, cost, budget, floor=16, legacy=True)
+  assert legacy.threshold == pytest.approx(threshold, abs=1e-6) and legacy.cost == macs
+  small = module.with_widths(pruning.widths(legacy.masks))
+  assert (small.stem, small.up) == (stem, up)
+  for block, widths in blocks.items():
+    branches = small.blocks[block - 1]
+    assert tuple(n for _, n in (*branches.dense, *branches.depthwise)) == widths
+  assert pruning.cost(module, plan, unit='params')(pruning.widths(legacy.masks)) == params
+  exact = pruning.search(plan, scores, cost, budget, floor=16)
+  assert legacy.cost <= exact.cost <= budget
+
+
+@pytest.fixture(scope='module')
+def label_maps():
+  return nn.inception_spade(64), *searched(nn.inception_spade(64), (1, 256, 512, 36))
+
+
+@pytest.mark.parametrize('budget, threshold, macs, params, fc, block, main, spade', [
+    (3e10, 0.970583439, 29_890_344_256, 15_704_306, 528, 0, (93, 108, 89, 97, 95, 86),
+     (8, 9, 13, 13, 12, 11)),
+    (5.6e9, 1.332797289, 5_510_211_072, 2_160_800, 256, 6, (1, 2, 1, 3), (2, 6, 5, 5, 3))])
+def test_published_thresholds_of_label_maps(label_maps, budget, threshold, macs, params, fc, block,
+                                            main, spade):
+  module, scores, cost, plan = label_maps
+  assert sum(len(x) for x in scores.values()) == 5914
+  legacy = pruning.search(plan, scores, cost, budget, floor=16, legacy=True)
+  assert legacy.threshold == pytest.approx(threshold, abs=1e-6) and legacy.cost == macs
+  small = module.with_widths(pruning.widths(legacy.masks))
+  named = lambda branches: tuple(n for _, n in (*branches.dense, *branches.depthwise))
+  assert small.fc == fc and small.blocks[-1].out == fc // 16
+  assert named(small.blocks[block].main) == main and named(small.blocks[block].spade) == spade
+  assert pruning.cost(module, plan, unit='params')(pruning.widths(legacy.masks)) == params
+  exact = pruning.search(plan, scores, cost, budget, floor=16)
+  assert legacy.cost <= exact.cost <= budget
+
+
+def searched(module, shape):
+  """Scores, the published cost and the plan of a network with the goldens' weights."""
+  plan = module.plan()
+  params = convert.from_torch(state_dict(module, normal_fill))[1]['params']
+  return pruning.scores(plan, params), pruning.cost(module, plan, shape, 'cat'), plan
+
+
+@pytest.fixture(scope='module')
+def small_search():
+  module = nn.inception(8, 2)
+  plan, variables = module.plan(), filled(module)
+  return (plan, pruning.scores(plan, variables['params']),
+          pruning.cost(module, plan, (1, 64, 64, 3)))
+
+
+@pytest.mark.parametrize('fields', [{}, {'multiple': 4}, {'per': 'group'}, {'floor': 3}])
+def test_masks_nest_as_budgets_fall(small_search, fields):
+  plan, scores, cost = small_search
+  everything = cost(plan.widths)
+  previous = {name: np.ones(group.width, bool) for name, group in plan.groups.items()}
+  for share in np.linspace(.95, .45, 11):
+    found = pruning.search(plan, scores, cost, share * everything, **fields)
+    assert found.cost == cost(pruning.widths(found.masks)) <= share * everything
+    assert all((found.masks[name] <= previous[name]).all() for name in plan.groups)
+    previous = found.masks
+
+
+def test_no_threshold_would_have_kept_more(small_search):
+  plan, scores, cost = small_search
+  budget = .5 * cost(plan.widths)
+  found = pruning.search(plan, scores, cost, budget, floor=2)
+  values = np.unique(np.concatenate(list(scores.values())))
+  below = values[values < found.threshold].max()
+  masks = jax.device_get(pruning.keep(plan, scores, below, floor=2))
+  assert cost(pruning.widths(masks)) > budget >= found.cost
+
+
+def test_the_search_of_a_compiled_step_is_the_same(small_search):
+  plan, scores, cost = small_search
+  tighten = jax.jit(lambda scores, budget: pruning.tighten(plan, scores, cost, budget, floor=2))
+  for share in (2., .8, .5, .3):
+    budget = share * cost(plan.widths)
+    wanted = pruning.search(plan, scores, cost, budget, floor=2).masks
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(tighten(scores, budget)),
+                 dict(wanted))
+
+
+def test_widths_are_rounded_up_to_a_multiple(small_search):
+  plan, scores, cost = small_search
+  found = pruning.search(plan, scores, cost, .6 * cost(plan.widths), multiple=4)
+  for name, width in pruning.widths(found.masks).items():
+    assert width % 4 == 0 or width == plan.groups[name].width
+
+
+def test_scores_by_hand():
+  module = nn.ResNetGenerator(stem=(1, 2), hidden=(2,), up=(1,), norm='batch', dropout=0.)
+  plan, variables = module.plan(), filled(module)
+  params = variables['params']
+  by = lambda how, **fields: pruning.scores(plan, params, how, **fields)
+  np.testing.assert_allclose(by('norm')['block1'], np.abs(params['block1']['norm1']['scale']))
+  kernel = params['block1']['conv1']['kernel']
+  np.testing.assert_allclose(by('l1')['block1'], np.abs(kernel).mean((0, 1, 2)), rtol=1e-6)
+  np.testing.assert_allclose(by('l2')['block1'], np.sqrt(np.square(kernel).mean((0, 1, 2))),
+                             rtol=1e-6)
+  # The residual stream is made by the stem and by the block.
+  makers = np.concatenate([params[a][b]['kernel'].reshape(-1, 2) if b else
+                           params[a]['kernel'].reshape(-1, 2)
+                           for a, b in (('stem1', ''), ('block1', 'conv2'))])
+  np.testing.assert_allclose(by('l1')['stem1'], np.abs(makers).mean(0), rtol=1e-6)
+  ones = jax.tree.map(np.ones_like, params)
+  hidden = kernel.sum((0, 1, 2)) + params['block1']['conv2']['kernel'].sum((0, 1, 3)) + \
+      params['block1']['norm1']['scale'] + params['block1']['norm1']['bias']
+  np.testing.assert_allclose(by('taylor', grads=ones)['block1'], np.abs(hidden), rtol=1e-5)
+  drawn = by('random', key=jax.random.key(0))
+  assert drawn.keys() == plan.groups.keys() and len(set(np.concatenate(
+      list(drawn.values())).tolist())) == sum(plan.widths.values())
+
+
+def test_copies_of_a_group_are_counted():
+  """A modulation makes gamma and beta, two values for each channel that it modulates."""
+  leaves = nn.inception_spade(4, labels=5, reduction=3, hidden=9).plan().leaves
+  assert leaves['params', 'head', 'spade', 'dense3_out', 'kernel'] == (
+      (), (), (('head/spade/dense3', 1),), (('fc', 2),))
+  assert nn.unet(4, 4).plan().leaves['params', 'up2', 'kernel'] == (
+      (), (), (('down2', 1), ('up3', 1)), (('up2', 1),))
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(budget=0), 'a budget is above 0'), (dict(budget=-5.), 'a budget is above 0'),
+    (dict(budget=float('nan')), 'a budget is above 0'), (dict(budget=1e3), 'below .* smallest'),
+    (dict(per='layer'), 'one of global, group'),
+    (dict(scores={'block7': np.ones(3)}), 'block7, which this network does not have'),
+    (dict(scores={'stem0': np.ones(3)}), r'stem0 has \(3,\) scores and 8 channels'),
+    (dict(scores={'stem0': np.full(8, np.nan)}), '8 scores of stem0 are not finite')])
+def test_what_cannot_be_pruned_is_refused(small_search, change, message):
+  plan, scores, cost = small_search
+  with pytest.raises(ValueError, match=message):
+    pruning.search(plan, **{'scores': scores, 'cost': cost, 'budget': 1e6, **change})
+
+
+def test_the_floor_is_named():
+  module = nn.inception(64)
+  scores, cost, plan = searched(module, (1, 256, 256, 3))
+  for legacy in (False, True):
+    with pytest.raises(ValueError, match='546,897,920'):
+      pruning.search(plan, scores, cost, 5e8, floor=16, legacy=legacy)
+
+
+@pytest.mark.parametrize('fields, message', [
+    (dict(how='best'), 'one of norm, l1'), (dict(how='taylor'), 'grads=...'),
+    (dict(how='random'), 'takes a key'), ({}, 'no norm of this network has scales')])
+def test_scores_that_cannot_be_had_are_refused(fields, message):
+  module = nn.resnet(2, 1)
+  with pytest.raises(ValueError, match=message):
+    pruning.scores(module.plan(), filled(module)['params'], **fields)
+
+
+def test_a_network_that_cuts_half_a_group_is_refused():
+  class Odd(nn.DCGANGenerator):
+    def plan(self):
+      return plans.make_plan(self, {'layer1': plans.Group(self.layer_widths[0] + 1)})
+
+  with pytest.raises(ValueError, match='no sum of at most two widths'):
+    Odd(2, size=32).plan()
+
+
+@pytest.mark.parametrize('how', ['inherit', 'reinit', 'reinit_keep_norm'])
+def test_what_a_student_starts_from(how):
+  module = nn.inception(6, 2)
+  plan, variables = module.plan(), filled(module)
+  masks = half(plan, variables)
+  small, start = pruning.begin(module, plan, variables, masks, how, key=jax.random.key(1))
+  kept = pruning.compact(plan, variables, masks)
+  assert jax.tree.map(np.shape, start) == jax.tree.map(np.shape, kept)
+  same = {path: np.array_equal(x, y) for (path, x), y in zip(
+      jax.tree_util.tree_leaves_with_path(kept), jax.tree.leaves(start), strict=True)}
+  if how == 'inherit':
+    assert all(same.values())
+  else:
+    norms = {path: equal for path, equal in same.items()
+             if 'scale' in jax.tree_util.keystr(path)}
+    # Three of the stem, two on the way up, three and twice three a block of all its branches.
+    ends = 'block1_norm', 'block2_norm'
+    ended = [equal for path, equal in norms.items() if path[1].key in ends]
+    assert sum(same.values()) == (0 if how == 'reinit' else 2 * (len(norms) - len(ended)))
+    assert not any(ended)
+  small.apply(start, inputs(small))
+
+
+def test_starts_that_cannot_be_had_are_refused():
+  module = nn.inception(6, 1)
+  plan, variables = module.plan(), filled(module)
+  masks = half(plan, variables)
+  with pytest.raises(ValueError, match='one of inherit, reinit'):
+    pruning.begin(module, plan, variables, masks, 'copy')
+  with pytest.raises(ValueError, match='give it a key'):
+    pruning.begin(module, plan, variables, masks, 'reinit')
+
+
+def test_the_picture_shows_what_stays():
+  masks = {'stem0': np.array([True, False]), 'block1/dense3': np.arange(1024) < 512}
+  page = pruning.picture(masks)
+  rows = page[(24, 40), 190:702].astype(int)
+  for row in rows:
+    assert (row[:250] == (40, 90, 160)).all() and (row[262:] == (222, 222, 222)).all()
+
+
+def test_the_verb_writes_students_that_nest(tmp_path, capsys):
+  module = nn.inception(6, 2)
+  nn.save(tmp_path / 'teacher.safetensors', module, filled(module))
+  run = lambda *more: cli.main(['prune', f'--network={tmp_path / "teacher.safetensors"}',
+                                '--size=32', f'--out={tmp_path / "student.safetensors"}', *more])
+  assert run('--budget=1e6,2e6') == 0
+  shown = capsys.readouterr().out
+  small, large = (nn.load(tmp_path / f'student_{budget}.safetensors')[0]
+                  for budget in ('1e06', '2e06'))
+  for net, budget in ((small, 1e6), (large, 2e6)):
+    macs = analysis.macs(net, (1, 32, 32, 3))
+    assert .8 * budget < macs <= budget and f'{macs:,}' in shown
+  assert all(a <= b for a, b in zip(small.stem, large.stem, strict=True))
+  assert (tmp_path / 'student_1e06.png').stat().st_size > 1000
+  assert run('--budget=1e6,2e6') == 2 and 'exists' in capsys.readouterr().err
+  assert run('--budget=1') == 2 and 'is below' in capsys.readouterr().err
+  assert run('--budget=lots') == 2 and 'give numbers' in capsys.readouterr().err
