@@ -22,8 +22,8 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=[*find_packages(include=['jaxgan_compress', 'jaxgan_compress.*']),
-              'jaxgan_compress.configs', 'jaxgan_compress.configs.kd',
-              'jaxgan_compress.configs.omgd'],
+              'jaxgan_compress.configs', 'jaxgan_compress.configs.cat',
+              'jaxgan_compress.configs.kd', 'jaxgan_compress.configs.omgd'],
     package_dir={'jaxgan_compress.configs': 'configs'},
     install_requires=[
         'jax>=0.10.0',

@@ -76,10 +76,11 @@ def _made(section, home, where):
           else value for key, value in section.items()}
 
 
-def method(config: ConfigDict, name: str, teacher: str | None = None):
+def method(config: ConfigDict, name: str, teacher: str | None = None, student=None):
   """The method of one stage; `teacher` names the stage it learns from, if any.
 
-  The teacher's generator, and its discriminator unless the stage has its own, are filled in.
+  The teacher's generator, and its discriminator unless the stage has its own, are filled in; so is
+  `student`, what pruning left of it. While that is not known the whole generator stands for it.
   """
   section, where = config.stages[name].method, f'stages.{name}.method'
   if teacher is None:
@@ -91,7 +92,13 @@ def method(config: ConfigDict, name: str, teacher: str | None = None):
   section.unlock()
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
-  built = make(section, HOMES['method'], where, teacher=getattr(source, source.product))
+  whole, target = getattr(source, source.product), resolve(section.name, HOMES['method'])
+  found = {'teacher': whole}
+  if config.stages[name].prune:
+    found[target.product] = student or whole
+    if 'teacher' not in inspect.signature(target).parameters:  # only cut from it
+      return make(section, HOMES['method'], where, **{target.product: student or whole})
+  built = make(section, HOMES['method'], where, **found)
   if 'adversary' in section and section.get('disc_from', 'teacher') != 'fresh':
     theirs = getattr(getattr(source, 'adversary', None), 'disc', None)
     if theirs != built.adversary.disc:
@@ -167,6 +174,12 @@ def validate(config: ConfigDict) -> None:
       if teacher not in config.run[:i]:
         raise ValueError(f'stages.{name} learns from {teacher!r}, which run does not have before '
                          f'it; it has {", ".join(config.run[:i]) or "nothing"}')
+    if stage.prune and not stage.teacher:
+      raise ValueError(f'stages.{name}.prune cuts the generator of a teacher and there is none; '
+                       'give teacher')
+    if stage.prune and not stage.prune.get('budget'):
+      raise ValueError(f'stages.{name}.prune has no budget; give what the student may cost, as '
+                       'budget=2.6e9')
     if len(stage.teacher) > 1 and not configs.measures(config):
       raise ValueError(f'stages.{name} chooses among {len(stage.teacher)} teachers, which needs '
                        'evaluate.classifier or evaluate.extractor')

@@ -210,40 +210,35 @@ def prune(verb: str, argv: list[str]) -> int:
   import jax
   from PIL import Image
 
-  from jaxgan_compress import nn, pruning
+  from jaxgan_compress import analysis, nn, pruning
   budgets = _budgets(values.budget)
-  outs = {budget: _named_after(Path(values.out), budget, len(budgets)) for budget in budgets}
-  for out in outs.values():
+  outs = [_named_after(Path(values.out), budget, len(budgets)) for budget in budgets]
+  for out in outs:
     _check_output(out, ('.safetensors',), values.overwrite)
     _check_output(out.with_suffix('.png'), ('.png',), values.overwrite)
   module, variables = nn.load(values.network)
   if not hasattr(module, 'plan'):
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
   shape = _input_shape(module, values.size, verb)
-  plan, unit = module.plan(), {'macs': 'exact'}.get(values.unit, values.unit)
-  scores = pruning.scores(plan, variables['params'], values.how, key=jax.random.key(values.seed))
-  prices = {each: pruning.cost(module, plan, shape, each)
-            for each in dict.fromkeys((unit, 'exact', 'params'))}
-  found = {budget: pruning.search(plan, scores, prices[unit], budget, floor=values.floor,
-                                  multiple=values.multiple, per=values.per, legacy=values.legacy)
-           for budget in budgets}
-  rows = [(name, f'{group.width:,}', *(f'{int(each.masks[name].sum()):,}'
-                                       for each in found.values()))
-          for name, group in plan.groups.items()]
-  for name, price in prices.items():
-    rows.append(({'exact': 'MACs', 'params': 'parameters'}.get(name, f'MACs as {name} counts'),
-                 f'{price(plan.widths):,}', *(f'{price(pruning.widths(each.masks)):,}'
-                                              for each in found.values())))
-  rows.append(('threshold', '', *(f'{each.threshold:.6g}' for each in found.values())))
+  cuts = [pruning.cut(module, variables, shape, budget=budget, unit=values.unit, how=values.how,
+                      floor=values.floor, multiple=values.multiple, per=values.per,
+                      legacy=values.legacy, start=values.start, key=jax.random.key(values.seed))
+          for budget in budgets]
+  rows = [(name, f'{len(mask):,}', *(f'{int(cut.masks[name].sum()):,}' for cut in cuts))
+          for name, mask in cuts[0].masks.items()]
+  nets = [(module, variables), *((cut.module, cut.variables) for cut in cuts)]
+  rows.append(('MACs', *(f'{analysis.macs(net, shape):,}' for net, _ in nets)))
+  rows.append(('parameters', *(f'{analysis.count_params(each):,}' for _, each in nets)))
+  if values.unit not in ('macs', 'params'):
+    rows.append((f'MACs as {values.unit} counts', f'{cuts[0].before:,}',
+                 *(f'{cut.cost:,}' for cut in cuts)))
+  rows.append(('threshold', '', *(f'{cut.threshold:.6g}' for cut in cuts)))
   _print_table(('channels', 'before', *(f'budget {budget:,.0f}' for budget in budgets)), rows)
-  for budget, each in found.items():
-    small, start = pruning.begin(module, plan, variables, each.masks, values.start,
-                                 key=jax.random.key(values.seed))
-    out = outs[budget]
-    nn.save(out, small, start, overwrite=values.overwrite)
+  for out, cut in zip(outs, cuts, strict=True):
+    nn.save(out, cut.module, cut.variables, overwrite=values.overwrite)
     title = f'{out.name}: channels that stay (dark), in their order'
-    Image.fromarray(pruning.picture(each.masks, title)).save(out.with_suffix('.png'))
-    print(f'{out} and {out.with_suffix(".png").name}: {nn.storage.spell(small)}')
+    Image.fromarray(pruning.picture(cut.masks, title)).save(out.with_suffix('.png'))
+    print(f'{out} and {out.with_suffix(".png").name}: {nn.storage.spell(cut.module)}')
   return 0
 
 

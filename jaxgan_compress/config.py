@@ -30,6 +30,8 @@ STAGE = {
     'teacher_checkpoint': 'best',  # or 'last'
     'data': {},                # what differs from the run's `data`, for this stage
     'shift': 0,                # augmentation: pixels of random shift
+    'prune': {},               # dict(budget=...): the student is cut from the teacher's generator,
+                               # see `pruning.cut` for what else it takes
     'given': {},               # {role: file of `convert`}: networks to start or learn from, as
                                # features='vgg16.safetensors' for perceptual terms
 }

@@ -27,8 +27,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
-from jaxgan_compress import build, data, metrics, nn
+from jaxgan_compress import build, data, metrics, nn, pruning
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, contact_sheet, cost, report
 from jaxgan_compress.core import Drawer, Net, normalise
@@ -229,6 +230,10 @@ class Run:
           data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
         self._check_images(name, method, _ready(source, [0]))
       self._files(name)
+      if stage.prune and not self._pruned(name).is_file():
+        # A dry run on weights that mean nothing tells whether the budget can be met.
+        module = getattr(method, method.product)
+        self._cut(name, module, nn.initialise(module, jax.random.key(0)))
     if configs.measures(self.config):
       self._sides(self.config.evaluate.real)
       for section in (self.config.evaluate.test, self.config.evaluate.held_out):
@@ -256,6 +261,8 @@ class Run:
     if self._is_done(name):
       self.reporter.say(f'{name}: done before, {stage.steps} steps')
       return
+    if stage.prune and not self._pruned(name).is_file():
+      self._prune(name)
     method, rng = self.method(name), self._root_key(name)
     batches, first = data.sizes_only(config.batch * method.updates), {}
     if method.needs_data:
@@ -319,7 +326,9 @@ class Run:
         augment=data.random_shift(stage.shift) if stage.shift else None)
 
   def method(self, name: str):
-    return build.method(self.config, name, self.teacher(name))
+    pruned = self.config.stages[name].prune and self._pruned(name).is_file()
+    return build.method(self.config, name, self.teacher(name),
+                        nn.load(self._pruned(name))[0] if pruned else None)
 
   def teacher(self, name: str) -> str | None:
     """The stage that this one learns from: of several candidates, the best measured."""
@@ -354,7 +363,8 @@ class Run:
     stage, role = self._role(name)
     teacher = getattr(self.method(stage), 'pupils', {}).get(role)
     return f'{stage}.{teacher}' if teacher and f'{stage}.{teacher}' in self._learners(stage) \
-        else self.teacher(stage) if role == self.method(stage).product else None
+        else self.teacher(stage) if role == self.method(stage).product and self._is_taught(
+            stage) else None
 
   def lesson(self, name: str, checkpoint: str) -> Drawer | None:
     """What a generator is compared with: its teacher, as it stood or was chosen to teach."""
@@ -635,18 +645,51 @@ class Run:
   def _given(self, name):
     """The networks that a stage starts from, from the teacher's checkpoint."""
     teacher, found = self.teacher(name), self._files(name)
-    if teacher is not None:
-      found |= self._as_given(
-          teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint))
+    if teacher is not None and self._is_taught(name):
+      found = self._as_given(
+          teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint)) | found
     return found or None
+
+  def _is_taught(self, name):
+    """Whether a stage learns from its teacher, not only by being cut from it."""
+    return not self.config.stages[name].prune or hasattr(self.method(name), 'teacher')
 
   def _files(self, name):
     """{role: Net} of the stage's files."""
     found = {}
-    for role, path in self.config.stages[name].given.items():
+    given = dict(self.config.stages[name].given)
+    if self.config.stages[name].prune and self._pruned(name).is_file():
+      product = build.resolve(self.config.stages[name].method.name, build.HOMES['method']).product
+      given = {product: self._pruned(name), **given}
+    for role, path in given.items():
       variables = dict(nn.load(path)[1])
       found[role] = Net(variables.pop('params'), stats=variables)
     return found
+
+  def _pruned(self, name):
+    """The file that says what pruning left, written once: going on never prunes again."""
+    return self._folder(name) / 'pruned.safetensors'
+
+  def _prune(self, name):
+    stage = self.config.stages[name]
+    whole = self.drawer(self.teacher(name), stage.teacher_checkpoint)
+    cut = self._cut(name, whole.module, jax.device_get(whole.variables))
+    self._folder(name).mkdir(parents=True, exist_ok=True)
+    title = f'{name}: channels that stay (dark), in their order'
+    Image.fromarray(pruning.picture(cut.masks, title)).save(self._folder(name) / 'pruned.png')
+    nn.save(self._pruned(name), cut.module, cut.variables)
+    self.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} of at most '
+                      f'{stage.prune.budget:,.0f} {stage.prune.get("unit", "macs")}')
+
+  def _cut(self, name, module, variables):
+    stage = self.config.stages[name]
+    shape = module.example().shape if hasattr(module, 'latent') else (
+        1, *_ready(self._source(**stage.data), [0])['source'].shape[1:])
+    try:
+      return pruning.cut(module, variables, shape, key=self._root_key(f'{name}.prune'),
+                         **stage.prune.to_dict())
+    except (TypeError, ValueError) as e:
+      raise ValueError(f'stages.{name}.prune: {e}') from e
 
   def _as_given(self, teacher, nets):
     product = self.method(teacher).product
@@ -672,8 +715,8 @@ class Run:
       source = self._source(**self.config.stages[name].data)
       batch = _ready(source, [0])
     given = self._files(name)
-    if teacher is not None:
-      given |= self._as_given(teacher, self._shapes(teacher).nets)
+    if teacher is not None and self._is_taught(name):
+      given = self._as_given(teacher, self._shapes(teacher).nets) | given
     return jax.eval_shape(method.init, self._root_key(name), batch, given or None)
 
   def _checkpointer(self, name, read_only=False):

@@ -13,9 +13,9 @@ import jaxgan_compress as jgc
 from jaxgan_compress import build, config, configs, experiment
 from jaxgan_compress.nn import DCGANGenerator
 
-SHIPPED = ('kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes', 'omgd/colorize',
-           'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/grass2gravel', 'omgd/horse2zebra',
-           'omgd/summer2winter')
+SHIPPED = ('cat/colorize', 'kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes',
+           'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/grass2gravel',
+           'omgd/horse2zebra', 'omgd/summer2winter')
 
 
 def test_all_shipped_configs_are_tested_here():
@@ -244,6 +244,12 @@ def test_an_override_changes_one_section_alone(name):
 
   walk(c, '')
   assert len(seen) > 10
+
+
+def test_the_budget_of_cat_is_a_share_of_its_teacher():
+  c = config.load('cat/colorize:share=0.1')
+  rows = {row['stage']: row['macs'] for row in experiment.describe(c) if row['role'] != 'disc'}
+  assert c.stages.student.prune.budget == .1 * rows['teacher']
 
 
 def test_students_that_take_turns_learn_to_their_end():

@@ -24,7 +24,7 @@ ALLOWED = {
     'methods': {'axes', 'core', 'losses', 'nn'},
     'build': {'config', 'data'},
     'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'parallel',
-                   'train'},
+                   'pruning', 'train'},
     'cli': {'analysis', 'build', 'config', 'convert', 'data', 'experiment', 'files', 'metrics',
             'nn', 'pruning', 'train', '_version'},
 }

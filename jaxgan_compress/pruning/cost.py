@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxgan_compress.analysis import cost as costs
+from jaxgan_compress import analysis
 from jaxgan_compress.nn.plans import Plan
 
-UNITS = (*costs.CONVENTIONS, 'params')
+# What a budget may be counted in, and the convention of `analysis.macs` that it is.
+UNITS = {'macs': 'exact', 'torchprofile': 'torchprofile', 'cat': 'cat', 'params': ''}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,18 +48,20 @@ class Cost:
 
 
 def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
-         unit: str = 'exact') -> Cost:
+         unit: str = 'macs') -> Cost:
   """The cost of `module` at any widths, from one look at it; equal to `analysis.macs` (or
   `count_params`) of the module built with those widths.
 
-  shape: of one input, as (1, 256, 256, 3). unit: a convention of `analysis.macs`, or 'params'.
+  shape: of one input, as (1, 256, 256, 3). unit: 'macs' (exact), 'torchprofile' or 'cat' (as these
+    count them), or 'params'.
 
   Raises ValueError for another unit.
   """
   if unit not in UNITS:
     raise ValueError(f'unit={unit!r}; one of {", ".join(UNITS)}')
   amounts = {path: math.prod(shape) for path, shape in plan.shapes.items()
-             if path[0] == 'params'} if unit == 'params' else _macs(module, plan, shape, unit)
+             if path[0] == 'params'} if unit == 'params' else \
+      _macs(module, plan, shape, UNITS[unit])
   names = tuple(plan.groups)
   index = {name: i for i, name in enumerate(names)}
   sets = list(dict.fromkeys(groups for path in amounts for groups in plan.feeders(path)))
@@ -84,12 +87,12 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
               np.array(fed, np.int64).reshape(len(factors), len(sets)))
 
 
-def _macs(module, plan, shape, unit):
+def _macs(module, plan, shape, convention):
   """{path of the leaf that a layer's amount is proportional to: that amount}."""
   amounts = {}
-  for layer in costs.layers(module, shape):
-    if layer.macs[unit]:
+  for layer in analysis.layers(module, shape):
+    if layer.macs[convention]:
       inside = ('params', *layer.path.split('/'))
       path = next(p for p in ((*inside, 'kernel'), (*inside, 'scale')) if p in plan.leaves)
-      amounts[path] = amounts.get(path, 0) + layer.macs[unit]
+      amounts[path] = amounts.get(path, 0) + layer.macs[convention]
   return amounts

@@ -1,8 +1,9 @@
-"""What a pruned student starts from."""
+"""From a network and a budget to a smaller network with weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,10 +11,44 @@ from flax import linen, traverse_util
 
 from jaxgan_compress.nn import initialise
 from jaxgan_compress.nn.plans import Plan
-from jaxgan_compress.pruning.search import widths
+from jaxgan_compress.pruning.cost import cost
+from jaxgan_compress.pruning.scores import scores
+from jaxgan_compress.pruning.search import search, widths
 from jaxgan_compress.pruning.surgery import compact
 
 STARTS = ('inherit', 'reinit', 'reinit_keep_norm')
+
+
+class Cut(NamedTuple):
+  """A smaller network, its first variables, and how it came about.
+
+  masks: `{group: bool [width]}`, True stayed. threshold: scores at most this went. before, cost: of
+  the whole network and of the smaller one, in the unit of the budget.
+  """
+  module: linen.Module
+  variables: dict[str, Any]
+  masks: Mapping[str, np.ndarray]
+  threshold: float
+  before: int
+  cost: int
+
+
+def cut(module: linen.Module, variables: Mapping, shape=None, *, budget: float, unit: str = 'macs',
+        how: str = 'norm', floor: int = 1, multiple: int = 1, per: str = 'global',
+        legacy: bool = False, start: str = 'inherit', scheme: str = 'normal', key=None) -> Cut:
+  """The largest network inside this one that costs at most `budget`: scores, search and a start.
+
+  shape: of one input, as (1, 256, 256, 3). unit: see `cost`; how: see `scores`; floor, multiple,
+  per, legacy: see `search`; start, scheme: see `begin`. key: for fresh weights and random scores.
+
+  Jin et al. 2021, CAT: unit='cat', floor=16, start='reinit'. Raises ValueError as these do.
+  """
+  plan = module.plan()
+  price = cost(module, plan, shape, unit)
+  found = search(plan, scores(plan, variables['params'], how, key=key), price, budget, floor=floor,
+                 multiple=multiple, per=per, legacy=legacy)
+  small, first = begin(module, plan, variables, found.masks, start, key=key, scheme=scheme)
+  return Cut(small, first, found.masks, found.threshold, price(plan.widths), found.cost)
 
 
 def begin(module: linen.Module, plan: Plan, variables: Mapping, masks: Mapping,

@@ -1,0 +1,99 @@
+"""Runs whose students are cut from their teachers: once, and never again on going on."""
+
+import signal
+
+import jax
+import pytest
+
+import jaxgan_compress as jgc
+from jaxgan_compress import build, experiment, nn, pruning
+from tests.conftest import largest_difference
+from tests.test_translation_runs import ADAM, base, judge, with_stages
+
+
+def recipe(**prune):
+  generator = dict(name='inception', ngf=4, blocks=1, reduction=4, form='plain')
+  prune = {'budget': 8e5, 'floor': 2, **prune}
+  return with_stages(
+      base('colorize'),
+      teacher=dict(steps=2, title='Teacher', method=dict(
+          name='Pix2Pix', generator=generator, adversary=judge(6, 'hinge'), tx=ADAM)),
+      student=dict(steps=4, teacher=('teacher',), prune=prune, method=dict(
+          name='CAT', adversary=dict(name='Adversary', tx=ADAM, loss='hinge'), tx=ADAM,
+          taps=('stem', 'block1'))),
+      alone=dict(steps=2, teacher=('teacher',), prune=dict(prune, start='reinit'), method=dict(
+          name='Pix2Pix', adversary=judge(6, 'hinge'), tx=ADAM)))
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('cat') / 'run'
+  return workdir, jgc.run(recipe(), workdir, quiet=True)
+
+
+def test_a_student_costs_at_most_its_budget(finished):
+  workdir, results = finished
+  rows = results['generators']
+  assert rows['student']['macs'] == rows['alone']['macs'] <= 8e5 < rows['teacher']['macs']
+  assert rows['student']['teacher'] == 'teacher' and rows['alone']['teacher'] is None
+  assert (workdir / 'student' / 'pruned.png').stat().st_size > 500
+  first, alone = (nn.load(workdir / name / 'pruned.safetensors') for name in ('student', 'alone'))
+  run = experiment.open_run(workdir)
+  assert run.drawer('student').module == first[0] == alone[0]
+  # It starts from what was left of its teacher, where the other starts anew.
+  teacher = run.drawer('teacher', 'best')
+  cut = pruning.cut(teacher.module, jax.device_get(teacher.variables), (1, 32, 32, 3),
+                    budget=8e5, floor=2)
+  assert largest_difference(first[1], cut.variables) == 0 < largest_difference(alone[1], first[1])
+
+
+def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
+  whole, _ = finished
+  c = recipe()
+  c.run = ('teacher', 'student')
+  stops = iter([False] * 2 + [True] * 9)  # after two steps of the student
+  with monkeypatch.context() as patched:
+    patched.setattr(experiment.Run, 'stage', stopping(experiment.Run.stage, stops))
+    with pytest.raises(experiment.Interrupted, match='step 2 of 4'):
+      jgc.run(c, tmp_path / 'run', quiet=True)
+  before = (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes()
+  with monkeypatch.context() as patched:
+    patched.setattr(pruning, 'cut', None)
+    jgc.run(c, tmp_path / 'run', quiet=True)
+  assert (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes() == before
+  nets = [experiment.open_run(folder).nets('student', 'last') for folder in (
+      whole, tmp_path / 'run')]
+  assert largest_difference(*nets) == 0
+
+
+def stopping(stage, stops):
+  """`Run.stage` that is told to stop as by a signal, once, in the student's."""
+  class Stop:
+    caught, exit_code = signal.SIGTERM, 75
+
+    def should_stop(self):
+      return next(stops)
+
+  return lambda self, name, stop: stage(self, name, Stop() if name == 'student' else stop)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(budget=1.), 'stages.student.prune: a budget of 1 is below'),
+    (dict(unit='ms'), "stages.student.prune: unit='ms'; one of macs"),
+    (dict(flor=2), 'stages.student.prune: .*flor')])
+def test_what_cannot_be_cut_is_said_before_training(tmp_path, change, message):
+  with pytest.raises(ValueError, match=message):
+    jgc.run(recipe(**change), tmp_path / 'run', quiet=True)
+  assert not (tmp_path / 'run' / 'teacher').exists()
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(teacher=()), 'there is none; give teacher'),
+    (dict(prune=dict(floor=2)), 'prune has no budget')])
+def test_a_stage_that_cannot_be_cut_is_refused_before_training(change, message):
+  c = recipe()
+  c.stages.student.update(change)
+  if 'prune' in change:
+    c.stages.student.prune = change['prune']
+  with pytest.raises(ValueError, match=message):
+    build.validate(c)
