@@ -396,6 +396,20 @@ def test_an_offline_student_learns_from_a_finished_teacher(sgd, batch):
     method.init(jax.random.key(0), batch)
 
 
+def test_pixels_may_be_compared_too(sgd, batch):
+  lessons = dataclasses.replace(UNPERCEIVED, ssim=0., tv=0., tap=0., pixel=3.)
+  method = small_omgd(sgd, lessons=lessons)
+  state = method.init(jax.random.key(0), batch)
+  _, logs = jax.jit(method.step)(state, batch)
+  drawn = {name: np.asarray(draw(batch['source']))
+           for name, draw in method.generators(state).items()}
+  for teacher in ('wide', 'deep'):
+    np.testing.assert_allclose(logs[f'student_pixel_{teacher}'], 3 * np.abs(
+        drawn['student'] - drawn[teacher]).mean(), rtol=1e-4)
+  np.testing.assert_allclose(logs['student_loss'], logs['student_pixel_wide'] +
+                             logs['student_pixel_deep'] + logs['student_tv'], rtol=1e-5)
+
+
 def test_a_single_teacher_will_do(sgd, batch):
   method = small_omgd(sgd, deep=None, lessons=methods.Lessons(look=LOOK))
   state = method.init(jax.random.key(0), batch)

@@ -21,10 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Lessons:
-  """ssim (1 - SSIM) + feature |VGG relu2_2| + style |Gram| for each teacher's drawing, tv * total
-  variation of the student's own, and tap * (distance of taps from the first teacher's).
+  """ssim (1 - SSIM) + feature |VGG relu2_2| + style |Gram| + pixel |difference| for each teacher's
+  drawing, tv * total variation of the student's own, and tap * (distance of taps from the first
+  teacher's).
 
   The defaults are those of every published run of OMGD but for tap: 0, 10, 50, 100, 500 or 1000.
+  pixel: 0 in all of them; without ImageNet's features nothing else says which colour is meant.
   look: the features of the perceptual terms, given['features'] or drawn from a seed that no one
     trained, which is said in the log; say it in what you publish, too.
   taps: names that student and teacher both have, see their classes. distance: 'channel_means', the
@@ -41,6 +43,7 @@ class Lessons:
   style: float = 1e4
   tv: float = 1e-5
   tap: float = 0.
+  pixel: float = 0.
   taps: tuple[str, ...] = ()
   distance: str = 'channel_means'
   tap_reduction: str = 'sum'
@@ -51,7 +54,8 @@ class Lessons:
     choose('distance', self.distance, tuple(distill.DISTANCES))
     choose('tap_reduction', self.tap_reduction, ('sum', 'mean'))
     choose('tv_reduction', self.tv_reduction, ('sum', 'image'))
-    weights = {name: getattr(self, name) for name in ('ssim', 'feature', 'style', 'tv', 'tap')}
+    weights = {name: getattr(self, name)
+               for name in ('ssim', 'feature', 'style', 'tv', 'tap', 'pixel')}
     if min(weights.values()) < 0 or not sum(weights.values()):
       raise ValueError(f'{weights}; weights are at least 0 and not all 0')
     if self.tap and not self.taps:
@@ -113,6 +117,8 @@ class Lessons:
     terms = {}
     for name, (lesson, wanted) in lessons.items():
       terms[f'ssim_{name}'] = self.ssim * (1 - image.ssim(picture, lesson).mean())
+      if self.pixel:
+        terms[f'pixel_{name}'] = self.pixel * image.l1(picture, lesson)
       if self.feature:
         terms[f'feature_{name}'] = self.feature * features.perceptual(seen['relu2_2'],
                                                                       wanted['relu2_2'])
