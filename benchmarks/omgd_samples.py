@@ -6,8 +6,8 @@ For each seed, configs/omgd/colorize.py (pairs) and configs/omgd/grass2gravel.py
 `:rivals`: the student online; the same student alone with a discriminator of its own at two rates;
 the same teacher by itself; and the student that learns from it when it has finished. All take the
 same number of steps on the same batches. Measured on the 'test' split, at the last checkpoint and
-at the one chosen on 'validation'. About 25 minutes a seed on two idle cores; run again, it goes on
-where it was. Writes the tables of docs/results.md, every value, and a picture of each task.
+at the one chosen on 'validation'. Run again, it goes on where it was. Writes the tables of
+docs/results.md, every value, and a picture of each task.
 """
 
 import argparse

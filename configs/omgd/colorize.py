@@ -17,6 +17,7 @@ def get_config(arg=''):
   c = config.base()
   # Down to 4x4 and no further: of four images, batch norm has no statistics at one pixel each.
   net = lambda ngf: dict(name='unet', ngf=ngf, depth=4)
+  # Features of random weights do not say which colour is meant; pixels do, at half the time.
   stages.sample_pairs(c, arg, 'colorize', student=net(arg.student), wide=net(arg.wide),
-                      norm='batch', lessons={})
+                      norm='batch', lessons=dict(feature=0., style=0., pixel=100.))
   return config.smoke(c) if arg.smoke else c
