@@ -124,7 +124,7 @@ def test_a_config_is_found_by_path_or_by_name(tmp_path):
   mine.write_text('from jaxgan_compress import config\n'
                   'def get_config(arg): return config.base()\n')
   assert isinstance(config.load(f'{mine}:x'), ml_collections.ConfigDict)
-  with pytest.raises(FileNotFoundError, match='shipped are configs/kd/celeba.py'):
+  with pytest.raises(FileNotFoundError, match='shipped are configs/cat/colorize.py'):
     config.load('configs/kd/digit.py')
 
 
