@@ -284,6 +284,18 @@ def test_the_floor_is_named():
       pruning.search(plan, scores, cost, 5e8, floor=16, legacy=legacy)
 
 
+def test_the_published_search_ends_where_only_the_floor_fits(small_search):
+  plan, scores, cost = small_search
+  floor = jax.device_get(pruning.keep(plan, scores, np.inf))
+  least = cost(pruning.widths(floor))
+  # Neighbours in float32, of which only the upper one is cheap enough.
+  close = {name: np.full(len(x), np.float32(1)) for name, x in scores.items()}
+  close['block1/dense3'] = np.full(len(close['block1/dense3']), np.nextafter(np.float32(1), 2),
+                                   np.float32)
+  found = pruning.search(plan, close, cost, least, legacy=True)
+  assert found.cost == least
+
+
 @pytest.mark.parametrize('fields, message', [
     (dict(how='best'), 'one of norm, l1'), (dict(how='taylor'), 'grads=...'),
     (dict(how='random'), 'takes a key'), ({}, 'no norm of this network has scales')])

@@ -144,6 +144,8 @@ def _bisect(cheap, low, high, budget):
   price = math.inf
   while abs(high - low) > np.float32(1e-3) * low or price > budget:
     threshold = (low + high) / np.float32(2)
+    if threshold == low:  # neighbours: the published loop would never end
+      threshold = low = high
     masks, price = cheap(threshold)
     low, high = (threshold, high) if price > budget else (low, threshold)
   return Pruned(masks, float(threshold), price)

@@ -41,7 +41,9 @@ def compact(plan: Plan, variables: Mapping, masks: Mapping[str, jax.Array]) -> d
   variables: 'params' and whatever other collections the module has (running statistics, spectral
   vectors), cut alike.
   """
-  return _each(plan, variables, masks, lambda x, where: np.asarray(x)[where])
+  flat = traverse_util.flatten_dict(dict(variables))
+  return traverse_util.unflatten_dict({path: np.asarray(x)[_where(plan, path, masks)]
+                                       for path, x in flat.items() if _lives(plan, path, masks)})
 
 
 def expand(plan: Plan, small: Mapping, masks: Mapping[str, jax.Array]) -> dict:
@@ -57,12 +59,6 @@ def expand(plan: Plan, small: Mapping, masks: Mapping[str, jax.Array]) -> dict:
   wanted = {path[0] for path in flat}
   return traverse_util.unflatten_dict({path: grown(path) for path in plan.leaves
                                        if path[0] in wanted})
-
-
-def _each(plan, variables, masks, change):
-  flat = traverse_util.flatten_dict(dict(variables))
-  return traverse_util.unflatten_dict({path: change(x, _where(plan, path, masks))
-                                       for path, x in flat.items() if _lives(plan, path, masks)})
 
 
 def _where(plan, path, masks):
