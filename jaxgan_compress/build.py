@@ -21,8 +21,8 @@ HOMES = {
     'teacher': 'jaxgan_compress.nn',
     'look': 'jaxgan_compress.nn', 'lessons': 'jaxgan_compress.methods',
     'cycle': 'jaxgan_compress.methods', 'clock': 'jaxgan_compress.methods', 'teacher_tx': 'optax',
-    'disc': 'jaxgan_compress.nn', 'extractor': 'jaxgan_compress.metrics',
-    'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
+    'shrink': 'jaxgan_compress.pruning', 'disc': 'jaxgan_compress.nn',
+    'extractor': 'jaxgan_compress.metrics', 'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
 }
 

@@ -651,8 +651,11 @@ class Run:
     return found or None
 
   def _is_taught(self, name):
-    """Whether a stage learns from its teacher, not only by being cut from it."""
-    return not self.config.stages[name].prune or hasattr(self.method(name), 'teacher')
+    """Whether a stage learns from its teacher or goes on with its teachers, and is not only cut
+    from it."""
+    method = self.method(name)
+    return not self.config.stages[name].prune or hasattr(method, 'teacher') or hasattr(
+        method, 'teachers')
 
   def _files(self, name):
     """{role: Net} of the stage's files."""

@@ -155,23 +155,26 @@ def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, dis
 
   `alone` learns from the data with a discriminator of its own, at two rates; with arg.rivals there
   is `teacher`, the same network that teaches in `omgd`, by itself, and `offline`, the student that
-  learns from it when it has finished.
+  learns from it when it has finished. Everybody is averaged, and the average teaches: in training a
+  teacher draws with the batch norm statistics of four images, which nobody wants copied.
   """
-  steps = arg.steps
+  steps, ema = arg.steps, 0.99
   sample_run(c, task, size=size, batch=4, steps=steps)
   judges, slow, fast, pupil = (linear(rate, steps) for rate in (2e-4, 1e-3, 3e-3, 4e-3))
   pix2pix = lambda title, generator, tx: config.stage(title=title, steps=steps, method=dict(
-      name='Pix2Pix', generator=generator, tx=tx, adversary=judge(disc, judges, norm=norm)))
+      name='Pix2Pix', generator=generator, tx=tx, ema=ema,
+      adversary=judge(disc, judges, norm=norm)))
   lessons = dict(name='Lessons', look=LOOK, **lessons)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
       name='OMGD', student=student, wide=wide, tx=pupil, teacher_tx=slow, lessons=lessons,
-      others=others or {}, adversary=judge(disc, judges, heads=('wide',), norm=norm)))}
+      ema=ema, lesson='average', others=others or {},
+      adversary=judge(disc, judges, heads=('wide',), norm=norm)))}
   run['alone'] = pix2pix('Alone, rate 0.003', student, fast)
   if arg.rivals:
     run['alone_slow'] = pix2pix('Alone, rate 0.001', student, slow)
     run['teacher'] = pix2pix('Teacher by itself', wide, slow)
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
-        name='Offline', student=student, tx=pupil, lessons=lessons))
+        name='Offline', student=student, tx=pupil, lessons=lessons, ema=ema))
   fill(c, run)
 
 

@@ -17,8 +17,15 @@ from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image
 from jaxgan_compress.methods.gan import Adversary, draw_with_taps, start
 from jaxgan_compress.methods.lessons import Lessons
-from jaxgan_compress.methods.omgd import check_lesson, learn, refuse_dropout, start_adapters
+from jaxgan_compress.methods.omgd import (
+  check_lesson,
+  learn,
+  refuse_dropout,
+  shrunk,
+  start_adapters,
+)
 from jaxgan_compress.methods.paired import check_adversary
+from jaxgan_compress.pruning import Shrink
 
 # A score that no teacher has: checkpoints hold finite numbers only.
 UNKNOWN = float(jnp.finfo(jnp.float32).max)
@@ -199,6 +206,7 @@ class OMGDCycle:
   student: draws B from A, as `generator` of the cycle. student_back: A from B, or None. others:
     more students of the first direction, {role: generator}.
   tx: of students and their adapters. lesson: 'current' or 'average', for runs without a clock.
+  shrink: as of `OMGD`, for the role 'student'.
   Students are averaged if the teachers are, by cycle.ema.
 
   A resting learner's terms are 0 in the log. Roles: those of `CycleGAN`, 'student', the others,
@@ -213,6 +221,7 @@ class OMGDCycle:
   student_back: linen.Module | None = None
   others: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
   lesson: str = 'current'
+  shrink: Shrink | None = None
   init_scheme: str = 'normal'
 
   product = 'student'
@@ -260,6 +269,8 @@ class OMGDCycle:
     if self.clock:
       frozen['best'] = {name: {'score': jnp.float32(UNKNOWN),
                                'variables': state.nets[name].averaged} for name in self.teachers}
+    if self.shrink:
+      frozen['masks'] = self.shrink.masks(self.student, batch['source'][:1].shape)
     learners = core.create(state.rng, {
         name: (net, self.tx) for name, net in {**nets, **adapters}.items()}, frozen=frozen,
         ema=tuple(nets) if self.cycle.ema else ())
@@ -293,7 +304,7 @@ class OMGDCycle:
     teachers = (*self.teachers, *DISC.values())
     students = tuple(name for name in state.nets if name not in teachers)
     if self.clock is None:
-      return self._move(state, self.losses, teachers + students, batch, axes)
+      return shrunk(self, *self._move(state, self.losses, teachers + students, batch, axes), batch)
 
     def learn(params, state, batch, axes):
       lessons = {name: module.apply(self._best(state, name), _side(batch, name))
@@ -311,7 +322,7 @@ class OMGDCycle:
     silent = {name: jnp.zeros(()) for branch in branches for name in jax.eval_shape(branch)[1]}
     both = [lambda branch=branch: (lambda new, logs: (new, {**silent, **logs}))(*branch())
             for branch in branches]
-    return jax.lax.cond(self.clock.teaching(state.step), *both)
+    return shrunk(self, *jax.lax.cond(self.clock.teaching(state.step), *both), batch)
 
   def promote(self, state: TrainState, scores: Mapping[str, float], either: bool = False
               ) -> TrainState:

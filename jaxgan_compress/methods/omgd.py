@@ -17,6 +17,7 @@ from jaxgan_compress.losses import image
 from jaxgan_compress.methods.gan import Adversary, choose, draw_with_taps, start
 from jaxgan_compress.methods.lessons import Lessons
 from jaxgan_compress.methods.paired import check_adversary
+from jaxgan_compress.pruning import Shrink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class OMGD:
   n_dis: teachers and discriminator move every n_dis-th step, the students at each.
   ema: decay of moving averages of students and teachers, 0 for none. lesson: 'current' or
     'average', which teaches by another forward pass of the averaged teachers.
+  shrink: the student loses channels while it learns, a `pruning.Shrink`; None: it stays as it is.
 
   Roles: 'student', 'student_adapters', 'wide', 'deep', 'disc', the others with their adapters,
   frozen 'features'. Raises ValueError for contradictory fields.
@@ -53,6 +55,7 @@ class OMGD:
   n_dis: int = 1
   ema: float = 0.
   lesson: str = 'current'
+  shrink: Shrink | None = None
   init_scheme: str = 'normal'
 
   product = 'student'
@@ -99,8 +102,11 @@ class OMGD:
     nets['disc'] = start('disc', self.adversary.disc, d_key, target, source, **scheme)
     nets |= start_adapters(self, nets, source, a_key, given)
     tx = self._optimisers(nets)
+    frozen = self.lessons.frozen(given)
+    if self.shrink:
+      frozen['masks'] = self.shrink.masks(self.student, source.shape)
     return core.create(rng, {name: (net, tx[name]) for name, net in nets.items()},
-                       frozen=self.lessons.frozen(given), ema=drawing if self.ema else ())
+                       frozen=frozen, ema=drawing if self.ema else ())
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
     """({learner: what it minimises}, (terms, {role: new statistics})).
@@ -139,12 +145,12 @@ class OMGD:
     return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    everybody = lambda: self._move(state, batch, axes, tuple(state.nets))
     if self.n_dis == 1:
-      return self._move(state, batch, axes, tuple(state.nets))
+      return shrunk(self, *everybody(), batch)
     pupils = tuple(name for name in state.nets if name not in ('disc', *self.teachers))
-    return jax.lax.cond((state.step + 1) % self.n_dis == 0,
-                        lambda: self._move(state, batch, axes, tuple(state.nets)),
-                        lambda: self._move(state, batch, axes, pupils))
+    return shrunk(self, *jax.lax.cond((state.step + 1) % self.n_dis == 0, everybody,
+                                      lambda: self._move(state, batch, axes, pupils)), batch)
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {name: Drawer(state.nets[name].averaged, module)
@@ -274,6 +280,15 @@ def start_adapters(method, nets, source, key, given):
       found[name] = given[name].variables if given and name in given else \
           method.lessons.start_adapters(shapes, jax.random.fold_in(key, i), method.init_scheme)
   return found
+
+
+def shrunk(method, state: TrainState, logs, batch):
+  """What a step comes to (state, logs) where the student may lose channels."""
+  if not method.shrink:
+    return state, logs
+  shape = (1, *batch['source'].shape[1:])
+  state, left = method.shrink.advance(state, 'student', method.student, shape)
+  return state, {**logs, **left}
 
 
 def check_lesson(lesson: str, ema: float):

@@ -1,0 +1,32 @@
+"""Gravel from grass, without pairs, 48x48 cuts: students cut from the teacher of a CycleGAN, CAT.
+
+    jaxgan-compress train --config=configs/cat/grass2gravel.py --workdir=runs/cat_gravel
+
+Arguments: as of colorize.py.
+"""
+
+from jaxgan_compress import config
+from jaxgan_compress.configs.cat import _stages as stages
+from jaxgan_compress.configs.omgd._stages import judge, linear
+
+
+def get_config(arg=''):
+  arg = config.parse_arg(arg, smoke=False, steps=400, shares=(5, 20), rivals=False)
+  c = config.base()
+  adversary = lambda steps=arg.steps: judge(24, linear(1e-3, steps), inputs=3, loss='lsgan',
+                                            layers=2)
+
+  def train(generator, tx, steps=arg.steps):
+    return dict(name='CycleGAN', tx=tx, ema=.99, adversary=adversary(steps),
+                **({'generator': generator} if generator else {}))
+
+  def online(student, rate, steps):
+    return dict(name='OMGDCycle', tx=linear(rate, steps), lesson='average', lessons=stages.ONLINE,
+                cycle=train(teacher, linear(rate, steps), steps),
+                **({'student': student} if student else {}))
+
+  teacher = dict(name='inception', ngf=16, blocks=3, norm='instance_affine')
+  return stages.sample_students(
+      c, arg, 'grass2gravel', size=48, teacher=teacher, taps=('stem', 'block1', 'block3'),
+      train=train, learn=lambda: dict(adversary=adversary(), paired=False, recon=5.),
+      online=online)

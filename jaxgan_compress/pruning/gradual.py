@@ -1,0 +1,103 @@
+"""Pruning a little at a time, while the network learns: what runs inside a compiled step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from jaxgan_compress.core import TrainState
+from jaxgan_compress.nn.plans import Plan
+from jaxgan_compress.pruning.cost import Cost, cost
+from jaxgan_compress.pruning.scores import scores
+from jaxgan_compress.pruning.search import search, tighten
+from jaxgan_compress.pruning.surgery import apply_masks
+
+
+def schedule(step, whole: float, budget: float, start: int, end: int):
+  """The budget at `step`: `whole` up to `start`, `budget` from `end` on, fast at first between.
+
+    budget + (whole - budget) (1 - (step - start) / (end - start))^3
+
+  Zhu and Gupta 2017, of costs instead of shares. Works on numbers and on arrays in a step.
+  """
+  left = 1 - jnp.clip((step - start) / (end - start), 0, 1)
+  return budget + (whole - budget) * left ** 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrink:
+  """A network that loses channels while it learns, until it costs at most `budget`.
+
+  It learns whole for `start` steps. Then, each `every` steps, the channels that score highest stay,
+  as many as `schedule` pays for; at step `end` that is the budget. What is dead stays dead: its
+  parameters are held at 0, so the network draws what the small one would, at the price of the whole
+  one, and `pruning.cut` with the same budget, unit and floor finds just what is left.
+
+  how: 'norm', 'l1' or 'l2', see `pruning.scores`; unit: see `pruning.cost`; floor, multiple: see
+  `pruning.keep`. Raises ValueError for contradictory numbers.
+  """
+  budget: float
+  start: int
+  end: int
+  every: int = 10
+  unit: str = 'macs'
+  how: str = 'norm'
+  floor: int = 1
+  multiple: int = 1
+
+  def __post_init__(self):
+    if not self.budget > 0:
+      raise ValueError(f'budget={self.budget}; a budget is above 0')
+    if not 0 <= self.start < self.end or self.every < 1:
+      raise ValueError(f'start={self.start}, end={self.end}, every={self.every}; 0 <= start < end '
+                       'and every at least 1')
+    if self.how not in ('norm', 'l1', 'l2'):
+      raise ValueError(f'how={self.how!r}; one of norm, l1, l2: the others want more than weights')
+
+  def masks(self, module: linen.Module, shape: Sequence[int]) -> dict[str, jax.Array]:
+    """Where it begins: every channel lives.
+
+    shape: of one input, as (1, 256, 256, 3). Raises ValueError for a network without a plan, one
+    that cannot be ranked, or a budget that even the floor exceeds.
+    """
+    plan, price = _known(module, tuple(shape), self.unit)
+    params = jax.eval_shape(module.init, jax.random.key(0), module.example())['params']
+    ranked = jax.eval_shape(lambda params: scores(plan, params, self.how), params)
+    search(plan, {name: np.zeros(x.shape) for name, x in ranked.items()}, price, self.budget,
+           floor=self.floor, multiple=self.multiple)
+    return {name: jnp.ones(group.width, bool) for name, group in plan.groups.items()}
+
+  def advance(self, state: TrainState, role: str, module: linen.Module, shape: Sequence[int]):
+    """(the state, {'cost': of what is left, 'budget'}) after its step: the dead channels of `role`
+    at 0, the masks in `state.frozen['masks']`. Jit-able; every replica finds the same."""
+    plan, price = _known(module, tuple(shape), self.unit)
+    net, masks, step = state.nets[role], state.frozen['masks'], state.step
+    budget = schedule(step, price(plan.widths), self.budget, self.start, self.end)
+    due = ((step - self.start) % self.every == 0) | (step == self.end)
+    due &= (step > self.start) & (step <= self.end)
+
+    def fewer():
+      # A dead channel scores least, so none comes back.
+      ranked = {name: jnp.where(masks[name], x, -1.)
+                for name, x in scores(plan, net.params, self.how).items()}
+      return tighten(plan, ranked, price, budget, floor=self.floor, multiple=self.multiple)
+
+    masks = jax.lax.cond(due, fewer, lambda: dict(masks))
+    held = functools.partial(apply_masks, plan, masks=masks)
+    net = net.replace(params=held(net.params), ema=held(net.ema) if net.ema else ())
+    left = price.total(jnp.stack([masks[name].sum() for name in price.groups]).astype(jnp.float32))
+    return state.replace(nets={**state.nets, role: net}, frozen={**state.frozen, 'masks': masks}), {
+        f'{role}_cost': left, f'{role}_budget': budget}
+
+
+@functools.lru_cache(maxsize=64)
+def _known(module, shape, unit) -> tuple[Plan, Cost]:
+  plan = module.plan()
+  return plan, cost(module, plan, shape, unit)
+

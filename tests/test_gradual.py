@@ -1,0 +1,156 @@
+"""Pruning while a student learns online: masks only tighten, nobody sees them, one cut ends it."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jaxgan_compress as jgc
+from jaxgan_compress import data, experiment, nn, pruning
+from tests.conftest import largest_difference
+from tests.test_omgd import (
+  SMALL,
+  UNPERCEIVED,
+  agree,
+  alone,
+  images_of,
+  resumes,
+  small_omgd,
+  small_unpaired,
+)
+from tests.test_translation_runs import ADAM, base, judge, with_stages
+
+WHOLE = nn.inception(2, 1, reduction=2, form='plain')
+SHAPE = (1, 32, 32, 3)
+PRICE = pruning.cost(WHOLE, WHOLE.plan(), SHAPE)
+BUDGET = PRICE(WHOLE.plan().widths) // 2
+SHRINK = pruning.Shrink(BUDGET, start=1, end=5, every=1)
+
+
+@pytest.fixture(scope='module')
+def batch():
+  return images_of('colorize', 4)
+
+
+def shrinking(tx, shrink=SHRINK, **fields):
+  return small_omgd(tx, student=WHOLE, deep=None, lessons=UNPERCEIVED, shrink=shrink, **fields)
+
+
+def left(state):
+  return {name: np.asarray(mask) for name, mask in state.frozen['masks'].items()}
+
+
+def test_the_budget_falls_by_a_cube():
+  assert [float(pruning.schedule(step, 1000., 200., 10, 20)) for step in (0, 10, 15, 20, 99)] == [
+      1000, 1000, 300, 200, 200]
+
+
+@pytest.fixture(scope='module')
+def history(batch):
+  """The state after each of seven steps, with a rate that reorders the channels."""
+  method = shrinking(optax.adam(.05), ema=.5)
+  state = method.init(jax.random.key(0), batch)
+  step, found = jax.jit(lambda s, b: method.step(s, b)), []
+  for _ in range(7):
+    state, logs = step(state, batch)
+    found.append(jax.device_get((state, logs)))
+  return method, found
+
+
+def test_masks_only_tighten_until_the_budget_is_met(history):
+  _, found = history
+  masks = [left(state) for state, _ in found]
+  widths = [sum(pruning.widths(each).values()) for each in masks]
+  whole = sum(WHOLE.plan().widths.values())
+  assert widths[0] == whole > widths[1] > widths[4] == widths[6]
+  for before, after in itertools.pairwise(masks):
+    assert all((after[name] <= before[name]).all() for name in before)
+  for (_, logs), each in zip(found, masks, strict=True):
+    cost = PRICE(pruning.widths(each))
+    np.testing.assert_allclose(logs['student_cost'], cost, rtol=1e-6)
+    assert cost <= logs['student_budget'] * (1 + 1e-6)
+  assert cost <= BUDGET
+
+
+def test_a_cut_finds_just_what_is_left(history, batch):
+  """The masked student draws what the compact one does, averaged or not."""
+  method, found = history
+  state, _ = found[-1]
+  for variables in (state.nets['student'].variables, state.nets['student'].averaged):
+    cut = pruning.cut(WHOLE, variables, SHAPE, budget=BUDGET)
+    assert largest_difference(cut.masks, left(state)) == 0
+    drawn = [module.apply(weights, batch['source'], train=True)[0] for module, weights in (
+        (WHOLE, variables), (cut.module, cut.variables))]
+    np.testing.assert_allclose(*drawn, atol=1e-4)
+  assert method.generators(state)['student'].module == WHOLE
+
+
+def test_devices_change_nothing(batch):
+  state = agree(shrinking(SMALL, pruning.Shrink(BUDGET, 0, 2, 1)), batch, (2, 'pmap'),
+                (4, 'shard_map'))
+  assert PRICE(pruning.widths(left(state))) <= BUDGET
+
+
+def test_it_stops_and_goes_on_to_the_same_bits():
+  pipeline = data.Pipeline(data.samples('colorize', size=32), batch=4)
+  resumes(shrinking(optax.adam(.05)), pipeline, 6, [2, 4])
+
+
+def test_students_without_pairs_shrink_too(sgd):
+  textures = images_of('grass2gravel', 2)
+  method = dataclasses.replace(small_unpaired(sgd), student=WHOLE, lessons=UNPERCEIVED,
+                               shrink=pruning.Shrink(BUDGET, 0, 1, 1))
+  state, logs = jax.jit(lambda s, b: method.step(s, b))(
+      alone(method.init(jax.random.key(0), textures)), textures)
+  assert float(logs['student_cost']) <= BUDGET
+  dead = [name for name, mask in left(state).items() if not mask.all()]
+  assert dead and not any(
+      np.abs(np.asarray(x)[~left(state)[name]]).max() for name in dead for x in [
+          pruning.scores(WHOLE.plan(), state.nets['student'].params)[name]])
+
+
+@pytest.mark.parametrize('fields, message', [
+    (dict(budget=-1.), 'budget=-1.0; a budget is above 0'),
+    (dict(start=5), 'start=5, end=5'),
+    (dict(every=0), 'every=0; 0 <= start < end and every at least 1'),
+    (dict(how='taylor'), "how='taylor'; one of norm, l1, l2")])
+def test_contradictory_schedules_are_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    pruning.Shrink(**{'budget': 1e6, 'start': 1, 'end': 5, **fields})
+
+
+@pytest.mark.parametrize('student, budget, message', [
+    (WHOLE, 1., r'a budget of 1 is below [\d,]+, what the smallest network costs'),
+    (nn.resnet(2, 1, dropout=0.), 1e5, "no norm of this network has scales")])
+def test_students_that_cannot_shrink_so_far_are_refused(batch, student, budget, message):
+  method = small_omgd(SMALL, student=student, deep=None, lessons=UNPERCEIVED,
+                      shrink=pruning.Shrink(budget, 1, 5))
+  with pytest.raises(ValueError, match=message):
+    method.init(jax.random.key(0), batch)
+
+
+def test_a_run_goes_on_in_the_compact_network(tmp_path):
+  """Two stages of one run: teachers and judge go on, the student as what was left of it."""
+  student = dict(name='inception', ngf=2, blocks=1, reduction=2, form='plain')
+  method = dict(name='OMGD', wide=student, tx=ADAM, adversary=judge(6, 'hinge', heads=('wide',)),
+                lessons=dict(name='Lessons', feature=0., style=0., pixel=1.))
+  c = with_stages(
+      base('colorize'),
+      shrink=dict(steps=4, title='Shrinking', method=dict(
+          method, student=student, shrink=dict(name='Shrink', budget=BUDGET, start=0, end=3))),
+      online=dict(steps=2, teacher=('shrink',), teacher_checkpoint='last',
+                  prune=dict(budget=BUDGET), method=method))
+  rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
+  assert rows['online']['macs'] <= BUDGET < rows['shrink']['macs']
+  assert rows['online']['teacher'] == 'online.wide'
+  run = experiment.open_run(tmp_path / 'run')
+  before = run.nets('shrink', 'last')
+  begun = run._given('online')
+  for role in ('wide', 'disc'):
+    assert largest_difference(begun[role].params, before[role].params) == 0
+  cut = pruning.cut(WHOLE, jax.device_get(before['student'].variables), SHAPE, budget=BUDGET)
+  assert largest_difference(begun['student'].params, cut.variables['params']) == 0
+  assert run.drawer('online', 'last').module == cut.module
