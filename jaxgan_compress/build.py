@@ -167,6 +167,8 @@ def validate(config: ConfigDict) -> None:
                          f'{configs.suggest(field, configs.STAGE)}')
     if stage.steps < 1:
       raise ValueError(f'stages.{name}.steps={stage.steps}; at least 1')
+    if stage.batch < 0:
+      raise ValueError(f"stages.{name}.batch={stage.batch}; at least 1, or 0 for the run's")
     if stage.teacher_checkpoint not in configs.CHECKPOINTS:
       raise ValueError(f'stages.{name}.teacher_checkpoint={stage.teacher_checkpoint!r}; one of '
                        f'{", ".join(configs.CHECKPOINTS)}')

@@ -26,6 +26,7 @@ STAGE = {
     'title': '',               # what reports call it; '' takes the stage's name
     'method': {},              # dict(name=..., **fields), see `methods`
     'steps': 0,
+    'batch': 0,                # 0 takes the run's
     'teacher': (),             # stages to learn from; of several, the best by evaluate.select
     'teacher_checkpoint': 'best',  # or 'last'
     'data': {},                # what differs from the run's `data`, for this stage
@@ -114,7 +115,7 @@ def parse_arg(arg: str, **defaults) -> ConfigDict:
 def smoke(config: ConfigDict, steps: int = 4) -> ConfigDict:
   """The same run shrunk to seconds: few steps, few images, nothing left out."""
   for each in config.stages.values():
-    each.steps = steps
+    each.update(steps=steps, batch=0)
     if each.method.get('clock'):
       each.method.clock.update(teach=1, learn=1, total=steps // 2)
   config.batch = 8
@@ -165,6 +166,8 @@ def from_json(stored: Mapping[str, Any]) -> ConfigDict:
 
   config = base()
   config.update(revive(stored))
+  for name, each in config.stages.items():
+    config.stages[name] = {**STAGE, **each.to_dict()}
   return config
 
 

@@ -70,9 +70,11 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   replicas = config.replicas or devices
   if replicas % devices:
     raise ValueError(f'replicas={replicas} does not divide over {devices} devices; use a multiple')
-  if config.batch % replicas:
-    raise ValueError(f'batch {config.batch} does not divide over {replicas} replicas; use '
-                     f'{-(-config.batch // replicas) * replicas}')
+  for name in config.run:
+    batch = config.stages[name].batch or config.batch
+    if batch % replicas:
+      raise ValueError(f'stage {name!r}: batch {batch} does not divide over {replicas} replicas; '
+                       f'use {-(-batch // replicas) * replicas}')
   if config.cache:
     compilation_cache()
   workdir = Path(workdir)
@@ -264,7 +266,8 @@ class Run:
     if stage.prune and not self._pruned(name).is_file():
       self._prune(name)
     method, rng = self.method(name), self._root_key(name)
-    batches, first = data.sizes_only(config.batch * method.updates), {}
+    batch = stage.batch or config.batch
+    batches, first = data.sizes_only(batch * method.updates), {}
     if method.needs_data:
       batches = self.pipeline(name)
       first = normalise(batches.prepare(batches[0]))
@@ -280,7 +283,7 @@ class Run:
         watch = _Watch(recorder, self.reporter, at, name, self._folder(name) / 'log.jsonl')
         hook = self._promoting(name, method, recorder, watch) if measuring and getattr(
             method, 'clock', None) else None
-        self.reporter.begin(name, at, stage.steps, config.batch)
+        self.reporter.begin(name, at, stage.steps, batch)
         try:
           training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
                          via=config.via, replicas=config.replicas, stop=stop.should_stop,
@@ -321,8 +324,8 @@ class Run:
     """The batches that a stage trains on."""
     config, stage = self.config, self.config.stages[name]
     return data.Pipeline(
-        self._source(**stage.data), batch=config.batch * self.method(name).updates,
-        seed=config.seed, workers=config.workers,
+        self._source(**stage.data), seed=config.seed,
+        batch=(stage.batch or config.batch) * self.method(name).updates, workers=config.workers,
         augment=data.random_shift(stage.shift) if stage.shift else None)
 
   def method(self, name: str):

@@ -1,6 +1,6 @@
 """Training recipes: frozen values with `init`, `step` and `generators` (see `core.Method`)."""
 
-from jaxgan_compress.methods.cat import CAT
+from jaxgan_compress.methods.cat import CAT, CATGauGAN
 from jaxgan_compress.methods.classify import Classifier
 from jaxgan_compress.methods.cycle import Blocks, CycleGAN, OMGDCycle
 from jaxgan_compress.methods.diagnosis import term_gradients
@@ -10,5 +10,5 @@ from jaxgan_compress.methods.lessons import Lessons
 from jaxgan_compress.methods.omgd import OMGD, Offline
 from jaxgan_compress.methods.paired import GauGAN, Pix2Pix
 
-__all__ = ['CAT', 'GAN', 'KD', 'OMGD', 'Adversary', 'Blocks', 'Classifier', 'CycleGAN', 'GauGAN',
-           'Lessons', 'OMGDCycle', 'Offline', 'Pix2Pix', 'term_gradients']
+__all__ = ['CAT', 'GAN', 'KD', 'OMGD', 'Adversary', 'Blocks', 'CATGauGAN', 'Classifier', 'CycleGAN',
+           'GauGAN', 'Lessons', 'OMGDCycle', 'Offline', 'Pix2Pix', 'term_gradients']

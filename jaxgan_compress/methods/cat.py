@@ -16,10 +16,17 @@ from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image
 from jaxgan_compress.losses.alignment import LEAST, alignment
 from jaxgan_compress.methods.gan import Adversary, choose, start
-from jaxgan_compress.methods.lessons import shapes_of_taps
-from jaxgan_compress.methods.paired import check_adversary, judged_step
+from jaxgan_compress.methods.lessons import looking_glass, shapes_of_taps
+from jaxgan_compress.methods.paired import (
+  VGG19_LAYERS,
+  check_adversary,
+  check_label_adversary,
+  judged_step,
+  label_step,
+)
 
 TAPS = ('stem', 'block3', 'block6', 'block9')
+LABEL_TAPS = ('head', 'middle1', 'up1')
 SIMILARITIES = (*LEAST, 'mse')
 BATCHES = ('global', 'replica', 'replica_sum')
 
@@ -68,12 +75,7 @@ class CAT:
 
   def __post_init__(self):
     check_adversary(self.adversary)
-    choose('index', self.index, SIMILARITIES)
-    choose('per', self.per, BATCHES)
-    if min(self.adv, self.recon, self.align) < 0:
-      raise ValueError(f'adv={self.adv}, recon={self.recon}, align={self.align}; at least 0')
-    if self.align and not self.taps:
-      raise ValueError(f'align={self.align} compares taps; name them, or align=0')
+    _check(self, ('adv', 'recon', 'align'))
 
   @property
   def pupils(self) -> dict[str, str]:
@@ -81,52 +83,136 @@ class CAT:
     return {'student': 'teacher'}
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
-    if not given or 'teacher' not in given:
-      raise ValueError('CAT.init wants given={"teacher": Net}, a teacher that has learned')
-    source, target = batch['source'][:1], batch['target'][:1]
-    s_key, d_key, a_key, rng = jax.random.split(rng, 4)
-    scheme = {'scheme': self.init_scheme, 'given': given}
-    teacher = given['teacher'].averaged
-    nets = {'student': start('student', self.student, s_key, source, **scheme),
-            'disc': start('disc', self.adversary.disc, d_key, target,
-                          *((source,) if self.paired else ()), **scheme)}
-    shapes = shapes_of_taps(self.taps, ('student', 'teacher'), (self.student, nets['student']),
-                            (self.teacher, teacher), source)
-    tx = dict.fromkeys(nets, self.tx) | {'disc': self.adversary.tx}
-    if self.align and self.index == 'mse':
-      nets['student_adapters'] = {'params': {tap: nn.initialise(
-          nn.Adapter(ours[-1], theirs[-1], norm=False), jax.random.fold_in(a_key, i),
-          scheme='he')['params'] for i, (tap, (ours, theirs)) in enumerate(shapes.items())}}
-      tx['student_adapters'] = self.tx
-    return core.create(rng, {role: (net, tx[role]) for role, net in nets.items()},
-                       frozen={'teacher': teacher}, ema=('student',) if self.ema else ())
+    return _start(self, rng, batch, given, conditional=self.paired)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
     aim = batch['target'] if self.paired else lesson
 
     def wanted(drawn, taps, helpers):
-      terms = {'recon': self.recon * image.l1(drawn, aim)}
-      for tap, x in taps.items():
-        terms[f'align_{tap}'] = self.align * self._distance(x, taught[tap], helpers, tap, axes)
-      return terms
+      return {'recon': self.recon * image.l1(drawn, aim),
+              **_alignments(self, taps, taught, helpers, axes)}
 
-    helpers = ('student_adapters',) if 'student_adapters' in state.nets else ()
     return judged_step(self, state, batch, axes, self.student, wanted,
-                       batch['source'] if self.paired else None,
-                       self.taps if self.align else (), helpers)
+                       batch['source'] if self.paired else None, **_compared(self, state))
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
-    return {'student': Drawer(state.nets['student'].averaged, self.student),
-            'teacher': Drawer(state.frozen['teacher'], self.teacher)}
+    return _generators(self, state)
 
-  def _distance(self, x, lesson, helpers, tap, axes):
-    """What one tap adds to the student's loss, before its weight."""
-    if self.index == 'mse':
-      adapter = nn.Adapter(x.shape[-1], lesson.shape[-1], norm=False, dtype=x.dtype)
-      mapped = adapter.apply({'params': helpers['student_adapters'][tap]}, x, axes)
-      return jnp.square(mapped.astype(jnp.float32) - lesson).mean()
-    if self.per == 'global':
-      x, lesson = axes.gather(x), axes.gather(lesson)
-    times = axes.count if self.per == 'replica_sum' else 1
-    return -times * alignment(x, lesson, self.index)
+
+@dataclasses.dataclass(frozen=True)
+class CATGauGAN:
+  """Label maps to images: what `GauGAN` minimises, - align * sum of alignments; generator first.
+
+  The judge starts where the teacher's stood; the teacher is finished and draws in inference mode.
+
+  batch, adversary, adv, match, feature, look: as of `GauGAN`. The rest: as of `CAT`; published runs
+  align by 0.5 each replica's own samples ('replica').
+
+  given['teacher'] is needed; given['student'] and given['disc'] are where these start. Roles:
+  'student', 'student_adapters' (mse), 'disc', frozen 'teacher', 'features'. Raises ValueError for
+  contradictory fields. Jin et al. 2021.
+  """
+  student: linen.Module
+  teacher: linen.Module
+  adversary: Adversary
+  tx: optax.GradientTransformation
+  adv: float = 1.
+  match: float = 10.
+  feature: float = 10.
+  look: linen.Module = nn.VGG(19, layers=tuple(VGG19_LAYERS))
+  align: float = 0.5
+  index: str = 'ka'
+  taps: tuple[str, ...] = LABEL_TAPS
+  per: str = 'global'
+  ema: float = 0.
+  init_scheme: str = 'xavier'
+
+  product = 'student'
+  draws = True
+  needs_data = True
+  updates = 1
+
+  def __post_init__(self):
+    check_label_adversary(self.adversary)
+    _check(self, ('adv', 'match', 'feature', 'align'))
+
+  @property
+  def pupils(self) -> dict[str, str]:
+    """{student: the teacher it is compared with}."""
+    return {'student': 'teacher'}
+
+  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    look = {'features': looking_glass(self.look, given)} if self.feature else {}
+    return _start(self, rng, batch, given, frozen=look)
+
+  def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    _, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
+    wanted = lambda taps, helpers: _alignments(self, taps, taught, helpers, axes)
+    return label_step(self, state, batch, axes, self.student, wanted, **_compared(self, state))
+
+  def generators(self, state: TrainState) -> dict[str, Drawer]:
+    return _generators(self, state)
+
+
+def _check(method, weights):
+  choose('index', method.index, SIMILARITIES)
+  choose('per', method.per, BATCHES)
+  if min(getattr(method, name) for name in weights) < 0:
+    raise ValueError(', '.join(f'{name}={getattr(method, name)}' for name in weights)
+                     + '; at least 0')
+  if method.align and not method.taps:
+    raise ValueError(f'align={method.align} compares taps; name them, or align=0')
+
+
+def _start(method, rng, batch, given, *, conditional=True, frozen=None):
+  """The state of a student, its judge and, with index='mse', its adapters."""
+  if not given or 'teacher' not in given:
+    raise ValueError(f'{type(method).__name__}.init wants given={{"teacher": Net}}, a teacher that '
+                     'has learned')
+  source, target = batch['source'][:1], batch['target'][:1]
+  s_key, d_key, a_key, rng = jax.random.split(rng, 4)
+  scheme = {'scheme': method.init_scheme, 'given': given}
+  teacher = given['teacher'].averaged
+  nets = {'student': start('student', method.student, s_key, source, **scheme),
+          'disc': start('disc', method.adversary.disc, d_key, target,
+                        *((source,) if conditional else ()), **scheme)}
+  shapes = shapes_of_taps(method.taps, ('student', 'teacher'), (method.student, nets['student']),
+                          (method.teacher, teacher), source)
+  tx = dict.fromkeys(nets, method.tx) | {'disc': method.adversary.tx}
+  if method.align and method.index == 'mse':
+    nets['student_adapters'] = {'params': {tap: nn.initialise(
+        nn.Adapter(ours[-1], theirs[-1], norm=False), jax.random.fold_in(a_key, i),
+        scheme='he')['params'] for i, (tap, (ours, theirs)) in enumerate(shapes.items())}}
+    tx['student_adapters'] = method.tx
+  return core.create(rng, {role: (net, tx[role]) for role, net in nets.items()},
+                     frozen={'teacher': teacher, **(frozen or {})},
+                     ema=('student',) if method.ema else ())
+
+
+def _compared(method, state):
+  """What a step has to look at for the alignments."""
+  return {'taps': method.taps if method.align else (),
+          'helpers': tuple(role for role in state.nets if role == 'student_adapters')}
+
+
+def _alignments(method, taps, taught, helpers, axes):
+  """{term: value} that the alignment of each tap adds to the student's loss."""
+  return {f'align_{tap}': method.align * _distance(method, x, taught[tap], helpers, tap, axes)
+          for tap, x in taps.items()}
+
+
+def _distance(method, x, lesson, helpers, tap, axes):
+  if method.index == 'mse':
+    adapter = nn.Adapter(x.shape[-1], lesson.shape[-1], norm=False, dtype=x.dtype)
+    mapped = adapter.apply({'params': helpers['student_adapters'][tap]}, x, axes)
+    return jnp.square(mapped.astype(jnp.float32) - lesson).mean()
+  if method.per == 'global':
+    x, lesson = axes.gather(x), axes.gather(lesson)
+  times = axes.count if method.per == 'replica_sum' else 1
+  return -times * alignment(x, lesson, method.index)
+
+
+def _generators(method, state):
+  return {'student': Drawer(state.nets['student'].averaged, method.student),
+          'teacher': Drawer(state.frozen['teacher'], method.teacher)}

@@ -31,6 +31,14 @@ def check_adversary(adversary: Adversary, updates: int = 1):
                      'n_critic=1')
 
 
+def check_label_adversary(adversary: Adversary):
+  """Raises ValueError for what a discriminator of label maps does not do."""
+  check_adversary(adversary)
+  if adversary.relativistic or adversary.r1 or adversary.r2:
+    raise ValueError('GauGAN takes loss hinge, lsgan or ns, and no slope penalty: its '
+                     'discriminator is spectrally normalised')
+
+
 @dataclasses.dataclass(frozen=True)
 class Pix2Pix:
   """adv * (what deceives the judge) + recon * |G(source) - target|: discriminator first.
@@ -158,64 +166,75 @@ class GauGAN:
   updates = 1
 
   def __post_init__(self):
-    check_adversary(self.adversary)
-    if self.adversary.relativistic or self.adversary.r1 or self.adversary.r2:
-      raise ValueError('GauGAN takes loss hinge, lsgan or ns, and no slope penalty: its '
-                       'discriminator is spectrally normalised')
+    check_label_adversary(self.adversary)
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     look = {'features': looking_glass(self.look, given)} if self.feature else {}
     return _start_both(self, rng, batch, given, look)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
-    source, target = batch['source'], batch['target']
-
-    def draw(params, stats):
-      (image, _), stats = draw_with_taps(self.generator, {'params': params, **stats}, source, axes)
-      return image, stats
-
-    def judge(variables, drawn):
-      """Of drawing and target at once, so that spectral vectors move once."""
-      (logits, taps), stats = self.adversary.look(
-          variables, jnp.concatenate([drawn, target]), jnp.concatenate([source, source]), axes)
-      halves = jax.tree.map(lambda x: jnp.split(x, 2), (logits, taps))
-      return *jax.tree.transpose(jax.tree.structure((logits, taps)), None, halves), stats
-
-    def g_loss(params):
-      drawn, stats = draw(params, state.nets['generator'].stats)
-      (logits, taps), (_, real), d_stats = judge(fixed(state.nets['disc'].variables), drawn)
-      terms = {'generator_adv': self.adv * _mean(map(self.adversary.g_loss, logits.values())),
-               'generator_match': self.match * sum(
-                   image.l1(x, fixed(real[name])) for name, x in taps.items()) / len(logits)}
-      if self.feature:
-        seen, wanted = (self.look.apply(state.frozen['features'], x)
-                        for x in (drawn, fixed(target)))
-        terms['generator_feature'] = self.feature * sum(
-            weight * features.perceptual(seen[name], wanted[name])
-            for name, weight in VGG19_LAYERS.items() if name in seen)
-      return sum(terms.values()), (terms, stats, d_stats)
-
-    (loss, (terms, stats, d_stats)), grads = jax.value_and_grad(g_loss, has_aux=True)(
-        state.nets['generator'].params)
-    state, g_norms = core.advance(state, {'generator': grads}, {'generator': self.tx}, axes,
-                                  ema=self.ema)
-    again, stats = draw(state.nets['generator'].params, stats)
-
-    def d_loss(params):
-      (fake, _), (real, _), new = judge({'params': params, **d_stats}, fixed(again))
-      on = [self.adversary.sides(real[scale], fake[scale]) for scale in real]
-      terms = {'disc_real': _mean(a for a, _ in on), 'disc_fake': _mean(b for _, b in on)}
-      loss = sum(terms.values())
-      return loss, ({**terms, 'disc_loss': loss}, new)
-
-    grads, (d_terms, d_stats) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
-    state, d_norms = core.advance(state, {'disc': grads}, {'disc': self.adversary.tx}, axes)
-    for name, new in axes.mean({'generator': stats, 'disc': d_stats}).items():
-      state = state.with_stats(name, new)
-    return state.tick(), {**terms, 'generator_loss': loss, **d_terms, **g_norms, **d_norms}
+    return label_step(self, state, batch, axes, self.generator)
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {'generator': Drawer(state.nets['generator'].averaged, self.generator)}
+
+
+def label_step(method, state: TrainState, batch, axes: Axes, module: linen.Module,
+               wanted=lambda taps, helpers: {}, taps=(), helpers=()):
+  """A step of the one generator of `method`, its role `method.product`, then of a judge, which sees
+  a fresh drawing of the moved generator, as `GauGAN` has it.
+
+  wanted: (taps, {helper: params}) -> {term: value} that the generator minimises besides; the
+  helpers learn with it. taps: those that `wanted` reads.
+  """
+  role, source, target, adversary = (method.product, batch['source'], batch['target'],
+                                     method.adversary)
+
+  def draw(params, stats):
+    (drawn, found), stats = draw_with_taps(module, {'params': params, **stats}, source, axes)
+    return drawn, {tap: found[tap] for tap in taps}, stats
+
+  def judge(variables, drawn):
+    """Of drawing and target at once, so that spectral vectors move once."""
+    (logits, seen), stats = adversary.look(
+        variables, jnp.concatenate([drawn, target]), jnp.concatenate([source, source]), axes)
+    halves = jax.tree.map(lambda x: jnp.split(x, 2), (logits, seen))
+    return *jax.tree.transpose(jax.tree.structure((logits, seen)), None, halves), stats
+
+  def g_loss(params):
+    drawn, found, stats = draw(params[role], state.nets[role].stats)
+    (logits, seen), (_, real), d_stats = judge(fixed(state.nets['disc'].variables), drawn)
+    terms = {'adv': method.adv * _mean(map(adversary.g_loss, logits.values())),
+             'match': method.match * sum(
+                 image.l1(x, fixed(real[name])) for name, x in seen.items()) / len(logits)}
+    if method.feature:
+      looks, aims = (method.look.apply(state.frozen['features'], x)
+                     for x in (drawn, fixed(target)))
+      terms['feature'] = method.feature * sum(
+          weight * features.perceptual(looks[name], aims[name])
+          for name, weight in VGG19_LAYERS.items() if name in looks)
+    terms |= wanted(found, params)
+    return sum(terms.values()), (
+        {f'{role}_{name}': value for name, value in terms.items()}, stats, d_stats)
+
+  (loss, (terms, stats, d_stats)), grads = jax.value_and_grad(g_loss, has_aux=True)(
+      {name: state.nets[name].params for name in (role, *helpers)})
+  state, g_norms = core.advance(state, grads, dict.fromkeys(grads, method.tx), axes,
+                                ema=method.ema)
+  again, _, stats = draw(state.nets[role].params, stats)
+
+  def d_loss(params):
+    (fake, _), (real, _), new = judge({'params': params, **d_stats}, fixed(again))
+    on = [adversary.sides(real[scale], fake[scale]) for scale in real]
+    terms = {'disc_real': _mean(a for a, _ in on), 'disc_fake': _mean(b for _, b in on)}
+    loss = sum(terms.values())
+    return loss, ({**terms, 'disc_loss': loss}, new)
+
+  grads, (d_terms, d_stats) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
+  state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
+  for name, new in axes.mean({role: stats, 'disc': d_stats}).items():
+    state = state.with_stats(name, new)
+  return state.tick(), {**terms, f'{role}_loss': loss, **d_terms, **g_norms, **d_norms}
 
 
 def _start_both(method, rng, batch, given, frozen=None):
