@@ -10,10 +10,11 @@ import tensorflow_datasets
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, configs, experiment
+from jaxgan_compress import build, config, configs, experiment, nn
 from jaxgan_compress.nn import DCGANGenerator
 
-SHIPPED = ('cat/colorize', 'kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes',
+SHIPPED = ('cat/cityscapes', 'cat/colorize', 'cat/gaugan', 'cat/grass2gravel', 'cat/horse2zebra',
+           'cat/maps', 'kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes',
            'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/grass2gravel',
            'omgd/horse2zebra', 'omgd/summer2winter')
 
@@ -124,7 +125,7 @@ def test_a_config_is_found_by_path_or_by_name(tmp_path):
   mine.write_text('from jaxgan_compress import config\n'
                   'def get_config(arg): return config.base()\n')
   assert isinstance(config.load(f'{mine}:x'), ml_collections.ConfigDict)
-  with pytest.raises(FileNotFoundError, match='shipped are configs/cat/colorize.py'):
+  with pytest.raises(FileNotFoundError, match='shipped are configs/cat/cityscapes.py'):
     config.load('configs/kd/digit.py')
 
 
@@ -210,6 +211,63 @@ def test_published_runs_train_for_a_moment(name, tmp_path):
   c = config.load(f'omgd/{name}{"," if ":" in name else ":"}smoke,path={tmp_path / "data"}')
   results = jgc.run(c, tmp_path / 'run', quiet=True)
   assert results['generators']['omgd']['last']['step'] == 4
+
+
+# --- CAT ---
+
+
+@pytest.mark.parametrize('name, row', [
+    # Budget, align, recon of teacher and student, ndf, start, norm, steps of teacher and student.
+    ('horse2zebra', (2.6e9, 4., None, 5., 64, 'reinit_keep_norm', 'instance_affine', 41_000,
+                     16_000)),
+    ('horse2zebra:back', (2.6e9, .4, None, 5., 64, 'reinit_keep_norm', 'instance_affine', 41_000,
+                          16_000)),
+    ('horse2zebra:back,batch_stat', (2.6e9, .4, None, 5., 64, 'reinit', 'batch_stat', 41_000,
+                                     16_000)),
+    ('cityscapes', (5.6e9, 2., 100., 100., 128, 'reinit', 'batch', 115_000, 46_250)),
+    ('maps', (4.6e9, 5.2, 10., 100., 128, 'reinit', 'batch', 51_000, 19_500))])
+def test_published_students_of_budgets(name, row):
+  c = config.load(f'cat/{name}')
+  teacher, student = c.stages.teacher, c.stages.student
+  judge = student.method.adversary.disc
+  assert (student.prune.budget, student.method['align'], teacher.method.get('recon'),
+          student.method.recon, judge.ndf, student.prune.start, judge.norm, teacher.steps,
+          student.steps) == row
+  assert (teacher.batch, student.batch, student.prune.floor, student.prune.unit) == (
+      32, 80, 16, 'cat') and student.prune.legacy
+  built = build.method(c, 'student', 'teacher')
+  assert (built.index, built.taps) == ('ka', ('stem', 'block3', 'block6', 'block9'))
+  assert built.teacher == DEFAULT_TEACHER.clone(norm=judge.norm)
+  assert built.adversary.loss == ('hinge' if built.paired else 'lsgan')
+  assert c.data.get('direction', 'AtoB') == ('AtoB' if name == 'horse2zebra' else 'BtoA')
+  rate = student.method.tx.learning_rate
+  assert (rate.value, rate.constant * rate.epoch + rate.decay * rate.epoch) == (2e-4, student.steps)
+
+
+DEFAULT_TEACHER = nn.inception(64, 9, reduction=6)
+
+
+def test_published_label_map_students():
+  c = config.load('cat/gaugan')
+  assert [c.stages[name].prune.budget for name in c.run[1:]] == [3e10, 5.6e9]
+  assert {c.stages[name].steps for name in c.run} == {200 * 185} and c.batch == 16
+  built = build.method(c, 'student_5', 'teacher')
+  assert (built.match, built.feature, built.align, built.taps) == (
+      10, 10, .5, ('head', 'middle1', 'up1'))
+  assert built.teacher == nn.inception_spade(64, slope=0.01)  # the student keeps its teacher's
+  rates = [c.stages.student_5.method[key] for key in ('tx', 'adversary')]
+  assert (rates[0].learning_rate.value, rates[1].tx.learning_rate.value, rates[0].b1) == (
+      1e-4, 4e-4, 0)
+
+
+@pytest.mark.timeout(900)
+def test_a_published_run_of_pruning_trains_for_a_moment(tmp_path):
+  for part in ('train', 'val'):
+    pictures(tmp_path / 'data' / part, 8, 80, 40)
+  c = config.load(f'cat/maps:smoke,path={tmp_path / "data"}')
+  c.stages.teacher.method.generator.update(form='plain')
+  results = jgc.run(config.smoke(c, 2), tmp_path / 'run', quiet=True)
+  assert results['generators']['student']['macs'] <= 1e6
 
 
 def test_a_width_that_was_not_published_is_refused():

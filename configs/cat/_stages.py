@@ -3,6 +3,55 @@
 from jaxgan_compress import analysis, build, config
 from jaxgan_compress.configs.omgd import _stages as common
 
+TEACHER_BATCH, STUDENT_BATCH = 32, 80  # of published CycleGAN and pix2pix runs
+
+
+def published(c, arg, *, budget, images, decay, norm, start, train, learn):
+  """A teacher of inception blocks and the student of one published run of CycleGAN or pix2pix.
+
+  images: of an epoch, counted in whole batches. decay: epochs, after 500. train, learn:
+  (optimiser) -> method of the teacher without its network, and fields of the student's `CAT`.
+  Published code sums the alignments of four devices with 20 samples each; here all 80 are compared
+  at once, whatever the devices, by four times the published weight.
+  """
+  steps = lambda batch: images // batch * (500 + decay)
+  tx = lambda batch: common.linear(2e-4, 0, epoch=images // batch, constant=500, decay=decay)
+  common.fill(c, {
+      'teacher': config.stage(
+          title='Inception teacher', steps=steps(TEACHER_BATCH), batch=TEACHER_BATCH,
+          method=dict(train(tx(TEACHER_BATCH)), generator=dict(name='inception', norm=norm))),
+      'student': config.stage(
+          title=f'CAT, {budget:.2g} MACs', steps=steps(STUDENT_BATCH), batch=STUDENT_BATCH,
+          teacher=('teacher',), prune=pruned(arg, budget, start),
+          method=dict(name='CAT', tx=tx(STUDENT_BATCH), **learn(tx(STUDENT_BATCH))))})
+  if arg.smoke:
+    c.data.update(size=32, load=36)
+    c.stages.teacher.method.generator.update(ngf=4, reduction=4)
+    c.stages.student.prune.update(budget=1e6, floor=1, legacy=False)
+    for stage in c.stages.values():
+      stage.method.adversary.disc.ndf = 2
+  return smoke(c) if arg.smoke else c
+
+
+def published_pairs(arg, folder, *, recon, align, **fields):
+  """The same of pix2pix, drawn from the right half of each pair to the left."""
+  arg = config.parse_arg(arg, smoke=False, path=folder, fid='', exact=False)
+  c = config.base()
+  c.data = dict(name='paired', path=arg.path, size=256, load=286, direction='BtoA')
+  common.evaluation(c, arg, test=dict(split='val'), every=2000)
+  judge = lambda tx: common.judge(128, tx, norm='batch')
+  return published(
+      c, arg, norm='batch', start='reinit', **fields,
+      train=lambda tx: dict(name='Pix2Pix', tx=tx, recon=recon, adversary=judge(tx)),
+      learn=lambda tx: dict(recon=100., align=align, adversary=judge(tx)))
+
+
+def pruned(arg, budget, start):
+  """As published code counts and searches; with arg.exact true MACs and the largest network."""
+  return dict(budget=budget, unit='macs' if arg.exact else 'cat', floor=16, legacy=not arg.exact,
+              start=start)
+
+
 ONLINE = dict(name='Lessons', look=common.LOOK, feature=0., style=0., pixel=100.)
 
 
