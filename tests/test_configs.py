@@ -260,16 +260,6 @@ def test_published_label_map_students():
       1e-4, 4e-4, 0)
 
 
-@pytest.mark.timeout(900)
-def test_a_published_run_of_pruning_trains_for_a_moment(tmp_path):
-  for part in ('train', 'val'):
-    pictures(tmp_path / 'data' / part, 8, 80, 40)
-  c = config.load(f'cat/maps:smoke,path={tmp_path / "data"}')
-  c.stages.teacher.method.generator.update(form='plain')
-  results = jgc.run(config.smoke(c, 2), tmp_path / 'run', quiet=True)
-  assert results['generators']['student']['macs'] <= 1e6
-
-
 def test_a_width_that_was_not_published_is_refused():
   with pytest.raises(ValueError, match='student=24; published with unet are 16, 12, 8'):
     config.load('omgd/edges2shoes:student=24')

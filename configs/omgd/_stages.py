@@ -10,12 +10,12 @@ def adam(rate):
   return dict(name='adam', learning_rate=rate, b1=0.5, b2=0.999)
 
 
-def linear(value, steps, stride=1, **epochs):
-  """The rate `value`, then down in a line: over the second half of `steps` updates, or by epochs
+def linear(value, steps, stride=1, fall=(0.5, 1.), **epochs):
+  """The rate `value`, then down in a line: between two shares of `steps` updates, or by epochs
   (epoch=, constant=, decay=)."""
   hundredth = max(1, steps // 100)
-  epochs = epochs or dict(epoch=hundredth, constant=max(1, steps // hundredth // 2),
-                          decay=steps // hundredth // 2)
+  start, end = (int(share * steps) // hundredth for share in fall)
+  epochs = epochs or dict(epoch=hundredth, constant=max(1, start), decay=end - start)
   return adam(dict(name='linear_epochs', value=value, stride=stride, **epochs))
 
 
@@ -180,18 +180,24 @@ def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, dis
 
 def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
   """The same without pairs: the student beside a CycleGAN, a CycleGAN of its own size alone, and
-  after a finished CycleGAN."""
+  after a finished CycleGAN.
+
+  Online the teachers come to rest after 70 % of the steps, before their student does: what they
+  draw last is then what it learns longest.
+  """
   steps = arg.steps
   sample_run(c, task, size=size, batch=4, steps=steps)
   slow, fast, pupil = (linear(rate, steps) for rate in (5e-4, 1e-3, 4e-3))
+  early, late = linear(1e-3, steps, fall=(0.25, 0.7)), linear(4e-3, steps, fall=(0.67, 1.))
 
-  def cycle(generator, tx):
+  def cycle(generator, tx, judges=fast):
     return dict(name='CycleGAN', generator=generator, tx=tx,
-                adversary=judge(disc, fast, inputs=3, loss='lsgan', layers=2))
+                adversary=judge(disc, judges, inputs=3, loss='lsgan', layers=2))
 
   lessons = dict(name='Lessons', look=LOOK, **lessons)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
-      name='OMGDCycle', student=student, tx=pupil, lessons=lessons, cycle=cycle(teacher, fast)))}
+      name='OMGDCycle', student=student, tx=late, lessons=lessons,
+      cycle=cycle(teacher, early, early)))}
   run['alone'] = config.stage(title='Alone, rate 0.001', steps=steps, method=cycle(student, fast))
   if arg.rivals:
     run['alone_slow'] = config.stage(title='Alone, rate 0.0005', steps=steps,

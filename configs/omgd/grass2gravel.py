@@ -24,7 +24,8 @@ def get_config(arg=''):
   if arg.blocks:
     turns = -(-arg.steps // arg.blocks)
     c.stages.omgd.steps = arg.steps + turns * 4 * arg.blocks
-    c.stages.omgd.method.tx = stages.linear(4e-3, turns * 4 * arg.blocks)
-    c.stages.omgd.method.clock = dict(name='Blocks', teach=arg.blocks, learn=4 * arg.blocks,
-                                      total=arg.steps)
+    method = c.stages.omgd.method
+    method.tx = stages.linear(4e-3, turns * 4 * arg.blocks)
+    method.cycle.tx = method.cycle.adversary.tx = stages.linear(1e-3, arg.steps)
+    method.clock = dict(name='Blocks', teach=arg.blocks, learn=4 * arg.blocks, total=arg.steps)
   return config.smoke(c) if arg.smoke else c
