@@ -12,6 +12,7 @@
     jaxgan-compress convert --in=latest_net_G.pth --out=G.safetensors
     jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9,5.6e9 --floor=16 \
         --out=student.safetensors
+    jaxgan-compress prune --workdir=runs/cat --budget=5e6
 """
 
 from __future__ import annotations
@@ -210,17 +211,24 @@ def prune(verb: str, argv: list[str]) -> int:
   import jax
   from PIL import Image
 
-  from jaxgan_compress import analysis, nn, pruning
+  from jaxgan_compress import analysis, experiment, nn, pruning
   budgets = _budgets(values.budget)
-  outs = [_named_after(Path(values.out), budget, len(budgets)) for budget in budgets]
+  if bool(values.network) == bool(values.workdir):
+    raise ValueError('prune cuts --network=FILE or the generator of a run, --workdir=FOLDER; give '
+                     'one of them')
+  if not values.out and not values.workdir:
+    raise ValueError('prune needs --out, as student.safetensors')
+  run = experiment.open_run(values.workdir) if values.workdir else None
+  out = Path(values.out or Path(values.workdir) / 'student.safetensors')
+  outs = [_named_after(out, budget, len(budgets)) for budget in budgets]
   for out in outs:
     _check_output(out, ('.safetensors',), values.overwrite)
     _check_output(out.with_suffix('.png'), ('.png',), values.overwrite)
-  module, variables = nn.load(values.network)
+  module, variables, shape = _whole(run, values, verb)
   if not hasattr(module, 'plan'):
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
-  shape = _input_shape(module, values.size, verb)
-  cuts = [pruning.cut(module, variables, shape, budget=budget, unit=values.unit, how=values.how,
+  unit = _latencies(values, module, shape) if values.unit == 'ms' else values.unit
+  cuts = [pruning.cut(module, variables, shape, budget=budget, unit=unit, how=values.how,
                       floor=values.floor, multiple=values.multiple, per=values.per,
                       legacy=values.legacy, start=values.start, key=jax.random.key(values.seed))
           for budget in budgets]
@@ -229,17 +237,55 @@ def prune(verb: str, argv: list[str]) -> int:
   nets = [(module, variables), *((cut.module, cut.variables) for cut in cuts)]
   rows.append(('MACs', *(f'{analysis.macs(net, shape):,}' for net, _ in nets)))
   rows.append(('parameters', *(f'{analysis.count_params(each):,}' for _, each in nets)))
-  if values.unit not in ('macs', 'params'):
+  if values.unit == 'ms':
+    rows.append(('ms by the table', f'{cuts[0].before:.3f}', *(f'{cut.cost:.3f}' for cut in cuts)))
+  elif values.unit not in ('macs', 'params'):
     rows.append((f'MACs as {values.unit} counts', f'{cuts[0].before:,}',
                  *(f'{cut.cost:,}' for cut in cuts)))
   rows.append(('threshold', '', *(f'{cut.threshold:.6g}' for cut in cuts)))
-  _print_table(('channels', 'before', *(f'budget {budget:,.0f}' for budget in budgets)), rows)
+  _print_table(('channels', 'before', *(f'budget {budget:,.12g}' for budget in budgets)), rows)
   for out, cut in zip(outs, cuts, strict=True):
     nn.save(out, cut.module, cut.variables, overwrite=values.overwrite)
     title = f'{out.name}: channels that stay (dark), in their order'
     Image.fromarray(pruning.picture(cut.masks, title)).save(out.with_suffix('.png'))
     print(f'{out} and {out.with_suffix(".png").name}: {nn.storage.spell(cut.module)}')
   return 0
+
+
+def _whole(run, values, verb):
+  """(module, variables, shape of an input) of what is to be cut."""
+  import jax
+
+  from jaxgan_compress import nn
+  if run is None:
+    module, variables = nn.load(values.network)
+    return module, variables, _input_shape(module, values.size, verb)
+  there = run.measured_generators()
+  name = values.stage or there[0]
+  if name not in there:
+    raise ValueError(f'--stage={name}: {configs.suggest(name, there)}')
+  draw = run.drawer(name, values.checkpoint)
+  shape = run.input_shape(name) if not values.size else _input_shape(
+      draw.module, values.size, verb)
+  print(f'{name}, {values.checkpoint} checkpoint, {"x".join(map(str, shape))}')
+  return draw.module, jax.device_get(draw.variables), shape
+
+
+def _latencies(values, module, shape):
+  """The table of --table, or one measured on this device now."""
+  from jaxgan_compress import pruning
+  if values.table:
+    try:
+      points = json.loads(Path(values.table).read_text())
+    except ValueError:
+      points = None
+    if not isinstance(points, dict) or points.keys() != {'macs', 'ms'}:
+      raise ValueError(f'--table={values.table}: a table is {{"macs": [...], "ms": [...]}}')
+    price = pruning.cost(module, module.plan(), shape)
+    return pruning.LatencyTable(price, tuple(points['macs']), tuple(points['ms']))
+  table = pruning.latency_table(module, shape)
+  print('measured here: ' + json.dumps({'macs': table.macs, 'ms': [round(x, 4) for x in table.ms]}))
+  return table
 
 
 def _budgets(text):
@@ -472,13 +518,19 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   if prune:
     flags.DEFINE_string('network', None, 'A file that convert wrote, or nn.save.',
                         flag_values=values)
-    flags.DEFINE_string('size', None, 'Of its input: 256, or 256x512 (height x width).',
+    flags.DEFINE_string('workdir', None, 'Or the folder of a run.', flag_values=values)
+    flags.DEFINE_string('stage', None, 'Of the run: whose generator (default: the first).',
                         flag_values=values)
+    flags.DEFINE_string('checkpoint', 'best', 'Of the run: best or last.', flag_values=values)
+    flags.DEFINE_string('size', None, "Of its input: 256, or 256x512 (height x width); a run's is "
+                        'known.', flag_values=values)
     flags.DEFINE_string('budget', None, 'What the network may cost, 2.6e9; several, 1e9,2e9, make '
                         'students of which each holds the smaller ones.', flag_values=values)
-    flags.DEFINE_enum('unit', 'macs', ('macs', 'torchprofile', 'cat', 'params'), 'Of the budget: '
-                      'exact MACs, or as published profilers count, or parameters.',
-                      flag_values=values)
+    flags.DEFINE_enum('unit', 'macs', ('macs', 'torchprofile', 'cat', 'params', 'ms'), 'Of the '
+                      'budget: exact MACs, or as published profilers count, parameters, or '
+                      'milliseconds of one input.', flag_values=values)
+    flags.DEFINE_string('table', None, 'Of ms: a .json file, {"macs": [...], "ms": [...]}, of '
+                        'another device; without it this one is measured.', flag_values=values)
     flags.DEFINE_enum('how', 'norm', ('norm', 'l1', 'l2', 'random'), 'What makes a channel dear.',
                       flag_values=values)
     flags.DEFINE_enum('per', 'global', ('global', 'group'), 'One threshold for all, or the same '
@@ -492,9 +544,10 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_enum('start', 'inherit', ('inherit', 'reinit', 'reinit_keep_norm'), 'The weights '
                       'to write: what is left of the old ones, or fresh.', flag_values=values)
     flags.DEFINE_integer('seed', 0, 'Of fresh weights and random scores.', flag_values=values)
-    flags.DEFINE_string('out', None, 'The .safetensors file to write; a .png goes beside it.',
+    flags.DEFINE_string('out', None, 'The .safetensors file to write; a .png goes beside it '
+                        '(default with --workdir: student.safetensors there).',
                         flag_values=values)
-    required += ['network', 'budget', 'out']
+    required += ['budget']
   if convert or show or fid or prune:
     flags.DEFINE_bool('overwrite', False, 'Replace the output file if it is there.',
                       flag_values=values)

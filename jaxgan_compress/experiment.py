@@ -492,7 +492,7 @@ class Run:
           'teacher': taught_by[name],
           'params_paper': cost.count_params(draw.variables, 'paper'),
           'params': cost.count_params(draw.variables, 'all'),
-          'macs': cost.macs(draw.module, self._input(name, 1).shape),
+          'macs': cost.macs(draw.module, self.input_shape(name)),
           'seconds': sum(line['seconds'] for line in lines),
           **self._final(name),
       }
@@ -504,8 +504,9 @@ class Run:
         row['ratio'] = base['params'] / row['params']
     apply = jax.jit(lambda draw, z: draw(z))
     for size in (1, 64) if 'latents' in (row['from'] for row in table.values()) else (1, 4):
-      seconds = cost.latency({name: functools.partial(apply, draw, self._input(name, size))
-                              for name, draw in drawers.items()})
+      seconds = cost.latency({
+          name: functools.partial(apply, draw, jnp.zeros(self.input_shape(name, size)))
+          for name, draw in drawers.items()})
       for name, timing in seconds.items():
         table[name][f'ms_per_image_batch{size}'] = 1e3 * timing.median / size
     real = {'real': {}}
@@ -529,13 +530,11 @@ class Run:
                                           self.lesson(name, checkpoint)).items()}}
             for checkpoint, line in found.items()}
 
-  def _input(self, name, rows):
-    """Zeros of the shape that a generator draws from."""
+  def input_shape(self, name: str, rows: int = 1) -> tuple[int, ...]:
+    """Of what a generator draws from."""
     module = self.drawer(name).module
-    if hasattr(module, 'latent'):
-      return jnp.zeros((rows, module.latent))
-    shape = self.shown(name, 1)['source'].shape[1:]
-    return jnp.zeros((rows, *shape))
+    return (rows, module.latent) if hasattr(module, 'latent') else (
+        rows, *self.shown(name, 1)['source'].shape[1:])
 
   def shown(self, name, count):
     """Images [B,H,W,C] of the final comparison that a generator draws from ('source'), what should

@@ -372,3 +372,27 @@ def test_the_verb_writes_students_that_nest(tmp_path, capsys):
   assert run('--budget=1e6,2e6') == 2 and 'exists' in capsys.readouterr().err
   assert run('--budget=1') == 2 and 'is below' in capsys.readouterr().err
   assert run('--budget=lots') == 2 and 'give numbers' in capsys.readouterr().err
+
+
+def test_a_budget_of_milliseconds(small_search):
+  """Read off a table; one measured here rises with size."""
+  plan, scores, cost = small_search
+  whole = cost(plan.widths)
+  table = pruning.LatencyTable(cost, (whole // 2, whole), (1., 4.))
+  assert table(plan.widths) == 4
+  half = pruning.search(plan, scores, cost, whole / 2)
+  assert table(pruning.widths(half.masks)) == pytest.approx(half.cost / (whole // 2))
+  found = pruning.search(plan, scores, table, 2.5)
+  assert 2 < found.cost <= 2.5
+  assert cost(pruning.widths(found.masks)) == pytest.approx(whole * (.5 + (found.cost - 1) / 6))
+  cut = pruning.cut(nn.inception(8, 2), filled(nn.inception(8, 2)), budget=2.5, unit=table)
+  assert cut.before == 4 and table(cut.module.plan().widths) == cut.cost <= 2.5
+  for points in (((1, 2), (1.,)), ((2, 1), (1., 2.)), ((1, 2), (2., 1.))):
+    with pytest.raises(ValueError, match='a table'):
+      pruning.LatencyTable(cost, *points)
+
+
+def test_a_measured_table_rises():
+  table = pruning.latency_table(nn.unet(2, 2), (1, 16, 16, 3), shares=(.001, .5, 1.), rounds=3)
+  assert len(table.ms) == 2 and 0 < table.ms[0] <= table.ms[1]
+  assert table.macs[1] == analysis.macs(nn.unet(2, 2), (1, 16, 16, 3))

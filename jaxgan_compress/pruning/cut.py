@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,22 +29,24 @@ class Cut(NamedTuple):
   variables: dict[str, Any]
   masks: Mapping[str, np.ndarray]
   threshold: float
-  before: int
-  cost: int
+  before: float
+  cost: float
 
 
-def cut(module: linen.Module, variables: Mapping, shape=None, *, budget: float, unit: str = 'macs',
-        how: str = 'norm', floor: int = 1, multiple: int = 1, per: str = 'global',
-        legacy: bool = False, start: str = 'inherit', scheme: str = 'normal', key=None) -> Cut:
+def cut(module: linen.Module, variables: Mapping, shape=None, *, budget: float,
+        unit: str | Callable[[Mapping[str, int]], float] = 'macs', how: str = 'norm',
+        floor: int = 1, multiple: int = 1, per: str = 'global', legacy: bool = False,
+        start: str = 'inherit', scheme: str = 'normal', key=None) -> Cut:
   """The largest network inside this one that costs at most `budget`: scores, search and a start.
 
-  shape: of one input, as (1, 256, 256, 3). unit: see `cost`; how: see `scores`; floor, multiple,
-  per, legacy: see `search`; start, scheme: see `begin`. key: for fresh weights and random scores.
+  shape: of one input, as (1, 256, 256, 3). unit: see `cost`, or a cost of one's own, {group: width}
+  -> number, as a `LatencyTable`; how: see `scores`; floor, multiple, per, legacy: see `search`;
+  start, scheme: see `begin`. key: for fresh weights and random scores.
 
   Jin et al. 2021, CAT: unit='cat', floor=16, start='reinit'. Raises ValueError as these do.
   """
   plan = module.plan()
-  price = cost(module, plan, shape, unit)
+  price = cost(module, plan, shape, unit) if isinstance(unit, str) else unit
   found = search(plan, scores(plan, variables['params'], how, key=key), price, budget, floor=floor,
                  multiple=multiple, per=per, legacy=legacy)
   small, first = begin(module, plan, variables, found.masks, start, key=key, scheme=scheme)

@@ -65,8 +65,9 @@ def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[
   values = np.unique(np.concatenate(list(scores.values())))
   masks, least = cheap(values[-1])
   if least > budget:
-    raise ValueError(f'a budget of {budget:,.0f} is below {least:,.0f}, what the smallest network '
-                     f'costs that keeps floor={floor}; give more, or a lower floor')
+    form = ',.0f' if least >= 100 else '.3g'
+    raise ValueError(f'a budget of {budget:{form}} is below {least:{form}}, what the smallest '
+                     f'network costs that keeps floor={floor}; give more, or a lower floor')
   if legacy:
     return _bisect(cheap, np.float32(values[0]), np.float32(values[-1]), budget)
   low, high = -1, len(values) - 1  # the index of a threshold: too dear at low, cheap at high
