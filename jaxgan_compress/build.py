@@ -76,11 +76,13 @@ def _made(section, home, where):
           else value for key, value in section.items()}
 
 
-def method(config: ConfigDict, name: str, teacher: str | None = None, student=None):
+def method(config: ConfigDict, name: str, teacher: str | None = None,
+           cut: Mapping[str, Any] | None = None):
   """The method of one stage; `teacher` names the stage it learns from, if any.
 
   The teacher's generator, and its discriminator unless the stage has its own, are filled in; so is
-  `student`, what pruning left of it. While that is not known the whole generator stands for it.
+  what pruning left of it, `cut`, {role: generator}. While that is not known the whole generator
+  stands for each.
   """
   section, where = config.stages[name].method, f'stages.{name}.method'
   if teacher is None:
@@ -95,9 +97,12 @@ def method(config: ConfigDict, name: str, teacher: str | None = None, student=No
   whole, target = getattr(source, source.product), resolve(section.name, HOMES['method'])
   found = {'teacher': whole}
   if config.stages[name].prune:
-    found[target.product] = student or whole
+    first, *more = budgets(config, name)
+    cut = cut or dict.fromkeys((first, *more), whole)
+    pruned = {first: cut[first], **({'others': {role: cut[role] for role in more}} if more else {})}
     if 'teacher' not in inspect.signature(target).parameters:  # only cut from it
-      return make(section, HOMES['method'], where, **{target.product: student or whole})
+      return make(section, HOMES['method'], where, **pruned)
+    found |= pruned
   built = make(section, HOMES['method'], where, **found)
   if 'adversary' in section and section.get('disc_from', 'teacher') != 'fresh':
     theirs = getattr(getattr(source, 'adversary', None), 'disc', None)
@@ -106,6 +111,19 @@ def method(config: ConfigDict, name: str, teacher: str | None = None, student=No
                        f"names another ({built.adversary.disc}); leave out adversary.disc, or set "
                        "disc_from='fresh'")
   return built
+
+
+def budgets(config: ConfigDict, name: str) -> dict[str, float]:
+  """{role: what it may cost} of the students that a stage cuts: the method's product and, where
+  there are several budgets, others that are named by theirs."""
+  stage = config.stages[name]
+  if not stage.prune:
+    return {}
+  product = resolve(stage.method.name, HOMES['method']).product
+  found = stage.prune.budget
+  first, *more = found if isinstance(found, tuple | list) else (found,)
+  return {product: first, **{f'{product}_{budget:.3g}'.replace('+', ''): budget
+                             for budget in more}}
 
 
 def source(section: Mapping[str, Any]):

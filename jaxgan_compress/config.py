@@ -32,7 +32,8 @@ STAGE = {
     'data': {},                # what differs from the run's `data`, for this stage
     'shift': 0,                # augmentation: pixels of random shift
     'prune': {},               # dict(budget=...): the student is cut from the teacher's generator,
-                               # see `pruning.cut` for what else it takes
+                               # see `pruning.cut` for what else it takes; budget=(1e9, 4e9) cuts
+                               # others, too, where a method has them, and all learn in one step
     'given': {},               # {role: file of `convert`}: networks to start or learn from, as
                                # features='vgg16.safetensors' for perceptual terms
 }

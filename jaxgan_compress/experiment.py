@@ -232,7 +232,7 @@ class Run:
           data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
         self._check_images(name, method, _ready(source, [0]))
       self._files(name)
-      if stage.prune and not self._pruned(name).is_file():
+      if stage.prune and not self._pruned(name):
         # A dry run on weights that mean nothing tells whether the budget can be met.
         module = getattr(method, method.product)
         self._cut(name, module, nn.initialise(module, jax.random.key(0)))
@@ -263,7 +263,7 @@ class Run:
     if self._is_done(name):
       self.reporter.say(f'{name}: done before, {stage.steps} steps')
       return
-    if stage.prune and not self._pruned(name).is_file():
+    if stage.prune and not self._pruned(name):
       self._prune(name)
     method, rng = self.method(name), self._root_key(name)
     batch = stage.batch or config.batch
@@ -329,9 +329,8 @@ class Run:
         augment=data.random_shift(stage.shift) if stage.shift else None)
 
   def method(self, name: str):
-    pruned = self.config.stages[name].prune and self._pruned(name).is_file()
-    return build.method(self.config, name, self.teacher(name),
-                        nn.load(self._pruned(name))[0] if pruned else None)
+    cut = {role: nn.load(path)[0] for role, path in self._pruned(name).items()}
+    return build.method(self.config, name, self.teacher(name), cut)
 
   def teacher(self, name: str) -> str | None:
     """The stage that this one learns from: of several candidates, the best measured."""
@@ -364,10 +363,12 @@ class Run:
   def taught_by(self, name: str) -> str | None:
     """The generator that this one learned from, where there is one."""
     stage, role = self._role(name)
-    teacher = getattr(self.method(stage), 'pupils', {}).get(role)
-    return f'{stage}.{teacher}' if teacher and f'{stage}.{teacher}' in self._learners(stage) \
-        else self.teacher(stage) if role == self.method(stage).product and self._is_taught(
-            stage) else None
+    method = self.method(stage)
+    teacher = getattr(method, 'pupils', {}).get(role)
+    if teacher and f'{stage}.{teacher}' in self._learners(stage):
+      return f'{stage}.{teacher}'
+    taught = (teacher or role == method.product) and self._is_taught(stage)
+    return self.teacher(stage) if taught else None
 
   def lesson(self, name: str, checkpoint: str) -> Drawer | None:
     """What a generator is compared with: its teacher, as it stood or was chosen to teach."""
@@ -662,37 +663,42 @@ class Run:
   def _files(self, name):
     """{role: Net} of the stage's files."""
     found = {}
-    given = dict(self.config.stages[name].given)
-    if self.config.stages[name].prune and self._pruned(name).is_file():
-      product = build.resolve(self.config.stages[name].method.name, build.HOMES['method']).product
-      given = {product: self._pruned(name), **given}
+    given = {**self._pruned(name), **self.config.stages[name].given}
     for role, path in given.items():
       variables = dict(nn.load(path)[1])
       found[role] = Net(variables.pop('params'), stats=variables)
     return found
 
   def _pruned(self, name):
-    """The file that says what pruning left, written once: going on never prunes again."""
-    return self._folder(name) / 'pruned.safetensors'
+    """{role: file} of what pruning left, empty before: going on never prunes again."""
+    files = self._cut_files(name)
+    return files if all(path.is_file() for path in files.values()) else {}
+
+  def _cut_files(self, name):
+    roles = build.budgets(self.config, name)
+    return {role: self._folder(name) / f'pruned{role.removeprefix(next(iter(roles)))}.safetensors'
+            for role in roles}
 
   def _prune(self, name):
-    stage = self.config.stages[name]
+    stage, files = self.config.stages[name], self._cut_files(name)
     whole = self.drawer(self.teacher(name), stage.teacher_checkpoint)
-    cut = self._cut(name, whole.module, jax.device_get(whole.variables))
     self._folder(name).mkdir(parents=True, exist_ok=True)
     title = f'{name}: channels that stay (dark), in their order'
-    Image.fromarray(pruning.picture(cut.masks, title)).save(self._folder(name) / 'pruned.png')
-    nn.save(self._pruned(name), cut.module, cut.variables)
-    self.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} of at most '
-                      f'{stage.prune.budget:,.0f} {stage.prune.get("unit", "macs")}')
+    for role, cut in self._cut(name, whole.module, jax.device_get(whole.variables)).items():
+      Image.fromarray(pruning.picture(cut.masks, title)).save(files[role].with_suffix('.png'))
+      nn.save(files[role], cut.module, cut.variables, overwrite=True)
+      self.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} '
+                        f'{stage.prune.get("unit", "macs")}')
 
   def _cut(self, name, module, variables):
+    """{role: `pruning.Cut`} of a stage's students, which nest."""
     stage = self.config.stages[name]
     shape = module.example().shape if hasattr(module, 'latent') else (
         1, *_ready(self._source(**stage.data), [0])['source'].shape[1:])
     try:
-      return pruning.cut(module, variables, shape, key=self._root_key(f'{name}.prune'),
-                         **stage.prune.to_dict())
+      return {role: pruning.cut(module, variables, shape, key=self._root_key(f'{name}.prune'),
+                                **{**stage.prune.to_dict(), 'budget': budget})
+              for role, budget in build.budgets(self.config, name).items()}
     except (TypeError, ValueError) as e:
       raise ValueError(f'stages.{name}.prune: {e}') from e
 

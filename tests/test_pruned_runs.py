@@ -47,6 +47,24 @@ def test_a_student_costs_at_most_its_budget(finished):
   assert largest_difference(first[1], cut.variables) == 0 < largest_difference(alone[1], first[1])
 
 
+def test_students_of_several_budgets_learn_in_one_step(tmp_path):
+  """They nest, each meets its budget, and each starts from what was left for it."""
+  c = recipe(budget=(8e5, 12e5))
+  c.stages.student.method = dict(name='Offline', tx=ADAM, lessons=dict(
+      name='Lessons', feature=0., style=0., pixel=1.))
+  c.run = ('teacher', 'student')
+  rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
+  assert rows['student']['macs'] <= 8e5 < rows['student.student_1.2e06']['macs'] <= 12e5
+  assert {rows[name]['teacher'] for name in rows if name != 'teacher'} == {'teacher'}
+  run = experiment.open_run(tmp_path / 'run')
+  small, large = (run.drawer(name).module for name in ('student', 'student.student_1.2e06'))
+  assert all(a <= b for a, b in zip(small.stem, large.stem, strict=True)) and small != large
+  assert nn.load(tmp_path / 'run' / 'student' / 'pruned_1.2e06.safetensors')[0] == large
+  c.stages.student.method = recipe().stages.student.method
+  with pytest.raises(ValueError, match="CAT has no argument 'others'"):
+    build.validate(c)
+
+
 def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
   whole, _ = finished
   c = recipe()

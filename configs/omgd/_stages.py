@@ -156,19 +156,22 @@ def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, dis
   `alone` learns from the data with a discriminator of its own, at two rates; with arg.rivals there
   is `teacher`, the same network that teaches in `omgd`, by itself, and `offline`, the student that
   learns from it when it has finished. Everybody is averaged, and the average teaches: in training a
-  teacher draws with the batch norm statistics of four images, which nobody wants copied.
+  teacher draws with the batch norm statistics of four images, which nobody wants copied. Online it
+  comes to rest before its student does: what it draws last is then what the student learns longest.
   """
   steps, ema = arg.steps, 0.99
   sample_run(c, task, size=size, batch=4, steps=steps)
   judges, slow, fast, pupil = (linear(rate, steps) for rate in (2e-4, 1e-3, 3e-3, 4e-3))
+  early, late = dict(fall=(0.25, 0.65)), dict(fall=(0.6, 1.))
   pix2pix = lambda title, generator, tx: config.stage(title=title, steps=steps, method=dict(
       name='Pix2Pix', generator=generator, tx=tx, ema=ema,
       adversary=judge(disc, judges, norm=norm)))
   lessons = dict(name='Lessons', look=LOOK, **lessons)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
-      name='OMGD', student=student, wide=wide, tx=pupil, teacher_tx=slow, lessons=lessons,
-      ema=ema, lesson='average', others=others or {},
-      adversary=judge(disc, judges, heads=('wide',), norm=norm)))}
+      name='OMGD', student=student, wide=wide, tx=linear(4e-3, steps, **late),
+      teacher_tx=linear(1e-3, steps, **early), lessons=lessons, ema=ema, lesson='average',
+      others=others or {},
+      adversary=judge(disc, linear(2e-4, steps, **early), heads=('wide',), norm=norm)))}
   run['alone'] = pix2pix('Alone, rate 0.003', student, fast)
   if arg.rivals:
     run['alone_slow'] = pix2pix('Alone, rate 0.001', student, slow)
@@ -182,8 +185,7 @@ def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
   """The same without pairs: the student beside a CycleGAN, a CycleGAN of its own size alone, and
   after a finished CycleGAN.
 
-  Online the teachers come to rest after 70 % of the steps, before their student does: what they
-  draw last is then what it learns longest.
+  Online the teachers come to rest before their student does, as in `sample_pairs`.
   """
   steps = arg.steps
   sample_run(c, task, size=size, batch=4, steps=steps)

@@ -4,7 +4,7 @@
 
 The student has 129 times fewer multiply-accumulates than its teacher and never sees a coloured
 photograph: docs/results.md has what it came to. Arguments: `:smoke` runs in a minute,
-`:steps=5000` trains longer, `:student=4` is another width, `:rivals` adds the same student trained
+`:steps=5000` trains longer, `:student=2` is another width, `:rivals` adds the same student trained
 offline and by itself in other ways.
 """
 
@@ -13,7 +13,7 @@ from jaxgan_compress.configs.omgd import _stages as stages
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=1000, student=2, wide=32, rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=1000, student=4, wide=32, rivals=False)
   c = config.base()
   # Down to 4x4 and no further: of four images, batch norm has no statistics at one pixel each.
   net = lambda ngf: dict(name='unet', ngf=ngf, depth=4)

@@ -180,15 +180,16 @@ class Offline:
   """A student learns by the terms of OMGD from a teacher that has finished: the classic order.
 
   batch: `{'source'}`. teacher: frozen; its variables come to `init` as given['teacher'], and it
-  draws in inference mode. lessons, tx, ema: as `OMGD`.
+  draws in inference mode, once a step for all. lessons, tx, others, ema: as `OMGD`.
 
-  Roles: 'student', 'student_adapters', frozen 'teacher', 'features'. Raises ValueError for
-  contradictory fields.
+  Roles: 'student', the others, each with '_adapters', frozen 'teacher', 'features'. Raises
+  ValueError for contradictory fields.
   """
   student: linen.Module
   teacher: linen.Module
   tx: optax.GradientTransformation
   lessons: Lessons = Lessons()
+  others: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
   ema: float = 0.
   init_scheme: str = 'normal'
 
@@ -198,11 +199,13 @@ class Offline:
   updates = 1
 
   def __post_init__(self):
-    refuse_dropout({'student': self.student})
+    refuse_dropout(self.students)
+    if taken := sorted(set(self.others) & {'student', 'teacher'}):
+      raise ValueError(f'others has {", ".join(taken)}, which is taken; call it something else')
 
   @property
   def students(self) -> dict[str, linen.Module]:
-    return {'student': self.student}
+    return {'student': self.student, **self.others}
 
   @property
   def teachers(self) -> dict[str, linen.Module]:
@@ -210,35 +213,37 @@ class Offline:
 
   @property
   def pupils(self) -> dict[str, str]:
-    return {'student': 'teacher'}
+    return dict.fromkeys(self.students, 'teacher')
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     if not given or 'teacher' not in given:
       raise ValueError('Offline.init wants given={"teacher": Net}, a teacher that has learned')
     source = batch['source'][:1]
     s_key, a_key, rng = jax.random.split(rng, 3)
-    nets = {'student': start('student', self.student, s_key, source, scheme=self.init_scheme,
-                             given=given)}
+    nets = {name: start(name, module, jax.random.fold_in(s_key, i) if i else s_key, source,
+                        scheme=self.init_scheme, given=given)
+            for i, (name, module) in enumerate(self.students.items())}
     teacher = given['teacher'].averaged
     adapters = start_adapters(self, {**nets, 'teacher': teacher}, source, a_key, given)
     return core.create(rng, {name: (net, self.tx) for name, net in {**nets, **adapters}.items()},
                        frozen={'teacher': teacher, **self.lessons.frozen(given)},
-                       ema=('student',) if self.ema else ())
+                       ema=tuple(nets) if self.ema else ())
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
-    """As of `OMGD`, for the one learner 'student'."""
+    """As of `OMGD`, for the students."""
     lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
-    terms, stats = {}, {}
-    variables = {'params': params['student'], **state.nets['student'].stats}
-    drawn, stats['student'] = draw_with_taps(self.student, variables, batch['source'], axes)
     shown = {'teacher': (lesson, self.lessons.see(state.frozen, lesson))}
-    loss = learn(self, params, state, 'student', drawn, shown, taught, axes, terms, stats)
-    return {'student': loss}, (terms | {'student_loss': loss}, stats)
+    losses, terms, stats = {}, {}, {}
+    for name, module in self.students.items():
+      variables = {'params': params[name], **state.nets[name].stats}
+      drawn, stats[name] = draw_with_taps(module, variables, batch['source'], axes)
+      losses[name] = learn(self, params, state, name, drawn, shown, taught, axes, terms, stats)
+    return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     def total(params):
       losses, more = self.losses(params, state, batch, axes)
-      return losses['student'], more
+      return sum(losses.values()), more
 
     grads, (terms, stats) = jax.grad(total, has_aux=True)(state.params)
     state, norms = core.advance(state, grads, dict.fromkeys(state.nets, self.tx), axes,
@@ -248,7 +253,8 @@ class Offline:
     return state.tick(), {**axes.mean(terms), **norms}
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
-    return {'student': Drawer(state.nets['student'].averaged, self.student),
+    return {**{name: Drawer(state.nets[name].averaged, module)
+               for name, module in self.students.items()},
             'teacher': Drawer(state.frozen['teacher'], self.teacher)}
 
 
