@@ -123,7 +123,8 @@ def info(verb: str, argv: list[str]) -> int:
     print(json.dumps(records.environment(), indent=1))
   else:
     _print_table(('stage', 'role', 'network', 'parameters', 'by the paper', 'MACs'), [
-        (row['stage'], row['role'], row['network'], f'{row["params"]:,}',
+        (row['stage'], row['role'], row['network'] + (
+            f', to be cut to {row["budget"]:.3g}' if row['budget'] else ''), f'{row["params"]:,}',
          f'{row["params_paper"]:,}', f'{row["macs"]:,}')
         for row in experiment.describe(values.config)])
     if values.layers:

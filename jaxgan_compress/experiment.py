@@ -112,8 +112,9 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
 
 
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
-  """Every generator and discriminator of a config: stage, role, name, parameters, MACs, and the
-  shapes of its variables. Trains nothing."""
+  """Every generator and discriminator of a config: stage, role, name, parameters, MACs, the shapes
+  of its variables, and the budget to which it will be cut: till then it stands there whole. Trains
+  nothing."""
   build.validate(config)
   rows = []
   for name in config.run:
@@ -122,6 +123,7 @@ def describe(config: ConfigDict) -> list[dict[str, Any]]:
     for role, network, x in _networks(config, name, method):
       variables = jax.eval_shape(network.init, jax.random.key(0), x)
       rows.append({'stage': name, 'role': role, 'network': type(network).__name__,
+                   'budget': build.budgets(config, name).get(role),
                    'params': cost.count_params(variables),
                    'params_paper': cost.count_params(variables, 'paper'),
                    'macs': cost.macs(network, x.shape), 'variables': variables})
@@ -145,8 +147,11 @@ def _networks(config, name, method):
     found |= getattr(method, several, {})
   if config.stages[name].teacher:  # who is a stage of its own
     found.pop('teacher', None)
-  size = {**config.data.to_dict(), **config.stages[name].data}.get('size', 256)
+  section = {**config.data.to_dict(), **config.stages[name].data}
+  size = section.get('size', 256)
   height, width = (size, size) if isinstance(size, int) else size
+  if section.get('name') == 'labels' and section.get('preprocess', 'scale_width') == 'scale_width':
+    height = width // 2  # as of Cityscapes; what the folder's are, only its files know
   return [(role, network, jax.ShapeDtypeStruct(
       (1, height, width, network.example().shape[-1]), jnp.float32))
       for role, network in (*found.items(), *disc)]

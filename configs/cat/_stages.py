@@ -55,7 +55,7 @@ def pruned(arg, budget, start):
 ONLINE = dict(name='Lessons', look=common.LOOK, feature=0., style=0., pixel=100.)
 
 
-def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online):
+def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, first=None):
   """Students of every share of a teacher's multiply-accumulates, cut in several ways.
 
   For a share of 5 (per cent): `cat_5`, what was left of the teacher; `fresh_5`, the same network
@@ -65,14 +65,15 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online):
   network that lost its channels while its teacher was learning beside it.
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
-  learn: (rate) -> fields of the method CAT. online: (student, rate, steps) -> method of `shrink`.
+  learn: fields of the method CAT. online: (student, rate, steps) -> method of `shrink`. first:
+  stages before the teacher.
   """
   steps = arg.steps
   common.sample_run(c, task, size=size, batch=4, steps=steps)
-  whole = analysis.macs(build.make(teacher, build.HOMES['generator'], 'teacher'),
-                        (1, size, size, 3))
+  network = build.make(teacher, build.HOMES['generator'], 'teacher')
+  whole = analysis.macs(network, (1, size, size, network.example().shape[-1]))
   slow, fast = 1e-3, 3e-3
-  run = {'teacher': config.stage(title='Inception teacher', steps=steps,
+  run = {**(first or {}), 'teacher': config.stage(title='Inception teacher', steps=steps,
                                  method=train(teacher, common.linear(slow, steps)))}
   for share in arg.shares:
     prune = dict(budget=share / 100 * whole, floor=2)
@@ -83,15 +84,16 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online):
           prune=dict(prune, start=start, **({'per': 'group'} if name == 'narrow' else {})),
           method=method)
 
-    cat = lambda rate, **fields: dict(
-        name='CAT', tx=common.linear(rate, steps), index='cka_debiased', taps=taps, ema=.99,
-        **learn(), **fields)
+    cat = lambda rate, **fields: {
+        'name': 'CAT', 'tx': common.linear(rate, steps), 'index': 'cka_debiased', 'taps': taps,
+        'ema': .99, **learn, **fields}
     add('cat', 'CAT, what was left', 'inherit', cat(slow))
     add('fresh', 'CAT, fresh weights', 'reinit', cat(fast))
     add('alone', 'alone, fresh weights', 'reinit', train({}, common.linear(fast, steps)))
     if arg.rivals:
       add('blind', 'CAT, fresh weights, no alignment', 'reinit', cat(fast, align=0.))
       add('narrow', 'CAT, fresh weights, narrowed evenly', 'reinit', cat(fast))
+    if arg.rivals and online:
       half = steps // 2
       shrink = dict(name='Shrink', budget=prune['budget'], floor=2, start=half // 4,
                     end=half - half // 8)

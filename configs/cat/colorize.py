@@ -32,4 +32,4 @@ def get_config(arg=''):
   teacher = dict(name='inception', ngf=16, blocks=4, norm='batch')
   return stages.sample_students(
       c, arg, 'colorize', size=64, teacher=teacher, taps=('stem', 'block2', 'block4'),
-      train=train, learn=lambda: dict(adversary=adversary()), online=online)
+      train=train, learn=dict(adversary=adversary()), online=online)

@@ -28,5 +28,5 @@ def get_config(arg=''):
   teacher = dict(name='inception', ngf=16, blocks=3, norm='instance_affine')
   return stages.sample_students(
       c, arg, 'grass2gravel', size=48, teacher=teacher, taps=('stem', 'block1', 'block3'),
-      train=train, learn=lambda: dict(adversary=adversary(), paired=False, recon=5.),
+      train=train, learn=dict(adversary=adversary(), paired=False, recon=5.),
       online=online)

@@ -2,7 +2,7 @@
 
     jaxgan-compress train --config=configs/omgd/colorize.py --workdir=runs/colorize
 
-The student has 129 times fewer multiply-accumulates than its teacher and never sees a coloured
+The student has 44 times fewer multiply-accumulates than its teacher and never sees a coloured
 photograph: docs/results.md has what it came to. Arguments: `:smoke` runs in a minute,
 `:steps=5000` trains longer, `:student=2` is another width, `:rivals` adds the same student trained
 offline and by itself in other ways.
