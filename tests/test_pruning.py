@@ -347,6 +347,16 @@ def test_starts_that_cannot_be_had_are_refused():
     pruning.begin(module, plan, variables, masks, 'reinit')
 
 
+def test_a_multiple_keeps_a_step():
+  """A width of SPADE that is halved four times stays divisible by 16, rounded up to 24 or not."""
+  plan = plans.Plan({'fc': plans.Group(256, step=16)}, {}, {}, {})
+  ranked = {'fc': np.arange(256.)}
+  kept = lambda above, **more: int(pruning.keep(plan, ranked, 255. - above, **more)['fc'].sum())
+  assert [kept(50), kept(50, multiple=24), kept(50, multiple=8)] == [48, 48, 48]
+  assert kept(100, multiple=24) == 96 and kept(110, multiple=24) == 96 and kept(
+      130, multiple=24) == 144
+
+
 def test_the_picture_shows_what_stays():
   masks = {'stem0': np.array([True, False]), 'block1/dense3': np.arange(1024) < 512}
   page = pruning.picture(masks)

@@ -131,6 +131,7 @@ def _allowed(count, group, floor, multiple, xp):
   """The width for so many channels above the threshold."""
   least = max(group.least, floor) * group.step if group.least else 0
   count = xp.maximum(count // group.step * group.step, least)
+  multiple = math.lcm(multiple, group.step)
   return xp.minimum(-(-count // multiple) * multiple, group.width)
 
 
