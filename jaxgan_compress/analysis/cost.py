@@ -65,10 +65,14 @@ class Layer:
   bytes: int
 
 
-def layers(module: linen.Module, shape: Sequence[int] | None = None) -> list[Layer]:
-  """Every layer that has parameters or does multiply-accumulates; see `macs` for the arguments."""
+def layers(module: linen.Module, shape: Sequence[int] | None = None,
+           variables: Mapping | None = None) -> list[Layer]:
+  """Every layer that has parameters or does multiply-accumulates; see `macs` for the arguments.
+
+  variables: the module's, or their shapes, where they are known: half the time.
+  """
   x = _example(module, shape)
-  variables, calls, jaxpr = _trace(module, x)
+  variables, calls, jaxpr = _trace(module, x, variables)
   calls = {call.path: call for call in calls}
   # A container returns after what is inside it: only layers that hold something are wanted.
   inner = {path[:n] for path in calls for n in range(len(path))}
@@ -216,9 +220,9 @@ class _Call(NamedTuple):
   out: jax.core.ShapedArray
 
 
-def _trace(run, x):
+def _trace(run, x, variables=None):
   """(shapes of the variables, calls of layers in order of their end, the program)."""
-  calls, variables = [], {'params': {}}
+  calls = []
 
   def note(call, args, kwargs, context):
     out = call(*args, **kwargs)
@@ -227,8 +231,10 @@ def _trace(run, x):
     return out
 
   with forms.plain():
-    if isinstance(run, linen.Module):
-      variables |= jax.eval_shape(run.init, jax.random.key(0), x)
+    if variables is None:
+      variables = {'params': {}}
+      if isinstance(run, linen.Module):
+        variables |= jax.eval_shape(run.init, jax.random.key(0), x)
     with linen.intercept_methods(note):
       program = jax.make_jaxpr(run.apply if isinstance(run, linen.Module) else
                                lambda _, x: run(x))(variables, x)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from flax import linen, traverse_util
 
+from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import scaled
 
 Widths = Mapping[str, int]
@@ -70,28 +71,22 @@ def make_plan(module: linen.Module, groups: Mapping[str, Group],
               parts: Mapping[str, tuple[str, ...]] | None = None) -> Plan:
   """The plan of a module that has `with_widths`. Nothing runs: shapes are enough.
 
-  Every group is widened by a number of its own, and what an axis of a parameter gains tells whose
-  channels lie along it: the numbers are such that no two sums of them agree.
+  Every group is given a width of its own, and how long an axis of a parameter has become tells
+  whose channels lie along it: the widths are such that no two sums of them agree, and none is as
+  short as an axis that stayed.
 
   Raises ValueError for an axis that is no sum of at most two groups.
   """
-  gains = dict(zip(groups, _telling(len(groups)), strict=True))
-  order = {name: i for i, name in enumerate(groups)}
-  single = {n * gains[name]: (name, n) for name in groups for n in TIMES}
-  meaning = {0: (), **{gain: (term,) for gain, term in single.items()}}
-  for (a, one), (b, other) in itertools.combinations(single.items(), 2):
-    meaning[a + b] = tuple(sorted((one, other), key=lambda term: order[term[0]]))
-  shapes = _shapes(module)
-  wider = _shapes(module.with_widths({name: group.width + gains[name]
-                                      for name, group in groups.items()}))
-  leaves = {}
-  for path, shape in shapes.items():
-    leaves[path] = tuple(meaning.get(after - before)
-                         for before, after in zip(shape, wider[path], strict=True))
-    for axis, before in zip(leaves[path], shape, strict=True):
-      if axis is None or (axis and before != sum(n * groups[name].width for name, n in axis)):
-        raise ValueError(f'{"/".join(path)} {shape}: an axis is no sum of at most two widths; a '
-                         'network can be pruned where each axis is whole groups of channels')
+  wide, meaning = _telling(tuple(groups))
+  leaves, shapes = {}, {}
+  for path, shape in _shapes(module.with_widths(wide)).items():
+    leaves[path] = tuple(meaning.get(length, () if length < LONG else None)
+                         for length in shape)
+    if None in leaves[path]:
+      raise ValueError(f'{"/".join(path)}: an axis is no sum of at most two widths; a network can '
+                       'be pruned where each axis is whole groups of channels')
+    shapes[path] = tuple(sum(n * groups[name].width for name, n in axis) or length
+                         for axis, length in zip(leaves[path], shape, strict=True))
   return Plan(dict(groups), dict(parts or {}), leaves, shapes)
 
 
@@ -101,20 +96,25 @@ def renewed(widths: Widths, name: str, current: tuple[int, ...], start: int = 0)
 
 
 TIMES = 1, 2, 4  # copies of a group along an axis that are looked for
+LONG = 1 << 20  # no axis of a parameter is, but those with a share of a telling width
 
 
 @functools.cache
-def _telling(count: int) -> tuple[int, ...]:
-  rng = np.random.default_rng(0)
+def _telling(names: tuple[str, ...]) -> tuple[dict[str, int], dict[int, Axis]]:
+  """(a width for each group, {length of an axis: what lies along it})."""
+  rng, order = np.random.default_rng(0), {name: i for i, name in enumerate(names)}
   while True:
-    numbers = [int(n) for n in rng.integers(1 << 24, 1 << 27, count)]
-    single = [(n * k, n) for n in numbers for k in TIMES]
-    sums = [a for a, _ in single] + [a + b for (a, n), (b, m) in itertools.combinations(single, 2)
-                                     if n != m]
-    if len(set(sums)) == len(sums):
-      return tuple(numbers)
+    wide = {name: int(n) for name, n in zip(names, rng.integers(
+        16 * LONG, 128 * LONG, len(names)), strict=True)}
+    single = [(n * wide[name], (name, n)) for name in names for n in TIMES]
+    sums = [(a + b, tuple(sorted((one, other), key=lambda term: order[term[0]])))
+            for (a, one), (b, other) in itertools.combinations(single, 2) if one[0] != other[0]]
+    meaning = {length: (term,) for length, term in single} | dict(sums)
+    if len(meaning) == len(single) + len(sums):
+      return wide, meaning
 
 
 def _shapes(module):
-  tree = jax.eval_shape(module.init, jax.random.key(0), jax.eval_shape(module.example))
+  with forms.plain():  # of fewer operations, and with the same parameters
+    tree = jax.eval_shape(module.init, jax.random.key(0), jax.eval_shape(module.example))
   return {path: x.shape for path, x in traverse_util.flatten_dict(dict(tree)).items()}

@@ -6,9 +6,10 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen
+from flax import linen, traverse_util
 
 from jaxgan_compress import analysis
 from jaxgan_compress.nn.plans import Plan
@@ -90,7 +91,9 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
 def _macs(module, plan, shape, convention):
   """{path of the leaf that a layer's amount is proportional to: that amount}."""
   amounts = {}
-  for layer in analysis.layers(module, shape):
+  known = traverse_util.unflatten_dict({path: jax.ShapeDtypeStruct(shape, np.float32)
+                                        for path, shape in plan.shapes.items()})
+  for layer in analysis.layers(module, shape, known):
     if layer.macs[convention]:
       inside = ('params', *layer.path.split('/'))
       path = next(p for p in ((*inside, 'kernel'), (*inside, 'scale')) if p in plan.leaves)

@@ -39,9 +39,13 @@ def compact(plan: Plan, variables: Mapping, masks: Mapping[str, jax.Array]) -> d
   """The variables of the smaller network `module.with_widths(widths(masks))`, NumPy arrays.
 
   variables: 'params' and whatever other collections the module has (running statistics, spectral
-  vectors), cut alike.
+  vectors), cut alike. Raises ValueError for those of another network than the plan's.
   """
   flat = traverse_util.flatten_dict(dict(variables))
+  for path, x in flat.items():
+    if plan.shapes.get(path) != np.shape(x):
+      raise ValueError(f'{"/".join(path)} is {np.shape(x)} and the plan has '
+                       f'{plan.shapes.get(path, "no such leaf")}; it is of another network')
   return traverse_util.unflatten_dict({path: np.asarray(x)[_where(plan, path, masks)]
                                        for path, x in flat.items() if _lives(plan, path, masks)})
 
