@@ -23,12 +23,16 @@ NETWORKS = {
 def filled(module):
   """Variables that hide nothing: no scale is 1, no bias and no running mean 0."""
   rng = np.random.default_rng(0)
-  fresh = nn.initialise(module, jax.random.key(0), scheme='normal')
-  noisy = jax.tree_util.tree_map_with_path(
-      lambda path, x: np.abs(x + .3 * rng.standard_normal(x.shape)).astype(x.dtype)
-      if path[-1].key == 'var' else x if path[-1].key == 'count' else
-      (x + .3 * rng.standard_normal(x.shape)).astype(x.dtype), fresh)
-  return jax.device_get(noisy)
+
+  def fill(path, x):
+    name = path[-1].key
+    noise = .3 * rng.standard_normal(x.shape) + (name in ('scale', 'var'))
+    return (0 * noise if name == 'count' else abs(noise) if name == 'var' else noise).astype(
+        x.dtype)
+
+  # Without the initialisers, each of which would be compiled for every shape.
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jax.eval_shape(module.example))
+  return jax.tree_util.tree_map_with_path(fill, dict(shapes))
 
 
 def inputs(module):
