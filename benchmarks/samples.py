@@ -148,7 +148,7 @@ def main():
           folders[0], ('omgd', 'alone', 'offline'), 'mmd', 50))
     (args.workdir / f'{stem}.json').write_text(json.dumps(results))
     (args.workdir / f'{stem}.md').write_text('\n\n'.join(text) + '\n')
-    Image.fromarray(picture(folders[0])).save(args.workdir / f'{stem}.png')
+    Image.fromarray(picture(folders[0])).save(args.workdir / f'{stem}.jpg', quality=92)
     print('\n\n'.join(text))
 
 
