@@ -4,8 +4,8 @@
 
 Teachers and student move in every step. `:blocks=250` lets them take turns as published code does:
 so many steps of the teachers, then four times as many of the student, from the best teacher so
-far. The student has 21 times fewer multiply-accumulates than its teacher. What it came to, and
-did not: docs/results.md. Other arguments: as of colorize.py.
+far. The student has 21 times fewer multiply-accumulates than its teacher. What it came to:
+docs/results.md. Other arguments: as of colorize.py.
 """
 
 from jaxgan_compress import config
