@@ -145,7 +145,7 @@ def main():
     text = [table(results, metrics), claims(name, results, metrics)]
     if name.startswith('omgd/'):
       text.append('MMD x 1000 with 95 % intervals, first seed: ' + intervals(
-          folders[0], ('omgd', 'alone', 'offline'), 'mmd', 50))
+          folders[0], ('omgd', 'alone', 'offline'), 'mmd', 20))
     (args.workdir / f'{stem}.json').write_text(json.dumps(results))
     (args.workdir / f'{stem}.md').write_text('\n\n'.join(text) + '\n')
     Image.fromarray(picture(folders[0])).save(args.workdir / f'{stem}.jpg', quality=92)
