@@ -14,7 +14,7 @@ from jaxgan_compress import build, config, configs, experiment, nn
 from jaxgan_compress.nn import DCGANGenerator
 
 SHIPPED = ('cat/cityscapes', 'cat/colorize', 'cat/gaugan', 'cat/grass2gravel', 'cat/horse2zebra',
-           'cat/maps', 'kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes',
+           'cat/maps', 'cat/shapes', 'kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes',
            'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/grass2gravel',
            'omgd/horse2zebra', 'omgd/summer2winter')
 
@@ -299,10 +299,16 @@ def test_an_override_changes_one_section_alone(name):
   assert len(seen) > 10
 
 
-def test_the_budget_of_cat_is_a_share_of_its_teacher():
-  c = config.load('cat/colorize:share=0.1')
-  rows = {row['stage']: row['macs'] for row in experiment.describe(c) if row['role'] != 'disc'}
-  assert c.stages.student.prune.budget == .1 * rows['teacher']
+@pytest.mark.parametrize('task', ['colorize', 'grass2gravel', 'shapes'])
+def test_budgets_of_sample_students_are_shares_of_their_teacher(task):
+  c = config.load(f'cat/{task}:shares=10+30,rivals')
+  rows = {(row['stage'], row['role']): row for row in experiment.describe(c)}
+  teacher = rows['teacher', 'generator']['macs']
+  for share in (10, 30):
+    for name in ('cat', 'fresh', 'alone', 'blind', 'narrow'):
+      assert c.stages[f'{name}_{share}'].prune.budget == share / 100 * teacher
+    assert rows[f'cat_{share}', 'student']['budget'] == share / 100 * teacher
+  assert ('online_30' in c.run) == (task != 'shapes')
 
 
 def test_students_that_take_turns_learn_to_their_end():
