@@ -14,9 +14,9 @@ from jaxgan_compress import build, config, configs, experiment, nn
 from jaxgan_compress.nn import DCGANGenerator
 
 SHIPPED = ('cat/cityscapes', 'cat/colorize', 'cat/gaugan', 'cat/grass2gravel', 'cat/horse2zebra',
-           'cat/maps', 'cat/shapes', 'kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist', 'omgd/cityscapes',
-           'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/grass2gravel',
-           'omgd/horse2zebra', 'omgd/summer2winter')
+           'cat/maps', 'cat/shapes', 'kd/celeba', 'kd/cifar10', 'kd/digits', 'kd/mnist',
+           'omgd/cityscapes', 'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes',
+           'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter')
 
 
 def test_all_shipped_configs_are_tested_here():
