@@ -57,6 +57,43 @@ def test_large_features_do_not_overflow():
   np.testing.assert_allclose(value, small, rtol=1e-6)
 
 
+def test_samples_that_look_alike_have_an_alignment():
+  """Activations that differ by a hundredth from sample to sample: what they share cancels, and
+  the estimate of HSIC, written out in float32, would be the root of a negative number."""
+  x, y = (1 + .01 * jax.random.normal(jax.random.key(i), (8, 8, 8, 16)) for i in range(2))
+  for index in ('cka', 'cka_debiased'):
+    value, slope = jax.value_and_grad(alignment)(x, y, index)
+    exact = written_out(*(np.asarray(z, np.float64).reshape(8, -1) for z in (x, y)), index)
+    np.testing.assert_allclose(value, exact, atol=2e-3)
+    assert np.isfinite(slope).all() and 0 < jnp.linalg.norm(slope) < 1e3
+
+
+def written_out(x, y, index):
+  """As the papers write them, with NumPy in float64."""
+  k, m = x @ x.T, y @ y.T
+  n = len(k)
+  if index == 'cka':
+    h = np.eye(n) - 1 / n
+    k, m = h @ k @ h, h @ m @ h
+    hsic = lambda a, b: (a * b).sum()
+  else:
+    k, m = (z * (1 - np.eye(n)) for z in (k, m))
+    one = np.ones(n)
+    hsic = lambda a, b: (np.trace(a @ b) + a.sum() * b.sum() / ((n - 1) * (n - 2))
+                         - 2 / (n - 2) * one @ a @ b @ one) / (n * (n - 3))
+  return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+
+
+@pytest.mark.parametrize('index', ['cka', 'cka_debiased'])
+def test_alignments_are_what_the_papers_write(index):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(8, 4, 4, 6)).astype(np.float32) + 1
+  y = x[..., :3] + rng.normal(size=(8, 4, 4, 3)).astype(np.float32)
+  exact = written_out(*(np.asarray(z, np.float64).reshape(8, -1) for z in (x, y)), index)
+  np.testing.assert_allclose(alignment(x, y, index), exact, atol=1e-6)
+  assert .3 < exact < .99
+
+
 @pytest.mark.parametrize('index, rows', [('ka', 1), ('cka', 2), ('cka_debiased', 3)])
 def test_too_few_samples_are_refused(index, rows):
   x = jnp.ones((rows, 2, 2, 3))
