@@ -45,8 +45,8 @@ def recipe(name, seed, steps):
   c = config.load(f'{name}:rivals' + (f',steps={steps}' if steps else ''))
   c.seed = seed
   # Two looks at each stage, in the middle and at the end, are enough to choose by.
-  shortest = min(stage.steps for stage in c.stages.values())
-  c.evaluate.every = c.checkpoint.every = max(1, shortest // 100) * 50
+  longest = max(stage.steps for stage in c.stages.values())
+  c.evaluate.every = c.checkpoint.every = max(1, longest // 100) * 50
   return c
 
 

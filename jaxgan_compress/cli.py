@@ -104,7 +104,7 @@ def report(verb: str, argv: list[str]) -> int:
   values = _flags(verb, argv, workdir=True)
   from jaxgan_compress import experiment
   run = experiment.open_run(values.workdir)
-  print(f'report: {run.report(run.results()).absolute()}')
+  print(f'report: {experiment.write_report(run, experiment.tabulate(run)).absolute()}')
   return 0
 
 

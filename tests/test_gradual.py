@@ -148,7 +148,7 @@ def test_a_run_goes_on_in_the_compact_network(tmp_path):
   assert rows['online']['teacher'] == 'online.wide'
   run = experiment.open_run(tmp_path / 'run')
   before = run.nets('shrink', 'last')
-  begun = run._given('online')
+  begun = run.given('online')
   for role in ('wide', 'disc'):
     assert largest_difference(begun[role].params, before[role].params) == 0
   cut = pruning.cut(WHOLE, jax.device_get(before['student'].variables), SHAPE, budget=BUDGET)

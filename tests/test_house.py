@@ -23,8 +23,10 @@ ALLOWED = {
     'train': {'core', 'data', 'parallel'}, 'pruning': {'analysis', 'core', 'nn'},
     'methods': {'axes', 'core', 'losses', 'nn', 'pruning'},
     'build': {'config', 'data'},
-    'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'parallel',
-                   'pruning', 'train'},
+    'workdir': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'pruning', 'train'},
+    'training': {'config', 'core', 'data', 'analysis', 'nn', 'pruning', 'train', 'workdir'},
+    'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'parallel', 'train',
+                   'training', 'workdir'},
     'cli': {'analysis', 'build', 'config', 'convert', 'data', 'experiment', 'files', 'metrics',
             'nn', 'pruning', 'train', '_version'},
 }

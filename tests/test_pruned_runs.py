@@ -71,7 +71,7 @@ def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
   c.run = ('teacher', 'student')
   stops = iter([False] * 2 + [True] * 9)  # after two steps of the student
   with monkeypatch.context() as patched:
-    patched.setattr(experiment.Run, 'stage', stopping(experiment.Run.stage, stops))
+    patched.setattr(experiment, 'train_stage', stopping(experiment.train_stage, stops))
     with pytest.raises(experiment.Interrupted, match='step 2 of 4'):
       jgc.run(c, tmp_path / 'run', quiet=True)
   before = (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes()

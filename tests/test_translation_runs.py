@@ -131,7 +131,7 @@ def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):
              (workdir / 'turns' / f'evaluations_{role}.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines] == [2, 6]
     best = min(line['measures']['mmd']['value'] for line in lines)
-    state = experiment.open_run(workdir)._state('turns', 'last')
+    state = experiment.open_run(workdir).state('turns', 'last')
     np.testing.assert_allclose(state.frozen['best'][role]['score'], best, rtol=1e-6)
 
 
@@ -160,7 +160,7 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
   finally:
     experiment.StopSignal = original
   jgc.run(c, tmp_path / 'run', quiet=True)
-  ours, theirs = (experiment.open_run(path)._state('turns', 'last')
+  ours, theirs = (experiment.open_run(path).state('turns', 'last')
                   for path in (tmp_path / 'run', unpaired[0]))
   assert largest_difference(ours, theirs) == 0
 
@@ -168,7 +168,7 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
 def test_pools_of_other_replicas_are_read_and_not_trained_on(unpaired):
   """What was trained on four devices can be measured on one, and says who can go on with it."""
   workdir, _, _ = unpaired
-  state = experiment.open_run(workdir)._state('turns', 'last')
+  state = experiment.open_run(workdir).state('turns', 'last')
   assert len(state.memory['disc']['count']) == jax.device_count() == 4
   with pytest.raises(ValueError, match='remembers images for 4 replicas and 2 are to go on'):
     spread(state, 2)
@@ -213,7 +213,7 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
     build.validate(c)
   c.stages.online.given.features = str(tmp_path / 'vgg.safetensors')
   jgc.run(c, tmp_path / 'run', quiet=True)
-  state = experiment.open_run(tmp_path / 'run')._state('online', 'last')
+  state = experiment.open_run(tmp_path / 'run').state('online', 'last')
   assert largest_difference(state.frozen['features'], variables) == 0
 
 

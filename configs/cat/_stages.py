@@ -4,6 +4,7 @@ from jaxgan_compress import analysis, build, config
 from jaxgan_compress.configs.omgd import _stages as common
 
 TEACHER_BATCH, STUDENT_BATCH = 32, 80  # of published CycleGAN and pix2pix runs
+EMA = .98  # of runs on samples: nothing is left of where a run of 300 steps began
 
 
 def published(c, arg, *, budget, images, decay, norm, start, train, learn):
@@ -60,7 +61,7 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 
   For a share of 5 (per cent): `cat_5`, what was left of the teacher; `fresh_5`, the same network
   from fresh weights, as the paper has it; `alone_5`, that network without a teacher. With
-  arg.rivals also `blind_5`, fresh and taught without alignment; `narrow_5`, taught like `fresh_5`
+  arg.rivals also `blind_5`, of the first share alone, fresh and taught without alignment; `narrow_5`, taught like `fresh_5`
   and narrowed by the same factor everywhere; and `online_5`, which goes on from `shrink_5`, a whole
   network that lost its channels while its teacher was learning beside it.
 
@@ -86,12 +87,13 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 
     cat = lambda rate, **fields: {
         'name': 'CAT', 'tx': common.linear(rate, steps), 'index': 'cka_debiased', 'taps': taps,
-        'ema': .99, **learn, **fields}
+        'ema': EMA, **learn, **fields}
     add('cat', 'CAT, what was left', 'inherit', cat(slow))
     add('fresh', 'CAT, fresh weights', 'reinit', cat(fast))
     add('alone', 'alone, fresh weights', 'reinit', train({}, common.linear(fast, steps)))
-    if arg.rivals:
+    if arg.rivals and share == arg.shares[0]:
       add('blind', 'CAT, fresh weights, no alignment', 'reinit', cat(fast, align=0.))
+    if arg.rivals:
       add('narrow', 'CAT, fresh weights, narrowed evenly', 'reinit', cat(fast))
     if arg.rivals and online:
       half = steps // 2

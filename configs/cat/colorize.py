@@ -15,17 +15,17 @@ from jaxgan_compress.configs.omgd._stages import judge, linear
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=600, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=500, shares=(5, 20), rivals=False)
   c = config.base()
   adversary = lambda steps=arg.steps, **fields: judge(24, linear(2e-4, steps), norm='batch',
                                                       **fields)
 
   def train(generator, tx):
-    return dict(name='Pix2Pix', tx=tx, ema=.99, adversary=adversary(),
+    return dict(name='Pix2Pix', tx=tx, ema=stages.EMA, adversary=adversary(),
                 **({'generator': generator} if generator else {}))
 
   def online(student, rate, steps):
-    return dict(name='OMGD', tx=linear(rate, steps), wide=teacher, ema=.99, lesson='average',
+    return dict(name='OMGD', tx=linear(rate, steps), wide=teacher, ema=stages.EMA, lesson='average',
                 lessons=stages.ONLINE, adversary=adversary(steps, heads=('wide',)),
                 **({'student': student} if student else {}))
 

@@ -11,13 +11,13 @@ from jaxgan_compress.configs.omgd._stages import judge, linear
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=400, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=300, shares=(5, 20), rivals=False)
   c = config.base()
   adversary = lambda steps=arg.steps: judge(24, linear(1e-3, steps), inputs=3, loss='lsgan',
                                             layers=2)
 
   def train(generator, tx, steps=arg.steps):
-    return dict(name='CycleGAN', tx=tx, ema=.99, adversary=adversary(steps),
+    return dict(name='CycleGAN', tx=tx, ema=stages.EMA, adversary=adversary(steps),
                 **({'generator': generator} if generator else {}))
 
   def online(student, rate, steps):

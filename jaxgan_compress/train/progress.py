@@ -51,7 +51,9 @@ class Reporter:
     totals = {name: value for name, value in logs.items() if name.endswith('_loss') and value}
     terms = ' '.join(f'{name} {value:.4g}' for name, value in (totals or logs).items()
                      if not name.startswith(('grad_', 'seconds', 'steps_')))
-    speed = f'{rate:.1f} steps/s {rate * self._images:.0f} images/s' if rate else ''
+    # Of the steps alone; the time left counts what comes between them too.
+    speed = logs.get('steps_per_second', rate)
+    speed = f'{speed:.1f} steps/s {speed * self._images:.0f} images/s' if rate else ''
     if self._bar:
       self._bar.update(self._task, completed=step, speed=speed, terms=terms)
     elif now - self._said >= self._seconds or step == self._steps:

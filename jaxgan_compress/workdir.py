@@ -1,0 +1,392 @@
+"""What one config and its work directory hold: data, methods, networks, measures, all read only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxgan_compress import build, data, metrics, nn, pruning
+from jaxgan_compress import config as configs
+from jaxgan_compress.analysis import colour_labels
+from jaxgan_compress.config import CHECKPOINTS, SELECT
+from jaxgan_compress.core import Batch, Drawer, Method, Net, TrainState, normalise
+from jaxgan_compress.metrics import Evaluator, Measure, classifier
+from jaxgan_compress.train import Checkpointer, records
+from jaxgan_compress.train.progress import Reporter
+
+
+def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
+  """The run in a work directory. Raises FileNotFoundError if there is none."""
+  stored = Path(workdir) / 'config.json'
+  if not stored.is_file():
+    raise FileNotFoundError(f'{workdir} holds no run (no config.json); '
+                            'train one with jaxgan-compress train')
+  config = configs.from_json(json.loads(stored.read_text()))
+  return Run(config, Path(workdir), reporter or Reporter(quiet=True))
+
+
+@dataclasses.dataclass
+class Run:
+  """The stages of one config in one work directory."""
+  config: ConfigDict
+  workdir: Path
+  reporter: Reporter
+  _sources: dict = dataclasses.field(default_factory=dict)
+  _drawers: dict = dataclasses.field(default_factory=dict)
+  _evaluators: dict = dataclasses.field(default_factory=dict)
+  _known_learners: dict = dataclasses.field(default_factory=dict)
+
+  def open_sources(self):
+    """Opens all data that the run will need, so that a missing set costs no training."""
+    for name in self.config.run:
+      stage = self.config.stages[name]
+      method = build.method(self.config, name, next(iter(stage.teacher), None))
+      if method.needs_data:
+        source = self.source(**stage.data)
+        if stage.shift:
+          data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
+        self._check_images(name, method, ready(source, [0]))
+      self._files(name)
+      if stage.prune and not self.pruned(name):
+        # A dry run on weights that mean nothing tells whether the budget can be met.
+        module = getattr(method, method.product)
+        self.cut(name, module, nn.initialise(module, jax.random.key(0)))
+    if configs.measures(self.config):
+      self.sides(self.config.evaluate.real)
+      for section in (self.config.evaluate.test, self.config.evaluate.held_out):
+        if section:
+          self.sides(section)
+
+  def _check_images(self, name, method, batch):
+    module = getattr(method, method.product)
+    if method.draws:
+      latent = hasattr(module, 'latent')
+      for role in ('target',) if latent else ('source', 'target'):
+        if role not in batch:
+          raise ValueError(f'stage {name!r} learns from {role!r}, and its data has '
+                           f'{", ".join(batch)}')
+      x = module.example() if latent else batch['source']
+      drawn = jax.eval_shape(module.init_with_output, jax.random.key(0), x)[0][0]
+      if drawn.shape[1:] != batch['target'].shape[1:]:
+        ours, theirs = ('x'.join(map(str, x.shape[1:])) for x in (drawn, batch['target']))
+        raise ValueError(f'stage {name!r}: its generator draws {ours} (height x width x channels) '
+                         f'and its data has {theirs}; change one of them')
+
+  def pipeline(self, name: str) -> data.Pipeline:
+    """The batches that a stage trains on."""
+    config, stage = self.config, self.config.stages[name]
+    return data.Pipeline(
+        self.source(**stage.data), seed=config.seed,
+        batch=(stage.batch or config.batch) * self.method(name).updates, workers=config.workers,
+        augment=data.random_shift(stage.shift) if stage.shift else None)
+
+  def method(self, name: str) -> Method:
+    """A stage's method, its students as they were cut."""
+    cut = {role: nn.load(path)[0] for role, path in self.pruned(name).items()}
+    return build.method(self.config, name, self.teacher(name), cut)
+
+  def teacher(self, name: str) -> str | None:
+    """The stage that this one learns from: of several candidates, the best measured."""
+    stage = self.config.stages[name]
+    candidates = tuple(stage.teacher)
+    if len(candidates) < 2:
+      return candidates[0] if candidates else None
+    metric = self.config.evaluate.select
+    values = {}
+    for candidate in candidates:
+      measured = self.measured(candidate)
+      if not measured:
+        raise ValueError(f'stage {candidate!r} in {self.workdir} is not measured yet, so the '
+                         f'teacher of {name!r} cannot be chosen; go on training first')
+      values[candidate] = measured[stage.teacher_checkpoint]['measures'][metric]['value']
+    return (min if SELECT[metric] == 'min' else max)(values, key=values.get)
+
+  def nets(self, name: str, checkpoint: str = 'last') -> dict[str, Net]:
+    """The networks of a stage at its 'best' or 'last' checkpoint."""
+    return self.state(name, checkpoint).nets
+
+  def drawer(self, name: str, checkpoint: str = 'best') -> Drawer:
+    """A generator: that a stage is for ('stage'), or another that learned in it ('stage.wide')."""
+    if (name, checkpoint) not in self._drawers:
+      stage, role = self.role(name)
+      draw = self.method(stage).generators(self.state(stage, checkpoint))[role]
+      self._drawers[name, checkpoint] = jax.device_put(draw)
+    return self._drawers[name, checkpoint]
+
+  def taught_by(self, name: str) -> str | None:
+    """The generator that this one learned from, where there is one."""
+    stage, role = self.role(name)
+    method = self.method(stage)
+    teacher = getattr(method, 'pupils', {}).get(role)
+    if teacher and f'{stage}.{teacher}' in self._learners(stage):
+      return f'{stage}.{teacher}'
+    taught = (teacher or role == method.product) and self._is_taught(stage)
+    return self.teacher(stage) if taught else None
+
+  def lesson(self, name: str, checkpoint: str) -> Drawer | None:
+    """What a generator is compared with: its teacher, as it stood or was chosen to teach."""
+    teacher = self.taught_by(name)
+    if teacher is None:
+      return None
+    stage, _ = self.role(name)
+    return self.drawer(teacher, checkpoint if teacher.startswith(f'{stage}.')
+                       else self.config.stages[stage].teacher_checkpoint)
+
+  def measured_generators(self) -> list[str]:
+    """Every generator that learned in a stage which measured its own (if anything measures), in
+    order, see `drawer`. Raises ValueError if there is none yet."""
+    found = []
+    for name in self.config.run:
+      section = self.config.stages[name].method
+      draws = build.resolve(section.name, build.HOMES['method']).draws
+      there = self.measured(name) if configs.measures(self.config) else self.is_done(name)
+      if draws and there:
+        found += self._learners(name)
+      elif draws:
+        self.reporter.say(f'{name}: left out, it is not trained far enough to be measured')
+    if not found:
+      raise ValueError(f'{self.workdir} has no measured generator yet; go on training first')
+    return found
+
+  def measured(self, name: str) -> dict[str, dict[str, Any]]:
+    """{'last': line, 'best': line} of the stage's recorded evaluations; {} if it has none."""
+    lines = records.read_lines(self.folder(name) / 'evaluations.jsonl')
+    with self.checkpointer(name, read_only=True) as checkpointer:
+      best = checkpointer.best_step()
+    kept = [line for line in lines if line['step'] == best]
+    return {'last': lines[-1], 'best': kept[0]} if kept else {}
+
+  def evaluator(self, name: str) -> Evaluator:
+    """Measures every generator of this run in the same way, to choose by; what draws source from
+    target is measured the other way round."""
+    return self._evaluator(name, self.config.evaluate.real)
+
+  def final_evaluator(self, name: str) -> Evaluator:
+    """The same for what is reported: against `evaluate.test`, where that is given."""
+    return self._evaluator(name, self.config.evaluate.test or self.config.evaluate.real)
+
+  def real(self, intervals: int = 0) -> dict[str, dict[str, Measure]]:
+    """The measures of the real images: {'real': ...}, and 'real_back' of the other direction."""
+    found = {}
+    for name in self.measured_generators():
+      key = 'real_back' if self.is_back(name) else 'real'
+      if key not in found:
+        found[key] = self.final_evaluator(name).real(intervals)
+    return found
+
+  def is_back(self, name: str) -> bool:
+    """Whether a generator draws sources from targets."""
+    stage, role = self.role(name)
+    return role in getattr(self.method(stage), 'backwards', ())
+
+  def _evaluator(self, name, section):
+    back = self.is_back(name)
+    key = back, json.dumps(section.to_dict(), sort_keys=True)
+    if key not in self._evaluators:
+      self._evaluators[key] = self._make_evaluator(name, section, back)
+    return self._evaluators[key]
+
+  def _make_evaluator(self, name, section, back):
+    settings = self.config.evaluate
+    if settings.classifier:
+      extractor = classifier(*self._trained(settings.classifier))
+    else:
+      extractor = build.make(settings.extractor, build.HOMES['extractor'], 'evaluate.extractor')
+    sources = self.sides(section, back)
+    images, segmenter = self._from_images(name), None
+    if settings.segmenter.get('stage'):
+      segmenter = metrics.segmenter(*self._trained(settings.segmenter.stage))
+    elif settings.segmenter:
+      segmenter = build.make(settings.segmenter, build.HOMES['extractor'], 'evaluate.segmenter')
+    found = Evaluator(extractor, tuple(sources), count=settings.count, seed=settings.seed,
+                      splits=settings.splits, segmenter=segmenter,
+                      inputs=self._questions(section, back) if images else None)
+    for metric in (settings.select, *settings.best):
+      if metric not in found.names:
+        raise ValueError(f'evaluate.select or evaluate.best names {metric!r}, which nothing here '
+                         f'measures; there is {", ".join(found.names)}')
+    return found
+
+  def _trained(self, name):
+    """Module, variables and accuracy of the network that a stage trained to look."""
+    method = self.method(name)
+    return (getattr(method, method.product), self.nets(name)[method.product].averaged,
+            json.loads(self.done_file(name).read_text()).get('accuracy'))
+
+  def sides(self, section: ConfigDict, back: bool = False) -> list:
+    """The sources of a section of `evaluate`: one for each of its splits. back: swapped."""
+    section = section.to_dict()
+    splits = section.get('split')
+    several = splits if isinstance(splits, tuple | list) else (None,)
+    found = [self.source(**(section if split is None else {**section, 'split': split}))
+             for split in several]
+    return [data.swapped(source) for source in found] if back else found
+
+  def _questions(self, section, back=False):
+    """What images are drawn from: the last of the section's sources, up to evaluate.count."""
+    source = self.sides(section, back)[-1]
+    return data.First(getattr(source, 'a', source), self.config.evaluate.count)
+
+  def input_shape(self, name: str, rows: int = 1) -> tuple[int, ...]:
+    """Of what a generator draws from."""
+    module = self.drawer(name).module
+    return (rows, module.latent) if hasattr(module, 'latent') else (
+        rows, *self.shown(name, 1)['source'].shape[1:])
+
+  def shown(self, name: str, count: int) -> dict[str, Any]:
+    """Images [B,H,W,C] of the final comparison that a generator draws from ('source'), what should
+    come out ('target', where there are pairs) and a way to show the first ('picture')."""
+    questions = self._questions(self.config.evaluate.test or self.config.evaluate.real,
+                                self.is_back(name))
+    rows = np.linspace(0, len(questions) - 1, min(count, len(questions))).astype(int)
+    batch = ready(questions, rows)
+    source = batch.get('source', batch.get('image'))
+    picture = colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else source
+    return {**batch, 'source': source, 'picture': picture}
+
+  def _from_images(self, name):
+    stage, _ = self.role(name)
+    method = self.method(stage)
+    return not hasattr(getattr(method, method.product), 'latent')
+
+  def given(self, name: str) -> dict[str, Net] | None:
+    """The networks that a stage starts from, from the teacher's checkpoint."""
+    teacher, found = self.teacher(name), self._files(name)
+    if teacher is not None and self._is_taught(name):
+      found = self._as_given(
+          teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint)) | found
+    return found or None
+
+  def _is_taught(self, name):
+    """Whether a stage learns from its teacher or goes on with its teachers, and is not only cut
+    from it."""
+    method = self.method(name)
+    return not self.config.stages[name].prune or hasattr(method, 'teacher') or hasattr(
+        method, 'teachers')
+
+  def _files(self, name):
+    """{role: Net} of the stage's files."""
+    found = {}
+    given = {**self.pruned(name), **self.config.stages[name].given}
+    for role, path in given.items():
+      variables = dict(nn.load(path)[1])
+      found[role] = Net(variables.pop('params'), stats=variables)
+    return found
+
+  def pruned(self, name: str) -> dict[str, Path]:
+    """{role: file} of what pruning left, empty before: going on never prunes again."""
+    files = self.cut_files(name)
+    return files if all(path.is_file() for path in files.values()) else {}
+
+  def cut_files(self, name: str) -> dict[str, Path]:
+    """{role: file} where a stage keeps what pruning leaves."""
+    roles = build.budgets(self.config, name)
+    return {role: self.folder(name) / f'pruned{role.removeprefix(next(iter(roles)))}.safetensors'
+            for role in roles}
+
+  def cut(self, name: str, module, variables) -> dict[str, pruning.Cut]:
+    """{role: what is left} of a network, for a stage's students, which nest. Raises ValueError
+    for a budget that cannot be met."""
+    stage = self.config.stages[name]
+    shape = module.example().shape if hasattr(module, 'latent') else (
+        1, *ready(self.source(**stage.data), [0])['source'].shape[1:])
+    try:
+      return {role: pruning.cut(module, variables, shape, key=self.root_key(f'{name}.prune'),
+                                **{**stage.prune.to_dict(), 'budget': budget})
+              for role, budget in build.budgets(self.config, name).items()}
+    except (TypeError, ValueError) as e:
+      raise ValueError(f'stages.{name}.prune: {e}') from e
+
+  def _as_given(self, teacher, nets):
+    product = self.method(teacher).product
+    # Its adapters are of another pair of networks.
+    return {'teacher': nets[product], **{role: net for role, net in nets.items()
+                                         if role != product and not role.endswith('_adapters')}}
+
+  def state(self, name: str, checkpoint: str) -> TrainState:
+    """The state of a stage at its 'best' or 'last' checkpoint, or at 'best:METRIC'. Raises
+    FileNotFoundError if there is none."""
+    kind, _, metric = checkpoint.partition(':')
+    if kind not in CHECKPOINTS or (':' in checkpoint and (kind != 'best' or not metric)):
+      raise ValueError(f'checkpoint={checkpoint!r}; best, last, or best:METRIC')
+    with self.checkpointer(name, read_only=True) as checkpointer:
+      step = checkpointer.best_step(metric or None) if kind == 'best' else None
+      state = checkpointer.restore(self._shapes(name), step)
+    if state is None:
+      raise FileNotFoundError(f'stage {name!r} in {self.workdir} has no checkpoint; train it first')
+    return state
+
+  def _shapes(self, name):
+    """The shapes of a stage's state, without reading or making any."""
+    method, teacher, batch, given = self.method(name), self.teacher(name), {}, None
+    if method.needs_data:
+      source = self.source(**self.config.stages[name].data)
+      batch = ready(source, [0])
+    given = self._files(name)
+    if teacher is not None and self._is_taught(name):
+      given = self._as_given(teacher, self._shapes(teacher).nets) | given
+    return jax.eval_shape(method.init, self.root_key(name), batch, given or None)
+
+  def checkpointer(self, name: str, read_only: bool = False) -> Checkpointer:
+    """The checkpoints of a stage, kept as the config says."""
+    settings = self.config.evaluate
+    measured = configs.measures(self.config) and self.method(name).draws
+    return Checkpointer(
+        self.folder(name) / 'checkpoints', keep=self.config.checkpoint.keep, read_only=read_only,
+        best={metric: SELECT[metric] for metric in (settings.select, *settings.best)}
+        if measured else None)
+
+  def role(self, name: str) -> tuple[str, str]:
+    """(stage, role) of a generator's name."""
+    stage, _, role = name.partition('.')
+    return stage, role or self.method(stage).product
+
+  def _learners(self, stage):
+    """The names of the generators that learn in a stage, its own first, students then."""
+    if stage not in self._known_learners:
+      method, shapes = self.method(stage), self._shapes(stage)
+      pupils = getattr(method, 'pupils', {})
+      learning = jax.eval_shape(method.generators, shapes).keys() & shapes.nets.keys()
+      self._known_learners[stage] = [
+          stage if role == method.product else f'{stage}.{role}'
+          for role in sorted(learning, key=lambda role: (
+              role != method.product, role not in pupils, role))]
+    return self._known_learners[stage]
+
+  def root_key(self, name: str) -> jax.Array:
+    """The key of all that is random in a stage."""
+    return jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))
+
+  def folder(self, name: str) -> Path:
+    """Of a stage."""
+    return self.workdir / name
+
+  def done_file(self, name: str) -> Path:
+    """There as soon as a stage is complete."""
+    return self.folder(name) / 'done.json'
+
+  def is_done(self, name: str) -> bool:
+    """Whether a stage is complete."""
+    return self.done_file(name).is_file()
+
+  def source(self, **more):
+    """The data of the config, some fields given anew; opened once."""
+    section = {**self.config.data.to_dict(), **more}
+    key = json.dumps(section, sort_keys=True)
+    if key not in self._sources:
+      self._sources[key] = build.source(section)
+    return self._sources[key]
+
+
+def ready(source, rows) -> Batch:
+  """Elements of a source as a batch that a step could take."""
+  items = [source[int(i)] for i in rows]
+  stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
+  return normalise(getattr(source, 'prepare', dict)(stacked))
