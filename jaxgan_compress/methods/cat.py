@@ -35,14 +35,15 @@ BATCHES = ('global', 'replica', 'replica_sum')
 class CAT:
   """adv * (what deceives the judge) + recon * |student - wanted| - align * sum of alignments.
 
-  The judge moves first, and starts where the teacher's stood; the teacher is finished and draws in
-  inference mode.
+  The judge moves first; the teacher is finished and draws in inference mode.
 
   batch: `{'source', 'target'}`, [B,H,W,C] in [-1, 1]; without `paired` any real image of the target
     domain will do as 'target'.
   student, teacher: generators of one input and output, both with `taps`.
-  paired: the judge sees source and image side by side and the student is drawn towards 'target';
-    else it sees the image alone, and the student is drawn towards what its teacher draws.
+  paired: the judge sees source and image side by side; else the image alone.
+  aim: what the student is drawn towards: 'target', or 'teacher' for what its teacher draws; 'auto'
+    for the first of pairs and the second without, as published.
+  going_on: the judge starts where the teacher's stood, as published; else afresh.
   align, index: weight and kind of the similarity of each tap, see `losses.alignment`; 'mse' is a
     distance instead, of the student's taps through 1x1 convolutions that learn with it.
   per: which samples are compared. 'global': those of all replicas, whatever their number;
@@ -59,6 +60,8 @@ class CAT:
   adversary: Adversary
   tx: optax.GradientTransformation
   paired: bool = True
+  aim: str = 'auto'
+  going_on: bool = True
   adv: float = 1.
   recon: float = 100.
   align: float = 1.
@@ -76,6 +79,9 @@ class CAT:
   def __post_init__(self):
     check_adversary(self.adversary)
     _check(self, ('adv', 'recon', 'align'))
+    choose('aim', self.aim, ('auto', 'target', 'teacher'))
+    if self.aim == 'target' and not self.paired:
+      raise ValueError("aim='target' wants paired=True: without pairs a target is any image")
 
   @property
   def pupils(self) -> dict[str, str]:
@@ -83,11 +89,14 @@ class CAT:
     return {'student': 'teacher'}
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    if given and not self.going_on:
+      given = {role: net for role, net in given.items() if role != 'disc'}
     return _start(self, rng, batch, given, conditional=self.paired)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
-    aim = batch['target'] if self.paired else lesson
+    auto = 'target' if self.paired else 'teacher'
+    aim = {'target': batch['target'], 'teacher': lesson}[auto if self.aim == 'auto' else self.aim]
 
     def wanted(drawn, taps, helpers):
       return {'recon': self.recon * image.l1(drawn, aim),
