@@ -28,12 +28,14 @@ PAIRS, SETS, LABELS = (('mmd', 'fd', 'psnr', 'ssim', 'psnr_teacher'),
 CONFIGS = {'omgd/colorize': PAIRS, 'omgd/grass2gravel': SETS, 'cat/colorize': PAIRS,
            'cat/grass2gravel': SETS, 'cat/shapes': LABELS}
 # Of CAT: what is compared with what, and what the difference of the two is.
-PARTS = {'CAT, weights inherited, against alone': ('cat', 'alone'),
-         'CAT, fresh weights, against alone': ('fresh', 'alone'),
-         'weights inherited against fresh': ('cat', 'fresh'),
-         'alignment against none': ('fresh', 'blind'),
+PARTS = {'CAT against alone': ('cat', 'alone'),
+         'cut and taught against alone': ('taught', 'alone'),
+         'cut and taught against CAT': ('taught', 'cat'),
+         'CAT with alignment against without': ('cat', 'blind'),
+         'CAT from weights kept against fresh': ('kept', 'cat'),
+         'taught from weights kept against fresh': ('taught', 'fresh'),
          'cut by norms against narrowed evenly': ('fresh', 'narrow'),
-         'pruned online against CAT': ('online', 'cat')}
+         'pruned online against cut and taught': ('online', 'taught')}
 NAMES = {'mmd': 'MMD x 1000 ↓', 'fd': 'FD ↓', 'psnr': 'PSNR ↑', 'ssim': 'SSIM ↑',
          'psnr_teacher': 'PSNR to teacher ↑', 'precision': 'precision ↑', 'recall': 'recall ↑',
          'miou': 'mIoU ↑'}

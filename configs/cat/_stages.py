@@ -53,29 +53,32 @@ def pruned(arg, budget, start):
               start=start)
 
 
-ONLINE = dict(name='Lessons', look=common.LOOK, feature=0., style=0., pixel=100.)
+LESSONS = dict(name='Lessons', look=common.LOOK, feature=0., style=0., pixel=100.)
+SLOW, FAST = 1e-3, 3e-3  # rates of whole networks and of students
 
 
 def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, first=None):
-  """Students of every share of a teacher's multiply-accumulates, cut in several ways.
+  """Students of every share of a teacher's multiply-accumulates.
 
-  For a share of 5 (per cent): `cat_5`, what was left of the teacher; `fresh_5`, the same network
-  from fresh weights, as the paper has it; `alone_5`, that network without a teacher. With
-  arg.rivals also `blind_5`, of the first share alone, fresh and taught without alignment; `narrow_5`, taught like `fresh_5`
-  and narrowed by the same factor everywhere; and `online_5`, which goes on from `shrink_5`, a whole
-  network that lost its channels while its teacher was learning beside it.
+  For a share of 5 (per cent): `taught_5`, what was left of the teacher, learns by the lessons of
+  OMGD; `cat_5`, the same network from fresh weights, learns as the paper has it, beside the
+  teacher's judge; `alone_5`, fresh again, without a teacher.
+
+  With arg.rivals also `fresh_5` and `narrow_5`, as `taught_5` from fresh weights, the second
+  narrowed by the same factor everywhere; `online_5`, which goes on from `shrink_5`, a whole network
+  that lost its channels while its teacher was learning beside it; and of the first share `kept_5`
+  and `blind_5`, as `cat_5`, the first from what was left, the second without alignment.
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
-  learn: fields of the method CAT. online: (student, rate, steps) -> method of `shrink`. first:
-  stages before the teacher.
+  learn: fields of the method CAT. online: (student, its rate, what makes rates of its teachers and
+  judge) -> method of `shrink`. first: stages before the teacher.
   """
   steps = arg.steps
   common.sample_run(c, task, size=size, batch=4, steps=steps)
   network = build.make(teacher, build.HOMES['generator'], 'teacher')
   whole = analysis.macs(network, (1, size, size, network.example().shape[-1]))
-  slow, fast = 1e-3, 3e-3
-  run = {**(first or {}), 'teacher': config.stage(title='Inception teacher', steps=steps,
-                                 method=train(teacher, common.linear(slow, steps)))}
+  run = {**(first or {}), 'teacher': config.stage(
+      title='Inception teacher', steps=steps, method=train(teacher, common.linear(SLOW, steps)))}
   for share in arg.shares:
     prune = dict(budget=share / 100 * whole, floor=2)
 
@@ -85,25 +88,30 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
           prune=dict(prune, start=start, **({'per': 'group'} if name == 'narrow' else {})),
           method=method)
 
-    cat = lambda rate, **fields: {
-        'name': 'CAT', 'tx': common.linear(rate, steps), 'index': 'cka_debiased', 'taps': taps,
-        'ema': EMA, **learn, **fields}
-    add('cat', 'CAT, what was left', 'inherit', cat(slow))
-    add('fresh', 'CAT, fresh weights', 'reinit', cat(fast))
-    add('alone', 'alone, fresh weights', 'reinit', train({}, common.linear(fast, steps)))
-    if arg.rivals and share == arg.shares[0]:
-      add('blind', 'CAT, fresh weights, no alignment', 'reinit', cat(fast, align=0.))
+    tx = common.linear(FAST, steps)
+    cat = lambda tx=tx, **fields: {'name': 'CAT', 'tx': tx, 'index': 'cka_debiased', 'taps': taps,
+                                   'ema': EMA, **learn, **fields}
+    taught = dict(name='Offline', tx=tx, lessons=LESSONS, ema=EMA)
+    add('taught', 'what was left, taught', 'inherit', taught)
+    add('cat', 'CAT', 'reinit', cat())
+    add('alone', 'alone', 'reinit', train({}, tx))
     if arg.rivals:
-      add('narrow', 'CAT, fresh weights, narrowed evenly', 'reinit', cat(fast))
+      add('fresh', 'fresh weights, taught', 'reinit', taught)
+      add('narrow', 'fresh weights, narrowed evenly, taught', 'reinit', taught)
+    if arg.rivals and share == arg.shares[0]:
+      add('kept', 'CAT from what was left', 'inherit', cat())
+      add('blind', 'CAT without alignment', 'reinit', cat(align=0.))
     if arg.rivals and online:
       half = steps // 2
       shrink = dict(name='Shrink', budget=prune['budget'], floor=2, start=half // 4,
                     end=half - half // 8)
       run[f'shrink_{share}'] = config.stage(
           title=f'{share} %: online, losing channels', steps=half,
-          method=dict(online(teacher, slow, half), shrink=shrink))
-      rest = steps - half
-      add('online', 'online, compact', 'inherit', online({}, slow, rest), steps=rest,
+          method=dict(online(teacher, common.adam(SLOW), common.adam), shrink=shrink))
+      # The teacher comes to rest before its student does.
+      early = lambda rate, rest=steps - half: common.linear(rate, rest, fall=(0., .6))
+      add('online', 'online, compact', 'inherit',
+          online({}, common.linear(FAST, steps - half, fall=(.4, 1.)), early), steps=steps - half,
           teacher=(f'shrink_{share}',), teacher_checkpoint='last')
   common.fill(c, run)
   return smoke(c) if arg.smoke else c

@@ -15,21 +15,24 @@ from jaxgan_compress.configs.omgd._stages import judge, linear
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=500, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=800, shares=(5, 20), rivals=False)
   c = config.base()
-  adversary = lambda steps=arg.steps, **fields: judge(24, linear(2e-4, steps), norm='batch',
-                                                      **fields)
+
+  def adversary(tx, **fields):
+    return judge(24, tx(2e-4), norm='batch', **fields)
 
   def train(generator, tx):
-    return dict(name='Pix2Pix', tx=tx, ema=stages.EMA, adversary=adversary(),
+    return dict(name='Pix2Pix', tx=tx, ema=stages.EMA, adversary=adversary(whole),
                 **({'generator': generator} if generator else {}))
 
-  def online(student, rate, steps):
-    return dict(name='OMGD', tx=linear(rate, steps), wide=teacher, ema=stages.EMA, lesson='average',
-                lessons=stages.ONLINE, adversary=adversary(steps, heads=('wide',)),
+  def online(student, tx, others):
+    return dict(name='OMGD', tx=tx, teacher_tx=others(stages.SLOW), wide=teacher, ema=stages.EMA,
+                lesson='average', lessons=stages.LESSONS,
+                adversary=adversary(others, heads=('wide',)),
                 **({'student': student} if student else {}))
 
+  whole = lambda rate: linear(rate, arg.steps)
   teacher = dict(name='inception', ngf=16, blocks=4, norm='batch')
   return stages.sample_students(
       c, arg, 'colorize', size=64, teacher=teacher, taps=('stem', 'block2', 'block4'),
-      train=train, learn=dict(adversary=adversary()), online=online)
+      train=train, learn=dict(adversary=adversary(whole)), online=online)

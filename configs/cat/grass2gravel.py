@@ -11,22 +11,24 @@ from jaxgan_compress.configs.omgd._stages import judge, linear
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=300, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=400, shares=(5, 20), rivals=False)
   c = config.base()
-  adversary = lambda steps=arg.steps: judge(24, linear(1e-3, steps), inputs=3, loss='lsgan',
-                                            layers=2)
 
-  def train(generator, tx, steps=arg.steps):
-    return dict(name='CycleGAN', tx=tx, ema=stages.EMA, adversary=adversary(steps),
+  def adversary(tx):
+    return judge(24, tx(1e-3), inputs=3, loss='lsgan', layers=2)
+
+  def train(generator, tx, judges=None):
+    return dict(name='CycleGAN', tx=tx, ema=stages.EMA, adversary=adversary(judges or whole),
                 **({'generator': generator} if generator else {}))
 
-  def online(student, rate, steps):
-    return dict(name='OMGDCycle', tx=linear(rate, steps), lesson='average', lessons=stages.ONLINE,
-                cycle=train(teacher, linear(rate, steps), steps),
+  def online(student, tx, others):
+    return dict(name='OMGDCycle', tx=tx, lesson='average', lessons=stages.LESSONS,
+                cycle=train(teacher, others(stages.SLOW), others),
                 **({'student': student} if student else {}))
 
+  whole = lambda rate: linear(rate, arg.steps)
   teacher = dict(name='inception', ngf=16, blocks=3, norm='instance_affine')
   return stages.sample_students(
       c, arg, 'grass2gravel', size=48, teacher=teacher, taps=('stem', 'block1', 'block3'),
-      train=train, learn=dict(adversary=adversary(), paired=False, recon=5.),
+      train=train, learn=dict(adversary=adversary(whole), paired=False, recon=5.),
       online=online)
