@@ -68,6 +68,19 @@ def test_samples_that_look_alike_have_an_alignment():
     assert np.isfinite(slope).all() and 0 < jnp.linalg.norm(slope) < 1e3
 
 
+@pytest.mark.parametrize('index', ['ka', 'cka', 'cka_debiased', 'gka_pixel'])
+def test_samples_that_are_alike_tell_nothing(index):
+  """No activation at all, the same one four times, or two pairs of the same ones."""
+  y = jax.random.normal(jax.random.key(0), (4, 2, 2, 8))
+  for x in (jnp.zeros_like(y), jnp.broadcast_to(y[:1], y.shape), y[jnp.array([0, 0, 1, 1])]):
+    for pair in ((x, y), (y, x), (x, x)):
+      value, slope = jax.value_and_grad(alignment)(*pair, index)
+      assert np.isfinite(value) and np.isfinite(slope).all()
+      assert jnp.linalg.norm(slope) < 10
+    if index.startswith('cka') and (x == x[:1]).all():
+      assert value == 0
+
+
 def written_out(x, y, index):
   """As the papers write them, with NumPy in float64."""
   k, m = x @ x.T, y @ y.T

@@ -8,6 +8,10 @@ from jax import lax
 # Samples that each index needs: with fewer it is 1, or undefined, whatever the networks do.
 LEAST = {'ka': 2, 'cka': 3, 'cka_debiased': 4, 'gka_pixel': 1}
 
+# Samples that differ by a smaller part of what they share than this are alike, and tell nothing:
+# their index is 0. Without such a bound its gradient grows without one.
+ALIKE = 1e-4
+
 
 def alignment(features, lesson, index: str = 'ka'):
   """How alike a student's and a teacher's activations arrange the same samples; a scalar.
@@ -21,9 +25,10 @@ def alignment(features, lesson, index: str = 'ka'):
       networks, where the others are already near 1.
     'gka_pixel': 'ka' with every position of every sample as a sample; sizes must agree.
 
-  Each matrix is divided by its own norm before they meet, so nothing overflows in float32. Jin et
-  al. 2021, CAT; Kornblith et al. 2019; Song et al. 2012. Raises ValueError for another index, or
-  fewer samples than it needs.
+  Each matrix is divided by its own norm before they meet, so nothing overflows in float32; where
+  all samples are alike to one network, the centred indices are 0, without gradient. Jin et al.
+  2021, CAT; Kornblith et al. 2019; Song et al. 2012. Raises ValueError for another index, or fewer
+  samples than it needs.
   """
   if index not in LEAST:
     raise ValueError(f'index={index!r}; one of {", ".join(LEAST)}')
@@ -36,23 +41,28 @@ def alignment(features, lesson, index: str = 'ka'):
                        'gka_pixel compares positions, so take taps of one size')
     x, y = (_unit(z.reshape(-1, z.shape[-1])) for z in (features, lesson))
     across, own, theirs = (jnp.square(_product(a.T, b)).sum() for a, b in ((x, y), (x, x), (y, y)))
-    return across * lax.rsqrt(own * theirs)
+    both = own * theirs
+    return across * lax.rsqrt(jnp.where(both > 0, both, 1.))
   rows = (z.reshape(len(z), -1) for z in (features, lesson))
-  if index != 'ka':
-    # What all samples share cancels below: taken out here, it leaves no rounding behind.
-    rows = (_less_mean(z) for z in rows)
-  k, m = (_product(x, x.T) for x in map(_unit, rows))
+  # What all samples share cancels below: taken out here, it leaves no rounding behind.
+  rows = (_unit(z) if index == 'ka' else _unit(_less_mean(z), ALIKE * _size(z)) for z in rows)
+  k, m = (_product(x, x.T) for x in rows)
   if index == 'cka_debiased':
     k, m = _without_diagonal(k), _without_diagonal(m)
-  return (_unit(k) * _unit(m)).sum()
+  return (_unit(k, ALIKE) * _unit(m, ALIKE)).sum()
 
 
-def _unit(x):
-  """In float32 or wider, of length 1."""
+def _unit(x, least=1e-30):
+  """In float32 or wider, of length 1; 0, with no gradient, where nothing is above `least`."""
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  largest = lax.stop_gradient(jnp.abs(x).max())
-  x = x / jnp.maximum(largest, 1e-30)  # whose squares can be added
-  return x * lax.rsqrt(jnp.square(x).sum() + 1e-30)
+  largest = _size(x)
+  there = largest > least
+  x = jnp.where(there, x / jnp.where(there, largest, 1.), 0.)  # whose squares can be added
+  return x * lax.rsqrt(jnp.where(there, jnp.square(x).sum(), 1.))
+
+
+def _size(x):
+  return lax.stop_gradient(jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32))).max())
 
 
 def _product(a, b):
