@@ -57,7 +57,8 @@ LESSONS = dict(name='Lessons', look=common.LOOK, feature=0., style=0., pixel=100
 SLOW, FAST = 1e-3, 3e-3  # rates of whole networks and of students
 
 
-def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, first=None):
+def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, first=None,
+                    batch=8):
   """Students of every share of a teacher's multiply-accumulates.
 
   For a share of 5 (per cent): `taught_5`, what was left of the teacher, learns by the lessons of
@@ -71,10 +72,11 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
   learn: fields of the method CAT. online: (student, its rate, what makes rates of its teachers and
-  judge) -> method of `shrink`. first: stages before the teacher.
+  judge) -> method of `shrink`. first: stages before the teacher. batch: of four images, batch norm
+  has poor statistics, and alignment little to compare.
   """
   steps = arg.steps
-  common.sample_run(c, task, size=size, batch=4, steps=steps)
+  common.sample_run(c, task, size=size, batch=batch, steps=steps)
   network = build.make(teacher, build.HOMES['generator'], 'teacher')
   whole = analysis.macs(network, (1, size, size, network.example().shape[-1]))
   run = {**(first or {}), 'teacher': config.stage(

@@ -15,7 +15,7 @@ from jaxgan_compress.configs.omgd._stages import judge, linear
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=800, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=600, shares=(5, 20), rivals=False)
   c = config.base()
 
   def adversary(tx, **fields):

@@ -31,4 +31,4 @@ def get_config(arg=''):
   return stages.sample_students(
       c, arg, 'grass2gravel', size=48, teacher=teacher, taps=('stem', 'block1', 'block3'),
       train=train, learn=dict(adversary=adversary(whole), paired=False, recon=5.),
-      online=online)
+      online=online, batch=4)

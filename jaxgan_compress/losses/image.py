@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 REDUCTIONS = ('sum_pixels', 'mean')
 
@@ -42,15 +41,12 @@ def ssim(image, lesson, padding: int = 5):
   [-1, 1] as they are, with 5 zeros around. As a metric images are in [0, 1] and windows stay
   inside: padding=0. Wang et al. 2004.
   """
-  channels = image.shape[-1]
   dtype = jnp.promote_types(image.dtype, jnp.float32)
   image, lesson = image.astype(dtype), lesson.astype(dtype)
+  down, across = (jnp.asarray(_windows(side, padding), dtype) for side in image.shape[1:3])
 
   def blur(x):
-    window = jnp.asarray(_window(), dtype).reshape(11, 11, 1, 1).repeat(channels, 3)
-    return lax.conv_general_dilated(
-        x, window, (1, 1), ((padding, padding),) * 2, feature_group_count=channels,
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision='highest')
+    return jnp.einsum('hy,byxc,wx->bhwc', down, x, across, precision='highest')
 
   mean_a, mean_b = blur(image), blur(lesson)
   var_a = blur(image * image) - mean_a * mean_a
@@ -60,8 +56,13 @@ def ssim(image, lesson, padding: int = 5):
   return (similar / ((mean_a ** 2 + mean_b ** 2 + 1e-4) * (var_a + var_b + 9e-4))).mean((1, 2, 3))
 
 
-def _window():
+def _windows(side, padding):
+  """One Gaussian a row, [windows, side]: the two-dimensional one is the product of two. As a matrix
+  it takes a tenth of the time of a convolution on CPUs, and so does its gradient."""
   # Rounded to float32 before it is normalised, as the original: its sum is not quite 1.
   line = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2)).astype(np.float32)
   line = line / np.float32(line.sum(dtype=np.float64))
-  return np.outer(line, line)
+  rows = np.zeros((side + 2 * padding - 10, side + 2 * padding), np.float32)
+  for i, row in enumerate(rows):
+    row[i:i + 11] = line
+  return rows[:, padding:padding + side]
