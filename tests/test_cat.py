@@ -220,7 +220,25 @@ def test_adapters_learn_with_the_student(sgd, batch, taught):
   assert largest_difference(state.frozen, after.frozen) == 0
 
 
+def test_what_the_student_is_drawn_towards(sgd, batch, taught):
+  """And who judges it: the teacher's judge as it stood, or one of its own."""
+  disc = small_cat(sgd).init(jax.random.key(5), batch, taught).nets['disc']
+  for fields, aim in (({}, batch['target']), ({'aim': 'teacher', 'going_on': False}, None)):
+    method = small_cat(sgd, align=0., **fields)
+    state = method.init(jax.random.key(0), batch, {**taught, 'disc': disc})
+    stood = largest_difference(state.nets['disc'].params, disc.params) == 0
+    assert stood == method.going_on
+    if aim is None:
+      aim = method.teacher.apply(state.frozen['teacher'], batch['source'])[0]
+    drawn = method.student.apply(state.nets['student'].variables, batch['source'], train=True,
+                                 mutable=list(state.nets['student'].stats))[0][0]
+    _, logs = jax.jit(method.step)(state, batch)
+    np.testing.assert_allclose(logs['student_recon'], jnp.abs(drawn - aim).mean(), rtol=1e-5)
+
+
 @pytest.mark.parametrize('fields, message', [
+    (dict(aim='data'), 'one of auto, target, teacher'),
+    (dict(aim='target', paired=False), 'without pairs a target is any image'),
     (dict(index='gap'), 'one of ka, cka'), (dict(per='device'), 'one of global'),
     (dict(align=-1.), 'at least 0'), (dict(taps=()), 'name them, or align=0')])
 def test_contradictions_are_refused(sgd, fields, message):
