@@ -41,10 +41,12 @@ class Run:
   _sources: dict = dataclasses.field(default_factory=dict)
   _drawers: dict = dataclasses.field(default_factory=dict)
   _evaluators: dict = dataclasses.field(default_factory=dict)
+  _known_drawings: dict = dataclasses.field(default_factory=dict)
   _known_learners: dict = dataclasses.field(default_factory=dict)
 
   def open_sources(self):
     """Opens all data that the run will need, so that a missing set costs no training."""
+    tried = set()
     for name in self.config.run:
       stage = self.config.stages[name]
       method = build.method(self.config, name, next(iter(stage.teacher), None))
@@ -57,7 +59,10 @@ class Run:
       if stage.prune and not self.pruned(name):
         # A dry run on weights that mean nothing tells whether the budget can be met.
         module = getattr(method, method.product)
-        self.cut(name, module, nn.initialise(module, jax.random.key(0)))
+        trial = repr((module, {**stage.prune.to_dict(), 'start': None}))
+        if trial not in tried:
+          self.cut(name, module, nn.initialise(module, jax.random.key(0)))
+        tried.add(trial)
     if configs.measures(self.config):
       self.sides(self.config.evaluate.real)
       for section in (self.config.evaluate.test, self.config.evaluate.held_out):
@@ -73,7 +78,11 @@ class Run:
           raise ValueError(f'stage {name!r} learns from {role!r}, and its data has '
                            f'{", ".join(batch)}')
       x = module.example() if latent else batch['source']
-      drawn = jax.eval_shape(module.init_with_output, jax.random.key(0), x)[0][0]
+      seen = repr((module, x.shape))
+      if seen not in self._known_drawings:  # stages share networks, and tracing one takes seconds
+        self._known_drawings[seen] = jax.eval_shape(
+            module.init_with_output, jax.random.key(0), x)[0][0]
+      drawn = self._known_drawings[seen]
       if drawn.shape[1:] != batch['target'].shape[1:]:
         ours, theirs = ('x'.join(map(str, x.shape[1:])) for x in (drawn, batch['target']))
         raise ValueError(f'stage {name!r}: its generator draws {ours} (height x width x channels) '

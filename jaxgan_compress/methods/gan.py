@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import flax
 import jax
 import jax.numpy as jnp
 import optax
@@ -200,10 +201,22 @@ def choose(field: str, value: str, possible: tuple[str, ...]):
 
 
 def start(role: str, module: linen.Module, key, *inputs, scheme: str, given):
-  """The given network's variables if there is one of this role, else fresh ones."""
-  if given and role in given:
-    return given[role].variables
-  return initialise(module, key, *inputs, scheme=scheme)
+  """The given network's variables if there is one of this role, else fresh ones.
+
+  Raises ValueError for those of another network.
+  """
+  if not given or role not in given:
+    return initialise(module, key, *inputs, scheme=scheme)
+  shapes = lambda params: {'/'.join(path): leaf.shape for path, leaf in
+                           flax.traverse_util.flatten_dict(params).items()}
+  wanted = shapes(jax.eval_shape(module.init, key, *inputs)['params'])
+  there = shapes(given[role].params)
+  for name in sorted(wanted.keys() | there.keys()):
+    if wanted.get(name) != there.get(name):
+      raise ValueError(f'given[{role!r}] is of another network than this {type(module).__name__}: '
+                       f'its {name} is {there.get(name, "missing")} and would be '
+                       f'{wanted.get(name, "missing")} here')
+  return given[role].variables
 
 
 def draw_training(module: linen.Module, variables, z, bn_axes: Axes):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 
 from jaxgan_compress.nn.norms import BatchNorm
@@ -69,6 +70,9 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   total = sum(x.size for path, x in leaves if std(path, x) is not None)
   # Powers of two: few distinct programs, so that the compilation cache nearly always hits.
   noise = jax.random.normal(key, (1 << max(total - 1, 1).bit_length(),))
+  traced = isinstance(noise, jax.core.Tracer)
+  # On the host, for JAX would compile a slice and a product for every shape that there is.
+  xp, noise = (jnp, noise) if traced else (np, np.asarray(noise))
   used = 0
 
   def fill(path, x):
@@ -79,11 +83,11 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
       if start is None:
         raise ValueError(f'no initial value for {jax.tree_util.keystr(path)}; call module.init '
                          'instead')
-      return jnp.full(x.shape, start, x.dtype)
+      return xp.full(x.shape, start, x.dtype)
     used += x.size
     drawn = noise[used - x.size:used].reshape(x.shape)
     if name in ('u', 'v'):
-      return (drawn / jnp.linalg.norm(drawn)).astype(x.dtype)
+      return (drawn / xp.linalg.norm(drawn)).astype(x.dtype)
     return ((start or 0) + scale * drawn).astype(x.dtype)
 
-  return jax.tree_util.tree_map_with_path(fill, shapes)
+  return jax.tree.map(jnp.asarray, jax.tree_util.tree_map_with_path(fill, shapes))
