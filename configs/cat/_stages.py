@@ -55,20 +55,21 @@ def pruned(arg, budget, start):
 
 LESSONS = dict(name='Lessons', look=common.LOOK, feature=0., style=0., pixel=100.)
 SLOW, FAST = 1e-3, 3e-3  # rates of whole networks and of students
+FLOOR = 4  # a quarter of the teacher's narrowest, as published; less chokes stem and last layers
 
 
 def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, first=None,
                     batch=8):
   """Students of every share of a teacher's multiply-accumulates.
 
-  For a share of 5 (per cent): `taught_5`, what was left of the teacher, learns by the lessons of
-  OMGD; `cat_5`, the same network from fresh weights, learns as the paper has it, beside the
-  teacher's judge; `alone_5`, fresh again, without a teacher.
+  For a share of 8 (per cent): `taught_8`, what was left of the teacher, learns by the lessons of
+  OMGD; `cat_8`, the same network from fresh weights, learns as the paper has it, beside the
+  teacher's judge; `alone_8`, fresh again, without a teacher.
 
-  With arg.rivals also `fresh_5` and `narrow_5`, as `taught_5` from fresh weights, the second
-  narrowed by the same factor everywhere; `online_5`, which goes on from `shrink_5`, a whole network
-  that lost its channels while its teacher was learning beside it; and of the first share `kept_5`
-  and `blind_5`, as `cat_5`, the first from what was left, the second without alignment.
+  With arg.rivals also `fresh_8` and `narrow_8`, as `taught_8` from fresh weights, the second
+  narrowed by the same factor everywhere; `online_8`, which goes on from `shrink_8`, a whole network
+  that lost its channels while its teacher was learning beside it; and of the first share `kept_8`
+  and `blind_8`, as `cat_8`, the first from what was left, the second without alignment.
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
   learn: fields of the method CAT. online: (student, its rate, what makes rates of its teachers and
@@ -82,7 +83,7 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
   run = {**(first or {}), 'teacher': config.stage(
       title='Inception teacher', steps=steps, method=train(teacher, common.linear(SLOW, steps)))}
   for share in arg.shares:
-    prune = dict(budget=share / 100 * whole, floor=2)
+    prune = dict(budget=share / 100 * whole, floor=FLOOR)
 
     def add(name, title, start, method, share=share, prune=prune, **more):
       run[f'{name}_{share}'] = config.stage(
@@ -105,7 +106,7 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
       add('blind', 'CAT without alignment', 'reinit', cat(align=0.))
     if arg.rivals and online:
       half = steps // 2
-      shrink = dict(name='Shrink', budget=prune['budget'], floor=2, start=half // 4,
+      shrink = dict(name='Shrink', budget=prune['budget'], floor=FLOOR, start=half // 4,
                     end=half - half // 8)
       run[f'shrink_{share}'] = config.stage(
           title=f'{share} %: online, losing channels', steps=half,

@@ -4,7 +4,7 @@
 
 The teacher learns first; then one threshold over the scales of its norms leaves what the budget
 pays for, and the student learns on beside the teacher's discriminator. Arguments: `:smoke` runs in
-a minute, `:shares=5+20` are the budgets in per cent of the teacher's multiply-accumulates,
+a minute, `:shares=8+20` are the budgets in per cent of the teacher's multiply-accumulates,
 `:steps=5000` trains longer, `:rivals` adds the other ways to a small student that
 docs/results.md compares, pruning during online distillation among them.
 """
@@ -15,7 +15,7 @@ from jaxgan_compress.configs.omgd._stages import judge, linear
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=600, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=600, shares=(8, 20), rivals=False)
   c = config.base()
 
   def adversary(tx, **fields):

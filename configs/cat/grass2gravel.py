@@ -11,7 +11,7 @@ from jaxgan_compress.configs.omgd._stages import judge, linear
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=400, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=400, shares=(8, 20), rivals=False)
   c = config.base()
 
   def adversary(tx):

@@ -16,7 +16,7 @@ LOOK = dict(name='VGG', depth=19, layers=('relu1_1', 'relu2_1'))
 
 
 def get_config(arg=''):
-  arg = config.parse_arg(arg, smoke=False, steps=500, shares=(5, 20), rivals=False)
+  arg = config.parse_arg(arg, smoke=False, steps=500, shares=(8, 20), rivals=False)
   c = config.base()
   judges = dict(linear(1e-3, arg.steps), b1=0., b2=0.9)
   adversary = dict(name='Adversary', tx=judges, loss='hinge', disc=dict(
