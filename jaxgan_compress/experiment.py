@@ -103,17 +103,18 @@ def describe(config: ConfigDict) -> list[dict[str, Any]]:
   of its variables, and the budget to which it will be cut: till then it stands there whole. Trains
   nothing."""
   build.validate(config)
-  rows = []
+  rows, known = [], {}
   for name in config.run:
     teachers = tuple(config.stages[name].teacher)
     method = build.method(config, name, teachers[0] if teachers else None)
     for role, network, x in _networks(config, name, method):
-      variables = jax.eval_shape(network.init, jax.random.key(0), x)
+      if (seen := repr((network, x.shape))) not in known:  # stages share networks
+        variables = jax.eval_shape(network.init, jax.random.key(0), x)
+        known[seen] = {'params': cost.count_params(variables),
+                       'params_paper': cost.count_params(variables, 'paper'),
+                       'macs': cost.macs(network, x.shape), 'variables': variables}
       rows.append({'stage': name, 'role': role, 'network': type(network).__name__,
-                   'budget': build.budgets(config, name).get(role),
-                   'params': cost.count_params(variables),
-                   'params_paper': cost.count_params(variables, 'paper'),
-                   'macs': cost.macs(network, x.shape), 'variables': variables})
+                   'budget': build.budgets(config, name).get(role), **known[seen]})
   return rows
 
 

@@ -305,10 +305,11 @@ def test_budgets_of_sample_students_are_shares_of_their_teacher(task):
   rows = {(row['stage'], row['role']): row for row in experiment.describe(c)}
   teacher = rows['teacher', 'generator']['macs']
   for share in (10, 30):
-    for name in ('cat', 'fresh', 'alone', 'blind', 'narrow'):
+    for name in ('taught', 'cat', 'alone', 'fresh', 'narrow'):
       assert c.stages[f'{name}_{share}'].prune.budget == share / 100 * teacher
     assert rows[f'cat_{share}', 'student']['budget'] == share / 100 * teacher
   assert ('online_30' in c.run) == (task != 'shapes')
+  assert {'kept_10', 'blind_10'} < set(c.run) and 'blind_30' not in c.run
 
 
 def test_students_that_take_turns_learn_to_their_end():
