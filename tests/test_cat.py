@@ -257,6 +257,13 @@ def test_what_is_missing_is_named(sgd, batch, taught):
     method.step(method.init(jax.random.key(0), batch, taught), one)
 
 
+def test_a_given_network_of_other_shapes_is_refused(sgd, batch, taught):
+  wider = Net(nn.initialise(nn.PatchGAN(3, inputs=6, layers=1), jax.random.key(0))['params'])
+  with pytest.raises(ValueError, match=r"given\['disc'\] is of another network than this PatchGAN: "
+                                       r'its .* is \(.*\) and would be \(.*\) here'):
+    small_cat(sgd).init(jax.random.key(0), batch, {**taught, 'disc': wider})
+
+
 def small_labels(tx, method=methods.CATGauGAN, **fields):
   net = functools.partial(nn.spade, upsampling='normal', labels=5, hidden=2)
   disc = nn.MultiScale(2, layers=1, inputs=8)
