@@ -11,7 +11,7 @@ channels_last, compiled and, with --half, under autocast to bfloat16; ours in fl
 precision, round by round: below 1 we are faster. Compilation and the peak of memory stand apart.
 
 Writes a table (Markdown), every time (JSON) and a plot. PyTorch may live in another environment
-(--torch); the library never needs it. A case of yours is one more line of CASES.
+(--torch); the library never needs it. A case of yours is one more line of `_cases`.
 """
 
 import argparse

@@ -46,7 +46,7 @@ BETTER = {'mmd': min, 'fd': min, 'psnr': max, 'ssim': max, 'precision': max, 're
 def recipe(name, seed, steps):
   c = config.load(f'{name}:rivals' + (f',steps={steps}' if steps else ''))
   c.seed = seed
-  # Two looks at each stage, in the middle and at the end, are enough to choose by.
+  # Two looks at each whole stage, in the middle and at the end, are enough to choose by.
   longest = max(stage.steps for stage in c.stages.values())
   c.evaluate.every = c.checkpoint.every = max(1, longest // 100) * 50
   return c

@@ -59,7 +59,7 @@ class Run:
       if stage.prune and not self.pruned(name):
         # A dry run on weights that mean nothing tells whether the budget can be met.
         module = getattr(method, method.product)
-        trial = repr((module, {**stage.prune.to_dict(), 'start': None}))
+        trial = repr((module, stage.prune.to_dict(), stage.data.to_dict()))
         if trial not in tried:
           self.cut(name, module, nn.initialise(module, jax.random.key(0)))
         tried.add(trial)

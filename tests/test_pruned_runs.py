@@ -85,7 +85,7 @@ def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
 
 
 def stopping(stage, stops):
-  """`Run.stage` that is told to stop as by a signal, once, in the student's."""
+  """`train_stage` that is told to stop as by a signal, once, in the student's."""
   class Stop:
     caught, exit_code = signal.SIGTERM, 75
 
@@ -103,6 +103,16 @@ def test_what_cannot_be_cut_is_said_before_training(tmp_path, change, message):
   with pytest.raises(ValueError, match=message):
     jgc.run(recipe(**change), tmp_path / 'run', quiet=True)
   assert not (tmp_path / 'run' / 'teacher').exists()
+
+
+def test_a_second_stage_of_one_budget_is_looked_at_too(tmp_path):
+  c = recipe()
+  c.stages.second = c.stages.student.copy_and_resolve_references()
+  c.stages.second.prune.start = 'inheritt'
+  c.run = ('teacher', 'student', 'second')
+  with pytest.raises(ValueError, match="stages.second.prune: how='inheritt'; one of inherit"):
+    jgc.run(c, tmp_path / 'run', quiet=True)
+  assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('change, message', [

@@ -2,11 +2,11 @@
 
     jaxgan-compress train --config=configs/cat/colorize.py --workdir=runs/cat
 
-The teacher learns first; then one threshold over the scales of its norms leaves what the budget
-pays for, and the student learns on beside the teacher's discriminator. Arguments: `:smoke` takes
-a few minutes, `:shares=8+20` are the budgets in per cent of the teacher's multiply-accumulates,
-`:steps=5000` trains longer, `:rivals` adds the other ways to a small student that
-docs/results.md compares, pruning during online distillation among them.
+The teacher learns first; then one threshold over the scales of its norms leaves what a budget pays
+for. That network learns from the teacher's drawings, as CAT has it beside the teacher's
+discriminator, and alone. Arguments: `:smoke` takes a few minutes, `:shares=8+20` are the budgets in
+per cent of the teacher's multiply-accumulates, `:steps=5000` trains longer, `:rivals` adds the
+other ways to a small student, pruning during online distillation among them.
 """
 
 from jaxgan_compress import config

@@ -57,8 +57,8 @@ def ssim(image, lesson, padding: int = 5):
 
 
 def _windows(side, padding):
-  """One Gaussian a row, [windows, side]: the two-dimensional one is the product of two. As a matrix
-  it takes a tenth of the time of a convolution on CPUs, and so does its gradient."""
+  """One Gaussian a row, [windows, side]: the two-dimensional one is the product of two. Matrices,
+  because grouped convolutions and their gradients are slow on CPUs."""
   # Rounded to float32 before it is normalised, as the original: its sum is not quite 1.
   line = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2)).astype(np.float32)
   line = line / np.float32(line.sum(dtype=np.float64))

@@ -95,8 +95,8 @@ class CAT:
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
-    auto = 'target' if self.paired else 'teacher'
-    aim = {'target': batch['target'], 'teacher': lesson}[auto if self.aim == 'auto' else self.aim]
+    copies = self.aim == 'teacher' or (self.aim == 'auto' and not self.paired)
+    aim = lesson if copies else batch['target']
 
     def wanted(drawn, taps, helpers):
       return {'recon': self.recon * image.l1(drawn, aim),
