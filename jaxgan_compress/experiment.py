@@ -70,6 +70,9 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   with _claimed(workdir, config), StopSignal() as stop:
     for name in config.run:
       train_stage(this, name, stop)
+      # Programs of a stage that is over: twenty stages' would fill memory, and Linux grants a
+      # process a limited number of mappings.
+      jax.clear_caches()
     results = tabulate(this)
     records.write_whole(workdir / 'results.json', json.dumps(results, indent=1))
     write_report(this, results)

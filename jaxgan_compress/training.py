@@ -57,7 +57,7 @@ def train_stage(run: Run, name: str, stop: StopSignal):
       try:
         training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
                        via=config.via, replicas=config.replicas, stop=stop.should_stop,
-                       hook=hook)
+                       hook=hook, compiled=watch.compiled)
         for state, logs in training:
           at = logs['step']
           last = at == stage.steps or stop.should_stop()
@@ -179,6 +179,11 @@ class _Watch:
       self._terms.see({name: x for name, x in line.items() if name != 'step'})
     self._pending = None
     self._step, self._time = step, time.monotonic()
+
+  def compiled(self, seconds):
+    self._step += 1
+    self._reporter.compiled(self._step, seconds, records.peak_memory())
+    self.restart()
 
   def restart(self):
     self._time = time.monotonic()

@@ -15,12 +15,16 @@ import jax
 FORMS = {
     'upsample': ('transpose', 'subpixel'),  # transposed convolutions of stride 2
     'depthwise': ('grouped', 'taps'),
-    'reflect': ('pad', 'slices'),           # reflection padding
+    'reflect': ('pad', 'gather'),           # reflection padding
+    'pointwise': ('conv', 'matmul'),        # convolutions of 1x1
+    'strided': ('conv', 'rows'),            # weight gradients of strided ones of few channels
+    'branches': ('apart', 'merged'),        # 1x1 convolutions of one input, or into one sum
 }
-# Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed and of grouped
-# convolutions are several times slower; elsewhere each maps to one library call. Slices export
-# where a reflecting pad does not, and are as fast.
-FAST = {'upsample': ('cpu',), 'depthwise': ('cpu',), 'reflect': ('cpu', 'gpu', 'tpu')}
+# Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed, grouped, 1x1 and thin
+# strided convolutions are several times slower, and it compiles every operation by itself;
+# elsewhere each maps to one library call. A gather exports where a reflecting pad does not, and is
+# as fast.
+FAST = {op: ('cpu', 'gpu', 'tpu') if op == 'reflect' else ('cpu',) for op in FORMS}
 
 _plain = contextvars.ContextVar('plain', default=False)
 

@@ -6,10 +6,19 @@ import dataclasses
 import functools
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxgan_compress.axes import Axes
-from jaxgan_compress.nn.layers import Conv, UpConv, check_images, leaky_relu, to_range
+from jaxgan_compress.nn import forms
+from jaxgan_compress.nn.layers import (
+  Conv,
+  UpConv,
+  check_images,
+  convolve,
+  leaky_relu,
+  to_range,
+)
 from jaxgan_compress.nn.norms import BatchNorm, conv_bias, norm
 from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 
@@ -175,13 +184,40 @@ class InceptionBranches(nn.Module):
       layer = BatchNorm(affine=False, name=name) if kind == 'batch_fixed' else norm(kind, name)
       return leaky_relu(layer(y, train, axes), self.slope)
 
+    def spread(x, layers):
+      """Each 1x1 convolution of x."""
+      if len(layers) < 2 or forms.choose('branches', self.form) == 'apart':
+        return [layer(x) for layer in layers]
+      kernels, biases = zip(*(layer.weights(x.shape[-1]) for layer in layers), strict=True)
+      y = convolve(x.astype(self.dtype), jnp.concatenate(kernels, -1),
+                   jnp.concatenate(biases) if self.bias else None, form=self.form)
+      return jnp.split(y, np.cumsum([layer.features for layer in layers])[:-1], -1)
+
+    def gather(ys, layers):
+      """The sum of 1x1 convolutions, one of each y."""
+      if len(layers) < 2 or forms.choose('branches', self.form) == 'apart':
+        return sum(layer(y) for layer, y in zip(layers, ys, strict=True))
+      kernels, biases = zip(*(layer.weights(y.shape[-1])
+                              for layer, y in zip(layers, ys, strict=True)), strict=True)
+      return convolve(jnp.concatenate(ys, -1).astype(self.dtype), jnp.concatenate(kernels, 2),
+                      sum(biases) if self.bias else None, form=self.form)
+
+    dense, depthwise = self.branches.dense, self.branches.depthwise
+    names = [f'dense{k}' for k, _ in dense if k == 1] + [f'depthwise{k}' for k, _ in depthwise]
+    widths = [width for k, width in dense if k == 1] + [width for _, width in depthwise]
+    inside = dict(zip(names, spread(x, [conv(width, 1, name=f'{name}_in') for name, width in
+                                        zip(names, widths, strict=True)]), strict=True))
     total = 0  # summed as they come, so that no two outputs live at once
-    for k, width in self.branches.dense:
-      y = act(conv(width, k, name=f'dense{k}_in')(x), self.norm, f'dense{k}_norm')
-      total += conv(self.features, k, name=f'dense{k}_out')(drop(y))
-    for k, width in self.branches.depthwise:
-      y = act(conv(width, 1, name=f'depthwise{k}_in')(x), self.norm, f'depthwise{k}_norm')
+    for k, width in dense:
+      y = inside['dense1'] if k == 1 else conv(width, k, name=f'dense{k}_in')(x)
+      y = drop(act(y, self.norm, f'dense{k}_norm'))
+      if k == 1:
+        inside['dense1'] = y
+      else:
+        total += conv(self.features, k, name=f'dense{k}_out')(y)
+    for k, width in depthwise:
+      y = act(inside[f'depthwise{k}'], self.norm, f'depthwise{k}_norm')
       y = conv(width, k, depthwise=True, name=f'depthwise{k}_filter')(y)
-      y = act(y, self.second_norm, f'depthwise{k}_norm2')
-      total += conv(self.features, 1, name=f'depthwise{k}_out')(drop(y))
-    return total
+      inside[f'depthwise{k}'] = drop(act(y, self.second_norm, f'depthwise{k}_norm2'))
+    return total + gather([inside[name] for name in names], [
+        conv(self.features, 1, name=f'{name}_out') for name in names])

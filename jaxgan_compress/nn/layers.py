@@ -9,11 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
 PADDINGS = ('zero', 'reflect', 'replicate')
+THIN = 8  # input channels up to which a strided convolution's weight gradient is slow on CPUs
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 normal = nn.initializers.normal
 
@@ -40,25 +44,23 @@ class Conv(nn.Module):
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
-  @nn.compact
   def __call__(self, x, train: bool = False):
+    kernel, bias = self.weights(x.shape[-1], train)
+    amount = self.kernel // 2 if self.padding is None else self.padding
+    return convolve(x.astype(self.dtype), kernel, bias, self.stride, amount, self.mode, self.form)
+
+  @nn.compact
+  def weights(self, inputs: int, train: bool = False):
+    """(kernel, bias or None) as they apply to so many channels, for who merges convolutions."""
     _check_width(self)
-    if self.depthwise and (self.features != x.shape[-1] or self.stride != 1):
-      raise ValueError(f'a depthwise convolution of {x.shape[-1]} channels has as many features '
+    if self.depthwise and (self.features != inputs or self.stride != 1):
+      raise ValueError(f'a depthwise convolution of {inputs} channels has as many features '
                        f'and stride 1; got {self.features} and {self.stride}')
-    inputs = 1 if self.depthwise else x.shape[-1]
-    kernel = self.param('kernel', normal(0.02), (self.kernel, self.kernel, inputs, self.features))
+    shape = (self.kernel, self.kernel, 1 if self.depthwise else inputs, self.features)
+    kernel = self.param('kernel', normal(0.02), shape)
     if self.spectral:
       kernel = kernel / self._norm(kernel, train)
-    amount = self.kernel // 2 if self.padding is None else self.padding
-    x = pad(x.astype(self.dtype), amount, self.mode, self.form)
-    kernel = kernel.astype(self.dtype)
-    if self.depthwise:
-      y = _depthwise(x, kernel, self.form)
-    else:
-      y = lax.conv_general_dilated(x, kernel, (self.stride,) * 2, 'VALID',
-                                   dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    return _biased(self, y)
+    return kernel.astype(self.dtype), _bias(self) if self.bias else None
 
   def _norm(self, kernel, train):
     matrix = kernel.reshape(-1, self.features)
@@ -113,7 +115,7 @@ class Project(nn.Module):
     kernel = self.param('kernel', normal(0.02), (4, 4, z.shape[-1], self.features))
     matrix = kernel[::-1, ::-1].astype(self.dtype).transpose(2, 0, 1, 3)
     y = z.astype(self.dtype) @ matrix.reshape(z.shape[-1], -1)
-    return _biased(self, y.reshape(-1, 4, 4, self.features), bias=True)
+    return y.reshape(-1, 4, 4, self.features) + per_channel(_bias(self))
 
 
 class UpConv(nn.Module):
@@ -148,8 +150,35 @@ class UpConv(nn.Module):
     else:
       padding = ((2, 2),) * 2 if k == 4 else ((1, 2),) * 2
       y = lax.conv_transpose(x, kernel, (2, 2), padding,
-                             dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    return _biased(self, y)
+                             dimension_numbers=_LAYOUT)
+    return y + per_channel(_bias(self)) if self.bias else y
+
+
+def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str = 'zero',
+             form: str = 'auto'):
+  """x [B,H,W,C], padded by `amount` on every side, convolved with kernel [k,k,C,features], or
+  [k,k,1,C] one filter a channel, plus bias [features]. -> [B,H',W',features].
+
+  mode: of the padding, see `pad`. form: see `nn.forms`.
+  """
+  k, _, depth, features = kernel.shape
+  chosen = functools.partial(forms.choose, form=form)
+  if depth < x.shape[-1] and k > 1 and chosen('depthwise') == 'taps':
+    y = _taps(pad(x, amount, mode, form), kernel[:, :, 0])
+  elif depth < x.shape[-1] and k == 1 and chosen('depthwise') == 'taps':
+    y = pad(x, amount, mode, form) * kernel[:, :, 0][None]
+  elif k == stride == 1 and depth == x.shape[-1] and chosen('pointwise') == 'matmul':
+    x = pad(x, amount, mode, form)  # of two axes, for the gradient of four is slow
+    y = (x.reshape(-1, depth) @ kernel[0, 0]).reshape(*x.shape[:3], features)
+  else:
+    around = ((amount,) * 2,) * 2
+    if mode != 'zero':
+      x, around = pad(x, amount, mode, form), ((0, 0),) * 2
+    # Few channels leave a vector unit empty, and a matmul of whole rows fills it.
+    thin = stride > 1 and depth <= THIN and depth == x.shape[-1]
+    run = _by_rows if thin and chosen('strided') == 'rows' else _convolution
+    y = run(x, kernel, stride, around)
+  return y if bias is None else y + per_channel(bias)
 
 
 def pad(x, amount: int, mode: str = 'zero', form: str = 'auto'):
@@ -172,12 +201,7 @@ def pad(x, amount: int, mode: str = 'zero', form: str = 'auto'):
                      'give a larger image')
   if forms.choose('reflect', form) == 'pad':
     return jnp.pad(x, widths, 'reflect')
-  for axis in (1, 2):
-    size = x.shape[axis]
-    order = (*range(amount, 0, -1), None, *range(size - 2, size - 2 - amount, -1))
-    x = lax.concatenate([x if i is None else lax.slice_in_dim(x, i, i + 1, axis=axis)
-                         for i in order], axis)
-  return x
+  return _reflect(x, amount)
 
 
 def upsample(x):
@@ -225,11 +249,9 @@ def _check_width(module):
                      'channels; widths are whole numbers from 1')
 
 
-def _biased(module, y, bias=None):
-  if module.bias if bias is None else bias:
-    bias = module.param('bias', nn.initializers.zeros_init(), (module.features,))
-    y = y + per_channel(bias.astype(module.dtype))
-  return y
+def _bias(module):
+  bias = module.param('bias', nn.initializers.zeros_init(), (module.features,))
+  return bias.astype(module.dtype)
 
 
 def _unit(x):
@@ -266,17 +288,93 @@ def _subpixel3(x, kernel):
   return jnp.stack(rows, 2).reshape(B, 2 * h, 2 * w, features)
 
 
-def _depthwise(x, kernel, form):
-  if forms.choose('depthwise', form) == 'taps':
-    return _taps(x, kernel[:, :, 0])
-  return lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', feature_group_count=x.shape[-1],
-                                  dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _reflect(x, amount):
+  """Reflection by gathers: one operation an axis, where pieces would each compile whatever made
+  x once more."""
+  for axis in (1, 2):
+    n = x.shape[axis]
+    x = jnp.take(x, np.pad(np.arange(n), amount, 'reflect'), axis, mode='clip')
+  return x
+
+
+def _reflect_backward(amount, _, dy):
+  # Left to itself, the gradient of a gather would be a scatter, one row after another.
+  for axis in (2, 1):
+    n = dy.shape[axis] - 2 * amount
+    at = np.arange(n)
+    inner = lax.slice_in_dim(dy, amount, n + amount, axis=axis)
+    for there, source in (((at > 0) & (at <= amount), amount - at),
+                          ((at >= n - 1 - amount) & (at < n - 1), 2 * (n - 1) + amount - at)):
+      mirrored = jnp.take(dy, np.where(there, source, 0), axis, mode='clip')
+      there = np.expand_dims(there, tuple(i for i in range(dy.ndim) if i != axis))
+      inner = inner + jnp.where(there, mirrored, 0)
+    dy = inner
+  return (dy,)
+
+
+_reflect.defvjp(lambda x, amount: (_reflect(x, amount), None), _reflect_backward)
+
+
+def _convolution(x, kernel, stride, around):
+  return lax.conv_general_dilated(x, kernel, (stride,) * 2, around, dimension_numbers=_LAYOUT,
+                                  feature_group_count=x.shape[-1] // kernel.shape[2])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_rows(x, kernel, stride, around):
+  """A convolution whose weight gradient is one matmul for each row of the kernel."""
+  return _convolution(x, kernel, stride, around)
+
+
+def _by_rows_backward(stride, around, saved, dy):
+  x, kernel = saved
+  k, _, depth, features = kernel.shape
+  dx, = jax.linear_transpose(lambda x: _convolution(x, kernel, stride, around), x)(dy)
+  (top, bottom), (left, right) = around
+  x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+  h, w = dy.shape[1:3]
+  wide = jnp.concatenate([x[:, :, j:j + stride * (w - 1) + 1:stride] for j in range(k)], -1)
+  dy = dy.reshape(-1, features)
+  rows = [wide[:, i:i + stride * (h - 1) + 1:stride].reshape(-1, k * depth).T @ dy
+          for i in range(k)]
+  return dx, jnp.stack(rows).reshape(kernel.shape)
+
+
+_by_rows.defvjp(lambda x, kernel, stride, around: (
+    _convolution(x, kernel, stride, around), (x, kernel)), _by_rows_backward)
+
+
+def _kept_whole(function):
+  """A call that XLA:CPU does not open: it would compute what is inside once more, and compile it,
+  within each operation that reads the result."""
+  called = jax.jit(function, inline=False)
+
+  @functools.wraps(function)
+  def call(*args):
+    with set_xla_metadata(inlineable='false'):
+      return called(*args)
+
+  return call
+
+
+@_kept_whole
+def _weighted_shifts(x, kernel):
+  return functools.reduce(jnp.add, (part * per_channel(tap) for part, tap in _shifts(x, kernel)))
+
+
+@_kept_whole
+def _sums_of_shifts(x, kernel, dy):
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  products, k = [part * dy for part, _ in _shifts(x, kernel)], len(kernel)
+  rows = [jnp.stack(products[i:i + k]) for i in range(0, k * k, k)]  # a reduction each
+  return jnp.stack([row.sum((1, 2, 3), dtype=wide) for row in rows]).astype(kernel.dtype)
 
 
 @jax.custom_vjp
 def _taps(x, kernel):
   """A valid depthwise convolution as k*k shifted multiply-adds. x [B,H,W,C], kernel [k,k,C]."""
-  return functools.reduce(jnp.add, (part * per_channel(tap) for part, tap in _shifts(x, kernel)))
+  return _weighted_shifts(x, kernel)
 
 
 def _shifts(x, kernel):
@@ -285,17 +383,11 @@ def _shifts(x, kernel):
   return [(x[:, i:i + h, j:j + w], kernel[i, j]) for i in range(k) for j in range(k)]
 
 
-def _taps_forward(x, kernel):
-  return _taps(x, kernel), (x, kernel)
-
-
 def _taps_backward(saved, dy):
   # Left to itself, the gradient of every slice would be a padded copy of the whole map.
   x, kernel = saved
-  dx = _taps(pad(dy, len(kernel) - 1), kernel[::-1, ::-1])
-  wide = jnp.promote_types(x.dtype, jnp.float32)
-  dk = jnp.stack([(part * dy).sum((0, 1, 2), dtype=wide) for part, _ in _shifts(x, kernel)])
-  return dx, dk.reshape(kernel.shape).astype(kernel.dtype)
+  dx = _weighted_shifts(pad(dy, len(kernel) - 1), kernel[::-1, ::-1])
+  return dx, _sums_of_shifts(x, kernel, dy)
 
 
-_taps.defvjp(_taps_forward, _taps_backward)
+_taps.defvjp(lambda x, kernel: (_taps(x, kernel), (x, kernel)), _taps_backward)

@@ -6,6 +6,7 @@ import collections.abc
 import contextlib
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
@@ -26,7 +27,8 @@ class TermError(ArithmeticError):
 def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: int,
         every: int = 50, mesh: Mesh | None = None, via: str = 'pmap',
         replicas: int | None = None, stop: Callable[[], bool] = lambda: False,
-        hook: Callable[[TrainState, int], TrainState | None] | None = None
+        hook: Callable[[TrainState, int], TrainState | None] | None = None,
+        compiled: Callable[[float], None] = lambda seconds: None
         ) -> Iterator[tuple[TrainState, Logs]]:
   """Trains until `state.step` is `steps`; yields (state, logs) every `every` steps and at the end.
 
@@ -42,6 +44,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True ends the
   loop after one last yield. hook: called with the state and its step after every step, and may
   return another state to go on with; looking at the state waits for the device, the step does not.
+  compiled: called once, with the seconds that the first step took, most of which went to compiling.
   """
 
   own = isinstance(data, Pipeline)
@@ -56,13 +59,17 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
     return
   state = put_state(state, run.mesh, run.replicas)
   batches = data.batches(at) if own else iter(data)
-  in_flight, logs, yielded = collections.deque(), None, at
+  in_flight, logs, yielded, first = collections.deque(), None, at, at
   with contextlib.closing(batches) if own else contextlib.nullcontext():
     for placed in _ahead(map(run.place, itertools.islice(batches, steps - at))):
       if stop():
         break
+      began = time.monotonic()
       state, logs = run.run(state, placed)
       at += 1
+      if at == first + 1:
+        jax.block_until_ready(logs)
+        compiled(time.monotonic() - began)
       if hook:
         changed = hook(state, at)
         state = state if changed is None else put_state(changed, run.mesh, run.replicas)

@@ -40,13 +40,16 @@ class Reporter:
     else:
       self.say(f'{stage}: from step {step} to {steps}, compiling')
 
+  def compiled(self, step: int, seconds: float, memory: int):
+    """The first step is done: what it took, compiling, and the bytes held at most so far."""
+    self._first = time.monotonic(), step
+    self.say(f'{self._stage}: compiled in {seconds:.0f} s; peak memory {memory / 2**30:.1f} GiB')
+
   def update(self, step: int, logs: Mapping[str, float]):
     """The stage has reached `step`."""
     now, rate = time.monotonic(), None
-    if self._first:
+    if self._first and step > self._first[1]:
       rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
-    else:  # the first interval holds the compilation: speed counts from the end of it
-      self._first = now, step
     # Of a method that logs what each learner minimises, these; a learner that rests logs 0.
     totals = {name: value for name, value in logs.items() if name.endswith('_loss') and value}
     terms = ' '.join(f'{name} {value:.4g}' for name, value in (totals or logs).items()

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -72,6 +73,13 @@ class Recorder:
   def _append(self, name, line):
     with open(self.directory / name, 'a') as f:
       f.write(json.dumps(line) + '\n')
+
+
+def peak_memory() -> int:
+  """Bytes that this process held at most: on its first device, or on CPUs altogether."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return stats.get('peak_bytes_in_use',
+                   resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
