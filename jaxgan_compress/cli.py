@@ -13,6 +13,7 @@
     jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9,5.6e9 --floor=16 \
         --out=student.safetensors
     jaxgan-compress prune --workdir=runs/cat --budget=5e6
+    jaxgan-compress profile --config=configs/kd/digits.py --out=runs/profile
 """
 
 from __future__ import annotations
@@ -436,14 +437,40 @@ def _input_shape(module, size, verb='info'):
   return (1, height, width, shape[-1])
 
 
+def profile(verb: str, argv: list[str]) -> int:
+  """Run some training steps and say which operations take the time; the trace opens in Perfetto."""
+  values = _flags(verb, argv, config=True, profile=True)
+  from jaxgan_compress import experiment
+  found = experiment.profile(values.config, values.out, values.stage, values.steps)
+  device, spent = found['device'], found['operations']
+  total = sum(each.seconds for each in spent)
+  _print_table(
+      ('operation', 'of', 'result', 'ms a step', 'of all', 'GFLOP/s', 'GB/s', 'of the roofline'),
+      [(each.name, each.operation.layer, each.operation.result[:40],
+        f'{1e3 * each.seconds:.3f}', f'{each.seconds / total:.1%}',
+        f'{each.calls * each.operation.flops / each.seconds / 1e9:.1f}',
+        f'{each.calls * each.operation.bytes / each.seconds / 1e9:.1f}', f'{each.roofline:.0%}')
+       for each in spent[:values.top]])
+  needed = sum(each.seconds * each.roofline for each in spent)
+  print(f'stage {found["stage"]}: a step takes {1e3 * found["seconds"]:.1f} ms, compiled in '
+        f'{found["compile_seconds"]:.0f} s, and holds {found["bytes"] / 2**20:.0f} MiB. '
+        f'{len(spent)} operations, {1e3 * total:.1f} ms together; the roofline needs '
+        f'{needed / total:.0%} of that, for {found["flops"] / 1e9:.2f} GFLOP at '
+        f'{device.flops / 1e9:.0f} GFLOP/s and {device.bandwidth / 1e9:.0f} GB/s, as measured '
+        'on this device.')
+  trace = max(Path(values.out).glob('**/perfetto_trace.json.gz'))
+  print(f'{trace} opens in ui.perfetto.dev, {values.out} in TensorBoard')
+  return 0
+
+
 VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
          'convert': convert, 'prune': prune, 'show-data': show_data,
-         'prepare-data': prepare_data, 'fid': fid}
+         'prepare-data': prepare_data, 'fid': fid, 'profile': profile}
 
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False,
-           prune=False):
+           prune=False, profile=False):
   """Parsed flags of one verb; for `fid`, and what is left over. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -549,6 +576,13 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                         '(default with --workdir: student.safetensors there).',
                         flag_values=values)
     required += ['budget']
+  if profile:
+    flags.DEFINE_string('out', None, 'The folder for the trace.', flag_values=values)
+    flags.DEFINE_string('stage', None, 'Whose step (default: the first that learns from another); '
+                        'nothing needs to have been trained.', flag_values=values)
+    flags.DEFINE_integer('steps', 5, 'Steps to look at.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('top', 10, 'Operations to print.', lower_bound=1, flag_values=values)
+    required += ['out']
   if convert or show or fid or prune:
     flags.DEFINE_bool('overwrite', False, 'Replace the output file if it is there.',
                       flag_values=values)

@@ -38,6 +38,12 @@ class Net:
   stats: PyTree = flax.struct.field(default_factory=dict)
   ema: PyTree = ()
 
+  @classmethod
+  def of(cls, variables: Mapping[str, PyTree]) -> Net:
+    """A network at rest, of what `module.apply` takes."""
+    return cls(variables['params'], stats={
+        kind: leaves for kind, leaves in variables.items() if kind != 'params'})
+
   @property
   def variables(self) -> dict[str, PyTree]:
     """What `module.apply` takes, with the weights as trained."""

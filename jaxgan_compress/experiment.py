@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from ml_collections import ConfigDict
 
 from jaxgan_compress import build, data
 from jaxgan_compress import config as configs
-from jaxgan_compress.analysis import captioned, colour_labels, cost, report
-from jaxgan_compress.core import normalise
+from jaxgan_compress.analysis import captioned, colour_labels, cost, report, roofline
+from jaxgan_compress.core import Net, normalise
 from jaxgan_compress.metrics import Measure
 from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import StopSignal, records
@@ -181,6 +182,74 @@ def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8)
   view = getattr(source, 'view', getattr(getattr(source, 'a', None), 'view', None))
   return captioned(rows, f'{name}: {source!r}, {len(source)} images an epoch' + (
       f'\n{view}' if view else ''))
+
+
+def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, steps: int = 5
+            ) -> dict[str, Any]:
+  """Runs some training steps of one stage on one device and says where their time goes.
+
+  stage: default, the first that learns from another, or the first. Nothing needs to have been
+  trained: teachers have fresh weights and students are cut from them. -> 'stage', 'operations',
+  each a `roofline.Spent`, 'device', 'seconds' of a step, 'compile_seconds', 'bytes' that the
+  program holds, and 'flops' of its convolutions and dot products. The trace is left in `folder`.
+
+  Raises ValueError for an unknown stage, FileExistsError if the folder is not empty.
+  """
+  build.validate(config)
+  stage = stage or next((name for name in config.run if config.stages[name].teacher),
+                        config.run[0])
+  if stage not in config.run:
+    raise ValueError(f'no stage {stage!r}; {configs.suggest(stage, config.run)}')
+  folder = Path(folder)
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise FileExistsError(f'{folder} is not empty; give another folder')
+  if config.cache:
+    compilation_cache()
+  this = Run(config, folder, Reporter(quiet=True))
+  method, prepare, batch, state = _untrained(this, stage)
+  began = time.monotonic()
+  program = jax.jit(lambda state, batch: method.step(state, normalise(prepare(batch)))).lower(
+      state, batch).compile()
+  compiled = time.monotonic() - began
+  device = roofline.measure_device(jnp.dtype(getattr(
+      getattr(method, method.product), 'dtype', jnp.float32)))
+  text = program.as_text()
+  found = roofline.profile(lambda: program(state, batch)[1], text, steps, folder, device)
+  taken = []
+  for _ in range(steps):
+    began = time.monotonic()
+    jax.block_until_ready(program(state, batch)[1])
+    taken.append(time.monotonic() - began)
+  memory = program.memory_analysis()
+  return {'stage': stage, 'operations': found, 'device': device, 'seconds': min(taken),
+          'compile_seconds': compiled,
+          'flops': sum(spent.operation.flops * spent.calls for spent in found),
+          'bytes': memory.argument_size_in_bytes + memory.temp_size_in_bytes
+          + memory.output_size_in_bytes}
+
+
+def _untrained(this, name):
+  """(method, what prepares a batch, a batch, state) of a stage where nothing has been trained."""
+  stage, given = this.config.stages[name], {}
+  teacher = next(iter(stage.teacher), None)
+  method = build.method(this.config, name, teacher)
+  if teacher:
+    theirs, _, _, state = _untrained(this, teacher)
+    nets = jax.device_get(state.nets)
+    given = this.as_given(teacher, nets)
+    if stage.prune:
+      cuts = this.cut(name, getattr(theirs, theirs.product), nets[theirs.product].averaged)
+      method = build.method(this.config, name, teacher,
+                            {role: cut.module for role, cut in cuts.items()})
+      given |= {role: Net.of(cut.variables) for role, cut in cuts.items()}
+  prepare, first = dict, {}
+  if method.needs_data:
+    batches = this.pipeline(name)
+    prepare, batch = batches.prepare, batches[0]
+    first = normalise(prepare(batch))
+  else:
+    batch = next(iter(data.sizes_only((stage.batch or this.config.batch) * method.updates)))
+  return method, prepare, batch, method.init(this.root_key(name), first, given or None)
 
 
 def compilation_cache():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,7 @@ class Run:
     """The networks that a stage starts from, from the teacher's checkpoint."""
     teacher, found = self.teacher(name), self._files(name)
     if teacher is not None and self._is_taught(name):
-      found = self._as_given(
+      found = self.as_given(
           teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint)) | found
     return found or None
 
@@ -285,8 +286,7 @@ class Run:
     found = {}
     given = {**self.pruned(name), **self.config.stages[name].given}
     for role, path in given.items():
-      variables = dict(nn.load(path)[1])
-      found[role] = Net(variables.pop('params'), stats=variables)
+      found[role] = Net.of(nn.load(path)[1])
     return found
 
   def pruned(self, name: str) -> dict[str, Path]:
@@ -313,7 +313,8 @@ class Run:
     except (TypeError, ValueError) as e:
       raise ValueError(f'stages.{name}.prune: {e}') from e
 
-  def _as_given(self, teacher, nets):
+  def as_given(self, teacher: str, nets: Mapping[str, Net]) -> dict[str, Net]:
+    """The networks of a teacher's stage under the roles that its student's method gives them."""
     product = self.method(teacher).product
     # Its adapters are of another pair of networks.
     return {'teacher': nets[product], **{role: net for role, net in nets.items()
@@ -340,7 +341,7 @@ class Run:
       batch = ready(source, [0])
     given = self._files(name)
     if teacher is not None and self._is_taught(name):
-      given = self._as_given(teacher, self._shapes(teacher).nets) | given
+      given = self.as_given(teacher, self._shapes(teacher).nets) | given
     return jax.eval_shape(method.init, self.root_key(name), batch, given or None)
 
   def checkpointer(self, name: str, read_only: bool = False) -> Checkpointer:
