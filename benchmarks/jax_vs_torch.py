@@ -35,7 +35,7 @@ RATE = 2e-4
 class Case:
   """step: 'inference', 'pix2pix', 'cyclegan', 'omgd' or 'kd'. network: name and fields of the
   generator; of OMGD and KD the teacher, `ngf` or `d` of the student. size: pixels. ndf: of the
-  PatchGAN."""
+  PatchGAN. budget: multiply-accumulates that channels drawn at random leave of it."""
   step: str
   network: str
   fields: dict
@@ -43,11 +43,13 @@ class Case:
   batch: int = 1
   student: int = 0
   ndf: int = 16
+  budget: float = 0.
 
   @property
   def name(self):
     width = next(iter(self.fields.values()))
     to = f' to {self.student}' if self.student else ''
+    to += f' cut to {self.budget / 1e9:.3g} G' if self.budget else ''
     return f'{self.step}: {self.network} {width}{to}, {self.batch} x {self.size} px'
 
 
@@ -77,7 +79,9 @@ CASES = {case.name: case for case in _cases()}
 
 def networks(case, dtype):
   """{role: module} of a case."""
-  from jaxgan_compress import nn
+  import jax
+
+  from jaxgan_compress import nn, pruning
   make = {'dcgan': nn.DCGANGenerator}.get(case.network) or getattr(nn, case.network)
   plain = {'spectral': False} if case.network == 'spade' else {}
   norm = {'norm': 'batch'} if case.network in ('inception', 'unet') else {}
@@ -86,6 +90,11 @@ def networks(case, dtype):
       ndf=case.ndf, inputs=inputs, norm='batch', dtype=dtype,
       **({'heads': ('wide',)} if case.step == 'omgd' else {}))
   width = next(iter(case.fields))
+  if case.step == 'inference' and case.budget:
+    whole = build()
+    shape = (1, case.size, case.size, whole.example().shape[-1])
+    return {'generator': pruning.cut(whole, nn.initialise(whole, jax.random.key(0)), shape,
+                                     budget=case.budget, how='random', floor=16).module}
   if case.step == 'inference':
     return {'generator': build()}
   if case.step == 'pix2pix':
@@ -217,7 +226,7 @@ def work(side, variant, case, folder):
   say = lambda **answer: print(json.dumps(answer), file=answers, flush=True)
   if side == 'jax':
     import jax
-    call, device, peak = jax_worker(CASES[case], variant, folder)
+    call, device, peak = jax_worker(case, variant, folder)
     wait, version = jax.block_until_ready, f'jax {jax.__version__}'
     numbers = lambda found: {name: np.asarray(x, np.float32) for name, x in found.items()}
   else:
@@ -256,7 +265,8 @@ class Worker:
     self.name = variant if side == 'torch' else f'ours {variant}'
     self.side, self.variant, self.folder = side, variant, folder
     self._process = subprocess.Popen(
-        [python, __file__, f'--work={side}', f'--variant={variant}', f'--cases={case}',
+        [python, sys.argv[0], f'--work={side}', f'--variant={variant}',
+         f'--cases={json.dumps(dataclasses.asdict(case))}',
          f'--out={folder}'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         stderr=open(folder / f'{side}_{variant}.log', 'w'))  # noqa: SIM115 - the child's
 
@@ -325,16 +335,21 @@ def compare(case, folder, torch, variants, precisions, rounds, seconds):
   return found
 
 
+def median(found, name):
+  """Seconds of a call of one variant."""
+  return statistics.median(found[name]['times'])
+
+
 def ratio(found, ours, theirs):
   """(median, lower, upper quartile) of our time over theirs, round by round, and who is fastest."""
   there = [name for name in theirs if name in found]
-  best = min(there, key=lambda name: statistics.median(found[name]['times']))
+  best = min(there, key=lambda name: median(found, name))
   pairs = [a / b for a, b in zip(found[ours]['times'], found[best]['times'], strict=True)]
   return (*np.quantile(pairs, (.5, .25, .75)), best)
 
 
 def row(name, found, half):
-  ms = lambda key: f'{1e3 * statistics.median(found[key]["times"]):.1f}' if key in found else ''
+  ms = lambda key: f'{1e3 * median(found, key):.1f}' if key in found else ''
   middle, low, high, best = ratio(found, 'ours float32', TORCH)
   us, them = found['ours float32'], found[best]
   cells = [name, ms('ours float32'), *map(ms, TORCH), f'**{middle:.2f}** ({low:.2f} to {high:.2f})',
@@ -397,7 +412,7 @@ def main():
   parser.add_argument('--variant', help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.work:
-    return work(args.work, args.variant, args.cases, args.out)
+    return work(args.work, args.variant, Case(**json.loads(args.cases)), args.out)
   names = [name for name in CASES if any(part in name for part in args.cases.split(','))]
   if not names:
     parser.error(f'no case has {args.cases!r} in its name; --list names them')
@@ -406,7 +421,7 @@ def main():
     return None
   results = {}
   for i, name in enumerate(names):
-    found = compare(name, args.out / f'case{list(CASES).index(name)}', args.torch,
+    found = compare(CASES[name], args.out / f'case{list(CASES).index(name)}', args.torch,
                     TORCH + (('autocast',) if args.half else ()),
                     ('float32', *(('bfloat16',) if args.half else ())), args.rounds, args.seconds)
     results[name] = found

@@ -423,7 +423,21 @@ class KD:
 
 
 STEPS = {'pix2pix': Pix2Pix, 'cyclegan': CycleGAN, 'omgd': OMGD, 'kd': KD}
-VARIANTS = ('eager', 'channels_last', 'compile', 'autocast')
+VARIANTS = ('eager', 'channels_last', 'compile', 'autocast', 'onnx')
+
+
+def onnx_session(network, inputs):
+  """What `build` returns, by ONNX Runtime. Raises ImportError without it."""
+  import tempfile
+
+  import onnxruntime
+  with tempfile.TemporaryDirectory() as folder:
+    path = f'{folder}/network.onnx'
+    torch.onnx.export(network, tuple(inputs), dynamo=True, verbose=False).save(path)
+    session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+  names = [given.name for given in session.get_inputs()]
+  feed = dict(zip(names, (x.cpu().numpy() for x in inputs), strict=True))
+  return lambda: {'drawn': torch.from_numpy(session.run(None, feed)[0])}
 
 
 def build(plan, arrays, inputs, variant):
@@ -443,6 +457,8 @@ def build(plan, arrays, inputs, variant):
   inputs = [torch.from_numpy(x).to(device, **(layout if x.ndim == 4 else {})) for x in inputs]
   if plan['step'] == 'inference':
     network = nets['generator'].eval()
+    if variant == 'onnx':
+      return onnx_session(network, inputs)
     network = torch.compile(network) if variant == 'compile' else network
 
     def call():
