@@ -1,6 +1,6 @@
 """Which exact form of a replaced operation is faster here?
 
-    python benchmarks/forms.py [--op upsample depthwise reflect] [--rounds 60]
+    python benchmarks/forms.py [--op upsample depthwise ...] [--rounds 60]
 
 For layers as the networks have them: forward, and gradient by weights and input, in the textbook
 form and in the other one, called in turn in one process. Prints milliseconds of the textbook form
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxgan_compress.nn import forms, layers
+from jaxgan_compress.axes import Axes
+from jaxgan_compress.nn import forms, inception, layers
 
 # (batch, side, channels in, channels out).
 UP4 = [(64, 4, 64, 32), (64, 8, 32, 16), (64, 16, 16, 1), (64, 4, 8, 4), (64, 8, 4, 2),
@@ -25,6 +26,9 @@ UP4 = [(64, 4, 64, 32), (64, 8, 32, 16), (64, 16, 16, 1), (64, 4, 8, 4), (64, 8,
 UP3 = [(1, 64, 64, 32), (1, 128, 32, 16), (1, 64, 256, 128)]
 DEPTHWISE = [(1, 64, 64, 64), (1, 64, 256, 256), (4, 64, 64, 64)]
 REFLECT = [(1, 256, 3, 3), (1, 64, 64, 1), (1, 64, 256, 1)]  # the last: by how many pixels
+POINTWISE = [(1, 32, 64, 10), (4, 16, 64, 64), (1, 64, 256, 256)]
+THIN = [(1, 256, 3, 64), (1, 128, 6, 16), (4, 64, 6, 16)]
+BLOCKS = [(1, 32, 64, 10), (4, 16, 64, 10), (1, 64, 256, 42)]  # the last: of each branch
 
 
 class Reflect(linen.Module):
@@ -35,12 +39,27 @@ class Reflect(linen.Module):
     return layers.pad(x, self.amount, 'reflect', self.form)
 
 
+class Block(linen.Module):
+  width: int
+  form: str = 'auto'
+
+  @linen.compact
+  def __call__(self, x):
+    return inception.InceptionBranches(
+        inception.Branches.even(self.width), x.shape[-1], 'batch', 'batch', 'reflect', False,
+        form=self.form)(x, True, Axes())
+
+
 CASES = {
     'upsample': [('4x4 transposed to', layers.UpConv, UP4),
                  ('3x3 transposed to', functools.partial(layers.UpConv, kernel=3), UP3)],
     'depthwise': [(f'{k}x{k} depthwise to', functools.partial(
         layers.Conv, kernel=k, padding=0, depthwise=True), DEPTHWISE) for k in (3, 5, 7)],
     'reflect': [('reflection by', Reflect, REFLECT)],
+    'pointwise': [('1x1 to', functools.partial(layers.Conv, kernel=1), POINTWISE)],
+    'strided': [('4x4, stride 2, to', functools.partial(
+        layers.Conv, kernel=4, stride=2, padding=1), THIN)],
+    'branches': [('six branches of', Block, BLOCKS)],
 }
 
 

@@ -70,8 +70,8 @@ def test_masks_only_tighten_until_the_budget_is_met(history):
     assert all((after[name] <= before[name]).all() for name in before)
   for (_, logs), each in zip(found, masks, strict=True):
     cost = PRICE(pruning.widths(each))
-    np.testing.assert_allclose(logs['student_cost'], cost, rtol=1e-6)
-    assert cost <= logs['student_budget'] * (1 + 1e-6)
+    np.testing.assert_allclose(logs['cost_student'], cost, rtol=1e-6)
+    assert cost <= logs['budget_student'] * (1 + 1e-6)
   assert cost <= BUDGET
 
 
@@ -105,7 +105,7 @@ def test_students_without_pairs_shrink_too(sgd):
                                shrink=pruning.Shrink(BUDGET, 0, 1, 1))
   state, logs = jax.jit(lambda s, b: method.step(s, b))(
       alone(method.init(jax.random.key(0), textures)), textures)
-  assert float(logs['student_cost']) <= BUDGET
+  assert float(logs['cost_student']) <= BUDGET
   dead = [name for name, mask in left(state).items() if not mask.all()]
   assert dead and not any(
       np.abs(np.asarray(x)[~left(state)[name]]).max() for name in dead for x in [

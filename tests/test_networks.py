@@ -378,6 +378,7 @@ def test_forms_are_chosen_in_one_place():
       assert forms.choose(op, 'fast') == forms.choose(op) == textbook
   with pytest.raises(ValueError, match='one of auto, plain, fast, transpose, subpixel'):
     forms.choose('upsample', 'magic')
+  assert forms.choose('reflect', 'grouped') == forms.choose('reflect')
 
 
 # Features, adapters, initial weights ------------------------------------------------------------

@@ -227,6 +227,16 @@ def test_the_search_of_a_compiled_step_is_the_same(small_search):
                  dict(wanted))
 
 
+@pytest.mark.parametrize('more', [1., 1.01])
+def test_a_compiled_step_leaves_alone_what_the_budget_pays_for(small_search, more):
+  plan, scores, cost = small_search
+  found = pruning.search(plan, scores, cost, .5 * cost(plan.widths), floor=2)
+  living = {name: np.where(found.masks[name], x, -1) for name, x in scores.items()}
+  tighten = jax.jit(lambda scores, budget: pruning.tighten(plan, scores, cost, budget, floor=2))
+  jax.tree.map(np.testing.assert_array_equal,
+               jax.device_get(tighten(living, more * found.cost)), dict(found.masks))
+
+
 def test_widths_are_rounded_up_to_a_multiple(small_search):
   plan, scores, cost = small_search
   found = pruning.search(plan, scores, cost, .6 * cost(plan.widths), multiple=4)

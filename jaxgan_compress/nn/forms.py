@@ -33,14 +33,16 @@ def choose(op: str, form: str = 'auto') -> str:
   """The form of one operation: one of `FORMS[op]`.
 
   form: 'auto' by platform, 'plain' for the textbook, 'fast' for the other one, or a form's own
-  name. Raises ValueError for anything else.
+  name; the name of another operation's leaves this one to 'auto', so that a network can be built
+  with one of them forced. Raises ValueError for anything else.
   """
   names = {'plain': FORMS[op][0], 'fast': FORMS[op][1], **{name: name for name in FORMS[op]}}
-  if form != 'auto' and form not in names:
-    raise ValueError(f'form {form!r} of {op}; one of auto, {", ".join(names)}')
+  others = {name for both in FORMS.values() for name in both} - names.keys()
+  if form not in names and form not in others and form != 'auto':
+    raise ValueError(f'form {form!r} of {op}; one of auto, {", ".join((*names, *sorted(others)))}')
   if _plain.get():
     return names['plain']
-  if form == 'auto':
+  if form not in names:
     return names['fast' if jax.default_backend() in FAST[op] else 'plain']
   return names[form]
 

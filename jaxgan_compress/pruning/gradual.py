@@ -74,8 +74,9 @@ class Shrink:
     return {name: jnp.ones(group.width, bool) for name, group in plan.groups.items()}
 
   def advance(self, state: TrainState, role: str, module: linen.Module, shape: Sequence[int]):
-    """(the state, {'cost': of what is left, 'budget'}) after its step: the dead channels of `role`
-    at 0, the masks in `state.frozen['masks']`. Jit-able; every replica finds the same."""
+    """(the state, {'cost_<role>': of what is left, 'budget_<role>'}) after its step: the dead
+    channels of `role` at 0, the masks in `state.frozen['masks']`. Jit-able; every replica finds the
+    same."""
     plan, price = _known(module, tuple(shape), self.unit)
     net, masks, step = state.nets[role], state.frozen['masks'], state.step
     budget = schedule(step, price(plan.widths), self.budget, self.start, self.end)
@@ -93,7 +94,7 @@ class Shrink:
     net = net.replace(params=held(net.params), ema=held(net.ema) if net.ema else ())
     left = price.total(jnp.stack([masks[name].sum() for name in price.groups]).astype(jnp.float32))
     return state.replace(nets={**state.nets, role: net}, frozen={**state.frozen, 'masks': masks}), {
-        f'{role}_cost': left, f'{role}_budget': budget}
+        f'cost_{role}': left, f'budget_{role}': budget}
 
 
 @functools.lru_cache(maxsize=64)

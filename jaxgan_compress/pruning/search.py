@@ -101,7 +101,7 @@ def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor:
   def halve(_, between):
     low, high = between
     middle = (low + high) // 2
-    fits = cheap(middle)
+    fits = (middle > low) & cheap(middle)  # when they have met, nothing moves
     return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
 
   ends = jnp.int32(-1), jnp.int32(len(values) - 1)
