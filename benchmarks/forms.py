@@ -18,7 +18,8 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress.axes import Axes
-from jaxgan_compress.nn import forms, inception, layers
+from jaxgan_compress.nn import forms, layers
+from jaxgan_compress.nn.inception import Branches, InceptionBranches
 
 # (batch, side, channels in, channels out).
 UP4 = [(64, 4, 64, 32), (64, 8, 32, 16), (64, 16, 16, 1), (64, 4, 8, 4), (64, 8, 4, 2),
@@ -45,8 +46,8 @@ class Block(linen.Module):
 
   @linen.compact
   def __call__(self, x):
-    return inception.InceptionBranches(
-        inception.Branches.even(self.width), x.shape[-1], 'batch', 'batch', 'reflect', False,
+    return InceptionBranches(
+        Branches.even(self.width), x.shape[-1], 'batch', 'batch', 'reflect', False,
         form=self.form)(x, True, Axes())
 
 

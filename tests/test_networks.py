@@ -10,6 +10,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
 from jaxgan_compress.nn import forms, layers
+from jaxgan_compress.nn.inception import Branches, InceptionBranches
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -337,10 +338,11 @@ def test_forms_of_transposed_convolution_agree(kernel, size):
   assert largest_difference(plain, fast) < 3e-5
 
 
-@pytest.mark.parametrize('kernel', [1, 3, 5])
-def test_forms_of_depthwise_convolution_agree(kernel):
+@pytest.mark.parametrize('conv', [
+    *(layers.Conv(4, kernel, depthwise=True) for kernel in (1, 3, 5)),
+    layers.Conv(5, 1), layers.Conv(5, 4, 2, 1), layers.Conv(5, 3, 2, mode='reflect')], ids=str)
+def test_forms_of_convolution_agree(conv):
   x = jax.random.normal(jax.random.key(0), (2, 7, 6, 4))
-  conv = layers.Conv(4, kernel, depthwise=True)
   params = conv.init(jax.random.key(1), x)
   params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
   plain, fast = both(lambda form, params, x: conv.clone(form=form).apply(params, x), params, x)
@@ -349,6 +351,24 @@ def test_forms_of_depthwise_convolution_agree(kernel):
   second = [jax.grad(lambda x, form=form: jnp.square(jax.grad(lambda x: jnp.square(
       conv.clone(form=form).apply(params, x)).sum())(x)).sum())(x) for form in ('plain', 'fast')]
   np.testing.assert_allclose(*second, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('branches, norm', [
+    (Branches.even(3), 'batch'), (Branches.even(2), 'instance_affine'),
+    (Branches(((3, 2),), ((1, 3), (5, 1))), 'batch'),
+    (Branches(((1, 2),)), 'instance_affine'), (Branches(((5, 2),)), 'batch')])
+def test_forms_of_branches_agree(branches, norm):
+  x = jax.random.normal(jax.random.key(0), (2, 5, 6, 4))
+  block = InceptionBranches(branches, 5, norm, norm, 'reflect', norm != 'batch')
+  params = block.init(jax.random.key(1), x, True, jgc.axes.Axes())['params']
+  params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
+
+  def run(form, params, x):
+    return block.clone(form=form).apply({'params': params}, x, True, jgc.axes.Axes(),
+                                        mutable=['batch_stats'])[0]
+
+  plain, fast = both(run, params, x)
+  assert largest_difference(plain, fast) < 2e-4
 
 
 @pytest.mark.parametrize('amount', [1, 2, 3])
