@@ -184,40 +184,41 @@ class InceptionBranches(nn.Module):
       layer = BatchNorm(affine=False, name=name) if kind == 'batch_fixed' else norm(kind, name)
       return leaky_relu(layer(y, train, axes), self.slope)
 
-    def spread(x, layers):
-      """Each 1x1 convolution of x."""
-      if len(layers) < 2 or forms.choose('branches', self.form) == 'apart':
-        return [layer(x) for layer in layers]
-      kernels, biases = zip(*(layer.weights(x.shape[-1]) for layer in layers), strict=True)
+    out = functools.partial(conv, self.features)
+    pointwise = [(f'dense{k}', width) for k, width in self.branches.dense if k == 1] + [
+        (f'depthwise{k}', width) for k, width in self.branches.depthwise]
+    merged = forms.choose('branches', self.form) == 'merged' and len(pointwise) > 1
+    begun = {}  # of merged branches, what their one 1x1 convolution of x made
+    if merged:
+      kernels, biases = zip(*(conv(width, 1, name=f'{name}_in').weights(x.shape[-1])
+                              for name, width in pointwise), strict=True)
       y = convolve(x.astype(self.dtype), jnp.concatenate(kernels, -1),
                    jnp.concatenate(biases) if self.bias else None, form=self.form)
-      return jnp.split(y, np.cumsum([layer.features for layer in layers])[:-1], -1)
-
-    def gather(ys, layers):
-      """The sum of 1x1 convolutions, one of each y."""
-      if len(layers) < 2 or forms.choose('branches', self.form) == 'apart':
-        return sum(layer(y) for layer, y in zip(layers, ys, strict=True))
-      kernels, biases = zip(*(layer.weights(y.shape[-1])
-                              for layer, y in zip(layers, ys, strict=True)), strict=True)
-      return convolve(jnp.concatenate(ys, -1).astype(self.dtype), jnp.concatenate(kernels, 2),
-                      sum(biases) if self.bias else None, form=self.form)
-
-    dense, depthwise = self.branches.dense, self.branches.depthwise
-    names = [f'dense{k}' for k, _ in dense if k == 1] + [f'depthwise{k}' for k, _ in depthwise]
-    widths = [width for k, width in dense if k == 1] + [width for _, width in depthwise]
-    inside = dict(zip(names, spread(x, [conv(width, 1, name=f'{name}_in') for name, width in
-                                        zip(names, widths, strict=True)]), strict=True))
-    total = 0  # summed as they come, so that no two outputs live at once
-    for k, width in dense:
-      y = inside['dense1'] if k == 1 else conv(width, k, name=f'dense{k}_in')(x)
-      y = drop(act(y, self.norm, f'dense{k}_norm'))
-      if k == 1:
-        inside['dense1'] = y
+      ends = np.cumsum([width for _, width in pointwise])[:-1]
+      begun = dict(zip((name for name, _ in pointwise), jnp.split(y, ends, -1), strict=True))
+    total, last = 0, {}  # summed as they come, so that no two outputs live at once
+    for k, width in self.branches.dense:
+      name = f'dense{k}'
+      y = begun[name] if name in begun else conv(width, k, name=f'{name}_in')(x)
+      y = drop(act(y, self.norm, f'{name}_norm'))
+      if name in begun:
+        last[name] = y
       else:
-        total += conv(self.features, k, name=f'dense{k}_out')(y)
-    for k, width in depthwise:
-      y = act(inside[f'depthwise{k}'], self.norm, f'depthwise{k}_norm')
-      y = conv(width, k, depthwise=True, name=f'depthwise{k}_filter')(y)
-      inside[f'depthwise{k}'] = drop(act(y, self.second_norm, f'depthwise{k}_norm2'))
-    return total + gather([inside[name] for name in names], [
-        conv(self.features, 1, name=f'{name}_out') for name in names])
+        total += out(k, name=f'{name}_out')(y)
+    for k, width in self.branches.depthwise:
+      name = f'depthwise{k}'
+      y = begun[name] if merged else conv(width, 1, name=f'{name}_in')(x)
+      y = act(y, self.norm, f'{name}_norm')
+      y = conv(width, k, depthwise=True, name=f'{name}_filter')(y)
+      y = drop(act(y, self.second_norm, f'{name}_norm2'))
+      if merged:
+        last[name] = y
+      else:
+        total += out(1, name=f'{name}_out')(y)
+    if merged:
+      kernels, biases = zip(*(out(1, name=f'{name}_out').weights(y.shape[-1])
+                              for name, y in last.items()), strict=True)
+      total += convolve(jnp.concatenate(list(last.values()), -1).astype(self.dtype),
+                        jnp.concatenate(kernels, 2), sum(biases) if self.bias else None,
+                        form=self.form)
+    return total
