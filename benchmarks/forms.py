@@ -47,8 +47,8 @@ class Block(linen.Module):
   @linen.compact
   def __call__(self, x):
     return InceptionBranches(
-        Branches.even(self.width), x.shape[-1], 'batch', 'batch', 'reflect', False,
-        form=self.form)(x, True, Axes())
+        Branches.even(self.width), x.shape[-1], 'instance_affine', 'instance_affine', 'reflect',
+        bias=False, form=self.form)(x, True, Axes())
 
 
 CASES = {
