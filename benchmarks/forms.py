@@ -106,8 +106,9 @@ def main():
         for name, passed in (('forward', forward), ('gradient', gradient)):
           functions = [passed(build(c_out, form=form)) for form in (plain, other)]
           for a, b in zip(*(jax.tree.leaves(f(variables, x)) for f in functions), strict=True):
-            # Rounding through norms; in float64 they are equal to 1e-13.
-            np.testing.assert_allclose(a, b, atol=1e-4 * max(float(jnp.abs(a).max()), 1))
+            # Three norms round more; in float64 those are equal to 1e-13 too.
+            apart = 1e-4 if op == 'branches' else 1e-5
+            np.testing.assert_allclose(a, b, atol=apart * max(float(jnp.abs(a).max()), 1))
           taken = compare(functions, (variables, x), args.rounds)
           low, middle, high = np.quantile(taken[:, 1] / taken[:, 0], (.25, .5, .75))
           print(f'| {title} {c_out} | {batch}x{side}x{side}x{c_in} | {name} | '

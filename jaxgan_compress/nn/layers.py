@@ -168,7 +168,8 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
   elif depth < x.shape[-1] and k == 1 and chosen('depthwise') == 'taps':
     y = pad(x, amount, mode, form) * kernel[:, :, 0][None]
   elif k == stride == 1 and depth == x.shape[-1] and chosen('pointwise') == 'matmul':
-    x = pad(x, amount, mode, form)  # of two axes, for the gradient of four is slow
+    x = pad(x, amount, mode, form)
+    # Of two axes: the gradient of a product of four is slow.
     y = (x.reshape(-1, depth) @ kernel[0, 0]).reshape(*x.shape[:3], features)
   else:
     around = ((amount,) * 2,) * 2
