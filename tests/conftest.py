@@ -8,6 +8,7 @@ os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') +
                            ' --xla_force_host_platform_device_count=4')
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -49,9 +50,11 @@ def convolutions_as_matmuls(monkeypatch):
   """XLA:CPU has fast matmuls in float64, and for convolutions only plain loops."""
   convolve = lax.conv_general_dilated
 
-  def matmuls(x, kernel, strides, padding, **more):
-    if len(kernel) > 3 or 'feature_group_count' in more or padding != 'VALID':
-      return convolve(x, kernel, strides, padding, **more)
+  def matmuls(x, kernel, strides, padding, feature_group_count=1, **more):
+    if len(kernel) > 3 or feature_group_count > 1:
+      return convolve(x, kernel, strides, padding, feature_group_count=feature_group_count, **more)
+    if padding != 'VALID':
+      x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     (down, right), (rows, columns) = strides, kernel.shape[:2]
     h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
     return sum(x[:, i:i + h:down, j:j + w:right] @ kernel[i, j]

@@ -208,17 +208,18 @@ def test_environment_says_what_ran():
   json.dumps(found)
 
 
-def test_plain_progress_says_stage_speed_losses_and_time_left(capsys):
+def test_plain_progress_says_compiling_speed_losses_and_time_left(capsys):
   reporter = Reporter(seconds=0)
   reporter.begin('student', 0, 40, images=8)
-  for step in (10, 20, 40):
+  reporter.compiled(1, 2.6, 3 << 29)
+  for step in (1, 20, 40):
     reporter.update(step, {'mse': 1 / step, 'grad_student': 3.})
   reporter.end()
-  first, second, third, last = capsys.readouterr().out.splitlines()
-  assert first == 'student: from step 0 to 40, compiling'
-  assert second == 'student: step 10/40  mse 0.1'
-  assert re.fullmatch(r'student: step 20/40 [\d.]+ steps/s \d+ images/s mse 0.05, 0 s left', third)
-  assert 's left' not in last and '40/40' in last
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[:3] == ['student: from step 0 to 40, compiling',
+                       'student: compiled in 3 s; peak memory 1.5 GiB', 'student: step 1/40  mse 1']
+  assert re.fullmatch(r'student: step 20/40 [\d.]+ steps/s \d+ images/s mse 0.05, 0 s left', lines[3])
+  assert 's left' not in lines[4] and '40/40' in lines[4]
 
 
 def test_data_that_ends_too_early_is_an_error(gan, pipeline):

@@ -26,7 +26,7 @@ class Reporter:
   def begin(self, stage: str, step: int, steps: int, images: int):
     """A stage that stands at `step` of `steps` and sees `images` a step."""
     self._stage, self._steps, self._images = stage, steps, images
-    self._first = None
+    self._first = None  # the time and the step at which compiling had ended
     self._said = 0.
     if self.console.is_terminal:
       self._bar = Progress(
