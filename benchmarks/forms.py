@@ -29,6 +29,8 @@ DEPTHWISE = [(1, 64, 64, 64), (1, 64, 256, 256), (4, 64, 64, 64)]
 REFLECT = [(1, 256, 3, 3), (1, 64, 64, 1), (1, 64, 256, 1)]  # the last: by how many pixels
 POINTWISE = [(1, 32, 64, 10), (4, 16, 64, 64), (1, 64, 256, 256)]
 THIN = [(1, 256, 3, 64), (1, 128, 6, 16), (4, 64, 6, 16)]
+FEW = [(1, 128, 64, 3), (1, 256, 64, 3), (1, 256, 32, 3), (4, 64, 32, 3)]
+HEADS = [(1, 31, 512, 1), (4, 15, 128, 1)]
 BLOCKS = [(1, 32, 64, 10), (4, 16, 64, 10), (1, 64, 256, 42)]  # the last: of each branch
 
 
@@ -60,6 +62,8 @@ CASES = {
     'pointwise': [('1x1 to', functools.partial(layers.Conv, kernel=1), POINTWISE)],
     'strided': [('4x4, stride 2, to', functools.partial(
         layers.Conv, kernel=4, stride=2, padding=1), THIN)],
+    'few': [('7x7 to', functools.partial(layers.Conv, kernel=7), FEW),
+            ('4x4 to', functools.partial(layers.Conv, kernel=4, padding=1), HEADS)],
     'branches': [('six branches of', Block, BLOCKS)],
 }
 

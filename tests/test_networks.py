@@ -326,23 +326,28 @@ def both(run, *args, weights=None):
       for form in ('plain', 'fast')]
 
 
-@pytest.mark.parametrize('size', [(5, 6), (1, 4), (2, 2)])
+@pytest.mark.parametrize('size', [(5, 6, 3), (1, 4, 3), (2, 2, 3), (2, 3, 64)])
 @pytest.mark.parametrize('kernel', [3, 4])
 def test_forms_of_transposed_convolution_agree(kernel, size):
-  x = jax.random.normal(jax.random.key(0), (2, *size, 3))
-  params = layers.UpConv(5, kernel).init(jax.random.key(1), x)
-  params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
-  plain, fast = both(lambda form, params, x: layers.UpConv(5, kernel, form=form).apply(params, x),
-                     params, x)
-  assert plain[0].shape == (2, 2 * size[0], 2 * size[1], 5)
+  height, width, depth = size
+  features = 5 if depth == 3 else layers.WIDE
+  x = jax.random.normal(jax.random.key(0), (2, *size))
+  params = layers.UpConv(features, kernel).init(jax.random.key(1), x)
+  params = jax.tree.map(lambda p: p + jax.random.normal(
+      jax.random.key(2), p.shape) / (features * depth)**.5, params)
+  plain, fast = both(lambda form, params, x: layers.UpConv(
+      features, kernel, form=form).apply(params, x), params, x)
+  assert plain[0].shape == (2, 2 * height, 2 * width, features)
   assert largest_difference(plain, fast) < 3e-5
 
 
 @pytest.mark.parametrize('conv', [
     *(layers.Conv(4, kernel, depthwise=True) for kernel in (1, 3, 5)),
-    layers.Conv(5, 1), layers.Conv(5, 4, 2, 1), layers.Conv(5, 3, 2, mode='reflect')], ids=str)
+    layers.Conv(5, 1), layers.Conv(5, 4, 2, 1), layers.Conv(5, 3, 2, mode='reflect'),
+    layers.Conv(3, 3, mode='reflect'), layers.Conv(1, 4, 1, 1)], ids=str)
 def test_forms_of_convolution_agree(conv):
-  x = jax.random.normal(jax.random.key(0), (2, 7, 6, 4))
+  few = conv.features <= layers.FEW and not conv.depthwise
+  x = jax.random.normal(jax.random.key(0), (2, 7, 6, layers.NARROW + 1 if few else 4))
   params = conv.init(jax.random.key(1), x)
   params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
   plain, fast = both(lambda form, params, x: conv.clone(form=form).apply(params, x), params, x)

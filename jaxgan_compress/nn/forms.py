@@ -18,12 +18,13 @@ FORMS = {
     'reflect': ('pad', 'gather'),           # reflection padding
     'pointwise': ('conv', 'matmul'),        # convolutions of 1x1
     'strided': ('conv', 'rows'),            # weight gradients of strided ones of few channels
+    'few': ('conv', 'spread'),              # convolutions of many channels to few
     'branches': ('apart', 'merged'),        # 1x1 convolutions of one input, or into one sum
 }
 # Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed, grouped, 1x1 and thin
-# strided convolutions are several times slower, and it compiles every operation by itself;
-# elsewhere each maps to one library call. A gather exports where a reflecting pad does not, and is
-# as fast.
+# strided convolutions are several times slower, its convolutions of many channels to few ten times,
+# and it compiles every operation by itself; elsewhere each maps to one library call. A gather
+# exports where a reflecting pad does not, and is as fast.
 FAST = {op: ('cpu', 'gpu', 'tpu') if op == 'reflect' else ('cpu',) for op in FORMS}
 
 _plain = contextvars.ContextVar('plain', default=False)

@@ -15,7 +15,10 @@ from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
 PADDINGS = ('zero', 'reflect', 'replicate')
-THIN = 8  # input channels up to which a strided convolution's weight gradient is slow on CPUs
+# Where XLA:CPU is slow: the weight gradient of a strided convolution of at most THIN channels, a
+# convolution of more than NARROW channels to at most FEW. And from WIDE channels to as many, a
+# transposed convolution is quick, but for its gradient.
+THIN, FEW, NARROW, WIDE = 8, 4, 16, 64
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -127,7 +130,8 @@ class UpConv(nn.Module):
 
   The 'subpixel' form is exact. Output rows of one parity see the input through some of the
   kernel's rows only, so the four output phases are ordinary convolutions, here matmuls on shifted
-  slices, interleaved. No tap is wasted on zeros, and the gradients are matmuls too.
+  slices, interleaved. No tap is wasted on zeros, and the gradients are matmuls too. Of wide layers
+  it is the gradient alone.
 
   Raises ValueError for another kernel size.
   """
@@ -145,12 +149,11 @@ class UpConv(nn.Module):
     k = self.kernel
     kernel = self.param('kernel', normal(0.02), (k, k, x.shape[-1], self.features))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    if forms.choose('upsample', self.form) == 'subpixel':
-      y = (_subpixel4 if k == 4 else _subpixel3)(x, kernel)
+    if forms.choose('upsample', self.form) == 'transpose':
+      run = _transposed
     else:
-      padding = ((2, 2),) * 2 if k == 4 else ((1, 2),) * 2
-      y = lax.conv_transpose(x, kernel, (2, 2), padding,
-                             dimension_numbers=_LAYOUT)
+      run = _subpixel if min(kernel.shape[2:]) < WIDE else _wide_transposed
+    y = run(x, kernel)
     return y + per_channel(_bias(self)) if self.bias else y
 
 
@@ -171,6 +174,8 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
     x = pad(x, amount, mode, form)
     # Of two axes: the gradient of a product of four is slow.
     y = (x.reshape(-1, depth) @ kernel[0, 0]).reshape(*x.shape[:3], features)
+  elif k > stride == 1 and depth > NARROW and features <= FEW and chosen('few') == 'spread':
+    y = _spread(pad(x, amount, mode, form), kernel)
   else:
     around = ((amount,) * 2,) * 2
     if mode != 'zero':
@@ -259,6 +264,20 @@ def _unit(x):
   return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
+def _transposed(x, kernel):
+  padding = ((2, 2),) * 2 if len(kernel) == 4 else ((1, 2),) * 2
+  return lax.conv_transpose(x, kernel, (2, 2), padding, dimension_numbers=_LAYOUT)
+
+
+def _subpixel(x, kernel):
+  return (_subpixel4 if len(kernel) == 4 else _subpixel3)(x, kernel)
+
+
+_wide_transposed = jax.custom_vjp(_transposed)
+_wide_transposed.defvjp(lambda x, kernel: (_transposed(x, kernel), (x, kernel)),
+                        lambda saved, dy: jax.vjp(_subpixel, *saved)[1](dy))
+
+
 def _subpixel4(x, kernel):
   # Row 2m+p of the uncropped output gathers input rows m and m-1 through kernel rows p and 2+p:
   # all four phases are one 2x2 convolution to 4*features channels, cropped by one pixel.
@@ -344,6 +363,22 @@ def _by_rows_backward(stride, around, saved, dy):
 
 _by_rows.defvjp(lambda x, kernel, stride, around: (
     _convolution(x, kernel, stride, around), (x, kernel)), _by_rows_backward)
+
+
+@jax.custom_vjp
+def _spread(x, kernel):
+  """A valid convolution to few channels: one matmul of each pixel with all taps, then the sum of
+  what lies k*k pixels apart. Its gradient is quick as it is."""
+  k, _, depth, features = kernel.shape
+  h, w = x.shape[1] - k + 1, x.shape[2] - k + 1
+  y = x @ kernel.transpose(2, 0, 1, 3).reshape(depth, -1)
+  y = y.reshape(*y.shape[:3], k * k, features)
+  return sum(y[:, i:i + h, j:j + w, i * k + j] for i in range(k) for j in range(k))
+
+
+_spread.defvjp(
+    lambda x, kernel: (_spread(x, kernel), (x, kernel)), lambda saved, dy: jax.vjp(
+        lambda x, kernel: _convolution(x, kernel, 1, ((0, 0),) * 2), *saved)[1](dy))
 
 
 def _kept_whole(function):
