@@ -17,11 +17,11 @@ FORMS = {
     'depthwise': ('grouped', 'taps'),
     'reflect': ('pad', 'gather'),           # reflection padding
     'pointwise': ('conv', 'matmul'),        # convolutions of 1x1
-    'strided': ('conv', 'rows'),            # weight gradients of strided ones of few channels
+    'strided': ('conv', 'rows'),            # weight gradients of strided convolutions
     'few': ('conv', 'spread'),              # convolutions of many channels to few
     'branches': ('apart', 'merged'),        # 1x1 convolutions of one input, or into one sum
 }
-# Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed, grouped, 1x1 and thin
+# Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed, grouped, 1x1 and
 # strided convolutions are several times slower, its convolutions of many channels to few ten times,
 # and it compiles every operation by itself; elsewhere each maps to one library call. A gather
 # exports where a reflecting pad does not, and is as fast.

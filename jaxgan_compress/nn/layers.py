@@ -15,10 +15,9 @@ from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
 PADDINGS = ('zero', 'reflect', 'replicate')
-# Where XLA:CPU is slow: the weight gradient of a strided convolution of at most THIN channels, a
-# convolution of more than NARROW channels to at most FEW. And from WIDE channels to as many, a
-# transposed convolution is quick, but for its gradient.
-THIN, FEW, NARROW, WIDE = 8, 4, 16, 64
+# XLA:CPU is slow in convolutions of more than NARROW channels to at most FEW; from WIDE channels to
+# as many, it is quick in a transposed convolution, but for its gradient.
+FEW, NARROW, WIDE = 4, 16, 64
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -180,9 +179,8 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
     around = ((amount,) * 2,) * 2
     if mode != 'zero':
       x, around = pad(x, amount, mode, form), ((0, 0),) * 2
-    # Few channels leave a vector unit empty, and a matmul of whole rows fills it.
-    thin = stride > 1 and depth <= THIN and depth == x.shape[-1]
-    run = _by_rows if thin and chosen('strided') == 'rows' else _convolution
+    rows = stride > 1 and depth == x.shape[-1] and chosen('strided') == 'rows'
+    run = _by_rows if rows else _convolution
     y = run(x, kernel, stride, around)
   return y if bias is None else y + per_channel(bias)
 
