@@ -69,12 +69,12 @@ CASES = {
 
 
 def forward(module):
-  return jax.jit(module.apply)
+  return forms.jit(module.apply)
 
 
 def gradient(module):
   """Of half the sum of squares, by weights and input."""
-  return jax.jit(jax.grad(lambda v, x: jnp.square(module.apply(v, x)).sum() / 2, (0, 1)))
+  return forms.jit(jax.grad(lambda v, x: jnp.square(module.apply(v, x)).sum() / 2, (0, 1)))
 
 
 def compare(functions, args, rounds):

@@ -185,7 +185,7 @@ def jax_worker(case, variant, folder):
   peak = lambda: (device.memory_stats() or {}).get('peak_bytes_in_use')
   if case.step == 'inference':
     x = jax.device_put(next(iter(batch.values())))
-    draw = jax.jit(lambda variables, x: modules['generator'].apply(variables, x)[0])
+    draw = nn.forms.jit(lambda variables, x: modules['generator'].apply(variables, x)[0])
     placed = jax.device_put(variables['generator'])
     return lambda: {'drawn': jnp.moveaxis(draw(placed, x), -1, 1)}, device.device_kind, peak
   method = method_of(case, modules)

@@ -160,7 +160,7 @@ def _accuracy(run, method, state):
   source = run.source(**run.config.evaluate.held_out)
   module = getattr(method, method.product)
   variables = state.nets[method.product].averaged
-  look = jax.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
+  look = nn.forms.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
   right = 0
   for i in range(0, len(source), 500):
     batch = ready(source, range(i, min(i + 500, len(source))))

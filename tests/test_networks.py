@@ -448,3 +448,17 @@ def test_statistics_of_the_caller_stay_as_they_are():
   _, moved = module.apply(variables, x, True, mutable=['batch_stats'])
   jax.tree.map(np.testing.assert_array_equal, variables, kept)
   assert int(moved['batch_stats']['count']) == 1
+
+
+def test_programs_are_compiled_with_what_this_platform_likes(monkeypatch):
+  options = forms.compiler_options()
+  assert 'LIBRARY_FUSION_TYPE_DOT' in options['xla_cpu_experimental_ynn_fusion_type']
+  with monkeypatch.context() as patch:
+    patch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert forms.compiler_options() == {}
+  monkeypatch.setattr(forms, '_CPU', {'xla_cpu_of_another_release': '1'})
+  forms._known.cache_clear()
+  assert forms.compiler_options() == {} and forms.jit(lambda x: x + 1)(1) == 2
+  monkeypatch.undo()
+  forms._known.cache_clear()
+  assert forms.compiler_options() == options

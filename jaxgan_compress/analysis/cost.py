@@ -185,7 +185,7 @@ def network_latency(module: linen.Module, shape: Sequence[int] | None = None, ba
   """
   x = _example(module, shape)
   variables = nn.initialise(module, jax.random.key(0), x)
-  run = jax.jit(lambda variables, x: _wanted(module.apply(variables, x)))
+  run = forms.jit(lambda variables, x: _wanted(module.apply(variables, x)))
   inputs = {batch: jax.random.normal(jax.random.key(1), (batch, *x.shape[1:])) for batch in batches}
   timings = latency({str(batch): lambda x=x: run(variables, x) for batch, x in inputs.items()},
                     rounds)

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxgan_compress import data
@@ -15,6 +14,7 @@ from jaxgan_compress.metrics.evaluator import Measure
 from jaxgan_compress.metrics.extractors import Extractor
 from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.moments import Moments
+from jaxgan_compress.nn import forms
 
 
 def folder_features(path: str | Path, extractor: Extractor, *, batch: int | None = None,
@@ -27,7 +27,7 @@ def folder_features(path: str | Path, extractor: Extractor, *, batch: int | None
   FileNotFoundError for a folder without any.
   """
   source = data.folder(path, preprocess='none', flip=False, same_size=False)
-  look = jax.jit(lambda v, images: extractor.look(v, images)['features'])
+  look = forms.jit(lambda v, images: extractor.look(v, images)['features'])
   by_size = {}
   for i, (height, width) in enumerate(source.sizes):
     by_size.setdefault((height, width), []).append(i)

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxgan_compress import core
 from jaxgan_compress.axes import Axes
+from jaxgan_compress.nn import forms
 from jaxgan_compress.parallel.mesh import build_mesh
 
 VIAS = ('pmap', 'shard_map', 'vmap')
@@ -78,20 +79,29 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
 
   donated = (0, 1) if donate else ()
   if via == 'vmap':
-    inner = jax.jit(on_device, donate_argnums=donated)
+    inner = forms.jit(on_device, donate_argnums=donated)
   elif via == 'shard_map':
     # check_vma=True would hand back gradients already summed over devices, and our mean would
     # make them `devices` times too large.
-    inner = jax.jit(jax.shard_map(
+    inner = forms.jit(jax.shard_map(
         on_device, mesh=mesh, in_specs=(P(), P('data'), P('data')),
         out_specs=(P(), P('data'), P()), check_vma=False), donate_argnums=donated)
   else:
     mapped = jax.pmap(on_device, axis_name='data', in_axes=(None, 0, 0), out_axes=(None, 0, None),
                       devices=list(mesh.devices.flat), donate_argnums=donated)
 
+    options, programs = forms.compiler_options(), {}
+
+    def run(*args):
+      # pmap takes no options; a program compiled ahead of time does.
+      kind = tuple((x.shape, x.dtype) for x in jax.tree.leaves(args))
+      if kind not in programs:
+        programs[kind] = mapped.lower(*args).compile(compiler_options=options)
+      return programs[kind](*args)
+
     def inner(shared, local, batch):
       local = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), local)
-      shared, local, logs = mapped(shared, local, batch)
+      shared, local, logs = (run if options else mapped)(shared, local, batch)
       return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
 
   def compiled(state, batch):
