@@ -54,6 +54,11 @@ def choose(op: str, form: str = 'auto') -> str:
   return names[form]
 
 
+def counting() -> bool:
+  """Whether this is inside `plain()`."""
+  return _plain.get()
+
+
 @contextlib.contextmanager
 def plain():
   """Inside, every operation has its textbook form: what counting MACs must see."""

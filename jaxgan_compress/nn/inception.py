@@ -17,6 +17,7 @@ from jaxgan_compress.nn.layers import (
   check_images,
   convolve,
   leaky_relu,
+  remembering,
   to_range,
 )
 from jaxgan_compress.nn.norms import BatchNorm, conv_bias, norm
@@ -87,7 +88,7 @@ class InceptionGenerator(nn.Module):
     identity.
   norm: 'instance_affine' (horse2zebra), 'batch' (paired tasks), 'batch_stat' (zebra2horse).
   padding: in blocks 'reflect', 'replicate' or 'zero'. dropout: rate inside the branches.
-  slope: of the leaky ReLU in the blocks, 0 for ReLU.
+  slope: of the leaky ReLU in the blocks, 0 for ReLU. remat: as of the ResNet.
   form: of the replaceable operations, see `nn.forms`. dtype: of the computation.
 
   Raises ValueError for other sizes. Jin et al. 2021, CAT.
@@ -101,6 +102,7 @@ class InceptionGenerator(nn.Module):
   padding: str = 'reflect'
   dropout: float = 0.
   slope: float = 0.
+  remat: bool = False
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
@@ -119,9 +121,9 @@ class InceptionGenerator(nn.Module):
     taps = {'stem': x}
     for i, branches in enumerate(self.blocks, 1):
       if branches:
-        y = InceptionBranches(branches, x.shape[-1], self.norm, self.norm, self.padding, bias,
-                              self.slope, self.dropout, self.form, self.dtype,
-                              name=f'block{i}')(x, train, axes)
+        y = remembering(InceptionBranches, self.remat)(
+            branches, x.shape[-1], self.norm, self.norm, self.padding, bias, self.slope,
+            self.dropout, self.form, self.dtype, name=f'block{i}')(x, train, axes)
         x = x + norm(self.norm, f'block{i}_norm')(y, train, axes)
       taps[f'block{i}'] = x
     for i, width in enumerate(self.up):

@@ -224,6 +224,14 @@ def subsample(x, height: int, width: int):
   return x[:, ::rows, ::columns]
 
 
+def remembering(block: type[nn.Module], remat: bool, inputs: int = 1) -> type[nn.Module]:
+  """A block that is called with so many arrays, `train` and `axes`; with `remat` it remembers its
+  inputs alone and computes the rest again for its gradient: `jax.checkpoint`."""
+  if not remat or forms.counting():
+    return block
+  return nn.remat(block, static_argnums=(inputs + 1, inputs + 2))
+
+
 def leaky_relu(x, slope: float = 0.2):
   """max(x, slope x); ReLU, with its zero gradient at 0, for slope 0."""
   return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgan_compress.axes import Axes
-from jaxgan_compress.nn.layers import Conv, SeparableConv, UpConv, check_images, pad, to_range
+from jaxgan_compress.nn.layers import (
+  Conv,
+  SeparableConv,
+  UpConv,
+  check_images,
+  pad,
+  remembering,
+  to_range,
+)
 from jaxgan_compress.nn.norms import conv_bias, norm
 from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 
@@ -43,6 +51,8 @@ class ResNetGenerator(nn.Module):
   padding: at the 7x7 convolutions always reflection; in blocks 'reflect', 'replicate', 'zero'.
   dropout: rate inside blocks; None: no such layer, which PyTorch's parameter names tell from 0.
   clamp: inputs are cut to [-1, 1] first, as GAN Compression's plain and pruned ResNets do.
+  remat: blocks keep their inputs only and compute the rest again for the gradient: less memory,
+    about a third more time.
   form: of the replaceable operations, see `nn.forms`. dtype: of the computation.
 
   Raises ValueError for other sizes. Zhu et al. 2017; Li et al. 2020; Ren et al. 2021, OMGD.
@@ -58,6 +68,7 @@ class ResNetGenerator(nn.Module):
   padding: str = 'reflect'
   dropout: float | None = None
   clamp: bool = False
+  remat: bool = False
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
@@ -74,8 +85,9 @@ class ResNetGenerator(nn.Module):
       return nn.relu(norm(self.norm, f'{name}_norm')(x, train, axes))
 
     def expand(x, name):
-      return ExpansionBlock(self.norm, self.padding, self.dropout, self.form, self.dtype,
-                            name=name)(x, train, axes)
+      block = remembering(ExpansionBlock, self.remat)
+      return block(self.norm, self.padding, self.dropout, self.form, self.dtype,
+                   name=name)(x, train, axes)
 
     def deepen(x, name):
       x = expand(x, f'{name}_expand')
@@ -90,7 +102,7 @@ class ResNetGenerator(nn.Module):
     for i, width in enumerate(self.hidden, 1):
       if self.deeper and i == len(self.hidden) // 2 + 1:
         x = expand(expand(x, 'expand1'), 'expand2')
-      x = taps[f'block{i}'] = ResidualBlock(
+      x = taps[f'block{i}'] = remembering(ResidualBlock, self.remat)(
           width, self.norm, self.separable, self.padding, self.dropout, self.form, self.dtype,
           name=f'block{i}')(x, train, axes)
     for i, width in enumerate(self.up):

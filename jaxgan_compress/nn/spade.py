@@ -15,6 +15,7 @@ from jaxgan_compress.nn.layers import (
   SeparableConv,
   check_images,
   leaky_relu,
+  remembering,
   subsample,
   to_range,
   upsample,
@@ -87,7 +88,7 @@ class SPADEGenerator(nn.Module):
   fc: channels of the first convolution. blocks: a `SPADEBlock` each.
   norm: what modulation starts from, 'batch' (over all replicas) or 'instance', without parameters.
   spectral: spectral norm of the blocks' convolutions. separable: modulations by separable
-  convolutions, with an instance norm inside where `separable_norm`.
+  convolutions, with an instance norm inside where `separable_norm`. remat: as of the ResNet.
 
   Raises ValueError for other sizes. Park et al. 2019; Li et al. 2020, GAN Compression.
   """
@@ -100,6 +101,7 @@ class SPADEGenerator(nn.Module):
   spectral: bool = True
   separable: bool = False
   separable_norm: bool = True
+  remat: bool = False
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
@@ -107,7 +109,8 @@ class SPADEGenerator(nn.Module):
   def __call__(self, labels, train: bool = False, axes: Axes = Axes()):
     if self.norm not in NORMS:
       raise ValueError(f'norm={self.norm!r}; one of {", ".join(NORMS)}')
-    return _draw(self, labels, lambda x: x, lambda name, block, x: ModulatedBlock(
+    modulated = remembering(ModulatedBlock, self.remat, 2)
+    return _draw(self, labels, lambda x: x, lambda name, block, x: modulated(
         block, self.norm, self.spectral, self.separable, self.separable_norm, self.form,
         self.dtype, name=name)(x, labels, train, axes))
 
@@ -203,7 +206,7 @@ class InceptionSPADEGenerator(nn.Module):
     `InceptionSPADEBlock` each; where the width changes, the shortcut is a norm and a 1x1
     convolution.
   slope: of the leaky ReLU in the main branches: CAT trained its teacher with 0.01 and its students
-    with 0, ReLU.
+    with 0, ReLU. remat: as of the ResNet.
 
   Raises ValueError for other sizes. Jin et al. 2021, CAT.
   """
@@ -213,14 +216,16 @@ class InceptionSPADEGenerator(nn.Module):
   channels: int = 3
   upsampling: str = 'more'
   slope: float = 0.
+  remat: bool = False
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, labels, train: bool = False, axes: Axes = Axes()):
     first = BatchNorm(name='fc_norm')
+    modulated = remembering(InceptionModulatedBlock, self.remat, 2)
     return _draw(self, labels, lambda x: first(x, train, axes),
-                 lambda name, block, x: InceptionModulatedBlock(
+                 lambda name, block, x: modulated(
                      block, self.slope, self.form, self.dtype, name=name)(x, labels, train, axes))
 
   def plan(self) -> Plan:
