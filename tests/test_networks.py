@@ -464,31 +464,31 @@ def test_programs_are_compiled_with_what_this_platform_likes(monkeypatch):
   assert forms.compiler_options() == options
 
 
-@pytest.mark.parametrize('build, blocks', [
-    (functools.partial(nn.resnet, 2, 2, norm='batch'), 2),
-    (functools.partial(nn.mobile_deepest_resnet, 2, 2), 8),
-    (functools.partial(nn.inception, 4, 2), 2),
-    (functools.partial(nn.spade, 2, labels=3, upsampling='normal'), 7),
-    (functools.partial(nn.inception_spade, 2, labels=3, upsampling='normal', hidden=8), 7)])
-def test_blocks_that_remember_less_have_the_same_gradients(build, blocks):
+@pytest.mark.parametrize('build', [
+    functools.partial(nn.resnet, 2, 9, norm='batch'),
+    functools.partial(nn.mobile_deepest_resnet, 2, 2), functools.partial(nn.inception, 4, 9),
+    functools.partial(nn.spade, 2, labels=3, upsampling='normal'),
+    functools.partial(nn.inception_spade, 2, labels=3, upsampling='normal', hidden=8)])
+def test_blocks_that_remember_less_have_the_same_gradients(build):
   whole, small = build(), build(remat=True)
   variables = nn.initialise(whole, jax.random.key(0), scheme='he')
-  again = nn.initialise(small, jax.random.key(0), scheme='he')
-  assert largest_difference(again, variables) == 0
+  again = jax.eval_shape(small.init, jax.random.key(0), small.example())
+  assert jax.tree.map(jnp.shape, again) == jax.tree.map(jnp.shape, variables)
   x = jax.random.normal(jax.random.key(1), (2, 32, 32, whole.example().shape[-1]))
 
-  def gradients(module):
-    def loss(params):
-      (image, _), new = module.apply({**variables, 'params': params}, x, True,
-                                     mutable=['batch_stats', 'spectral'])
-      return jnp.square(image - .3).sum(), new
-    return jax.grad(loss, has_aux=True)
+  def loss(module, params):
+    (image, _), new = module.apply({**variables, 'params': params}, x, True,
+                                   mutable=['batch_stats', 'spectral'])
+    return jnp.square(image - .3).sum(), new
 
-  found = [str(jax.make_jaxpr(functools.partial(
-      module.apply, train=True, mutable=['batch_stats', 'spectral']))(variables, x)).count(
-          'policy=None') for module in (whole, small)]
-  assert found == [0, blocks]
+  def remembered(module):
+    backward = jax.eval_shape(lambda params: jax.vjp(
+        lambda params: loss(module, params)[0], params)[1], variables['params'])
+    return sum(x.size for x in jax.tree.leaves(backward))
+
+  assert remembered(small) < .75 * remembered(whole)
   assert jgc.analysis.macs(small, x.shape) == jgc.analysis.macs(whole, x.shape)
   if isinstance(whole, nn.ResNetGenerator) and not whole.deeper:  # the quickest to compile
-    assert largest_difference(*(jax.jit(gradients(module))(variables['params'])
-                                for module in (whole, small))) < 2e-3
+    assert largest_difference(*(jax.jit(jax.grad(
+        functools.partial(loss, module), has_aux=True))(variables['params'])
+        for module in (whole, small))) < 2e-3

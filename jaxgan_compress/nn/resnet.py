@@ -51,8 +51,8 @@ class ResNetGenerator(nn.Module):
   padding: at the 7x7 convolutions always reflection; in blocks 'reflect', 'replicate', 'zero'.
   dropout: rate inside blocks; None: no such layer, which PyTorch's parameter names tell from 0.
   clamp: inputs are cut to [-1, 1] first, as GAN Compression's plain and pruned ResNets do.
-  remat: blocks keep their inputs only and compute the rest again for the gradient: less memory,
-    about a third more time.
+  remat: blocks remember their inputs alone and compute the rest again for the gradient: less
+    memory, up to a third more time. Of no use on CPUs, where XLA merges both.
   form: of the replaceable operations, see `nn.forms`. dtype: of the computation.
 
   Raises ValueError for other sizes. Zhu et al. 2017; Li et al. 2020; Ren et al. 2021, OMGD.
