@@ -387,10 +387,11 @@ def test_forms_of_reflection_agree(amount):
     layers.pad(x, 4, 'reflect')
 
 
-@pytest.mark.parametrize('module', [nn.mobile_resnet(4, 2), nn.inception(8, 2), nn.unet(4, 3)])
+@pytest.mark.parametrize('module', [nn.mobile_resnet(4, 2), nn.inception(8, 2), nn.unet(4, 3),
+                                    nn.spade(2, labels=3, upsampling='normal', hidden=5)])
 def test_forms_of_whole_networks_agree(module):
   variables = nn.initialise(module, jax.random.key(0), scheme='he')
-  x = jax.random.normal(jax.random.key(1), (1, 16, 16, 3))
+  x = jax.random.normal(jax.random.key(1), (1, 32, 32, 3))
   images = [forward(module.clone(form=form), variables, x)[0][0] for form in ('plain', 'fast')]
   np.testing.assert_allclose(*images, atol=2e-5)
 

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgan_compress.axes import Axes
+from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
 from jaxgan_compress.nn.layers import (
   Conv,
   SeparableConv,
   check_images,
+  convolve,
   leaky_relu,
   remembering,
   subsample,
@@ -187,13 +189,18 @@ class Modulation(nn.Module):
   def __call__(self, x, labels, train: bool, axes: Axes):
     free = BatchNorm(affine=False, name='norm') if self.norm == 'batch' else InstanceNorm()
     seen = subsample(labels, *x.shape[1:3])
-    seen = nn.relu(Conv(self.hidden, dtype=self.dtype, name='shared')(seen))
+    conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
+    seen = nn.relu(conv(self.hidden, name='shared')(seen))
     if self.separable:
-      conv = functools.partial(SeparableConv, norm=self.separable_norm, form=self.form)
+      conv = functools.partial(SeparableConv, norm=self.separable_norm, form=self.form,
+                               dtype=self.dtype)
+    both = [conv(x.shape[-1], name=name) for name in ('gamma', 'beta')]
+    if not self.separable and forms.choose('branches', self.form) == 'merged':
+      kernels, biases = zip(*(each.weights(self.hidden) for each in both), strict=True)
+      gamma, beta = jnp.split(convolve(seen, jnp.concatenate(kernels, -1), jnp.concatenate(biases),
+                                       amount=1, form=self.form), 2, -1)
     else:
-      conv = Conv
-    gamma, beta = (conv(x.shape[-1], dtype=self.dtype, name=name)(seen)
-                   for name in ('gamma', 'beta'))
+      gamma, beta = (each(seen) for each in both)
     return free(x, train, axes) * (1 + gamma) + beta
 
 
