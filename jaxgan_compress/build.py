@@ -155,6 +155,7 @@ def validate(config: ConfigDict) -> None:
       raise ValueError(f'evaluate.select and evaluate.best know no {metric!r}; one of '
                        f'{", ".join(configs.SELECT)}')
   for name, value in (('batch', config.batch), ('log_every', config.log_every),
+                      ('steps_per_call', config.steps_per_call),
                       ('evaluate.every', settings.every), ('checkpoint.every',
                                                            config.checkpoint.every),
                       ('checkpoint.keep', config.checkpoint.keep)):
@@ -167,6 +168,9 @@ def validate(config: ConfigDict) -> None:
     if config[key].every % config.log_every:
       raise ValueError(f'{key}.every={config[key].every} is not a multiple of '
                        f'log_every={config.log_every}; make it one')
+  if config.log_every % config.steps_per_call:
+    raise ValueError(f'log_every={config.log_every} is not a multiple of steps_per_call='
+                     f'{config.steps_per_call}; make it one')
   reader = settings.segmenter.get('stage')
   if reader and reader not in config.run:
     raise ValueError(f'evaluate.segmenter.stage={reader!r} is not in run; one of '
@@ -185,6 +189,11 @@ def validate(config: ConfigDict) -> None:
                          f'{configs.suggest(field, configs.STAGE)}')
     if stage.steps < 1:
       raise ValueError(f'stages.{name}.steps={stage.steps}; at least 1')
+    if stage.steps % config.steps_per_call:
+      raise ValueError(f'stages.{name}.steps={stage.steps} is not a multiple of steps_per_call='
+                       f'{config.steps_per_call}; make it one')
+    if config.steps_per_call > 1 and stage.method.get('clock'):
+      raise ValueError(f'stages.{name} looks at its teachers between steps; give steps_per_call=1')
     if stage.batch < 0:
       raise ValueError(f"stages.{name}.batch={stage.batch}; at least 1, or 0 for the run's")
     if stage.teacher_checkpoint not in configs.CHECKPOINTS:

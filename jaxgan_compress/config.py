@@ -67,6 +67,7 @@ def base() -> ConfigDict:
       },
       'checkpoint': {'every': 500, 'keep': 2},
       'log_every': 50,
+      'steps_per_call': 1,     # more for small networks on a GPU or TPU, see train.fit
       'via': 'pmap',           # or 'shard_map', see parallel.parallelize
       'replicas': config_dict.placeholder(int),  # default: one a device
       'workers': 0,            # data processes; 0 uses threads

@@ -40,7 +40,7 @@ from jaxgan_compress.workdir import Run, open_run, ready
 
 # Keys that change how a run is watched and not what it computes.
 HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via',
-            'replicas'}
+            'replicas', 'steps_per_call'}
 
 
 def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:

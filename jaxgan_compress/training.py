@@ -57,7 +57,7 @@ def train_stage(run: Run, name: str, stop: StopSignal):
       try:
         training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
                        via=config.via, replicas=config.replicas, stop=stop.should_stop,
-                       hook=hook, compiled=watch.compiled)
+                       hook=hook, compiled=watch.compiled, per_call=config.steps_per_call)
         for state, logs in training:
           at = logs['step']
           last = at == stage.steps or stop.should_stop()

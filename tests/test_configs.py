@@ -93,6 +93,8 @@ def set_key(path, value):
     (set_key('run', ()), 'run names no stage'),
     (set_key('evaluate.classifier', 'clasifier'), 'is not in run'),
     (set_key('evaluate.every', 3), 'not a multiple of log_every=2; make it one'),
+    (set_key('steps_per_call', 0), 'steps_per_call=0; at least 1'),
+    (set_key('steps_per_call', 3), 'log_every=2 is not a multiple of steps_per_call=3'),
     (set_key('evaluate.every', 0), 'evaluate.every=0; at least 1'),
     (set_key('evaluate.count', 1), 'evaluate.count=1; at least 2'),
     (set_key('evaluate.select', 'mse'), "know no 'mse'; one of fd, "),

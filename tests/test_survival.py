@@ -222,6 +222,20 @@ def test_plain_progress_says_compiling_speed_losses_and_time_left(capsys):
   assert 's left' not in last and '40/40' in last
 
 
+def test_several_steps_a_call_equal_single_ones(gan, pipeline):
+  start = lambda: gan.init(jax.random.key(0), pipeline[0])
+  one = list(jgc.fit(gan, start(), pipeline, steps=4, every=2))
+  both = list(jgc.fit(gan, start(), pipeline, steps=4, every=2, per_call=2))
+  assert [logs['step'] for _, logs in both] == [2, 4]
+  for name, value in one[-1][1].items():
+    np.testing.assert_allclose(both[-1][1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+  assert largest_difference(both[-1][0].nets, one[-1][0].nets) < 1e-4
+  with pytest.raises(ValueError, match='per_call=3 does not divide steps=4'):
+    next(jgc.fit(gan, start(), pipeline, steps=4, every=2, per_call=3))
+  with pytest.raises(ValueError, match='a hook, which takes per_call=1'):
+    next(jgc.fit(gan, start(), pipeline, steps=4, every=2, per_call=2, hook=lambda *_: None))
+
+
 def test_data_that_ends_too_early_is_an_error(gan, pipeline):
   state = gan.init(jax.random.key(0), pipeline[0])
   with pytest.raises(ValueError, match='the data ended at step 2 of 5'):

@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 
 from jaxgan_compress import core
@@ -28,7 +31,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
         every: int = 50, mesh: Mesh | None = None, via: str = 'pmap',
         replicas: int | None = None, stop: Callable[[], bool] = lambda: False,
         hook: Callable[[TrainState, int], TrainState | None] | None = None,
-        compiled: Callable[[float], None] = lambda seconds: None
+        compiled: Callable[[float], None] = lambda seconds: None, per_call: int = 1
         ) -> Iterator[tuple[TrainState, Logs]]:
   """Trains until `state.step` is `steps`; yields (state, logs) every `every` steps and at the end.
 
@@ -45,29 +48,42 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   loop after one last yield. hook: called with the state and its step after every step, and may
   return another state to go on with; looking at the state waits for the device, the step does not.
   compiled: called once, with the seconds that the first step took, most of which went to compiling.
-  """
+  per_call: steps in one call of the compiled program, with as many batches sent at once: of small
+  networks on a GPU or TPU the calls themselves take longest. CPUs run loops slowly.
 
+  Raises ValueError if per_call does not divide `steps`, `every` and the state's step, or with a
+  hook, which looks after each step.
+  """
   own = isinstance(data, Pipeline)
   prepare = data.prepare if own else dict
 
   def step(state, batch, axes):
     return method.step(state, core.normalise(prepare(batch)), axes)
 
-  run = parallelize(step, mesh, replicas=replicas, via=via)
+  def several(state, batch, axes):
+    batches = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
+    state, logs = lax.scan(lambda state, batch: step(state, batch, axes), state, batches)
+    return state, jax.tree.map(lambda x: x[-1], logs)
+
   at = int(state.step)
+  if per_call > 1 and (hook or any(n % per_call for n in (steps, every, at))):
+    raise ValueError(f'per_call={per_call} does not divide steps={steps}, every={every} and the '
+                     f"state's step {at}, or there is a hook, which takes per_call=1")
+  run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas, via=via)
   if at >= steps:
     return
   state = put_state(state, run.mesh, run.replicas)
   batches = data.batches(at) if own else iter(data)
+  wanted = itertools.islice(batches, steps - at)
   in_flight, logs, yielded, first = collections.deque(), None, at, at
   with contextlib.closing(batches) if own else contextlib.nullcontext():
-    for placed in _ahead(map(run.place, itertools.islice(batches, steps - at))):
+    for placed in _ahead(map(run.place, _together(wanted, per_call))):
       if stop():
         break
       began = time.monotonic()
       state, logs = run.run(state, placed)
-      at += 1
-      if at == first + 1:
+      at += per_call
+      if at == first + per_call:
         jax.block_until_ready(logs)
         compiled(time.monotonic() - began)
       if hook:
@@ -91,6 +107,15 @@ def check_finite(logs: Mapping[str, float], step: int):
   bad = [f'{name} = {value}' for name, value in logs.items() if not math.isfinite(value)]
   if bad:
     raise TermError(f'step {step}: {", ".join(bad)}')
+
+
+def _together(batches: Iterator, count: int) -> Iterator:
+  """Batches whose leaves `[rows, ...]` become `[rows, count, ...]`; a short rest is left out."""
+  if count == 1:
+    yield from batches
+    return
+  while len(group := list(itertools.islice(batches, count))) == count:
+    yield jax.tree.map(lambda *each: np.stack(each, 1), *group)
 
 
 def _ahead(placed: Iterator, size: int = 2) -> Iterator:
