@@ -31,6 +31,7 @@ POINTWISE = [(1, 32, 64, 10), (4, 16, 64, 64), (1, 64, 256, 256)]
 THIN = [(1, 256, 3, 64), (1, 128, 6, 16), (4, 64, 6, 16)]
 FEW = [(1, 128, 64, 3), (1, 256, 64, 3), (1, 256, 32, 3), (4, 64, 32, 3)]
 HEADS = [(1, 31, 512, 1), (4, 15, 128, 1)]
+DENSE = [(1, 32, 256, 256), (4, 32, 256, 256), (1, 64, 128, 128), (1, 32, 64, 64)]
 BLOCKS = [(1, 32, 64, 10), (4, 16, 64, 10), (1, 64, 256, 42)]  # the last: of each branch
 
 
@@ -64,6 +65,7 @@ CASES = {
         layers.Conv, kernel=4, stride=2, padding=1), THIN)],
     'few': [('7x7 to', functools.partial(layers.Conv, kernel=7), FEW),
             ('4x4 to', functools.partial(layers.Conv, kernel=4, padding=1), HEADS)],
+    'dense': [('3x3 to', layers.Conv, DENSE)],
     'branches': [('six branches of', Block, BLOCKS)],
 }
 

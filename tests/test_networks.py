@@ -344,12 +344,15 @@ def test_forms_of_transposed_convolution_agree(kernel, size):
 @pytest.mark.parametrize('conv', [
     *(layers.Conv(4, kernel, depthwise=True) for kernel in (1, 3, 5)),
     layers.Conv(5, 1), layers.Conv(5, 4, 2, 1), layers.Conv(5, 3, 2, mode='reflect'),
-    layers.Conv(3, 3, mode='reflect'), layers.Conv(1, 4, 1, 1)], ids=str)
+    layers.Conv(3, 3, mode='reflect'), layers.Conv(1, 4, 1, 1),
+    layers.Conv(layers.BROAD, 3, mode='reflect'), layers.Conv(layers.BROAD, 3)], ids=str)
 def test_forms_of_convolution_agree(conv):
-  few = conv.features <= layers.FEW and not conv.depthwise
-  x = jax.random.normal(jax.random.key(0), (2, 7, 6, layers.NARROW + 1 if few else 4))
+  broad, few = conv.features >= layers.BROAD, conv.features <= layers.FEW and not conv.depthwise
+  depth = layers.BROAD if broad else layers.NARROW + 1 if few else 4
+  x = jax.random.normal(jax.random.key(0), (2, *((16, 16) if broad else (7, 6)), depth))
   params = conv.init(jax.random.key(1), x)
-  params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
+  params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape) / (
+      9 * depth if broad else 1), params)
   plain, fast = both(lambda form, params, x: conv.clone(form=form).apply(params, x), params, x)
   assert largest_difference(plain, fast) < 3e-5
   # The gradient of a gradient, as a penalty on it needs.

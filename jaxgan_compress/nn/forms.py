@@ -20,6 +20,7 @@ FORMS = {
     'pointwise': ('conv', 'matmul'),        # convolutions of 1x1
     'strided': ('conv', 'rows'),            # weight gradients of strided convolutions
     'few': ('conv', 'spread'),              # convolutions of many channels to few
+    'dense': ('conv', 'winograd'),          # 3x3 convolutions of many channels to many
     'branches': ('apart', 'merged'),        # convolutions of one input, or into one sum
 }
 # Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed, grouped, 1x1 and

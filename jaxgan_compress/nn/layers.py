@@ -16,8 +16,9 @@ from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
 PADDINGS = ('zero', 'reflect', 'replicate')
 # XLA:CPU is slow in convolutions of more than NARROW channels to at most FEW; from WIDE channels to
-# as many, it is quick in a transposed convolution, but for its gradient.
-FEW, NARROW, WIDE = 4, 16, 64
+# as many, it is quick in a transposed convolution, but for its gradient; from BROAD channels to as
+# many, in at least MANY pixels, fewer multiplications pay for the sums that they take.
+FEW, NARROW, WIDE, BROAD, MANY = 4, 16, 64, 128, 512
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -179,6 +180,9 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
     around = ((amount,) * 2,) * 2
     if mode != 'zero':
       x, around = pad(x, amount, mode, form), ((0, 0),) * 2
+    if k == 3 and stride == 1 and _is_broad(x, kernel, around) and chosen('dense') == 'winograd':
+      x = jnp.pad(x, ((0, 0), *around, (0, 0)))
+      return _winograd(x, kernel) + (0 if bias is None else per_channel(bias))
     rows = stride > 1 and depth == x.shape[-1] and chosen('strided') == 'rows'
     run = _by_rows if rows else _convolution
     y = run(x, kernel, stride, around)
@@ -387,6 +391,12 @@ _spread.defvjp(
         lambda x, kernel: _convolution(x, kernel, 1, ((0, 0),) * 2), *saved)[1](dy))
 
 
+def _is_broad(x, kernel, around):
+  h, w = (side + sum(more) - 2 for side, more in zip(x.shape[1:3], around, strict=True))
+  return (min(kernel.shape[2:]) >= BROAD and x.shape[-1] == kernel.shape[2] and
+          not h % 2 and not w % 2 and len(x) * h * w >= MANY and jnp.finfo(x.dtype).bits >= 32)
+
+
 def _kept_whole(function):
   """A call that XLA:CPU does not open: it would compute what is inside once more, and compile it,
   within each operation that reads the result."""
@@ -398,6 +408,44 @@ def _kept_whole(function):
       return called(*args)
 
   return call
+
+
+@_kept_whole
+def _by_tiles(x, kernel):
+  """F(2x2, 3x3) of Lavin and Gray 2016: 16 products for the four outputs of a tile, not 36."""
+  def into(d):
+    return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]
+
+  def spread(g):
+    return g[0], (g[0] + g[1] + g[2]) / 2, (g[0] - g[1] + g[2]) / 2, g[2]
+
+  def back(m):
+    return m[0] + m[1] + m[2], m[1] - m[2] - m[3]
+
+  B, h, w = len(x), (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2
+  taps = [spread(row) for row in spread(kernel)]
+  tiles = [into([row[:, :, j:j + 2 * w - 1:2] for j in range(4)])
+           for row in into([x[:, i:i + 2 * h - 1:2] for i in range(4)])]
+  found = [[(d.reshape(-1, d.shape[-1]) @ g).reshape(B, h, w, -1)
+            for d, g in zip(*both, strict=True)] for both in zip(tiles, taps, strict=True)]
+  columns = [back([found[i][j] for i in range(4)]) for j in range(4)]
+  y = jnp.stack([jnp.stack(back([column[p] for column in columns]), 3) for p in range(2)], 2)
+  return y.reshape(B, 2 * h, 2 * w, -1)
+
+
+@jax.custom_vjp
+def _winograd(x, kernel):
+  """A valid 3x3 convolution to an even height and width."""
+  return _by_tiles(x, kernel)
+
+
+def _winograd_backward(saved, dy):
+  x, kernel = saved
+  dkernel, = jax.linear_transpose(lambda k: _convolution(x, k, 1, ((0, 0),) * 2), kernel)(dy)
+  return _by_tiles(pad(dy, 2), kernel[::-1, ::-1].swapaxes(2, 3)), dkernel
+
+
+_winograd.defvjp(lambda x, kernel: (_winograd(x, kernel), (x, kernel)), _winograd_backward)
 
 
 @_kept_whole
