@@ -29,6 +29,8 @@ import numpy as np
 
 TORCH = ('eager', 'channels_last', 'compile')
 RATE = 2e-4
+# As `allocator.keep_memory` has it for ours, for both sides.
+MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2**31 - 1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,6 +270,7 @@ class Worker:
         [python, sys.argv[0], f'--work={side}', f'--variant={variant}',
          f'--cases={json.dumps(dataclasses.asdict(case))}',
          f'--out={folder}'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, **MEMORY},
         stderr=open(folder / f'{side}_{variant}.log', 'w'))  # noqa: SIM115 - the child's
 
   def ask(self, order=''):

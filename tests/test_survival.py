@@ -222,6 +222,21 @@ def test_plain_progress_says_compiling_speed_losses_and_time_left(capsys):
   assert 's left' not in last and '40/40' in last
 
 
+def test_what_is_freed_is_kept():
+  # In a process of its own: it holds until the end.
+  text = ('import numpy as np, resource; from jaxgan_compress import allocator\n'
+          'faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n'
+          'def touched():\n  before = faults(); np.ones(2**24).sum(); return faults() - before\n'
+          'touched(); print(touched())\n'
+          'print(allocator.keep_memory())\n'
+          'touched(); print(touched())\n')
+  cold, done, warm = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True,
+                                    check=True).stdout.split()
+  if done == 'False':
+    pytest.skip('no glibc here')
+  assert int(warm) < int(cold) / 4  # pages
+
+
 def test_several_steps_a_call_equal_single_ones(gan, pipeline):
   start = lambda: gan.init(jax.random.key(0), pipeline[0])
   one = list(jgc.fit(gan, start(), pipeline, steps=4, every=2))

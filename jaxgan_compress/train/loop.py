@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from jaxgan_compress import core
+from jaxgan_compress import allocator, core
 from jaxgan_compress.core import Logs, Method, TrainState
 from jaxgan_compress.data import Pipeline
 from jaxgan_compress.parallel import parallelize, put_state
@@ -41,7 +41,8 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
 
   The logs are device scalars of the step just taken, and its number under 'step': reading one
   waits for it, passing them on does not. The host runs ahead of the device by at most
-  RUN_AHEAD steps. A state that was yielded is donated to the step after it: use it before asking
+  RUN_AHEAD steps. On CPUs the process keeps its memory from here on, see
+  `allocator.keep_memory`. A state that was yielded is donated to the step after it: use it before asking
   for the next, or copy it.
 
   mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True ends the
@@ -69,6 +70,8 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   if per_call > 1 and (hook or any(n % per_call for n in (steps, every, at))):
     raise ValueError(f'per_call={per_call} does not divide steps={steps}, every={every} and the '
                      f"state's step {at}, or there is a hook, which takes per_call=1")
+  if jax.default_backend() == 'cpu':
+    allocator.keep_memory()
   run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas, via=via)
   if at >= steps:
     return
