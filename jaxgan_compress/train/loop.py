@@ -41,9 +41,9 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
 
   The logs are device scalars of the step just taken, and its number under 'step': reading one
   waits for it, passing them on does not. The host runs ahead of the device by at most
-  RUN_AHEAD steps. On CPUs the process keeps its memory from here on, see
-  `allocator.keep_memory`. A state that was yielded is donated to the step after it: use it before asking
-  for the next, or copy it.
+  RUN_AHEAD steps. A state that was yielded is donated to the step after it: use it before asking
+  for the next, or copy it. On CPUs the process keeps its memory from here on, see
+  `allocator.keep_memory`.
 
   mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True ends the
   loop after one last yield. hook: called with the state and its step after every step, and may
