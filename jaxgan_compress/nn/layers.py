@@ -15,10 +15,11 @@ from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
 PADDINGS = ('zero', 'reflect', 'replicate')
-# XLA:CPU is slow in convolutions of more than NARROW channels to at most FEW; from WIDE channels to
-# as many, it is quick in a transposed convolution, but for its gradient; from BROAD channels to as
-# many, in at least MANY pixels, fewer multiplications pay for the sums that they take.
-FEW, NARROW, WIDE, BROAD, MANY = 4, 16, 64, 128, 512
+# XLA:CPU is slow in convolutions of more than NARROW channels to at most FEW. It is quick in
+# transposed convolutions from WIDE channels, or to FEW, unless the map is TINY, but for their
+# gradient. From BROAD channels to as many, in at least MANY pixels, fewer multiplications pay for
+# the sums that they take.
+FEW, NARROW, WIDE, BROAD, TINY, MANY = 4, 16, 64, 128, 49, 512
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -131,7 +132,7 @@ class UpConv(nn.Module):
   The 'subpixel' form is exact. Output rows of one parity see the input through some of the
   kernel's rows only, so the four output phases are ordinary convolutions, here matmuls on shifted
   slices, interleaved. No tap is wasted on zeros, and the gradients are matmuls too. Of wide layers
-  it is the gradient alone.
+  it is for the gradient alone.
 
   Raises ValueError for another kernel size.
   """
@@ -152,7 +153,9 @@ class UpConv(nn.Module):
     if forms.choose('upsample', self.form) == 'transpose':
       run = _transposed
     else:
-      run = _subpixel if min(kernel.shape[2:]) < WIDE else _wide_transposed
+      _, h, w, depth = x.shape
+      wide = depth >= WIDE or (depth > NARROW and self.features <= FEW)
+      run = _wide_transposed if wide and h * w > TINY else _subpixel
     y = run(x, kernel)
     return y + per_channel(_bias(self)) if self.bias else y
 
