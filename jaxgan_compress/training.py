@@ -50,7 +50,8 @@ def train_stage(run: Run, name: str, stop: StopSignal):
     state = checkpointer.restore(jax.eval_shape(start)) or start()
     at = saved = int(state.step)
     with records.Recorder(run.folder(name), at) as recorder:
-      watch = _Watch(recorder, run.reporter, at, name, run.folder(name) / 'log.jsonl')
+      watch = _Watch(recorder, run.reporter, at, name, run.folder(name) / 'log.jsonl',
+                     config.steps_per_call)
       hook = _promoting(run, name, method, recorder, watch) if measuring and getattr(
           method, 'clock', None) else None
       run.reporter.begin(name, at, stage.steps, batch)
@@ -172,16 +173,16 @@ def _accuracy(run, method, state):
 class _Watch:
   """Turns device logs into records one interval late, so that the device never waits."""
 
-  def __init__(self, recorder, reporter, step, stage, log):
+  def __init__(self, recorder, reporter, step, stage, log, per_call):
     self._recorder, self._reporter, self._stage = recorder, reporter, stage
     self._terms = Terms()
     for line in records.read_lines(log):  # of a run that goes on: what was seen and said before
       self._terms.see({name: x for name, x in line.items() if name != 'step'})
     self._pending = None
-    self._step, self._time = step, time.monotonic()
+    self._step, self._time, self._per_call = step, time.monotonic(), per_call
 
   def compiled(self, seconds):
-    self._step += 1
+    self._step += self._per_call
     self._reporter.compiled(self._step, seconds, records.peak_memory())
     self.restart()
 
