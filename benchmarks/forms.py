@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from jaxgan_compress import cpu
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms, layers
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
@@ -71,12 +72,12 @@ CASES = {
 
 
 def forward(module):
-  return forms.jit(module.apply)
+  return cpu.jit(module.apply)
 
 
 def gradient(module):
   """Of half the sum of squares, by weights and input."""
-  return forms.jit(jax.grad(lambda v, x: jnp.square(module.apply(v, x)).sum() / 2, (0, 1)))
+  return cpu.jit(jax.grad(lambda v, x: jnp.square(module.apply(v, x)).sum() / 2, (0, 1)))
 
 
 def compare(functions, args, rounds):

@@ -29,7 +29,7 @@ import numpy as np
 
 TORCH = ('eager', 'channels_last', 'compile')
 RATE = 2e-4
-# As `allocator.keep_memory` has it for ours, for both sides.
+# As `cpu.keep_memory` has it for ours, for both sides.
 MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2**31 - 1)}
 
 
@@ -168,7 +168,7 @@ def jax_worker(case, variant, folder):
   import jax
   import jax.numpy as jnp
 
-  from jaxgan_compress import convert, core, nn
+  from jaxgan_compress import convert, core, cpu, nn
   from jaxgan_compress.axes import Axes
   from jaxgan_compress.parallel import parallelize, put_state
   modules = networks(case, jnp.dtype(variant))
@@ -187,7 +187,7 @@ def jax_worker(case, variant, folder):
   peak = lambda: (device.memory_stats() or {}).get('peak_bytes_in_use')
   if case.step == 'inference':
     x = jax.device_put(next(iter(batch.values())))
-    draw = nn.forms.jit(lambda variables, x: modules['generator'].apply(variables, x)[0])
+    draw = cpu.jit(lambda variables, x: modules['generator'].apply(variables, x)[0])
     placed = jax.device_put(variables['generator'])
     return lambda: {'drawn': jnp.moveaxis(draw(placed, x), -1, 1)}, device.device_kind, peak
   method = method_of(case, modules)

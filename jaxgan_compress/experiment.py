@@ -30,8 +30,8 @@ from jaxgan_compress import build, data
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, cost, report, roofline
 from jaxgan_compress.core import Net, normalise
+from jaxgan_compress.cpu import jit
 from jaxgan_compress.metrics import Measure
-from jaxgan_compress.nn import forms
 from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import StopSignal, records
 from jaxgan_compress.train.progress import Reporter
@@ -209,7 +209,7 @@ def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, st
   this = Run(config, folder, Reporter(quiet=True))
   method, prepare, batch, state = _untrained(this, stage)
   began = time.monotonic()
-  program = forms.jit(lambda state, batch: method.step(state, normalise(prepare(batch)))).lower(
+  program = jit(lambda state, batch: method.step(state, normalise(prepare(batch)))).lower(
       state, batch).compile()
   compiled = time.monotonic() - began
   device = roofline.measure_device(jnp.dtype(getattr(
@@ -296,7 +296,7 @@ def tabulate(this: Run) -> dict[str, Any]:
       row['ratio_macs'] = base['macs'] / row['macs']
       row['ratio_paper'] = base['params_paper'] / row['params_paper']
       row['ratio'] = base['params'] / row['params']
-  apply = forms.jit(lambda draw, z: draw(z))
+  apply = jit(lambda draw, z: draw(z))
   for size in (1, 64) if 'latents' in (row['from'] for row in table.values()) else (1, 4):
     seconds = cost.latency({
         name: functools.partial(apply, draw, jnp.zeros(this.input_shape(name, size)))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import data, nn, pruning
+from jaxgan_compress import cpu, data, nn, pruning
 from jaxgan_compress.analysis import colour_labels, contact_sheet
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import normalise
@@ -161,7 +161,7 @@ def _accuracy(run, method, state):
   source = run.source(**run.config.evaluate.held_out)
   module = getattr(method, method.product)
   variables = state.nets[method.product].averaged
-  look = nn.forms.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
+  look = cpu.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
   right = 0
   for i in range(0, len(source), 500):
     batch = ready(source, range(i, min(i + 500, len(source))))

@@ -17,16 +17,17 @@ ROOT = PACKAGE.parent
 
 # What each part may import of ours, besides itself.
 ALLOWED = {
-    'axes': set(), 'core': {'axes'}, 'losses': set(), 'nn': {'axes', 'files'}, 'files': set(),
-    'parallel': {'axes', 'core'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
-    'analysis': {'nn'}, 'metrics': {'core', 'data', 'losses', 'nn'},
-    'train': {'core', 'data', 'parallel'}, 'pruning': {'analysis', 'core', 'nn'},
+    'axes': set(), 'cpu': set(), 'core': {'axes'}, 'losses': set(),
+    'nn': {'axes', 'files'}, 'files': set(),
+    'parallel': {'axes', 'core', 'cpu'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
+    'analysis': {'cpu', 'nn'}, 'metrics': {'core', 'cpu', 'data', 'losses', 'nn'},
+    'train': {'core', 'cpu', 'data', 'parallel'}, 'pruning': {'analysis', 'core', 'cpu', 'nn'},
     'methods': {'axes', 'core', 'losses', 'nn', 'pruning'},
     'build': {'config', 'data'},
     'workdir': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'pruning', 'train'},
-    'training': {'config', 'core', 'data', 'analysis', 'nn', 'pruning', 'train', 'workdir'},
-    'experiment': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'parallel', 'train',
-                   'training', 'workdir'},
+    'training': {'config', 'core', 'cpu', 'data', 'analysis', 'nn', 'pruning', 'train', 'workdir'},
+    'experiment': {'build', 'config', 'core', 'cpu', 'data', 'analysis', 'metrics', 'parallel',
+                   'train', 'training', 'workdir'},
     'cli': {'analysis', 'build', 'config', 'convert', 'data', 'experiment', 'files', 'metrics',
             'nn', 'pruning', 'train', '_version'},
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import convert, nn
+from jaxgan_compress import convert, cpu, nn
 from jaxgan_compress.nn import forms, layers
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
 from tests import published
@@ -455,17 +455,17 @@ def test_statistics_of_the_caller_stay_as_they_are():
 
 
 def test_programs_are_compiled_with_what_this_platform_likes(monkeypatch):
-  options = forms.compiler_options()
+  options = cpu.compiler_options()
   assert 'LIBRARY_FUSION_TYPE_DOT' in options['xla_cpu_experimental_ynn_fusion_type']
   with monkeypatch.context() as patch:
     patch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert forms.compiler_options() == {}
-  monkeypatch.setattr(forms, '_CPU', {'xla_cpu_of_another_release': '1'})
-  forms._known.cache_clear()
-  assert forms.compiler_options() == {} and forms.jit(lambda x: x + 1)(1) == 2
+    assert cpu.compiler_options() == {}
+  monkeypatch.setattr(cpu, '_CPU', {'xla_cpu_of_another_release': '1'})
+  cpu._known.cache_clear()
+  assert cpu.compiler_options() == {} and cpu.jit(lambda x: x + 1)(1) == 2
   monkeypatch.undo()
-  forms._known.cache_clear()
-  assert forms.compiler_options() == options
+  cpu._known.cache_clear()
+  assert cpu.compiler_options() == options
 
 
 @pytest.mark.parametrize('build', [

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import nn
+from jaxgan_compress import cpu, nn
 from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.layers import Project
 
@@ -185,7 +185,7 @@ def network_latency(module: linen.Module, shape: Sequence[int] | None = None, ba
   """
   x = _example(module, shape)
   variables = nn.initialise(module, jax.random.key(0), x)
-  run = forms.jit(lambda variables, x: _wanted(module.apply(variables, x)))
+  run = cpu.jit(lambda variables, x: _wanted(module.apply(variables, x)))
   inputs = {batch: jax.random.normal(jax.random.key(1), (batch, *x.shape[1:])) for batch in batches}
   timings = latency({str(batch): lambda x=x: run(variables, x) for batch, x in inputs.items()},
                     rounds)

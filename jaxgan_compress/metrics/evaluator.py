@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgan_compress import core
+from jaxgan_compress import core, cpu
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.metrics import scores, segmentation, sets
@@ -19,7 +19,6 @@ from jaxgan_compress.metrics.extractors import Extractor
 from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.perceptual import perceptual_distance
 from jaxgan_compress.metrics.segmenters import Segmenter
-from jaxgan_compress.nn import forms
 
 # The 256 grey levels as PyTorch's pipelines make them, to the bit: a compiled division rounds
 # otherwise, and the truncation of the FID protocols of the papers would show it.
@@ -104,9 +103,9 @@ class Evaluator:
     self.sources = sources
     prepare = _prepared(self.inputs)
     self._prepare = jax.jit(lambda batch: core.normalise(prepare(batch)))
-    self._draw = forms.jit(lambda draw, x: draw(x))
+    self._draw = cpu.jit(lambda draw, x: draw(x))
     self._compare = jax.jit(self._compared)
-    self._squares = forms.jit(lambda z, a, b: jnp.square(a(z) - b(z)).mean((1, 2, 3)))
+    self._squares = cpu.jit(lambda z, a, b: jnp.square(a(z) - b(z)).mean((1, 2, 3)))
     self._real = _joined([self._looks(source) for source in sources])
 
   @property
@@ -175,7 +174,7 @@ class Evaluator:
         images = jnp.asarray(LEVELS)[images]
       return {**self.extractor.look(variables, images), 'vol': scores.variance_of_laplacian(images)}
 
-    return self._map(forms.jit(look), self._batches(source), self.extractor.variables)
+    return self._map(cpu.jit(look), self._batches(source), self.extractor.variables)
 
   def _see(self, batch, draw, teacher, *variables):
     batch = self._prepare(batch)

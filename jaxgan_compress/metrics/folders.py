@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgan_compress import data
+from jaxgan_compress import cpu, data
 from jaxgan_compress.metrics import scores, sets
 from jaxgan_compress.metrics.evaluator import Measure
 from jaxgan_compress.metrics.extractors import Extractor
 from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.moments import Moments
-from jaxgan_compress.nn import forms
 
 
 def folder_features(path: str | Path, extractor: Extractor, *, batch: int | None = None,
@@ -27,7 +26,7 @@ def folder_features(path: str | Path, extractor: Extractor, *, batch: int | None
   FileNotFoundError for a folder without any.
   """
   source = data.folder(path, preprocess='none', flip=False, same_size=False)
-  look = forms.jit(lambda v, images: extractor.look(v, images)['features'])
+  look = cpu.jit(lambda v, images: extractor.look(v, images)['features'])
   by_size = {}
   for i, (height, width) in enumerate(source.sizes):
     by_size.setdefault((height, width), []).append(i)

@@ -1,4 +1,4 @@
-"""Which of several exact forms of an operation runs, and how XLA compiles it, in one place.
+"""Which of several exact forms of an operation runs, chosen in one place.
 
 Forms share one parameter tree and agree to float rounding, forward and gradient; they differ in
 speed only (`benchmarks/forms.py`).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 
 import jax
 
@@ -28,11 +27,6 @@ FORMS = {
 # and it compiles every operation by itself; elsewhere each maps to one library call. A gather
 # exports where a reflecting pad does not, and is as fast.
 FAST = {op: ('cpu', 'gpu', 'tpu') if op == 'reflect' else ('cpu',) for op in FORMS}
-
-# What XLA:CPU leaves to its library YNN: all that it does by itself but convolutions, of which
-# XLA's own take a half of the time forward, and a half by weights where the stride is 1.
-_CPU = {'xla_cpu_experimental_ynn_fusion_type': ','.join(
-    f'LIBRARY_FUSION_TYPE_{kind}' for kind in ('DOT', 'INDIVIDUAL_DOT', 'REDUCE'))}
 
 _plain = contextvars.ContextVar('plain', default=False)
 
@@ -68,23 +62,3 @@ def plain():
     yield
   finally:
     _plain.reset(token)
-
-
-def compiler_options() -> dict[str, str]:
-  """Those of XLA with which networks are quickest on this platform, for
-  `jax.jit(f, compiler_options=...)`; none off CPUs, nor where this XLA does not know them."""
-  return dict(_CPU) if jax.default_backend() == 'cpu' and _known() else {}
-
-
-def jit(function, **keywords):
-  """`jax.jit` with `compiler_options`."""
-  return jax.jit(function, compiler_options=compiler_options(), **keywords)
-
-
-@functools.cache
-def _known():
-  try:
-    jax.jit(lambda: 0, compiler_options=_CPU)()
-  except jax.errors.JaxRuntimeError:  # experimental, and gone
-    return False
-  return True

@@ -10,9 +10,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxgan_compress import core
+from jaxgan_compress import core, cpu
 from jaxgan_compress.axes import Axes
-from jaxgan_compress.nn import forms
 from jaxgan_compress.parallel.mesh import build_mesh
 
 VIAS = ('pmap', 'shard_map', 'vmap')
@@ -79,18 +78,18 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
 
   donated = (0, 1) if donate else ()
   if via == 'vmap':
-    inner = forms.jit(on_device, donate_argnums=donated)
+    inner = cpu.jit(on_device, donate_argnums=donated)
   elif via == 'shard_map':
     # check_vma=True would hand back gradients already summed over devices, and our mean would
     # make them `devices` times too large.
-    inner = forms.jit(jax.shard_map(
+    inner = cpu.jit(jax.shard_map(
         on_device, mesh=mesh, in_specs=(P(), P('data'), P('data')),
         out_specs=(P(), P('data'), P()), check_vma=False), donate_argnums=donated)
   else:
     mapped = jax.pmap(on_device, axis_name='data', in_axes=(None, 0, 0), out_axes=(None, 0, None),
                       devices=list(mesh.devices.flat), donate_argnums=donated)
 
-    options, programs = forms.compiler_options(), {}
+    options, programs = cpu.compiler_options(), {}
 
     def run(*args):
       # pmap takes no options; a program compiled ahead of time does.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import analysis, nn
+from jaxgan_compress import analysis, cpu, nn
 from jaxgan_compress.pruning.cost import Cost, cost
 from jaxgan_compress.pruning.search import search, widths
 
@@ -70,7 +70,7 @@ def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequenc
       continue
     nets[found.cost] = module.with_widths(widths(found.masks))
   x = jax.random.normal(jax.random.key(0), shape)
-  run = nn.forms.jit(lambda variables, x, module: module.apply(variables, x)[0], static_argnums=2)
+  run = cpu.jit(lambda variables, x, module: module.apply(variables, x)[0], static_argnums=2)
   calls = {str(macs): (lambda each=each, variables=nn.initialise(each, jax.random.key(0), x):
                        run(variables, x, each)) for macs, each in sorted(nets.items())}
   timings = analysis.latency(calls, rounds)

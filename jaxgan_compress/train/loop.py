@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from jaxgan_compress import allocator, core
+from jaxgan_compress import core, cpu
 from jaxgan_compress.core import Logs, Method, TrainState
 from jaxgan_compress.data import Pipeline
 from jaxgan_compress.parallel import parallelize, put_state
@@ -43,7 +43,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   waits for it, passing them on does not. The host runs ahead of the device by at most
   RUN_AHEAD steps. A state that was yielded is donated to the step after it: use it before asking
   for the next, or copy it. On CPUs the process keeps its memory from here on, see
-  `allocator.keep_memory`.
+  `cpu.keep_memory`.
 
   mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True ends the
   loop after one last yield. hook: called with the state and its step after every step, and may
@@ -71,7 +71,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
     raise ValueError(f'per_call={per_call} does not divide steps={steps}, every={every} and the '
                      f"state's step {at}, or there is a hook, which takes per_call=1")
   if jax.default_backend() == 'cpu':
-    allocator.keep_memory()
+    cpu.keep_memory()
   run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas, via=via)
   if at >= steps:
     return
