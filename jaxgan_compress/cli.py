@@ -25,18 +25,22 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
 from jaxgan_compress import config as configs
+from jaxgan_compress import distributed
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one verb; returns the exit code: 0 done, 2 bad input, 1 failed, 75 or 130 stopped."""
+  """Runs one verb; returns the exit code: 0 done, 2 bad input, 1 failed, 75 or 130 stopped, and of
+  several processes 70: a peer or the runtime failed."""
   argv = list(sys.argv[1:] if argv is None else argv)
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(_usage())
@@ -49,6 +53,17 @@ def main(argv: list[str] | None = None) -> int:
   if verb is None:
     return _fail(f'no verb {argv[0]!r}; {configs.suggest(argv[0], VERBS)}')
   logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax and grain talk to their developers
+  try:
+    code = _run(verb, argv)
+  except Exception:
+    if not jax.distributed.is_initialized():
+      raise
+    traceback.print_exc()
+    code = distributed.FAILED
+  return distributed.finish(code)
+
+
+def _run(verb, argv):
   try:
     return verb(argv[0], argv[1:])
   except _Help as e:
@@ -73,10 +88,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(verb: str, argv: list[str]) -> int:
   """Train every stage of a config, measure it, write report.html."""
+  distributed.initialize()  # before anything touches a device
   values = _flags(verb, argv, config=True, workdir=True)
   from jaxgan_compress import experiment
   experiment.run(values.config, values.workdir)
-  print(f'report: {Path(values.workdir).absolute() / "report.html"}')
+  if distributed.is_main():
+    print(f'report: {Path(values.workdir).absolute() / "report.html"}')
   return 0
 
 

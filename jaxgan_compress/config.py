@@ -70,6 +70,7 @@ def base() -> ConfigDict:
       'steps_per_call': 1,     # more for small networks on a GPU or TPU, see train.fit
       'via': 'pmap',           # or 'shard_map', see parallel.parallelize
       'replicas': config_dict.placeholder(int),  # default: one a device
+      'devices': config_dict.placeholder(int),   # how many there must be altogether, if given
       'workers': 0,            # data processes; 0 uses threads
       'cache': True,           # keep compiled programs between runs
   })

@@ -26,21 +26,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgan_compress import build, data
+from jaxgan_compress import build, data, distributed
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, cost, report, roofline
 from jaxgan_compress.core import Net, normalise
 from jaxgan_compress.cpu import jit
 from jaxgan_compress.metrics import Measure
 from jaxgan_compress.parallel import build_mesh
-from jaxgan_compress.train import StopSignal, records
+from jaxgan_compress.train import records
 from jaxgan_compress.train.progress import Reporter
 from jaxgan_compress.training import Interrupted, train_stage  # noqa: F401 - raised by `run`
 from jaxgan_compress.workdir import Run, open_run, ready
 
 # Keys that change how a run is watched and not what it computes.
 HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via',
-            'replicas', 'steps_per_call'}
+            'replicas', 'steps_per_call', 'devices'}
 
 
 def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -53,8 +53,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   for a disk that fails, and Interrupted after Ctrl-C or SIGTERM.
   """
   build.validate(config)
-  if jax.process_count() > 1:
-    raise ValueError(f'{jax.process_count()} processes were started; a run is one process')
+  distributed.expect(config.devices)
   devices = build_mesh().size
   replicas = config.replicas or devices
   if replicas % devices:
@@ -67,17 +66,22 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   if config.cache:
     compilation_cache()
   workdir = Path(workdir)
-  this = Run(config, workdir, Reporter(quiet))
+  this = Run(config, workdir, Reporter(quiet or not distributed.is_main()))
   this.open_sources()
-  with _claimed(workdir, config), StopSignal() as stop:
+  with _claimed(workdir, config), distributed.StopSignal() as stop:
     for name in config.run:
       train_stage(this, name, stop)
       # Programs of a stage that is over: twenty stages' would fill memory, and Linux grants a
       # process a limited number of mappings.
       jax.clear_caches()
     results = tabulate(this)
-    records.write_whole(workdir / 'results.json', json.dumps(results, indent=1))
-    write_report(this, results)
+
+
+    def write():
+      records.write_whole(workdir / 'results.json', json.dumps(results, indent=1))
+      write_report(this, results)
+
+    distributed.by_main(write, 'the report')
   return results
 
 
@@ -361,7 +365,14 @@ def write_report(this: Run, results: Mapping[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def _claimed(workdir: Path, config: ConfigDict):
-  """The work directory is this config's, and this process's alone."""
+  """The work directory is this config's, and this process's alone (or this job's)."""
+  if not distributed.is_main():
+    distributed.barrier('the work directory')
+    if not (workdir / 'config.json').is_file():
+      raise FileNotFoundError(f'process {jax.process_index()} does not see what process 0 wrote to '
+                              f'{workdir.absolute()}; --workdir is a folder that all hosts share')
+    yield
+    return
   mine = configs.to_json(config)
   stored = workdir / 'config.json'
   started = any(workdir.glob('*/checkpoints/*'))
@@ -388,4 +399,5 @@ def _claimed(workdir: Path, config: ConfigDict):
     records.write_whole(stored, json.dumps(mine, indent=1, sort_keys=True))
     with open(workdir / 'environment.jsonl', 'a') as f:
       f.write(json.dumps(records.environment()) + '\n')
+    distributed.barrier('the work directory')
     yield

@@ -15,7 +15,8 @@ from jaxgan_compress import cpu, data, nn, pruning
 from jaxgan_compress.analysis import colour_labels, contact_sheet
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import normalise
-from jaxgan_compress.train import StopSignal, Terms, check_finite, fit, records
+from jaxgan_compress.distributed import StopSignal, by_main
+from jaxgan_compress.train import Terms, check_finite, fit, records
 from jaxgan_compress.workdir import Run, ready
 
 
@@ -57,7 +58,7 @@ def train_stage(run: Run, name: str, stop: StopSignal):
       run.reporter.begin(name, at, stage.steps, batch)
       try:
         training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
-                       via=config.via, replicas=config.replicas, stop=stop.should_stop,
+                       via=config.via, replicas=config.replicas, stop=stop.ask,
                        hook=hook, compiled=watch.compiled, per_call=config.steps_per_call)
         for state, logs in training:
           at = logs['step']
@@ -86,7 +87,7 @@ def train_stage(run: Run, name: str, stop: StopSignal):
     if not method.draws and config.evaluate.held_out:
       done['accuracy'] = _accuracy(run, method, state)
       run.reporter.say(f'{name}: {done["accuracy"]:.1%} of the held-out images classified right')
-    records.write_whole(run.done_file(name), json.dumps(done))
+    by_main(lambda: records.write_whole(run.done_file(name), json.dumps(done)), f'{name} is done')
   if stop.should_stop():
     raise Interrupted(f'stopped by {stop.caught.name} after stage {name!r}, which is complete. '
                       'The same command goes on from there.', stop.exit_code)
@@ -95,13 +96,17 @@ def train_stage(run: Run, name: str, stop: StopSignal):
 def _prune(run, name):
   stage, files = run.config.stages[name], run.cut_files(name)
   whole = run.drawer(run.teacher(name), stage.teacher_checkpoint)
-  run.folder(name).mkdir(parents=True, exist_ok=True)
   title = f'{name}: channels that stay (dark), in their order'
-  for role, cut in run.cut(name, whole.module, jax.device_get(whole.variables)).items():
-    Image.fromarray(pruning.picture(cut.masks, title)).save(files[role].with_suffix('.png'))
-    nn.save(files[role], cut.module, cut.variables, overwrite=True)
-    run.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} '
-                      f'{stage.prune.get("unit", "macs")}')
+
+  def cut_and_write():
+    run.folder(name).mkdir(parents=True, exist_ok=True)
+    for role, cut in run.cut(name, whole.module, jax.device_get(whole.variables)).items():
+      Image.fromarray(pruning.picture(cut.masks, title)).save(files[role].with_suffix('.png'))
+      nn.save(files[role], cut.module, cut.variables, overwrite=True)
+      run.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} '
+                       f'{stage.prune.get("unit", "macs")}')
+
+  by_main(cut_and_write, f'{name} is cut')
 
 
 def _promoting(run, name, method, recorder, watch):

@@ -10,26 +10,38 @@ from pathlib import Path
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import analysis, build, core, files, losses, metrics, parallel, train
+from jaxgan_compress import (
+  analysis,
+  build,
+  core,
+  distributed,
+  files,
+  losses,
+  metrics,
+  parallel,
+  train,
+)
 
 PACKAGE = Path(jgc.__file__).parent
 ROOT = PACKAGE.parent
 
 # What each part may import of ours, besides itself.
 ALLOWED = {
-    'axes': set(), 'cpu': set(), 'core': {'axes'}, 'losses': set(),
+    'axes': set(), 'cpu': set(), 'distributed': set(), 'core': {'axes'}, 'losses': set(),
     'nn': {'axes', 'files'}, 'files': set(),
     'parallel': {'axes', 'core', 'cpu'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
-    'analysis': {'cpu', 'nn'}, 'metrics': {'core', 'cpu', 'data', 'losses', 'nn'},
-    'train': {'core', 'cpu', 'data', 'parallel'}, 'pruning': {'analysis', 'core', 'cpu', 'nn'},
+    'analysis': {'cpu', 'nn'}, 'metrics': {'core', 'cpu', 'data', 'losses', 'nn', 'parallel'},
+    'train': {'core', 'cpu', 'data', 'distributed', 'parallel'},
+    'pruning': {'analysis', 'core', 'cpu', 'nn'},
     'methods': {'axes', 'core', 'losses', 'nn', 'pruning'},
     'build': {'config', 'data'},
     'workdir': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'pruning', 'train'},
-    'training': {'config', 'core', 'cpu', 'data', 'analysis', 'nn', 'pruning', 'train', 'workdir'},
-    'experiment': {'build', 'config', 'core', 'cpu', 'data', 'analysis', 'metrics', 'parallel',
-                   'train', 'training', 'workdir'},
-    'cli': {'analysis', 'build', 'config', 'convert', 'data', 'experiment', 'files', 'metrics',
-            'nn', 'pruning', 'train', '_version'},
+    'training': {'config', 'core', 'cpu', 'data', 'distributed', 'analysis', 'nn', 'pruning',
+                 'train', 'workdir'},
+    'experiment': {'build', 'config', 'core', 'cpu', 'data', 'distributed', 'analysis', 'metrics',
+                   'parallel', 'train', 'training', 'workdir'},
+    'cli': {'analysis', 'build', 'config', 'convert', 'data', 'distributed', 'experiment', 'files',
+            'metrics', 'nn', 'pruning', 'train', '_version'},
 }
 
 
@@ -57,7 +69,7 @@ def test_imports_only_look_down(part):
 
 def public():
   for module in (jgc, jgc.nn, jgc.convert, jgc.methods, jgc.data, metrics, analysis, parallel,
-                 jgc.pruning, train):
+                 jgc.pruning, train, distributed):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
   for module in (losses.gan, losses.image, losses.features, losses.distill, losses.alignment, core,

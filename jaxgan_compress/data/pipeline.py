@@ -45,7 +45,8 @@ class Pipeline:
     # Before the hosts' shares are cut: otherwise hosts would draw the same random numbers.
     for change in filter(None, (draw, augment)):
       dataset = dataset.random_map(change)
-    self._dataset = dataset[host::hosts].batch(batch // hosts, drop_remainder=True)
+    # A host's rows lie together in the batch, as those of a device do, whatever host it is on.
+    self._dataset = dataset.batch(batch // hosts, drop_remainder=True)[host::hosts]
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
     """The batch of one step."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgan_compress import core, cpu
+from jaxgan_compress import core
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.metrics import scores, segmentation, sets
@@ -19,6 +19,7 @@ from jaxgan_compress.metrics.extractors import Extractor
 from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.perceptual import perceptual_distance
 from jaxgan_compress.metrics.segmenters import Segmenter
+from jaxgan_compress.parallel import RowMap
 
 # The 256 grey levels as PyTorch's pipelines make them, to the bit: a compiled division rounds
 # otherwise, and the truncation of the FID protocols of the papers would show it.
@@ -93,7 +94,9 @@ class Evaluator:
                        "data.labels and data.samples('shapes') have them")
     shape = jax.eval_shape(_prepared(sources[0]), _stack(sources[0], [0]))
     shape = _picture(shape).shape[1:]
-    self.batch = min(batch or max(1, 2 ** 21 // (shape[0] * shape[1])), self.count)
+    self._rows = RowMap()
+    self.batch = self._rows.whole(min(batch or max(1, 2 ** 21 // (shape[0] * shape[1])),
+                                      self.count))
     self.protocol = {
         'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
         'images': 'x'.join(map(str, shape)), 'view': _views(*sources, self.inputs),
@@ -102,10 +105,11 @@ class Evaluator:
         **({} if similar is None else {'similar': similar[0]})}
     self.sources = sources
     prepare = _prepared(self.inputs)
-    self._prepare = jax.jit(lambda batch: core.normalise(prepare(batch)))
-    self._draw = cpu.jit(lambda draw, x: draw(x))
-    self._compare = jax.jit(self._compared)
-    self._squares = cpu.jit(lambda z, a, b: jnp.square(a(z) - b(z)).mean((1, 2, 3)))
+    # Programs of their own, so that equal networks draw equal images to the bit.
+    self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
+    self._draw = self._rows.jit(lambda x, draw: draw(x))
+    self._compare = self._rows.jit(self._compared, rows=3)
+    self._squares = self._rows.jit(lambda z, a, b: jnp.square(a(z) - b(z)).mean((1, 2, 3)))
     self._real = _joined([self._looks(source) for source in sources])
 
   @property
@@ -154,15 +158,15 @@ class Evaluator:
 
   def _drawings(self, draw, teacher):
     if self.inputs is None:
-      batches = [{'source': z} for z in _parts(self.latents(draw.module.latent), self.batch)]
+      z = self.latents(draw.module.latent)
+      load = lambda rows: {'source': z[rows.start:rows.stop]}
     else:
-      batches = self._batches(self.inputs)
-    return self._map(self._see, batches, draw, teacher, self.extractor.variables,
+      load = functools.partial(_stack, self.inputs)
+    return self._map(self._see, self.count, load, draw, teacher, self.extractor.variables,
                      self.segmenter and self.segmenter.variables)
 
-  def _batches(self, source):
-    for i in range(0, len(source), self.batch):
-      yield _stack(source, range(i, min(i + self.batch, len(source))))
+  def _map(self, function, count, load, *args):
+    return self._rows.map(function, count, self.batch, load, *args)
 
   def _looks(self, source):
     """What the extractor sees in the real images of a source."""
@@ -174,13 +178,13 @@ class Evaluator:
         images = jnp.asarray(LEVELS)[images]
       return {**self.extractor.look(variables, images), 'vol': scores.variance_of_laplacian(images)}
 
-    return self._map(cpu.jit(look), self._batches(source), self.extractor.variables)
+    return self._map(self._rows.jit(look), len(source), functools.partial(_stack, source),
+                     self.extractor.variables)
 
   def _see(self, batch, draw, teacher, *variables):
     batch = self._prepare(batch)
     x = batch.get('source', batch.get('image'))
-    # Programs of their own, so that equal networks draw equal images to the bit.
-    return self._compare(batch, self._draw(draw, x), teacher and self._draw(teacher, x),
+    return self._compare(batch, self._draw(x, draw), teacher and self._draw(x, teacher),
                          *variables)
 
   def _compared(self, batch, images, lesson, variables, segmenter):
@@ -207,7 +211,8 @@ class Evaluator:
     share = jnp.linspace(0, 1, 8)[:, None, None]
     start, end = jnp.split(self.latents(draw.module.latent, 128), 2)
     path = (share * start[None] + (1 - share) * end[None]).reshape(-1, start.shape[-1])
-    squares = self._map(self._squares, _parts(path, self.batch), draw, teacher)
+    squares = self._map(self._squares, len(path), lambda rows: path[rows.start:rows.stop], draw,
+                        teacher)
     return self._measure(_mean(squares), pairs=64, points=8)
 
   def _measures(self, looks, intervals, floor=False):
@@ -258,16 +263,6 @@ class Evaluator:
     more |= {'files_replaced': lost} if lost else {}
     return Measure(value, {**self.protocol, **more}, spread, interval)
 
-  def _map(self, function, batches, *args):
-    """`function(batch, *args)` of batches of one shape; the last is filled up and cut again."""
-    parts = []
-    for batch in batches:
-      count = len(jax.tree.leaves(batch)[0])
-      fill = lambda x, n=count: jnp.pad(x, [(0, self.batch - n)] + [(0, 0)] * (x.ndim - 1))
-      out = jax.device_get(function(jax.tree.map(fill, batch), *args))
-      parts.append(jax.tree.map(lambda x, n=count: x[:n], out))
-    return _joined(parts)
-
 
 def _prepared(source):
   return getattr(source, 'prepare', dict)
@@ -290,10 +285,6 @@ def _picture(element):
 
 def _mean(x):
   return float(x.astype(np.float64).mean())
-
-
-def _parts(rows, size):
-  return [rows[i:i + size] for i in range(0, len(rows), size)]
 
 
 def _joined(parts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -49,13 +50,33 @@ def put_state(state: TrainState, mesh: Mesh, replicas: int | None = None) -> Tra
 
   def put(tree, spec):
     sharding = NamedSharding(mesh, spec)
-    if len({device.process_index for device in mesh.devices.flat}) > 1:
+    if processes(mesh) > 1:
       return jax.tree.map(lambda x: _put_everywhere(x, sharding), tree)
     # device_put alone may share a buffer with its input, even with may_alias=False.
     return jax.device_put(jax.tree.map(lambda x: x.copy(), tree), sharding)
 
   state = spread(state, replicas) if replicas else state
   return put(state.replace(memory=()), P()).replace(memory=put(state.memory, P('data')))
+
+
+def fetch(state: TrainState) -> TrainState:
+  """A state that a step returned, as host arrays: of several processes, the memory of all."""
+  rng = jax.random.key_data(state.rng)
+  memory = state.memory if jax.process_count() == 1 else \
+      multihost_utils.process_allgather(state.memory, tiled=True)
+  whole = state.replace(rng=rng, memory=memory)
+  return jax.tree.map(lambda x: np.asarray(local(x)), whole)
+
+
+def local(tree):
+  """Arrays that are the same on all devices, as this process has them."""
+  return jax.tree.map(lambda x: x if not isinstance(x, jax.Array) or x.is_fully_addressable
+                      else x.addressable_data(0), tree)
+
+
+def processes(mesh: Mesh) -> int:
+  """How many processes share a mesh."""
+  return len({device.process_index for device in mesh.devices.flat})
 
 
 def _put_everywhere(x, sharding):

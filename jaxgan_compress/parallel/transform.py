@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxgan_compress import core, cpu
 from jaxgan_compress.axes import Axes
-from jaxgan_compress.parallel.mesh import build_mesh
+from jaxgan_compress.parallel.mesh import build_mesh, processes, put_state
 
 VIAS = ('pmap', 'shard_map', 'vmap')
 
@@ -21,11 +21,13 @@ VIAS = ('pmap', 'shard_map', 'vmap')
 class ParallelStep:
   """`step(state, batch) -> (state, logs)` on a mesh. The state given is donated.
 
-  `place` moves a host batch ahead of time, `run` takes what `place` returned.
+  `put` puts a state where steps expect it, `place` moves a host batch ahead of time, `run` takes
+  what `place` returned.
   """
   mesh: Mesh
   replicas: int
   compiled: Callable
+  put: Callable
   place: Callable
 
   def __call__(self, state, batch):
@@ -48,7 +50,7 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   The inner `vmap` stays with one replica a device: a step that forgets an `axes.mean` then fails
   while it is traced, where bare pmap would silently return the first device's value.
 
-  With several processes each places its own share of the rows, and via is 'shard_map'.
+  With several processes each places its own share of the rows; the state is of global arrays.
 
   Raises ValueError if the devices do not divide the replicas, or the replicas the batch.
   """
@@ -59,9 +61,9 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   replicas = replicas or mesh.size
   if replicas % devices:
     raise ValueError(f'{replicas} replicas do not divide over {devices} devices; use a multiple')
-  processes = len({device.process_index for device in mesh.devices.flat})
-  if processes > 1 and via != 'shard_map':
-    raise ValueError(f"via={via!r} and {processes} processes; several processes take 'shard_map'")
+  several = processes(mesh)
+  if several > 1 and via == 'vmap':
+    raise ValueError(f"via='vmap' and {several} processes; it is for one, take pmap or shard_map")
   axes = Axes(() if via == 'vmap' else ('data',), ('replica',))
 
   def on_device(shared, local, batch):
@@ -92,7 +94,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
     options, programs = cpu.compiler_options(), {}
 
     def run(*args):
-      # pmap takes no options; a program compiled ahead of time does.
+      # pmap takes no compiler options, and of several processes gives each its own arrays, which
+      # nothing can save; a program compiled ahead of time takes them, and gives global arrays.
       kind = tuple((x.shape, x.dtype) for x in jax.tree.leaves(args))
       if kind not in programs:
         programs[kind] = mapped.lower(*args).compile(compiler_options=options)
@@ -100,7 +103,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
 
     def inner(shared, local, batch):
       local = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), local)
-      shared, local, logs = (run if options else mapped)(shared, local, batch)
+      shared, local, logs = (run if options or several > 1 else mapped)(
+          shared, local, batch)
       return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
 
   def compiled(state, batch):
@@ -108,18 +112,19 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
     return shared.replace(memory=local), logs
 
   def place(batch):
-    size = core.rows(batch) * processes
+    size = core.rows(batch) * several
     if size % replicas:
       below = size // replicas * replicas
       fits = ' or '.join(str(n) for n in (below, below + replicas) if n)
       raise ValueError(f'batch {size} does not divide over {replicas} replicas; use {fits}')
     if via == 'pmap':
-      batch = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+      batch = jax.tree.map(lambda x: x.reshape(devices // several, -1, *x.shape[1:]), batch)
     sharding = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0]) if via == 'vmap' \
         else NamedSharding(mesh, P('data'))
-    if processes > 1:  # each brings its rows
+    if several > 1:  # each brings its rows
       return jax.tree.map(
           lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
     return jax.device_put(batch, sharding)
 
-  return ParallelStep(mesh, replicas, compiled, place)
+  put = lambda state: put_state(state, mesh, replicas)
+  return ParallelStep(mesh, replicas, compiled, put, place)

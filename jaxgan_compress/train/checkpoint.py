@@ -15,7 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxgan_compress import distributed
 from jaxgan_compress.core import TrainState
+from jaxgan_compress.parallel import fetch
 from jaxgan_compress.train.loop import TermError
 
 log = logging.getLogger(__name__)
@@ -36,13 +38,16 @@ class Checkpointer:
     looked at.
 
   Saving is atomic and goes on in the background; each leaf carries a CRC-32, since storage does
-  not notice a flipped byte. Use as a context manager, or call `close`.
+  not notice a flipped byte. What is on disk does not depend on the devices that wrote it: of
+  several processes, which share the folder, one writes, and `save` and `restore` are called by all
+  alike. Use as a context manager, or call `close`.
   """
 
   def __init__(self, directory: str | Path, *, keep: int = 2,
                best: Mapping[str, str] | None = None, read_only: bool = False):
     self.directory = Path(directory).absolute()
-    self._keep, self._best, self._read_only = keep, dict(best or {}), read_only
+    self._keep, self._best = keep, dict(best or {})
+    self._read_only = read_only or not distributed.is_main()
     self._manager = self._open()
 
   def __enter__(self):
@@ -64,14 +69,20 @@ class Checkpointer:
     """Writes the state, and its config and metrics beside it.
 
     Returns when the values are copied. Raises CheckpointError if this or the save before it
-    failed, or if the disk has too little room, and TermError if the state is not finite. Complete
-    checkpoints are never touched by a failure.
+    failed, or if the disk has too little room, TermError if the state is not finite, and
+    RuntimeError if processes hold different ones. Complete checkpoints are never touched by a
+    failure.
     """
     step = int(state.step)
-    host = jax.device_get(_plain(state))
+    host = fetch(state)
     for name, x in _named(host):
       if jax.dtypes.issubdtype(x.dtype, np.inexact) and not np.isfinite(x).all():
         raise TermError(f'step {step}: {name} is not finite')
+    described = _described(host)
+    distributed.assert_same({name: leaf['crc32'] for name, leaf in described.items()},
+                            f'the state of step {step}')
+    if self._read_only:
+      return
     size = sum(x.nbytes for x in jax.tree.leaves(host))
     free = shutil.disk_usage(_existing(self.directory)).free
     if free < 1.1 * size + 2 ** 20:
@@ -83,13 +94,14 @@ class Checkpointer:
       self._manager.wait_until_finished()
       self._manager.save(step, args=ocp.args.Composite(
           state=ocp.args.PyTreeSave(host),
-          meta=ocp.args.JsonSave({'leaves': _described(host), 'config': dict(config or {})})),
+          meta=ocp.args.JsonSave({'leaves': described, 'config': dict(config or {})})),
           metrics=dict(metrics) if metrics else None)
 
   def wait(self):
     """Returns when everything saved is on disk; raises CheckpointError if it could not be."""
     with self._explained('finish writing'):
       self._manager.wait_until_finished()
+    distributed.barrier(f'{self.directory} is written')
 
   @property
   def steps(self) -> list[int]:
@@ -118,9 +130,21 @@ class Checkpointer:
     warning and set aside as `damaged-...`, and the newest before it is used. So it goes with a
     `step`, too: then the others, newest first, come after it.
 
-    Raises CheckpointError if checkpoints are there and none is intact, or if the checkpoint is of
+    Of several processes the one that writes chooses, and the others read the same. Raises
+    CheckpointError if checkpoints are there and none is intact, or if the checkpoint is of
     another network.
     """
+    restored = self._newest(template, step) if distributed.is_main() else None
+    chosen = distributed.from_main(-1 if restored is None else int(restored.step))
+    if distributed.is_main() or chosen < 0:
+      return restored
+    try:
+      return self._read(template, chosen)
+    except _Damaged as e:
+      raise CheckpointError(f'{self.directory}: process {jax.process_index()} cannot read step '
+                            f'{chosen}, which process 0 can ({e}); all need the same folder') from e
+
+  def _newest(self, template, step):
     found = self.steps
     order = found[::-1]
     if step is not None:
@@ -167,6 +191,9 @@ class Checkpointer:
     return host.replace(rng=jax.random.wrap_key_data(host.rng))
 
   def _open(self):
+    alone = jax.process_index()
+    if not self._read_only:
+      self.directory.mkdir(parents=True, exist_ok=True)
     policies = [checkpoint_managers.LatestN(self._keep)]
     options = {}
     for metric, mode in self._best.items():
@@ -175,10 +202,13 @@ class Checkpointer:
       # The classic max_to_keep with best_fn would delete the newest checkpoint.
       policies.append(checkpoint_managers.BestN(
           get_metric_fn=read, reverse=mode == 'min', n=1, keep_checkpoints_without_metrics=False))
-    return ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
+    return _Manager(self.directory, options=ocp.CheckpointManagerOptions(
+        # Others may be elsewhere: this process waits for nobody inside Orbax.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=f'of_{alone}'),
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
-        step_prefix='step', read_only=self._read_only, create=not self._read_only, **options))
+        step_prefix='step', read_only=self._read_only, create=False, **options))
 
   def _set_aside(self, step):
     self._manager.close()
@@ -199,6 +229,13 @@ class Checkpointer:
       raise CheckpointError(
           f'{self.directory}: could not {doing}: {_first_line(e)}; the run goes on from '
           f'{self._latest_in_words()} when it is started again') from e
+
+
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, which would ask about preemption by itself and upset the count of `StopSignal`."""
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
 
 
 # Trouble of this process or machine, which says nothing about the file.

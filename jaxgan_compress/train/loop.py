@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxgan_compress import core, cpu
 from jaxgan_compress.core import Logs, Method, TrainState
 from jaxgan_compress.data import Pipeline
-from jaxgan_compress.parallel import parallelize, put_state
+from jaxgan_compress.parallel import parallelize
 
 RUN_AHEAD = 8  # more would only hold more batches in device memory
 
@@ -75,7 +75,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas, via=via)
   if at >= steps:
     return
-  state = put_state(state, run.mesh, run.replicas)
+  state = run.put(state)
   batches = data.batches(at) if own else iter(data)
   wanted = itertools.islice(batches, steps - at)
   in_flight, logs, yielded, first = collections.deque(), None, at, at
@@ -91,7 +91,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
         compiled(time.monotonic() - began)
       if hook:
         changed = hook(state, at)
-        state = state if changed is None else put_state(changed, run.mesh, run.replicas)
+        state = state if changed is None else run.put(changed)
       in_flight.append(logs)
       if len(in_flight) > RUN_AHEAD:
         jax.block_until_ready(in_flight.popleft())

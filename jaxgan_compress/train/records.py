@@ -31,13 +31,15 @@ class Recorder:
   """
 
   def __init__(self, directory: str | Path, start: int = 0):
-    self.directory = Path(directory)
-    self.directory.mkdir(parents=True, exist_ok=True)
-    others = (path.name for path in self.directory.glob('evaluations_*.jsonl'))
-    for name in ('log.jsonl', 'evaluations.jsonl', *others):
-      kept = [line for line in read_lines(self.directory / name) if line['step'] <= start]
-      write_whole(self.directory / name, ''.join(json.dumps(line) + '\n' for line in kept))
-    self._events = SummaryWriter(str(self.directory / 'events'), purge_step=start + 1)
+    self.directory, self._writes = Path(directory), jax.process_index() == 0
+    if self._writes:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      others = (path.name for path in self.directory.glob('evaluations_*.jsonl'))
+      for name in ('log.jsonl', 'evaluations.jsonl', *others):
+        kept = [line for line in read_lines(self.directory / name) if line['step'] <= start]
+        write_whole(self.directory / name, ''.join(json.dumps(line) + '\n' for line in kept))
+    self._events = SummaryWriter(str(self.directory / 'events'), purge_step=start + 1,
+                                 write_to_disk=self._writes)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]):
     self._append('log.jsonl', {'step': step, **scalars})
@@ -71,6 +73,8 @@ class Recorder:
     self.close()
 
   def _append(self, name, line):
+    if not self._writes:
+      return
     with open(self.directory / name, 'a') as f:
       f.write(json.dumps(line) + '\n')
 

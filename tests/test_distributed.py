@@ -1,0 +1,220 @@
+"""Several processes are one run: equal to one, killed and started again, told to stop."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxgan_compress import distributed, experiment
+from tests.conftest import largest_difference
+
+ROOT = Path(__file__).parents[1]
+STEPS = 40
+
+spec = importlib.util.spec_from_file_location('local', ROOT / 'launch' / 'local.py')
+local = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(local)
+
+
+class Job:
+  """So many processes that train `tests/tiny_run.py` in a folder."""
+
+  def __init__(self, workdir, count, devices=1, *flags):
+    port, self.workdir, self.processes = local.free_port(), workdir, []
+    for i in range(count):
+      environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices),
+                     'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+      if count > 1:
+        environment |= {'JAXGAN_COORDINATOR': f'127.0.0.1:{port}', 'JAXGAN_PROCESSES': str(count),
+                        'JAXGAN_PROCESS': str(i)}
+      self.processes.append(subprocess.Popen(
+          [sys.executable, '-m', 'jaxgan_compress', 'train', f'--workdir={workdir}',
+           f'--config=tests/tiny_run.py:steps={STEPS}', *flags], cwd=ROOT, env=environment,
+          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+
+  def reach(self, step):
+    """Waits until the log has gone that far."""
+    log = self.workdir / 'gan' / 'log.jsonl'
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
+      lines = log.read_text().splitlines() if log.is_file() else []
+      if lines and lines[-1].endswith('}') and json.loads(lines[-1])['step'] >= step:
+        return
+      assert None in [process.poll() for process in self.processes], self.end()
+      time.sleep(0.02)
+    raise TimeoutError(f'step {step} was not reached')
+
+  def end(self):
+    """[(exit code, what it said)]"""
+    said = [process.communicate(timeout=240)[0] for process in self.processes]
+    return [(process.returncode, text) for process, text in zip(self.processes, said, strict=True)]
+
+
+def final(workdir):
+  return experiment.open_run(workdir).state('gan', 'last')
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The state that two undisturbed processes come to."""
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  assert [code for code, _ in Job(workdir, 2).end()] == [0, 0]
+  return workdir
+
+
+def test_two_processes_equal_one_with_two_devices_bit_for_bit(whole, tmp_path):
+  (code, said), = Job(tmp_path / 'run', 1, 2).end()
+  assert code == 0, said
+  assert largest_difference(final(tmp_path / 'run'), final(whole)) == 0
+
+
+def test_killed_and_stopped_processes_go_on_as_if_nothing_had_been(whole, tmp_path):
+  workdir = tmp_path / 'run'
+  for victim, step in ((1, 6), (0, 16)):  # 0 is the coordinator
+    job = Job(workdir, 2)
+    job.reach(step)
+    job.processes[victim].kill()
+    began = time.monotonic()
+    code, said = job.end()[1 - victim]
+    # Long before the heartbeat of 60 s.
+    assert time.monotonic() - began < 5
+    assert local.verdict([code]) == 'failed', said
+  job = Job(workdir, 2)
+  job.reach(26)
+  job.processes[1].send_signal(signal.SIGTERM)
+  ends = job.end()
+  assert [code for code, _ in ends] == [distributed.AGAIN] * 2, ends
+  stopped = int(final(workdir).step)
+  assert 26 <= stopped < STEPS and all(f'step {stopped} of {STEPS} is saved' in said
+                                       for _, said in ends)
+  # On one process and one device, both replicas there, and then again on two processes.
+  for count, until in ((1, stopped + 4), (2, STEPS)):
+    job = Job(workdir, count, 1, '--config.replicas=2')
+    if until < STEPS:
+      job.reach(until)
+      job.processes[0].send_signal(signal.SIGTERM)
+    assert [code for code, _ in job.end()] == [distributed.AGAIN if until < STEPS else 0] * count
+  assert largest_difference(final(workdir), final(whole)) < 1e-6
+  steps = [json.loads(line)['step']
+           for line in (workdir / 'gan' / 'log.jsonl').read_text().splitlines()]
+  assert steps == list(range(1, STEPS + 1))
+
+
+def test_a_finished_run_started_again_ends_well_and_trains_nothing(whole):
+  log = (whole / 'gan' / 'log.jsonl').read_text()
+  kept = sorted((whole / 'gan' / 'checkpoints').iterdir())
+  for code, said in Job(whole, 2).end():
+    assert code == 0 and 'compiling' not in said, said
+  assert (whole / 'gan' / 'log.jsonl').read_text() == log
+  assert sorted((whole / 'gan' / 'checkpoints').iterdir()) == kept
+
+
+@pytest.mark.parametrize(('environment', 'expected'), [
+    ({}, None),
+    ({'JAXGAN_COORDINATOR': '127.0.0.1:5', 'JAXGAN_PROCESSES': '2', 'JAXGAN_PROCESS': '0'},
+     {'coordinator_address': '127.0.0.1:5', 'num_processes': 2, 'process_id': 0,
+      'cluster_detection_method': 'deactivate', 'coordinator_bind_address': '127.0.0.1:5'}),
+    ({'JAXGAN_COORDINATOR': 'node7:5', 'JAXGAN_PROCESSES': '2', 'JAXGAN_PROCESS': '1'},
+     {'coordinator_address': 'node7:5', 'num_processes': 2, 'process_id': 1,
+      'cluster_detection_method': 'deactivate'}),
+    ({'JAXGAN_DISTRIBUTED': 'auto'}, {}),
+    ({'SLURM_NTASKS': '4', 'SLURM_STEP_NODELIST': 'n[1-4]', 'SLURM_STEP_TASKS_PER_NODE': '1(x4)',
+      'SLURM_GPUS_ON_NODE': '2'}, {'local_device_ids': [0, 1]}),
+    ({'SLURM_NTASKS': '8', 'SLURM_STEP_NODELIST': 'n[1-2]', 'SLURM_STEP_TASKS_PER_NODE': '4(x2)',
+      'SLURM_GPUS_ON_NODE': '4'}, {}),
+    ({'SLURM_NTASKS': '4'}, None),  # the batch script itself, outside srun
+    ({'SLURM_NTASKS': '4', 'SLURM_STEP_NODELIST': 'n[1-4]', 'JAXGAN_DISTRIBUTED': 'off'}, None),
+    ({'OMPI_COMM_WORLD_SIZE': '2'}, {}),
+    ({'TPU_WORKER_HOSTNAMES': 't0,t1'}, {}),
+    ({'TPU_WORKER_HOSTNAMES': 'localhost'}, None)])
+def test_who_the_peers_are(environment, expected):
+  assert distributed.runtime._found(environment) == expected
+
+
+@pytest.mark.parametrize(('environment', 'message'), [
+    ({'JAXGAN_COORDINATOR': '127.0.0.1:5'}, 'JAXGAN_PROCESSES, JAXGAN_PROCESS is not set'),
+    ({'JAXGAN_COORDINATOR': 'node7', 'JAXGAN_PROCESSES': '2', 'JAXGAN_PROCESS': '1'},
+     "'node7'; a host and a port"),
+    ({'JAXGAN_COORDINATOR': 'n:5', 'JAXGAN_PROCESSES': '2', 'JAXGAN_PROCESS': '2'},
+     'JAXGAN_PROCESS=2 of JAXGAN_PROCESSES=2; 0 to 1'),
+    ({'JAXGAN_COORDINATOR': 'n:5', 'JAXGAN_PROCESSES': 'two', 'JAXGAN_PROCESS': '1'},
+     "JAXGAN_PROCESSES='two'; a number"),
+    ({'JAXGAN_DISTRIBUTED': 'yes'}, "'yes'; auto, off, or not set")])
+def test_contradictory_variables_are_refused(environment, message):
+  with pytest.raises(ValueError, match=message):
+    distributed.initialize(environment)
+
+
+def test_another_number_of_devices_is_refused_with_the_arithmetic():
+  distributed.expect(None)
+  distributed.expect(4)
+  with pytest.raises(ValueError, match='8 devices were expected and 4 are here: 1 processes x 4 of '
+                                       'cpu; of each process 8 were expected.* one task a GPU'):
+    distributed.expect(8)
+
+
+@pytest.mark.parametrize(('codes', 'verdict'), [
+    ([0, 0], 'done'), ([75, 75], 'again'), ([0, 75], 'again'), ([70, 134], 'failed'),
+    ([70, -9], 'failed'), ([75, 70], 'failed'), ([-6, 0], 'failed'), ([2, 70], 'stop'),
+    ([1, -9], 'stop'), ([130, 130], 'stop')])
+def test_exit_codes_decide(codes, verdict):
+  assert local.verdict(codes) == verdict
+
+
+def script(tmp_path, codes):
+  """A program that ends with these codes, one a start, and notes each start."""
+  path = tmp_path / 'program.py'
+  path.write_text('import os, sys, pathlib\n'
+                  f'folder, codes = pathlib.Path({str(tmp_path)!r}), {codes!r}\n'
+                  'starts = len(list(folder.glob("start_*")))\n'
+                  '(folder / f"start_{starts}").write_text(" ".join(sys.argv[1:]))\n'
+                  'print("start", starts)\n'
+                  'os._exit(codes[min(starts, len(codes) - 1)])\n')
+  return f'{sys.executable} {path}'
+
+
+@pytest.mark.parametrize(('codes', 'retries', 'code', 'starts'), [
+    ([0], 3, 0, 1), ([75, 75, 75, 75, 75, 0], 0, 0, 6), ([70, 0], 1, 0, 2), ([70, 70, 0], 1, 70, 2),
+    ([2], 3, 2, 1), ([75, 1], 3, 1, 2)])
+def test_the_launcher_restarts_by_exit_code(tmp_path, monkeypatch, codes, retries, code, starts):
+  monkeypatch.setattr(local.time, 'sleep', lambda seconds, sleep=time.sleep: sleep(
+      min(seconds, 0.1)))
+  assert local.main(['--logs', str(tmp_path / 'logs'), '--retries', str(retries), '--program',
+                     script(tmp_path, codes), '--', 'train']) == code
+  assert len(list(tmp_path.glob('start_*'))) == starts
+  log = (tmp_path / 'logs' / 'process_0.log').read_text()
+  assert log.count('start ') == starts
+
+
+def test_a_sweep_gives_each_run_a_folder_and_its_settings(tmp_path):
+  run = lambda *sweep: local.main([
+      *sweep, '--at-once', '2', '--logs', str(tmp_path / 'logs'), '--program',
+      script(tmp_path, [0]), '--', 'train', '--config=tests/tiny_run.py', '--workdir', 'runs/s'])
+  assert run('--sweep', 'seed=0,1', '--sweep', 'stages.gan.steps=5') == 0
+  said = sorted(path.read_text() for path in tmp_path.glob('start_*'))
+  assert sorted((tmp_path / 'logs').iterdir()) == [tmp_path / 'logs' / f'seed{i}_steps5'
+                                                   for i in range(2)]
+  assert said[-1] == ('train --config=tests/tiny_run.py --workdir=runs/s/seed1_steps5 '
+                      '--config.seed=1 --config.stages.gan.steps=5')
+  found = local.settings_of([''], str(ROOT / 'tests' / 'tiny_run.py'))
+  assert found == [{'seed': '0'}, {'seed': '1'}]
+  with pytest.raises(ValueError, match='has no sweep'):
+    local.settings_of([''], 'kd/digits')
+  with pytest.raises(ValueError, match='as in --sweep seed=0,1,2'):
+    local.settings_of(['seed'], 'kd/digits')
+
+
+def test_numbers_that_differ_are_named(monkeypatch):
+  monkeypatch.setattr(distributed.runtime.jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(distributed.runtime.multihost_utils, 'process_allgather',
+                      lambda mine: np.stack([mine, mine + np.uint32([0, 1])]))
+  with pytest.raises(RuntimeError, match='the state differs between processes in 1 of 2 arrays, '
+                                         'first in b'):
+    distributed.assert_same({'a': 1, 'b': 2}, 'the state')
