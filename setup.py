@@ -10,8 +10,8 @@ version = re.search(r"'(.+)'", (here / 'jaxgan_compress' / '_version.py').read_t
 
 samples = ['scikit-learn>=1.5', 'scikit-image>=0.24']
 fast = ['opencv-python-headless>=4.10']
-test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18', *samples,
-        *fast]
+test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
+        'kubernetes-validate>=1.30', *samples, *fast]
 
 setup(
     name='jaxgan-compress',

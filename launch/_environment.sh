@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Sourced by the scripts beside it: makes .venv with this checkout and the extras named, at the
 # tested versions, and leaves $root and $python. Says one clear line and exits where it cannot.
 
@@ -39,7 +40,7 @@ prepare() {
   stamp="$venv/.jaxgan_$(cat "$root/setup.py" "$constraints" <(echo "$root $1") | cksum | cut -d' ' -f1)"
   if [ ! -f "$stamp" ]; then
     echo "Installing jaxgan_compress [$1] and its libraries (about 1.2 GB, a minute or two) ..."
-    "$python" -m pip install --quiet --disable-pip-version-check --constraint "$constraints" --editable "$root[$1]" ||
+    "$python" -m pip install --quiet --disable-pip-version-check --constraint "$constraints" --editable "${root}[$1]" ||
       fail "installation failed (see above); it needs a network that reaches the package index, and 2.5 GB of disk. Run me again to go on"
     touch "$stamp"
   fi
