@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
+from jaxgan_compress import pruning
 
 # Where a bare name in a section of this key is looked up.
 HOMES = {
@@ -120,10 +121,7 @@ def budgets(config: ConfigDict, name: str) -> dict[str, float]:
   if not stage.prune:
     return {}
   product = resolve(stage.method.name, HOMES['method']).product
-  found = stage.prune.budget
-  first, *more = found if isinstance(found, tuple | list) else (found,)
-  return {product: first, **{f'{product}_{budget:.3g}'.replace('+', ''): budget
-                             for budget in more}}
+  return pruning.roles(product, stage.prune.budget)
 
 
 def source(section: Mapping[str, Any]):

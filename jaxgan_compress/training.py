@@ -94,13 +94,22 @@ def train_stage(run: Run, name: str, stop: StopSignal):
 
 
 def _prune(run, name):
-  stage, files = run.config.stages[name], run.cut_files(name)
-  whole = run.drawer(run.teacher(name), stage.teacher_checkpoint)
+  stage, files, teacher = run.config.stages[name], run.cut_files(name), run.teacher(name)
+  whole = run.drawer(teacher, stage.teacher_checkpoint)
+  # Students that shrank beside each other go on each as what was left of it.
+  shrank = getattr(run.method(teacher), 'shrink', None)
+  there = {f'{teacher}.{role}' for role in shrank.roles(run.method(teacher).product)} if shrank \
+      else {}
+
+  def own(role):
+    return jax.device_get(run.drawer(f'{teacher}.{role}', stage.teacher_checkpoint).variables) \
+        if f'{teacher}.{role}' in there else None
+
   title = f'{name}: channels that stay (dark), in their order'
 
   def cut_and_write():
     run.folder(name).mkdir(parents=True, exist_ok=True)
-    for role, cut in run.cut(name, whole.module, jax.device_get(whole.variables)).items():
+    for role, cut in run.cut(name, whole.module, jax.device_get(whole.variables), own).items():
       Image.fromarray(pruning.picture(cut.masks, title)).save(files[role].with_suffix('.png'))
       nn.save(files[role], cut.module, cut.variables, overwrite=True)
       run.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} '

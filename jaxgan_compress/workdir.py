@@ -300,16 +300,19 @@ class Run:
     return {role: self.folder(name) / f'pruned{role.removeprefix(next(iter(roles)))}.safetensors'
             for role in roles}
 
-  def cut(self, name: str, module, variables) -> dict[str, pruning.Cut]:
-    """{role: what is left} of a network, for a stage's students, which nest. Raises ValueError
-    for a budget that cannot be met."""
+  def cut(self, name: str, module, variables, others=lambda role: None) -> dict[str, pruning.Cut]:
+    """{role: what is left} of a network, for a stage's students, which nest.
+
+    others: role -> variables of another network of this kind, which it is cut from instead, or
+    None. Raises ValueError for a budget that cannot be met."""
     stage = self.config.stages[name]
     shape = module.example().shape if hasattr(module, 'latent') else (
         1, *ready(self.source(**stage.data), [0])['source'].shape[1:])
     try:
-      return {role: pruning.cut(module, variables, shape, key=self.root_key(f'{name}.prune'),
-                                **{**stage.prune.to_dict(), 'budget': budget})
-              for role, budget in build.budgets(self.config, name).items()}
+      return {role: pruning.cut(
+          module, others(role) or variables, shape, key=self.root_key(f'{name}.prune'),
+          **{**stage.prune.to_dict(), 'budget': budget})
+          for role, budget in build.budgets(self.config, name).items()}
     except (TypeError, ValueError) as e:
       raise ValueError(f'stages.{name}.prune: {e}') from e
 

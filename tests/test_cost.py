@@ -253,3 +253,16 @@ def test_info_prints_layers_and_totals(capsys, tmp_path):
 def test_info_says_what_is_wrong(argv, said, capsys):
   assert cli.main(['info', *argv]) == 2
   assert said in capsys.readouterr().err
+
+
+def test_a_step_costs_its_products_and_what_replicas_exchange():
+  """Two products forward and two of three back (the input needs none); 9 weights' gradients, as
+  float32, and a logged scalar; each row of x once."""
+
+  def step(w, x, axes):
+    loss = lambda w: jnp.square(x @ w @ w).mean()
+    return w - axes.mean(jax.grad(loss)(w)), axes.mean(loss(w)), axes.gather(x)
+
+  found = analysis.step_cost(step, jnp.ones((3, 3)), jnp.ones((5, 3)))
+  # The loss is taken once more for the log.
+  assert found == (45 * (2 + 3 + 2), 4 * 9 + 4, 4 * 15)

@@ -17,6 +17,7 @@ from tests.test_omgd import (
   agree,
   alone,
   images_of,
+  in_float64,
   resumes,
   small_omgd,
   small_unpaired,
@@ -39,8 +40,8 @@ def shrinking(tx, shrink=SHRINK, **fields):
   return small_omgd(tx, student=WHOLE, deep=None, lessons=UNPERCEIVED, shrink=shrink, **fields)
 
 
-def left(state):
-  return {name: np.asarray(mask) for name, mask in state.frozen['masks'].items()}
+def left(state, role='student'):
+  return {name: np.asarray(mask) for name, mask in state.frozen['masks'][role].items()}
 
 
 def test_the_budget_falls_by_a_cube():
@@ -94,6 +95,29 @@ def test_devices_change_nothing(batch):
   assert PRICE(pruning.widths(left(state))) <= BUDGET
 
 
+def test_students_of_several_budgets_are_those_of_runs_of_their_own(batch):
+  """One teacher, paid for once; nobody feels the others."""
+  budgets = BUDGET, 4 * BUDGET // 5
+  shrink = lambda budget: pruning.Shrink(budget, 0, 2, 1)
+  step = lambda method: jax.jit(lambda s, b: method.step(s, b))
+  with jax.enable_x64(True):
+    rows = {name: np.asarray(x, np.float64) for name, x in batch.items()}
+    found = []
+    for budget in (budgets, *budgets):
+      method = in_float64(shrinking(SMALL, shrink(budget)))
+      state = method.init(jax.random.key(0), rows)
+      for _ in range(2):
+        state, _ = step(method)(state, rows)
+      found.append(state)
+  both, *alone = found
+  roles = list(shrink(budgets).roles('student'))
+  assert roles[0] == 'student' and roles[1].startswith('student_')
+  for role, one, budget in zip(roles, alone, budgets, strict=True):
+    assert largest_difference(both.params[role], one.params['student']) < 1e-10
+    assert largest_difference(both.params['wide'], one.params['wide']) < 1e-10
+    assert PRICE(pruning.widths(left(both, role))) <= budget
+
+
 def test_it_stops_and_goes_on_to_the_same_bits():
   pipeline = data.Pipeline(data.samples('colorize', size=32), batch=4)
   resumes(shrinking(optax.adam(.05)), pipeline, 6, [2, 4])
@@ -134,23 +158,27 @@ def test_students_that_cannot_shrink_so_far_are_refused(batch, student, budget, 
 
 def test_a_run_goes_on_in_the_compact_network(tmp_path):
   """Two stages of one run: teachers and judge go on, the student as what was left of it."""
-  student = dict(name='inception', ngf=2, blocks=1, reduction=2, form='plain')
+  student, budgets = dict(name='inception', ngf=2, blocks=1, reduction=2, form='plain'), (
+      BUDGET, 4 * BUDGET // 5)
   method = dict(name='OMGD', wide=student, tx=ADAM, adversary=judge(6, 'hinge', heads=('wide',)),
                 lessons=dict(name='Lessons', feature=0., style=0., pixel=1.))
   c = with_stages(
       base('colorize'),
       shrink=dict(steps=4, title='Shrinking', method=dict(
-          method, student=student, shrink=dict(name='Shrink', budget=BUDGET, start=0, end=3))),
+          method, student=student, shrink=dict(name='Shrink', budget=budgets, start=0, end=3))),
       online=dict(steps=2, teacher=('shrink',), teacher_checkpoint='last',
-                  prune=dict(budget=BUDGET), method=method))
+                  prune=dict(budget=budgets), method=method))
   rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
   assert rows['online']['macs'] <= BUDGET < rows['shrink']['macs']
+  _, small = pruning.roles('student', budgets)
+  assert rows[f'online.{small}']['macs'] <= budgets[1] < rows[f'shrink.{small}']['macs']
   assert rows['online']['teacher'] == 'online.wide'
   run = experiment.open_run(tmp_path / 'run')
   before = run.nets('shrink', 'last')
   begun = run.given('online')
   for role in ('wide', 'disc'):
     assert largest_difference(begun[role].params, before[role].params) == 0
-  cut = pruning.cut(WHOLE, jax.device_get(before['student'].variables), SHAPE, budget=BUDGET)
-  assert largest_difference(begun['student'].params, cut.variables['params']) == 0
-  assert run.drawer('online', 'last').module == cut.module
+  for role, budget, name in (('student', BUDGET, 'online'), (small, budgets[1], f'online.{small}')):
+    cut = pruning.cut(WHOLE, jax.device_get(before[role].variables), SHAPE, budget=budget)
+    assert largest_difference(begun[role].params, cut.variables['params']) == 0
+    assert run.drawer(name, 'last').module == cut.module

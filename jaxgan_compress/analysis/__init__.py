@@ -2,6 +2,7 @@
 
 from jaxgan_compress.analysis.cost import (
   Layer,
+  StepCost,
   Timing,
   activation_bytes,
   count_params,
@@ -9,8 +10,10 @@ from jaxgan_compress.analysis.cost import (
   layers,
   macs,
   network_latency,
+  step_cost,
 )
 from jaxgan_compress.analysis.images import captioned, colour_labels, contact_sheet, to_uint8
 
-__all__ = ['Layer', 'Timing', 'activation_bytes', 'captioned', 'colour_labels', 'contact_sheet',
-           'count_params', 'latency', 'layers', 'macs', 'network_latency', 'to_uint8']
+__all__ = ['Layer', 'StepCost', 'Timing', 'activation_bytes', 'captioned', 'colour_labels',
+           'contact_sheet', 'count_params', 'latency', 'layers', 'macs', 'network_latency',
+           'step_cost', 'to_uint8']

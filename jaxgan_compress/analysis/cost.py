@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import time
@@ -13,6 +14,7 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress import cpu, nn
+from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.layers import Project
 
@@ -153,6 +155,30 @@ def activation_bytes(module: linen.Module | Callable, shape: Sequence[int] | Non
   return peak
 
 
+class StepCost(NamedTuple):
+  """What one call costs each replica: multiply-accumulates, and the bytes it gives to means over
+  all replicas (gradients, statistics, logs) and to all others as they are."""
+  macs: int
+  reduced: int
+  gathered: int
+
+
+def step_cost(step: Callable, *args, replicas: int = 2) -> StepCost:
+  """The cost of `step(*args, Axes(mesh=('replica',)))`, forward and backward, of one replica.
+
+  args: arrays or their shapes, a replica's own. Nothing runs, see `macs`; of branches that depend
+  on a value both count.
+  """
+  with forms.plain():
+    program = jax.make_jaxpr(lambda *args: step(*args, Axes(('replica',))),
+                             axis_env=[('replica', replicas)])(*args)
+  sent = collections.Counter()
+  for eqn, _, times in _equations(program.jaxpr):
+    if eqn.primitive.name.startswith(('psum', 'all_gather')):
+      sent[eqn.primitive.name[:4]] += times * sum(map(_bytes, eqn.invars))
+  return StepCost(sum(exact for _, exact, _ in _walk(program.jaxpr)), sent['psum'], sent['all_'])
+
+
 class Timing(NamedTuple):
   """Seconds of one call: median and 95th percentile over so many rounds."""
   median: float
@@ -241,10 +267,9 @@ def _trace(run, x, variables=None):
   return variables, calls, program.jaxpr
 
 
-def _walk(jaxpr, scope='', times=1):
+def _walk(jaxpr):
   """(scope, exact, legacy) of every convolution and matmul."""
-  for eqn in jaxpr.eqns:
-    here = f'{scope}/{eqn.source_info.name_stack}'
+  for eqn, here, times in _equations(jaxpr):
     shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
     if eqn.primitive.name == 'conv_general_dilated':
       _, kernel, out = shapes
@@ -256,12 +281,19 @@ def _walk(jaxpr, scope='', times=1):
       contracted = eqn.params['dimension_numbers'][0][0]
       count = times * math.prod(out) * math.prod(left[i] for i in contracted)
       yield here, count, count
+
+
+def _equations(jaxpr, scope='', times=1):
+  """(equation, its scope, how often it runs) of a program and of all inside it."""
+  for eqn in jaxpr.eqns:
+    here = f'{scope}/{eqn.source_info.name_stack}'
+    yield eqn, here, times
     inner_times = times * (eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1)
     for value in eqn.params.values():
       for inner in value if isinstance(value, tuple | list) else (value,):
         inner = getattr(inner, 'jaxpr', inner)
         if hasattr(inner, 'eqns'):
-          yield from _walk(inner, here, inner_times)
+          yield from _equations(inner, here, inner_times)
 
 
 def _owner(scope, calls):

@@ -20,7 +20,9 @@ from jaxgan_compress.methods.lessons import Lessons
 from jaxgan_compress.methods.omgd import (
   check_lesson,
   learn,
+  number,
   refuse_dropout,
+  shrinking,
   shrunk,
   start_adapters,
 )
@@ -206,7 +208,7 @@ class OMGDCycle:
   student: draws B from A, as `generator` of the cycle. student_back: A from B, or None. others:
     more students of the first direction, {role: generator}.
   tx: of students and their adapters. lesson: 'current' or 'average', for runs without a clock.
-  shrink: as of `OMGD`, for the role 'student'.
+  shrink: as of `OMGD`, for the role 'student' and those of more budgets.
   Students are averaged if the teachers are, by cycle.ema.
 
   A resting learner's terms are 0 in the log. Roles: those of `CycleGAN`, 'student', the others,
@@ -245,7 +247,7 @@ class OMGDCycle:
   @property
   def students(self) -> dict[str, linen.Module]:
     back = {'student_back': self.student_back} if self.student_back else {}
-    return {'student': self.student, **self.others, **back}
+    return {'student': self.student, **self.others, **shrinking(self), **back}
 
   @property
   def pupils(self) -> dict[str, str]:
@@ -259,7 +261,8 @@ class OMGDCycle:
     rng, s_key, a_key = jax.random.split(rng, 3)
     state = self.cycle.init(rng, batch, given)
     nets = {}
-    for i, (name, module) in enumerate(self.students.items()):
+    for name, module in self.students.items():
+      i = number(self, name, tuple(self.students))
       x = batch['target' if name in self.backwards else 'source'][:1]
       nets[name] = start(name, module, jax.random.fold_in(s_key, i), x, scheme=self.init_scheme,
                          given=given)
@@ -270,7 +273,7 @@ class OMGDCycle:
       frozen['best'] = {name: {'score': jnp.float32(UNKNOWN),
                                'variables': state.nets[name].averaged} for name in self.teachers}
     if self.shrink:
-      frozen['masks'] = self.shrink.masks(self.student, batch['source'][:1].shape)
+      frozen['masks'] = self.shrink.masks('student', self.student, batch['source'][:1].shape)
     learners = core.create(state.rng, {
         name: (net, self.tx) for name, net in {**nets, **adapters}.items()}, frozen=frozen,
         ema=tuple(nets) if self.cycle.ema else ())

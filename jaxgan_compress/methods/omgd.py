@@ -38,6 +38,7 @@ class OMGD:
   ema: decay of moving averages of students and teachers, 0 for none. lesson: 'current' or
     'average', which teaches by another forward pass of the averaged teachers.
   shrink: the student loses channels while it learns, a `pruning.Shrink`; None: it stays as it is.
+    With several budgets as many students of this network learn, each down to its own.
 
   Roles: 'student', 'student_adapters', 'wide', 'deep', 'disc', the others with their adapters,
   frozen 'features'. Raises ValueError for contradictory fields.
@@ -83,7 +84,7 @@ class OMGD:
 
   @property
   def students(self) -> dict[str, linen.Module]:
-    return {'student': self.student, **self.others}
+    return {'student': self.student, **self.others, **shrinking(self)}
 
   @property
   def pupils(self) -> dict[str, str]:
@@ -95,8 +96,10 @@ class OMGD:
     s_key, t_key, d_key, a_key, rng = jax.random.split(rng, 5)
     scheme = {'scheme': self.init_scheme, 'given': given}
     nets = {}
-    for i, (name, module) in enumerate({**self.teachers, **self.students}.items()):
-      key = jax.random.fold_in(t_key if name in self.teachers else s_key, i)
+    everybody = {**self.teachers, **self.students}
+    for name, module in everybody.items():
+      key = jax.random.fold_in(t_key if name in self.teachers else s_key,
+                               number(self, name, tuple(everybody)))
       nets[name] = start(name, module, key, source, **scheme)
     drawing = tuple(nets)
     nets['disc'] = start('disc', self.adversary.disc, d_key, target, source, **scheme)
@@ -104,7 +107,7 @@ class OMGD:
     tx = self._optimisers(nets)
     frozen = self.lessons.frozen(given)
     if self.shrink:
-      frozen['masks'] = self.shrink.masks(self.student, source.shape)
+      frozen['masks'] = self.shrink.masks('student', self.student, source.shape)
     return core.create(rng, {name: (net, tx[name]) for name, net in nets.items()},
                        frozen=frozen, ema=drawing if self.ema else ())
 
@@ -278,7 +281,8 @@ def start_adapters(method, nets, source, key, given):
   Raises ValueError for taps that do not fit, whatever compares them.
   """
   found, modules = {}, {**method.students, **method.teachers}
-  for i, pair in enumerate(method.pupils.items()):
+  for pair in method.pupils.items():
+    i = number(method, pair[0], tuple(method.pupils))
     shapes = method.lessons.tap_shapes(
         pair, *((modules[role], nets[role]) for role in pair), source)
     name = f'{pair[0]}_adapters'
@@ -288,13 +292,26 @@ def start_adapters(method, nets, source, key, given):
   return found
 
 
+def shrinking(method) -> dict[str, linen.Module]:
+  """The students of a method that lose channels, by role."""
+  shrink = getattr(method, 'shrink', None)
+  return dict.fromkeys(shrink.roles('student'), method.student) if shrink else {}
+
+
+def number(method, role: str, among: tuple[str, ...]) -> int:
+  """Of a role's random key: students that shrink to different budgets begin alike."""
+  return among.index('student' if role in shrinking(method) else role)
+
+
 def shrunk(method, state: TrainState, logs, batch):
   """What a step comes to (state, logs) where the student may lose channels."""
   if not method.shrink:
     return state, logs
   shape = (1, *batch['source'].shape[1:])
-  state, left = method.shrink.advance(state, 'student', method.student, shape)
-  return state, {**logs, **left}
+  for role, budget in method.shrink.roles('student').items():
+    state, left = method.shrink.advance(state, role, method.student, shape, budget)
+    logs = {**logs, **left}
+  return state, logs
 
 
 def check_lesson(lesson: str, ema: float):

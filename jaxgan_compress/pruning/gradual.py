@@ -19,6 +19,12 @@ from jaxgan_compress.pruning.search import search, tighten
 from jaxgan_compress.pruning.surgery import apply_masks
 
 
+def roles(role: str, budget: float | Sequence[float]) -> dict[str, float]:
+  """{role: budget}; of several the others are named by theirs, as 'student_1e09'."""
+  first, *more = budget if isinstance(budget, tuple | list) else (budget,)
+  return {role: first, **{f'{role}_{each:.3g}'.replace('+', ''): each for each in more}}
+
+
 def schedule(step, whole: float, budget: float, start: int, end: int):
   """The budget at `step`: `whole` up to `start`, `budget` from `end` on, fast at first between.
 
@@ -39,10 +45,11 @@ class Shrink:
   parameters are held at 0, so the network draws what the small one would, at the price of the whole
   one, and `pruning.cut` with the same budget, unit and floor finds just what is left.
 
+  budget: or several: then as many networks begin alike and each comes to its own, see `roles`.
   how: 'norm', 'l1' or 'l2', see `pruning.scores`; unit: see `pruning.cost`; floor, multiple: see
   `pruning.keep`. Raises ValueError for contradictory numbers.
   """
-  budget: float
+  budget: float | tuple[float, ...]
   start: int
   end: int
   every: int = 10
@@ -52,7 +59,8 @@ class Shrink:
   multiple: int = 1
 
   def __post_init__(self):
-    if not self.budget > 0:
+    budgets = self.roles('').values()
+    if not all(budget > 0 for budget in budgets):
       raise ValueError(f'budget={self.budget}; a budget is above 0')
     if not 0 <= self.start < self.end or self.every < 1:
       raise ValueError(f'start={self.start}, end={self.end}, every={self.every}; 0 <= start < end '
@@ -60,8 +68,13 @@ class Shrink:
     if self.how not in ('norm', 'l1', 'l2'):
       raise ValueError(f'how={self.how!r}; one of norm, l1, l2: the others want more than weights')
 
-  def masks(self, module: linen.Module, shape: Sequence[int]) -> dict[str, jax.Array]:
-    """Where it begins: every channel lives.
+  def roles(self, role: str) -> dict[str, float]:
+    """{role: budget} of the networks that shrink, see `pruning.roles`."""
+    return roles(role, self.budget)
+
+  def masks(self, role: str, module: linen.Module, shape: Sequence[int]
+            ) -> dict[str, dict[str, jax.Array]]:
+    """{role: where it begins: every channel lives}.
 
     shape: of one input, as (1, 256, 256, 3). Raises ValueError for a network without a plan, one
     that cannot be ranked, or a budget that even the floor exceeds.
@@ -69,17 +82,20 @@ class Shrink:
     plan, price = _known(module, tuple(shape), self.unit)
     params = jax.eval_shape(module.init, jax.random.key(0), module.example())['params']
     ranked = jax.eval_shape(lambda params: scores(plan, params, self.how), params)
-    search(plan, {name: np.zeros(x.shape) for name, x in ranked.items()}, price, self.budget,
-           floor=self.floor, multiple=self.multiple)
-    return {name: jnp.ones(group.width, bool) for name, group in plan.groups.items()}
+    for budget in self.roles(role).values():
+      search(plan, {name: np.zeros(x.shape) for name, x in ranked.items()}, price, budget,
+             floor=self.floor, multiple=self.multiple)
+    return {each: {name: jnp.ones(group.width, bool) for name, group in plan.groups.items()}
+            for each in self.roles(role)}
 
-  def advance(self, state: TrainState, role: str, module: linen.Module, shape: Sequence[int]):
+  def advance(self, state: TrainState, role: str, module: linen.Module, shape: Sequence[int],
+              budget: float):
     """(the state, {'cost_<role>': of what is left, 'budget_<role>'}) after its step: the dead
-    channels of `role` at 0, the masks in `state.frozen['masks']`. Jit-able; every replica finds the
-    same."""
+    channels of `role` at 0, its masks in `state.frozen['masks']`. Jit-able, `budget` (what it
+    comes to in the end) may be an array; every replica finds the same."""
     plan, price = _known(module, tuple(shape), self.unit)
-    net, masks, step = state.nets[role], state.frozen['masks'], state.step
-    budget = schedule(step, price(plan.widths), self.budget, self.start, self.end)
+    net, masks, step = state.nets[role], state.frozen['masks'][role], state.step
+    budget = schedule(step, price(plan.widths), budget, self.start, self.end)
     due = ((step - self.start) % self.every == 0) | (step == self.end)
     due &= (step > self.start) & (step <= self.end)
 
@@ -93,7 +109,8 @@ class Shrink:
     held = functools.partial(apply_masks, plan, masks=masks)
     net = net.replace(params=held(net.params), ema=held(net.ema) if net.ema else ())
     left = price.total(jnp.stack([masks[name].sum() for name in price.groups]).astype(jnp.float32))
-    return state.replace(nets={**state.nets, role: net}, frozen={**state.frozen, 'masks': masks}), {
+    kept = {**state.frozen['masks'], role: masks}
+    return state.replace(nets={**state.nets, role: net}, frozen={**state.frozen, 'masks': kept}), {
         f'cost_{role}': left, f'budget_{role}': budget}
 
 

@@ -1,0 +1,148 @@
+"""Predicts how steps scale over many chips: writes docs/scaling.md.
+
+    python benchmarks/scaling_model.py [--only omgd/maps]
+
+Nothing is measured and nothing runs. The steps of every shipped config are traced as one replica
+sees them; counted are their multiply-accumulates and the bytes that replicas exchange, from which
+a simple model makes seconds. Students are cut from networks of random weights.
+"""
+
+import argparse
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxgan_compress import build, config, nn, pruning
+from jaxgan_compress.analysis import step_cost
+from jaxgan_compress.core import Net
+
+PAGE = Path(__file__).parent.parent / 'docs' / 'scaling.md'
+SHARE = 0.25  # of the peak, which small networks reach at best
+# Peak operations a second in bfloat16, bytes a second that a ring all-reduce moves, chips.
+CHIPS = {
+    'v5e, 256 chips': (197e12, 90e9, 256), 'H100, one node of 8': (989e12, 350e9, 8),
+    'H100, 64 over InfiniBand': (989e12, 40e9, 64)}
+BATCHES = (1, 4, 16)  # images of one chip
+ROWS = 4  # traced at once: alignment compares samples
+
+
+def untrained(c, name):
+  """(method, shapes of its state, shapes of a batch) of a stage where nothing has been trained."""
+  stage = c.stages[name]
+  teacher, given = next(iter(stage.teacher), None), {}
+  method = build.method(c, name, teacher)
+  if teacher:
+    theirs, state, batch = untrained(c, teacher)
+    given = {'teacher': state.nets[theirs.product],
+             **{role: net for role, net in state.nets.items()
+                if role != theirs.product and not role.endswith('_adapters')}}
+    if stage.prune:
+      whole = getattr(theirs, theirs.product)
+      shape = whole.example().shape if hasattr(whole, 'latent') else (1, *batch['source'].shape[1:])
+      key = jax.random.key(0)
+      weights = nn.initialise(whole, key)
+      cuts = {role: pruning.cut(whole, weights, shape, key=key,
+                                **{**stage.prune.to_dict(), 'budget': budget})
+              for role, budget in build.budgets(c, name).items()}
+      method = build.method(c, name, teacher, {role: cut.module for role, cut in cuts.items()})
+      given |= {role: Net.of(cut.variables) for role, cut in cuts.items()}
+  batch = images(c, name, method)
+  state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch, given or None)
+  return method, state, batch
+
+
+def images(c, name, method):
+  """The shapes of a batch of one replica."""
+  rows, module = ROWS * method.updates, getattr(method, method.product)
+  shaped = lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
+  if not method.needs_data:
+    return {'row': jax.ShapeDtypeStruct((rows,), jnp.int32)}
+  drawn = lambda x: jax.eval_shape(module.init_with_output, jax.random.key(0), x)[0][0].shape[1:]
+  if hasattr(module, 'latent'):
+    return {'target': shaped(drawn(module.example()))}
+  section = {**c.data.to_dict(), **c.stages[name].data}
+  size = section.get('size', 256)
+  height, width = (size, size) if isinstance(size, int) else size
+  if section.get('name') == 'labels' and section.get('preprocess', 'scale_width') == 'scale_width':
+    height = width // 2  # as of Cityscapes
+  source = shaped((height, width, module.example().shape[-1]))
+  return {'source': source, 'target': shaped(drawn(
+      jax.ShapeDtypeStruct((1, *source.shape[1:]), jnp.float32)))}
+
+
+def predict(cost, images, peak, bandwidth, chips):
+  """(seconds that chips compute in a step, seconds that they exchange) with so many images each."""
+  compute = 2 * cost.macs / ROWS * images / (SHARE * peak)
+  ring = (chips - 1) / chips / bandwidth
+  return compute, 2 * cost.reduced * ring + cost.gathered / ROWS * images * (chips - 1) / bandwidth
+
+
+def table(only):
+  """Lines of the page."""
+  heads = [f'{chip}, {n}' for chip in CHIPS for n in BATCHES]
+  lines = ['| config | stage | G MACs an image | MB reduced | MB gathered an image | '
+           + ' | '.join(heads) + ' |', '|---' * (5 + len(heads)) + '|']
+  shipped = Path(config.locate('kd/digits')[0]).parent.parent
+  for path in sorted(shipped.glob('*/*.py')):
+    name = f'{path.parent.name}/{path.stem}'
+    if path.stem.startswith('_') or (only and name != only):
+      continue
+    c, seen = config.load(name), {}
+    for stage in c.run:
+      section = c.stages[stage].method
+      if not build.resolve(section.name, build.HOMES['method']).draws:
+        continue
+      method, state, batch = untrained(c, stage)
+      cost = step_cost(lambda state, batch, axes, method=method: method.step(state, batch, axes),
+                       state, batch)
+      print(name, stage, cost, flush=True)
+      if cost in seen.values():
+        continue  # as another stage of this config
+      seen[stage] = cost
+      shares = []
+      for peak, bandwidth, chips in CHIPS.values():
+        for n in BATCHES:
+          compute, exchange = predict(cost, n, peak, bandwidth, chips)
+          shares.append(f'{compute / (compute + exchange):.2f}')
+      numbers = cost.macs / ROWS / 1e9, cost.reduced / 1e6, cost.gathered / ROWS / 1e6
+      lines.append(f'| {name} | {stage} | ' + ' | '.join(
+          [f'{number:.3g}' for number in numbers] + shares) + ' |')
+  return lines
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--only', help='one config, printed and not written')
+  only = parser.parse_args().only
+  lines = table(only)
+  text = HEAD + '\n'.join(lines) + '\n'
+  print(text) if only else PAGE.write_text(text)
+
+
+HEAD = f"""# How steps scale
+
+Written by `python benchmarks/scaling_model.py`. **Predictions: no step was run on these chips.**
+
+Counted for every stage of every shipped config, as its default: multiply-accumulates of a whole
+training step (every network, forward and backward, feature networks too) for each image; bytes of
+gradients, batch statistics and logs that are averaged over all replicas in a step, and bytes of
+samples that alignment shows to every replica. Stages of one config with the same cost stand once.
+
+The last columns are the share of a step in which a chip computes, for 1, 4 and 16 images a chip:
+compute / (compute + exchange). Assumed are {SHARE:.0%} of the bfloat16 peak (v5e 197, H100 989
+TFLOP/s), ring all-reduces of float32 at 90 GB/s (v5e), 350 GB/s (NVLink) and 40 GB/s for each GPU
+(InfiniBand), no overlap of the two, no latency of small messages, data that arrives in time. Small
+images keep no chip at a quarter of its peak, so for networks of a few million multiply-accumulates
+true shares are higher and true speeds far lower than this says.
+
+Reading it: images a chip are the lever. Where the share is low, take more of them, or use the
+chips for what exchanges nothing: seeds and settings as independent runs (`launch/local.py --sweep`,
+an array job), several students of one teacher in one step.
+
+"""
+
+if __name__ == '__main__':
+  main()
