@@ -50,7 +50,9 @@ def untrained(c, name):
       given |= {role: Net.of(cut.variables) for role, cut in cuts.items()}
   batch = images(c, name, method)
   state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch, given or None)
-  return method, state, batch
+  # The memory of one replica, as a step sees it.
+  return method, state.replace(memory=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.memory)), batch
 
 
 def images(c, name, method):

@@ -23,7 +23,7 @@ import numpy as np
 from jaxgan_compress import open_run
 
 ROOT = Path(__file__).parent.parent
-STEPS = 400
+STEPS = 1500
 
 
 def start(folder, retries):
@@ -31,7 +31,7 @@ def start(folder, retries):
   return subprocess.Popen(
       [sys.executable, ROOT / 'launch' / 'local.py', '--processes', '2', '--cpu', '1',
        '--retries', str(retries), '--logs', folder / 'logs', '--', 'train',
-       f'--config=tests/tiny_run.py:steps={STEPS},every=20', f'--workdir={folder / "run"}'],
+       f'--config=tests/tiny_run.py:steps={STEPS},every=10', f'--workdir={folder / "run"}'],
       cwd=ROOT, env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -51,21 +51,22 @@ def step(folder):
 
 def disturbed(folder, kills, rng):
   """Runs to the end; returns [(step reached, which of two)] of every kill."""
-  launcher, done, lived = start(folder, retries=2 * kills), [], time.monotonic()
-  wait = rng.uniform(0, 20)
-  while launcher.poll() is None:
-    there = processes(launcher)
-    if len(there) < 2:
-      lived = time.monotonic()
-    elif len(done) < kills and time.monotonic() - lived > wait:
-      which = rng.randrange(2)
+  launcher, done = start(folder, retries=2 * kills), []
+  while launcher.poll() is None and len(done) < kills:
+    early, wait, began = rng.random() < 0.2, rng.uniform(0, 8), step(folder)
+    # One in five dies while it starts or compiles, the others some time after their first step.
+    while launcher.poll() is None and (len(processes(launcher)) < 2 or (
+        not early and step(folder) <= began)):
+      time.sleep(0.05)
+    time.sleep(wait)
+    there, which = processes(launcher), rng.randrange(2)
+    if len(there) == 2:
       done.append((step(folder), which))
       os.kill(there[which], signal.SIGKILL)
       print(f'kill {len(done)} of process {which} at step {done[-1][0]}', flush=True)
-      # Each life is longer than the one before could need, or nothing would ever be saved.
-      wait, lived = rng.uniform(0, 25), time.monotonic()
-    time.sleep(0.05)
-  return launcher.returncode, done
+      while len(processes(launcher)) == 2:
+        time.sleep(0.05)
+  return launcher.wait(), done
 
 
 def final(folder):

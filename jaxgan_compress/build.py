@@ -173,6 +173,7 @@ def validate(config: ConfigDict) -> None:
   if reader and reader not in config.run:
     raise ValueError(f'evaluate.segmenter.stage={reader!r} is not in run; one of '
                      f'{", ".join(config.run)}')
+  places, beside = config.mesh.student, [0]
   for i, name in enumerate(config.run):
     stage = config.stages[name]
     if '.' in name:
@@ -212,6 +213,7 @@ def validate(config: ConfigDict) -> None:
                        'evaluate.classifier or evaluate.extractor')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
+      beside.append(len(getattr(built, 'beside', ())))
       if built.draws and 'direction' in stage.data:
         raise ValueError(f'stages.{name}.data.direction={stage.data.direction!r}: give it as '
                          'data.direction, which evaluation follows, too')
@@ -224,3 +226,6 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f'stages.{name}.steps={stage.steps} and its clock takes {clock.steps} '
                          f'(total={clock.total} of the teachers, and learn={clock.learn} of the '
                          f'students after every teach={clock.teach}); give steps={clock.steps}')
+  if places > 1 and places not in beside:
+    raise ValueError(f'mesh.student={places} and no stage has as many students that shrink to '
+                     f'budgets of their own; there are {max(beside)}')

@@ -69,6 +69,10 @@ def base() -> ConfigDict:
       'log_every': 50,
       'steps_per_call': 1,     # more for small networks on a GPU or TPU, see train.fit
       'via': 'pmap',           # or 'shard_map', see parallel.parallelize
+      'mesh': {
+          'student': 1,        # places for students of different budgets, see the how-to
+          'space': 1,          # devices that share the height of an image
+      },
       'replicas': config_dict.placeholder(int),  # default: one a device
       'devices': config_dict.placeholder(int),   # how many there must be altogether, if given
       'workers': 0,            # data processes; 0 uses threads

@@ -40,7 +40,7 @@ from jaxgan_compress.workdir import Run, open_run, ready
 
 # Keys that change how a run is watched and not what it computes.
 HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via',
-            'replicas', 'steps_per_call', 'devices'}
+            'replicas', 'steps_per_call', 'devices', 'mesh.student', 'mesh.space'}
 
 
 def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   """
   build.validate(config)
   distributed.expect(config.devices)
-  devices = build_mesh().size
+  devices = build_mesh(**config.mesh).size // config.mesh.space
   replicas = config.replicas or devices
   if replicas % devices:
     raise ValueError(f'replicas={replicas} does not divide over {devices} devices; use a multiple')

@@ -16,6 +16,7 @@ from jaxgan_compress.analysis import colour_labels, contact_sheet
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import normalise
 from jaxgan_compress.distributed import StopSignal, by_main
+from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import Terms, check_finite, fit, records
 from jaxgan_compress.workdir import Run, ready
 
@@ -58,7 +59,7 @@ def train_stage(run: Run, name: str, stop: StopSignal):
       run.reporter.begin(name, at, stage.steps, batch)
       try:
         training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
-                       via=config.via, replicas=config.replicas, stop=stop.ask,
+                       replicas=config.replicas, stop=stop.ask, **_devices(config, method),
                        hook=hook, compiled=watch.compiled, per_call=config.steps_per_call)
         for state, logs in training:
           at = logs['step']
@@ -91,6 +92,17 @@ def train_stage(run: Run, name: str, stop: StopSignal):
   if stop.should_stop():
     raise Interrupted(f'stopped by {stop.caught.name} after stage {name!r}, which is complete. '
                       'The same command goes on from there.', stop.exit_code)
+
+
+def _devices(config, method):
+  """How `fit` spreads a stage over devices. Students of which there are as many as places stand
+  side by side; other stages of the run have the places for more data."""
+  beside = getattr(method, 'beside', ())
+  axes = {'student': config.mesh.student if len(beside) == config.mesh.student else 1,
+          'space': config.mesh.space}
+  alone = max(axes.values()) == 1
+  return {'mesh': build_mesh(**axes), 'via': config.via if alone else 'shard_map',
+          'students': beside if axes['student'] > 1 else ()}
 
 
 def _prune(run, name):

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import data, experiment, nn, pruning
+from jaxgan_compress import build, data, experiment, nn, pruning
+from jaxgan_compress.parallel import build_mesh, parallelize
 from tests.conftest import largest_difference
 from tests.test_omgd import (
   SMALL,
@@ -118,6 +119,45 @@ def test_students_of_several_budgets_are_those_of_runs_of_their_own(batch):
     assert PRICE(pruning.widths(left(both, role))) <= budget
 
 
+def test_students_side_by_side_are_those_of_one_device(batch):
+  """Two students on an axis of the mesh, the teacher on all four devices."""
+  shrink = pruning.Shrink((BUDGET, 4 * BUDGET // 5), 0, 2, 1)
+  with jax.enable_x64(True):
+    rows = {name: np.asarray(x, np.float64) for name, x in batch.items()}
+    method = in_float64(shrinking(SMALL, shrink, ema=.5))
+    step = lambda s, b, axes: method.step(s, b, axes)
+    state = method.init(jax.random.key(0), rows)
+    found = []
+    for run in (parallelize(step, build_mesh(1), via='vmap', donate=False),
+                parallelize(step, build_mesh(4, student=2), via='shard_map', donate=False,
+                            students=list(method.students))):
+      now = run.put(state)
+      for _ in range(2):
+        now, logs = run(now, rows)
+      found.append(jax.device_get((now, logs)))
+  (one, theirs), (other, ours) = found
+  assert largest_difference(one.params, other.params) < 1e-9
+  assert largest_difference(one, other) < 1e-9
+  assert ours.keys() == theirs.keys()
+  for name, value in theirs.items():
+    np.testing.assert_allclose(ours[name], value, rtol=1e-7, atol=1e-10, err_msg=name)
+
+
+def test_as_many_students_as_places():
+  c = with_stages(base('colorize'), teacher=dict(steps=2, method=dict(
+      name='Pix2Pix', generator=dict(name='resnet', ngf=2, blocks=1), tx=ADAM,
+      adversary=judge(6, 'hinge'))))
+  c.mesh.student = 2
+  with pytest.raises(ValueError, match='mesh.student=2 and no stage has as many students'):
+    build.validate(c)
+  with pytest.raises(ValueError, match="3 students and 2 places on the axis 'student'"):
+    parallelize(None, build_mesh(4, student=2), via='shard_map', students=('a', 'b', 'c'))
+  with pytest.raises(ValueError, match="via='pmap' and a mesh of data, student; take 'shard_map'"):
+    parallelize(None, build_mesh(4, student=2), students=('a', 'b'))
+  with pytest.raises(ValueError, match='4 devices do not divide into student=3 x space=1; use 3'):
+    build_mesh(4, student=3)
+
+
 def test_it_stops_and_goes_on_to_the_same_bits():
   pipeline = data.Pipeline(data.samples('colorize', size=32), batch=4)
   resumes(shrinking(optax.adam(.05)), pipeline, 6, [2, 4])
@@ -168,6 +208,7 @@ def test_a_run_goes_on_in_the_compact_network(tmp_path):
           method, student=student, shrink=dict(name='Shrink', budget=budgets, start=0, end=3))),
       online=dict(steps=2, teacher=('shrink',), teacher_checkpoint='last',
                   prune=dict(budget=budgets), method=method))
+  c.mesh.student = 2  # the first stage has its students side by side
   rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
   assert rows['online']['macs'] <= BUDGET < rows['shrink']['macs']
   _, small = pruning.roles('student', budgets)

@@ -1,5 +1,6 @@
 """One device equals many; the ways of mapping are the same; what cannot be seen is caught."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgan_compress import core
+from jaxgan_compress import core, cpu, nn
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state, replica_disagreement
+from tests import test_cat as cat
+from tests import test_omgd as omgd
 from tests.conftest import largest_difference, small_kd
 
 
@@ -145,6 +148,86 @@ def test_impossible_divisions_say_what_is_possible():
     build_mesh(9)
   with pytest.raises(ValueError, match='pmap, shard_map, vmap'):
     parallelize(quadratic, via='xmap')
+
+
+def small_methods(tx):
+  """A method of every kind with a state and a batch of four."""
+  pairs, textures, labels = (omgd.images_of(task, 4) for task in (
+      'colorize', 'grass2gravel', 'shapes'))
+  yield 'omgd', omgd.small_omgd(tx, lessons=omgd.UNPERCEIVED), pairs, None
+  yield 'omgd_cycle', omgd.small_unpaired(tx, lessons=omgd.UNPERCEIVED), textures, None
+  yield 'pix2pix', omgd.small_pix2pix(tx), pairs, None
+  yield 'gaugan', dataclasses.replace(omgd.small_gaugan(tx), feature=0.), labels, None
+  yield 'cat', cat.small_cat(tx), {name: x[..., :3] for name, x in textures.items()}, {
+      'teacher': core.Net(nn.initialise(cat.SMALL, jax.random.key(3))['params'])}
+
+
+@pytest.fixture(scope='module')
+def kinds(sgd):
+  return {name: (method, method.init(jax.random.key(0), batch, taught), batch)
+          for name, method, batch, taught in small_methods(sgd)}
+
+
+@pytest.mark.parametrize('kind', ['omgd', 'omgd_cycle', 'pix2pix', 'gaugan', 'cat'])
+def test_every_method_agrees_with_itself(kinds, kind):
+  """pmap and shard_map to the bit, and all replicas among each other."""
+  method, state, batch = kinds[kind]
+  step, found = lambda s, b, axes: method.step(s, b, axes), []
+  for via in ('pmap', 'shard_map'):
+    run = parallelize(step, build_mesh(2), via=via, donate=False)
+    found.append(jax.device_get(run(run.put(state), batch)))
+  assert largest_difference(found[0][0], found[1][0]) == 0
+  for name, value in found[0][1].items():
+    assert value == found[1][1][name], name
+  spread_out = put_state(state, build_mesh(2), 2)
+  assert replica_disagreement(method.step, jax.device_get(spread_out), batch) == []
+
+
+@pytest.fixture
+def lowered(monkeypatch):
+  """Steps that may be traced inside another program: JAX takes no compiler options there."""
+  monkeypatch.setattr(cpu, 'compiler_options', lambda: None)
+
+
+def test_devices_may_share_the_height_of_an_image(lowered, kinds):
+  """Two replicas, each on two devices; the halves talk to each other."""
+  method, state, batch = kinds['pix2pix']
+  step = lambda s, b, axes: method.step(s, b, axes)
+  one = parallelize(step, build_mesh(1), replicas=2, via='vmap', donate=False)
+  expected, _ = one(state, batch)
+  run = parallelize(step, build_mesh(4, space=2), via='shard_map', donate=False)
+  placed = run.place(batch)
+  b, h, w, c = batch['source'].shape
+  assert {x.data.shape for x in placed['source'].addressable_shards} == {(b // 2, h // 2, w, c)}
+  program = jax.jit(run.compiled).lower(run.put(state), placed).compile()
+  assert 'collective-permute' in program.as_text()
+  found, _ = program(run.put(state), placed)
+  assert largest_difference(jax.device_get(found.params), jax.device_get(expected.params)) < 1e-5
+
+
+@pytest.mark.parametrize('norm', ['instance', 'batch'])
+def test_only_batch_norm_exchanges_before_the_gradients(lowered, norm):
+  net = nn.resnet(2, 1, norm=norm, dropout=0., form='plain')
+  variables = nn.initialise(net, jax.random.key(0))
+
+  def step(state, batch, axes):
+    def loss(params):
+      drawn, _ = net.apply({**variables, 'params': params}, batch['x'], train=True, axes=axes,
+                           mutable=['batch_stats'])
+      return jnp.square(drawn[0]).mean()
+
+    grads = axes.mean(jax.grad(loss)(state.nets['g'].params))
+    moved = jax.tree.map(lambda p, g: p - g, state.nets['g'].params, grads)
+    return state.replace(nets={'g': core.Net(moved)}).tick(), {}
+
+  run = parallelize(step, build_mesh(2), via='shard_map', donate=False)
+  state = run.put(core.TrainState(jnp.int32(0), jax.random.key(0), {
+      'g': core.Net(variables['params'])}))
+  batch = run.place({'x': np.zeros((4, 16, 16, 3), np.float32)})
+  exchanges = str(jax.make_jaxpr(run.compiled)(state, batch)).count(" psum[axes=('data',)")
+  # One for each gradient, which XLA sends as one; batch norm has its statistics besides.
+  gradients = len(jax.tree.leaves(variables['params']))
+  assert exchanges == gradients if norm == 'instance' else exchanges > gradients
 
 
 def processes(count, devices, out):

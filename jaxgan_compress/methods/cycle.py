@@ -307,7 +307,8 @@ class OMGDCycle:
     teachers = (*self.teachers, *DISC.values())
     students = tuple(name for name in state.nets if name not in teachers)
     if self.clock is None:
-      return shrunk(self, *self._move(state, self.losses, teachers + students, batch, axes), batch)
+      return shrunk(self, *self._move(state, self.losses, teachers + students, batch, axes), batch,
+                    axes)
 
     def learn(params, state, batch, axes):
       lessons = {name: module.apply(self._best(state, name), _side(batch, name))
@@ -325,7 +326,7 @@ class OMGDCycle:
     silent = {name: jnp.zeros(()) for branch in branches for name in jax.eval_shape(branch)[1]}
     both = [lambda branch=branch: (lambda new, logs: (new, {**silent, **logs}))(*branch())
             for branch in branches]
-    return shrunk(self, *jax.lax.cond(self.clock.teaching(state.step), *both), batch)
+    return shrunk(self, *jax.lax.cond(self.clock.teaching(state.step), *both), batch, axes)
 
   def promote(self, state: TrainState, scores: Mapping[str, float], either: bool = False
               ) -> TrainState:

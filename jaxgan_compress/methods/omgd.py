@@ -91,6 +91,11 @@ class OMGD:
     """{student: the teacher it is compared with}."""
     return dict.fromkeys(self.students, next(iter(self.teachers)))
 
+  @property
+  def beside(self) -> tuple[str, ...]:
+    """The students that devices of their own may hold, see `parallel.parallelize`."""
+    return tuple(shrinking(self)) if not self.others else ()
+
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     source, target = batch['source'][:1], batch['target'][:1]
     s_key, t_key, d_key, a_key, rng = jax.random.split(rng, 5)
@@ -117,10 +122,11 @@ class OMGD:
     `fixed` marks what a learner may not change: a student's loss moves its adapters, too.
     """
     source, target = batch['source'], batch['target']
-    drawn, stats = {}, {}
-    for name, module in {**self.teachers, **self.students}.items():
+    drawn, stats, students = {}, {}, here(self, axes)
+    for name, module in {**self.teachers, **students}.items():
       variables = {'params': params[name], **state.nets[name].stats}
-      drawn[name], stats[name] = draw_with_taps(module, variables, source, axes)
+      seen = (axes.share(source), axes.apart) if name in students else (source, axes)
+      drawn[name], stats[name] = draw_with_taps(module, variables, *seen)
 
     def judge(disc):
       variables = {'params': disc, **state.nets['disc'].stats}
@@ -141,19 +147,22 @@ class OMGD:
       taught[name] = fixed(drawn[name]) if self.lesson == 'current' else \
           module.apply(state.nets[name].averaged, source, train=False)
 
-    shown = {name: (x, self.lessons.see(state.frozen, x)) for name, (x, _) in taught.items()}
-    for name in self.students:
-      losses[name] = learn(self, params, state, name, drawn[name], shown,
-                           taught[self.pupils[name]][1], axes, terms, stats)
+    shown = axes.share({name: (x, self.lessons.see(state.frozen, x))
+                        for name, (x, _) in taught.items()})
+    taps = axes.share(taught[self.pupils['student']][1])
+    for name in students:
+      losses[name] = learn(self, params, state, name, drawn[name], shown, taps, axes.apart, terms,
+                           stats)
     return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     everybody = lambda: self._move(state, batch, axes, tuple(state.nets))
     if self.n_dis == 1:
-      return shrunk(self, *everybody(), batch)
+      return shrunk(self, *everybody(), batch, axes)
     pupils = tuple(name for name in state.nets if name not in ('disc', *self.teachers))
     return shrunk(self, *jax.lax.cond((state.step + 1) % self.n_dis == 0, everybody,
-                                      lambda: self._move(state, batch, axes, pupils)), batch)
+                                      lambda: self._move(state, batch, axes, pupils)), batch,
+                  axes)
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {name: Drawer(state.nets[name].averaged, module)
@@ -166,11 +175,13 @@ class OMGD:
 
     grads, (terms, stats) = jax.grad(total, has_aux=True)(
         {name: state.params[name] for name in learners})
-    state, norms = core.advance(state, grads, self._optimisers(state.nets), axes, ema=self.ema)
-    for name, new in axes.mean(stats).items():
+    of_student = lambda name: name.removeprefix('similar_').startswith('student')
+    state, norms = core.advance(state, grads, self._optimisers(state.nets), axes, ema=self.ema,
+                                students=tuple(filter(of_student, state.nets)))
+    for name, new in core.mean_apart(stats, axes, of_student).items():
       state = state.with_stats(name, new)
     resting = {f'grad_{name}': jnp.zeros(()) for name in state.nets if name not in learners}
-    return state.tick(), {**axes.mean(terms), **norms, **resting}
+    return state.tick(), {**core.mean_apart(terms, axes, of_student), **norms, **resting}
 
   def _optimisers(self, roles):
     teacher_tx = self.teacher_tx or self.tx
@@ -303,12 +314,20 @@ def number(method, role: str, among: tuple[str, ...]) -> int:
   return among.index('student' if role in shrinking(method) else role)
 
 
-def shrunk(method, state: TrainState, logs, batch):
+def here(method, axes: Axes) -> dict[str, linen.Module]:
+  """The students that this replica holds: all, or under an axis of students the one of its place,
+  as role 'student'."""
+  return {'student': method.student} if axes.students else method.students
+
+
+def shrunk(method, state: TrainState, logs, batch, axes: Axes):
   """What a step comes to (state, logs) where the student may lose channels."""
   if not method.shrink:
     return state, logs
-  shape = (1, *batch['source'].shape[1:])
-  for role, budget in method.shrink.roles('student').items():
+  shape, budgets = (1, *batch['source'].shape[1:]), method.shrink.roles('student')
+  if axes.students:
+    budgets = {'student': axes.pick(list(map(float, budgets.values())))}
+  for role, budget in budgets.items():
     state, left = method.shrink.advance(state, role, method.student, shape, budget)
     logs = {**logs, **left}
   return state, logs

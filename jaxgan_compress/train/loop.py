@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,8 @@ class TermError(ArithmeticError):
 
 def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: int,
         every: int = 50, mesh: Mesh | None = None, via: str = 'pmap',
-        replicas: int | None = None, stop: Callable[[], bool] = lambda: False,
+        replicas: int | None = None, students: Sequence[str] = (),
+        stop: Callable[[], bool] = lambda: False,
         hook: Callable[[TrainState, int], TrainState | None] | None = None,
         compiled: Callable[[float], None] = lambda seconds: None, per_call: int = 1
         ) -> Iterator[tuple[TrainState, Logs]]:
@@ -45,9 +46,10 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   for the next, or copy it. On CPUs the process keeps its memory from here on, see
   `cpu.keep_memory`.
 
-  mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True ends the
-  loop after one last yield. hook: called with the state and its step after every step, and may
-  return another state to go on with; looking at the state waits for the device, the step does not.
+  mesh, via, replicas, students: see `parallel.parallelize`. stop: asked before every step; True
+  ends the loop after one last yield. hook: called with the state and its step after every step, and
+  may return another state to go on with; looking at the state waits for the device, the step does
+  not.
   compiled: called once, with the seconds that the first step took, most of which went to compiling.
   per_call: steps in one call of the compiled program, with as many batches sent at once: of small
   networks on a GPU or TPU the calls themselves take longest. CPUs run loops slowly.
@@ -72,7 +74,8 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
                      f"state's step {at}, or there is a hook, which takes per_call=1")
   if jax.default_backend() == 'cpu':
     cpu.keep_memory()
-  run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas, via=via)
+  run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas,
+                    via=via, students=students)
   if at >= steps:
     return
   state = run.put(state)
