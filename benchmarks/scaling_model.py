@@ -44,7 +44,8 @@ def untrained(c, name):
       key = jax.random.key(0)
       weights = nn.initialise(whole, key)
       cuts = {role: pruning.cut(whole, weights, shape, key=key,
-                                **{**stage.prune.to_dict(), 'budget': budget})
+                                # Scales that nothing has trained yet are all alike.
+                                **{**stage.prune.to_dict(), 'how': 'random', 'budget': budget})
               for role, budget in build.budgets(c, name).items()}
       method = build.method(c, name, teacher, {role: cut.module for role, cut in cuts.items()})
       given |= {role: Net.of(cut.variables) for role, cut in cuts.items()}
@@ -131,7 +132,8 @@ Written by `python benchmarks/scaling_model.py`. **Predictions: no step was run 
 Counted for every stage of every shipped config, as its default: multiply-accumulates of a whole
 training step (every network, forward and backward, feature networks too) for each image; bytes of
 gradients, batch statistics and logs that are averaged over all replicas in a step, and bytes of
-samples that alignment shows to every replica. Stages of one config with the same cost stand once.
+samples that alignment shows to every replica. Stages of one config with the same cost stand once;
+students are cut to their budgets at random.
 
 The last columns are the share of a step in which a chip computes, for 1, 4 and 16 images a chip:
 compute / (compute + exchange). Assumed are {SHARE:.0%} of the bfloat16 peak (v5e 197, H100 989

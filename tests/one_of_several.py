@@ -1,4 +1,4 @@
-"""One process of several: trains a paired run and writes what it came to.
+"""One process of several: trains a paired run, measures it, and writes what it came to.
 
     python -m tests.one_of_several PORT PROCESSES NUMBER OUT
 """
@@ -17,7 +17,7 @@ if processes > 1:
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
-from jaxgan_compress import core, data, methods, nn, train  # noqa: E402
+from jaxgan_compress import core, data, methods, metrics, nn, train  # noqa: E402
 
 tx = optax.sgd(1e-4)
 net = lambda ngf: nn.mobile_resnet(ngf, 1, form='plain')
@@ -32,4 +32,11 @@ state = method.init(jax.random.key(0), core.normalise(whole[0]))
 local = lambda x: np.asarray(x.addressable_data(0))
 found = {jax.tree_util.keystr(path): local(x)
          for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
-np.savez(out, loss=local(logs['student_loss']), devices=jax.device_count(), **found)
+means = metrics.Extractor(lambda _, x: {'features': x.mean((1, 2))}, {}, {})
+# Seven images, two at once: the last batch is short, and one process has a batch less.
+evaluator = metrics.Evaluator(means, data.samples('colorize', 'validation', size=32, count=9),
+                              inputs=data.samples('colorize', 'test', size=32, count=7), batch=2)
+draw = method.generators(state)
+measures = {f'measured_{name}': measure.value
+            for name, measure in evaluator(draw['student'], draw['wide']).items()}
+np.savez(out, **measures, loss=local(logs['student_loss']), devices=jax.device_count(), **found)

@@ -295,6 +295,19 @@ def test_real_images_are_truncated_as_the_papers_do(vgg):
   assert sorted(set(lower.tolist())) == [0, 1] and lower.sum() == 63
 
 
+def test_measures_do_not_depend_on_batches_and_devices(vgg, paired, monkeypatch):
+  """Rows are dealt to four devices, the last batch is filled up, and nobody sees it."""
+  (source, spread), devices = paired, jax.local_devices()
+  assert len(devices) == 4 and spread.batch == 8
+  assert metrics.Evaluator(vgg, source, inputs=source, batch=1).batch == 4
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices[:1])
+  alone = metrics.Evaluator(vgg, source, inputs=source, batch=3)
+  assert alone.batch == 3
+  ours, theirs = (each(copy(0.), copy(.1)) for each in (spread, alone))
+  for name, measure in theirs.items():
+    np.testing.assert_allclose(ours[name].value, measure.value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
 def test_another_network_is_refused(tmp_path):
   network = nn.mobile_resnet(4)
   nn.save(tmp_path / 'G.safetensors', network,

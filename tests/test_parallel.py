@@ -245,11 +245,13 @@ def processes(count, devices, out):
   return [dict(np.load(out / f'{count}_{i}.npz')) for i in range(count)]
 
 
-def test_two_processes_train_a_pair_run_as_one_does(tmp_path):
-  """Each loads its own share of every batch; both hold the same networks afterwards."""
+def test_two_processes_train_and_measure_as_one_does(tmp_path):
+  """Each loads its own share of every batch; both hold the same networks afterwards, and the
+  measures of all images."""
   alone, = processes(1, 2, tmp_path)
   first, second = processes(2, 1, tmp_path)
   assert alone['devices'] == first['devices'] == second['devices'] == 2
+  assert {'measured_psnr', 'measured_fd', 'measured_mse'} <= alone.keys()
   for name, expected in alone.items():
     np.testing.assert_array_equal(first[name], second[name])
     np.testing.assert_allclose(first[name], expected, rtol=1e-5, atol=1e-6)
