@@ -173,6 +173,8 @@ def validate(config: ConfigDict) -> None:
   if reader and reader not in config.run:
     raise ValueError(f'evaluate.segmenter.stage={reader!r} is not in run; one of '
                      f'{", ".join(config.run)}')
+  if config.steps_per_call > 1 and config.mesh.space > 1:
+    raise ValueError(f'mesh.space={config.mesh.space} takes steps_per_call=1')
   places, beside = config.mesh.student, [0]
   for i, name in enumerate(config.run):
     stage = config.stages[name]

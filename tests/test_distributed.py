@@ -83,8 +83,8 @@ def test_killed_and_stopped_processes_go_on_as_if_nothing_had_been(whole, tmp_pa
     job.processes[victim].kill()
     began = time.monotonic()
     code, said = job.end()[1 - victim]
-    # Long before the heartbeat of 60 s.
-    assert time.monotonic() - began < 5
+    # A second or two, more on a busy machine; the heartbeat is 60 s.
+    assert time.monotonic() - began < 20
     assert local.verdict([code]) == 'failed', said
   job = Job(workdir, 2)
   job.reach(26)

@@ -92,6 +92,8 @@ def stopping(stage, stops):
     def should_stop(self):
       return next(stops)
 
+    ask = should_stop
+
   return lambda self, name, stop: stage(self, name, Stop() if name == 'student' else stop)
 
 

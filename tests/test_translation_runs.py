@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, experiment, nn
+from jaxgan_compress import build, config, distributed, experiment, nn
 from jaxgan_compress.parallel import spread
 from tests.conftest import largest_difference
 
@@ -153,12 +153,14 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
       calls.append(1)
       return len(calls) > 4
 
-  original, experiment.StopSignal = experiment.StopSignal, Stop
+    ask = should_stop
+
+  original, distributed.StopSignal = distributed.StopSignal, Stop
   try:
     with pytest.raises(experiment.Interrupted, match='step [34] of 8'):
       jgc.run(c, tmp_path / 'run', quiet=True)
   finally:
-    experiment.StopSignal = original
+    distributed.StopSignal = original
   jgc.run(c, tmp_path / 'run', quiet=True)
   ours, theirs = (experiment.open_run(path).state('turns', 'last')
                   for path in (tmp_path / 'run', unpaired[0]))

@@ -74,10 +74,9 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   replicas = replicas or count
   if mesh.axis_names != ('data',) and via != 'shard_map':
     raise ValueError(f"via={via!r} and a mesh of {', '.join(mesh.axis_names)}; take 'shard_map'")
-  if len(students) != mesh.shape.get('student', len(students)) or (
-      students and 'student' not in names) or (not students and 'student' in names):
-    raise ValueError(f"{len(students)} students and {mesh.shape.get('student', 0)} places on the "
-                     "axis 'student' of the mesh; each takes one")
+  if len(students) != (places := mesh.shape.get('student', 0)):
+    raise ValueError(f"{len(students)} students and {places} places on the axis 'student' of the "
+                     'mesh; each takes one')
   if replicas % devices:
     raise ValueError(f'{replicas} replicas do not divide over {devices} devices; use a multiple')
   several = processes(mesh)
@@ -85,7 +84,6 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
     raise ValueError(f"via='vmap' and {several} processes; it is for one, take pmap or shard_map")
   axes = Axes(() if via == 'vmap' else names, ('replica',), 'student' if students else '')
   rows = P(names)
-
   own = lambda name: bool(students) and of_student(name, students[0])
 
   def on_device(shared, local, batch):
@@ -126,8 +124,7 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
 
     def inner(shared, local, batch):
       local = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), local)
-      shared, local, logs = (run if options or several > 1 else mapped)(
-          shared, local, batch)
+      shared, local, logs = (run if options or several > 1 else mapped)(shared, local, batch)
       return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
 
   def compiled(state, batch):
