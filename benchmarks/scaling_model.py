@@ -35,9 +35,10 @@ def untrained(c, name):
   method = build.method(c, name, teacher)
   if teacher:
     theirs, state, batch = untrained(c, teacher)
-    given = {'teacher': state.nets[theirs.product],
-             **{role: net for role, net in state.nets.items()
-                if role != theirs.product and not role.endswith('_adapters')}}
+    if not stage.prune or hasattr(method, 'teacher') or hasattr(method, 'teachers'):
+      given = {'teacher': state.nets[theirs.product],
+               **{role: net for role, net in state.nets.items()
+                  if role != theirs.product and not role.endswith('_adapters')}}
     if stage.prune:
       whole = getattr(theirs, theirs.product)
       shape = whole.example().shape if hasattr(whole, 'latent') else (1, *batch['source'].shape[1:])

@@ -241,7 +241,7 @@ def _untrained(this, name):
   if teacher:
     theirs, _, _, state = _untrained(this, teacher)
     nets = jax.device_get(state.nets)
-    given = this.as_given(teacher, nets)
+    given = this.as_given(teacher, nets) if this.is_taught(name) else {}
     if stage.prune:
       cuts = this.cut(name, getattr(theirs, theirs.product), nets[theirs.product].averaged)
       method = build.method(this.config, name, teacher,
@@ -254,7 +254,9 @@ def _untrained(this, name):
     first = normalise(prepare(batch))
   else:
     batch = next(iter(data.sizes_only((stage.batch or this.config.batch) * method.updates)))
-  return method, prepare, batch, method.init(this.root_key(name), first, given or None)
+  state = method.init(this.root_key(name), first, given or None)
+  # The memory of one replica, as a step sees it.
+  return method, prepare, batch, state.replace(memory=jax.tree.map(lambda x: x[0], state.memory))
 
 
 def compilation_cache():

@@ -137,7 +137,7 @@ class Run:
     teacher = getattr(method, 'pupils', {}).get(role)
     if teacher and f'{stage}.{teacher}' in self._learners(stage):
       return f'{stage}.{teacher}'
-    taught = (teacher or role == method.product) and self._is_taught(stage)
+    taught = (teacher or role == method.product) and self.is_taught(stage)
     return self.teacher(stage) if taught else None
 
   def lesson(self, name: str, checkpoint: str) -> Drawer | None:
@@ -269,12 +269,12 @@ class Run:
   def given(self, name: str) -> dict[str, Net] | None:
     """The networks that a stage starts from, from the teacher's checkpoint."""
     teacher, found = self.teacher(name), self._files(name)
-    if teacher is not None and self._is_taught(name):
+    if teacher is not None and self.is_taught(name):
       found = self.as_given(
           teacher, self.nets(teacher, self.config.stages[name].teacher_checkpoint)) | found
     return found or None
 
-  def _is_taught(self, name):
+  def is_taught(self, name):
     """Whether a stage learns from its teacher or goes on with its teachers, and is not only cut
     from it."""
     method = self.method(name)
@@ -343,7 +343,7 @@ class Run:
       source = self.source(**self.config.stages[name].data)
       batch = ready(source, [0])
     given = self._files(name)
-    if teacher is not None and self._is_taught(name):
+    if teacher is not None and self.is_taught(name):
       given = self.as_given(teacher, self._shapes(teacher).nets) | given
     return jax.eval_shape(method.init, self.root_key(name), batch, given or None)
 

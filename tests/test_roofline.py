@@ -63,6 +63,17 @@ def test_profile_of_a_config_that_nothing_trained(tmp_path, capsys):
   assert "'teacher'" in capsys.readouterr().err
 
 
+def test_profile_has_image_pools_and_stages_that_are_only_cut(tmp_path):
+  """A CycleGAN remembers images, and here takes no more of its teacher than the size."""
+  c = config.load('cat/grass2gravel:smoke')
+  c.data.size = 32
+  c.stages.teacher.method.generator.update(ngf=4, blocks=1)
+  c.stages.teacher.method.pool = 2
+  c.stages.alone_8.prune.update(budget=1e6, floor=1)
+  found = experiment.profile(c, tmp_path / 'trace', 'alone_8', 1)
+  assert found['stage'] == 'alone_8' and found['flops'] > 0
+
+
 def test_profile_cuts_students_of_a_teacher_that_nothing_trained(tmp_path):
   c = config.load('cat/colorize:smoke')
   c.stages.teacher.method.generator.update(ngf=4, blocks=1)
