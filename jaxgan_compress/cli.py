@@ -71,6 +71,8 @@ def _run(verb, argv):
     return 0
   except (flags.Error, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError,
           ImportError) as e:
+    if distributed.from_runtime(e):
+      raise
     return _fail(e)
   except KeyboardInterrupt:
     print('\ninterrupted', file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -209,6 +210,12 @@ def test_a_sweep_gives_each_run_a_folder_and_its_settings(tmp_path):
     local.settings_of([''], 'kd/digits')
   with pytest.raises(ValueError, match='as in --sweep seed=0,1,2'):
     local.settings_of(['seed'], 'kd/digits')
+
+
+def test_errors_of_the_runtime_are_no_mistakes_of_a_config():
+  assert distributed.from_runtime(ValueError('UNKNOWN: Gloo AllGather failed: Connection reset'))
+  assert distributed.from_runtime(jax.errors.JaxRuntimeError('INTERNAL: no'))
+  assert not distributed.from_runtime(ValueError('batch=0; at least 1'))
 
 
 def test_numbers_that_differ_are_named(monkeypatch):

@@ -13,6 +13,7 @@ from jaxgan_compress.distributed.runtime import (
     expect,
     finish,
     from_main,
+    from_runtime,
     host,
     initialize,
     is_main,
@@ -20,4 +21,4 @@ from jaxgan_compress.distributed.runtime import (
 from jaxgan_compress.distributed.stop import AGAIN, StopSignal
 
 __all__ = ['AGAIN', 'FAILED', 'Host', 'StopSignal', 'assert_same', 'barrier', 'by_main', 'expect',
-           'finish', 'from_main', 'host', 'initialize', 'is_main']
+           'finish', 'from_main', 'from_runtime', 'host', 'initialize', 'is_main']

@@ -111,6 +111,13 @@ def expect(devices: int | None):
                    f'processes x {here.local_devices} of {jax.devices()[0].platform}{hint}')
 
 
+def from_runtime(error: Exception) -> bool:
+  """Whether an error is of JAX's runtime, as when a peer is gone; some are plain ValueErrors."""
+  return isinstance(error, jax.errors.JaxRuntimeError) or bool(re.match(
+      '(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): ',
+      str(error)))
+
+
 def finish(code: int) -> int:
   """Leaves the job with an exit code, which is returned; of several processes one that failed
   ends here and now, since its peers, and JAX's own clean-up, would wait for a heartbeat."""
