@@ -30,7 +30,7 @@ def start(folder, retries):
   """The launcher of two processes that train in a folder."""
   return subprocess.Popen(
       [sys.executable, ROOT / 'launch' / 'local.py', '--processes', '2', '--cpu', '1',
-       '--retries', str(retries), '--logs', folder / 'logs', '--', 'train',
+       '--retries', str(retries), '--backoff', '0', '--logs', folder / 'logs', '--', 'train',
        f'--config=tests/tiny_run.py:steps={STEPS},every=10', f'--workdir={folder / "run"}'],
       cwd=ROOT, env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

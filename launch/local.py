@@ -10,8 +10,8 @@
 
 What stands after `--` goes to `jaxgan-compress`. The exit code of a job decides what happens next:
 all 0: done. 75 (saved, start me again): it starts again. 70, an abort or a kill: it starts again
-from its last checkpoint, --retries times, a little later each time. Any other code is a mistake
-that would come again: the job ends with it. Ctrl-C and SIGTERM are passed on; the job saves and
+from its last checkpoint, --retries times, a little later each time; who then runs for ten minutes
+has all retries again. Any other code is a mistake that would come again: the job ends with it. Ctrl-C and SIGTERM are passed on; the job saves and
 ends, and the same command goes on from there.
 
 A sweep runs WORKDIR/<settings> for every combination of values; alone, `--sweep` takes the
@@ -40,6 +40,7 @@ from pathlib import Path
 AGAIN, FAILED = 75, (70, 134, -signal.SIGABRT, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGSEGV,
                      -signal.SIGBUS)
 GRACE = 30  # seconds for peers to end by themselves when one has ended
+WELL = 600  # seconds after which what failed before is forgiven
 
 
 def verdict(codes: list[int]) -> str:
@@ -60,10 +61,10 @@ def free_port() -> int:
 class Job:
   """The processes of one run, started together, ended together, started again."""
 
-  def __init__(self, command: list[str], processes: int, logs: Path, *, retries: int, show: bool,
-               environment=lambda i: {}):
+  def __init__(self, command: list[str], processes: int, logs: Path, *, retries: int,
+               backoff: float, show: bool, environment=lambda i: {}):
     self.command, self.processes, self.logs, self.retries = command, processes, logs, retries
-    self.show, self.environment = show, environment
+    self.backoff, self.show, self.environment = backoff, show, environment
     self.running: list[subprocess.Popen] = []
     self.told_to_stop = False
 
@@ -71,7 +72,9 @@ class Job:
     """Runs the job to its end; returns its exit code."""
     failures = 0
     while True:
+      began = time.monotonic()
       codes = self._attempt()
+      failures = 0 if time.monotonic() - began > WELL else failures
       found = verdict(codes)
       worst = next((code for code in codes if code not in (0, AGAIN)), max(codes))
       self._say(f'exit codes {", ".join(map(str, codes))}: {found}')
@@ -82,7 +85,7 @@ class Job:
         if failures > self.retries:
           self._say(f'failed {failures} times; see {self.logs}')
           return worst if worst >= 0 else 128 - worst
-        time.sleep(min(60, 2 ** (failures - 1)))
+        time.sleep(min(60, self.backoff * 2 ** (failures - 1)))
 
   def stop(self):
     """Asks all processes to save and end."""
@@ -194,7 +197,8 @@ def sweep_jobs(values, program, verb) -> list[Job]:
     folder = f'{workdir}/{name}'
     command = [*program, *without(verb, 'workdir'), f'--workdir={folder}',
                *(f'--config.{key}={value}' for key, value in each.items())]
-    jobs.append(Job(command, 1, Path(values.logs) / name, retries=values.retries, show=False))
+    jobs.append(Job(command, 1, Path(values.logs) / name, retries=values.retries,
+                    backoff=values.backoff, show=False))
   if len({job.logs for job in jobs}) < len(jobs):
     raise ValueError('two runs of the sweep have the same settings; leave one out')
   return jobs
@@ -233,6 +237,7 @@ def main(argv: list[str]) -> int:
                       help='independent runs; alone: those of sweep() in the config file')
   parser.add_argument('--at-once', type=int, default=1, help='runs of a sweep at the same time')
   parser.add_argument('--retries', type=int, default=3, help='after failures')
+  parser.add_argument('--backoff', type=float, default=1., help='seconds before the first of them')
   parser.add_argument('--logs', default='logs', help='folder of process_<i>.log')
   parser.add_argument('--program', help='default: the jaxgan-compress of this Python')
   split = argv.index('--') if '--' in argv else len(argv)
@@ -259,7 +264,7 @@ def main(argv: list[str]) -> int:
   try:
     jobs = sweep_jobs(values, program, verb) if values.sweep else [
         Job([*program, *verb], values.processes, Path(values.logs), retries=values.retries,
-            show=True, environment=place)]
+            backoff=values.backoff, show=True, environment=place)]
   except (ValueError, FileNotFoundError) as e:
     parser.error(str(e))
 

@@ -184,14 +184,18 @@ def script(tmp_path, codes):
 @pytest.mark.parametrize(('codes', 'retries', 'code', 'starts'), [
     ([0], 3, 0, 1), ([75, 75, 75, 75, 75, 0], 0, 0, 6), ([70, 0], 1, 0, 2), ([70, 70, 0], 1, 70, 2),
     ([2], 3, 2, 1), ([75, 1], 3, 1, 2)])
-def test_the_launcher_restarts_by_exit_code(tmp_path, monkeypatch, codes, retries, code, starts):
-  monkeypatch.setattr(local.time, 'sleep', lambda seconds, sleep=time.sleep: sleep(
-      min(seconds, 0.1)))
-  assert local.main(['--logs', str(tmp_path / 'logs'), '--retries', str(retries), '--program',
-                     script(tmp_path, codes), '--', 'train']) == code
+def test_the_launcher_restarts_by_exit_code(tmp_path, codes, retries, code, starts):
+  assert local.main(['--logs', str(tmp_path / 'logs'), '--retries', str(retries), '--backoff', '0',
+                     '--program', script(tmp_path, codes), '--', 'train']) == code
   assert len(list(tmp_path.glob('start_*'))) == starts
   log = (tmp_path / 'logs' / 'process_0.log').read_text()
   assert log.count('start ') == starts
+
+
+def test_failures_are_forgiven_once_a_job_ran_well(tmp_path, monkeypatch):
+  monkeypatch.setattr(local, 'WELL', -1)
+  assert local.main(['--logs', str(tmp_path / 'logs'), '--retries', '1', '--backoff', '0',
+                     '--program', script(tmp_path, [70, 70, 70, 0]), '--', 'train']) == 0
 
 
 def test_a_sweep_gives_each_run_a_folder_and_its_settings(tmp_path):
