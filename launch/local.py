@@ -11,8 +11,8 @@
 What stands after `--` goes to `jaxgan-compress`. The exit code of a job decides what happens next:
 all 0: done. 75 (saved, start me again): it starts again. 70, an abort or a kill: it starts again
 from its last checkpoint, --retries times, a little later each time; who then runs for ten minutes
-has all retries again. Any other code is a mistake that would come again: the job ends with it. Ctrl-C and SIGTERM are passed on; the job saves and
-ends, and the same command goes on from there.
+has all retries again. Any other code is a mistake that would come again: the job ends with it.
+Ctrl-C and SIGTERM are passed on; the job saves and ends, and the same command goes on from there.
 
 A sweep runs WORKDIR/<settings> for every combination of values; alone, `--sweep` takes the
 settings from `sweep()` of the config file, a list of dicts such as {'seed': 1, 'batch': 16}. Each
