@@ -1,6 +1,6 @@
 """Predicts how steps scale over many chips: writes docs/scaling.md.
 
-    python benchmarks/scaling_model.py [--only omgd/maps]
+    python benchmarks/scaling_model.py [--only cat/maps]
 
 Nothing is measured and nothing runs. The steps of every shipped config are traced as one replica
 sees them; counted are their multiply-accumulates and the bytes that replicas exchange, from which

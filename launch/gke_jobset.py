@@ -2,7 +2,7 @@
 """Prints a JobSet for GKE that trains on a TPU slice, several slices, or nodes with GPUs.
 
     python launch/gke_jobset.py --name maps --image IMAGE --bucket my-bucket \\
-        --tpu v5e:4x4 -- train --config=omgd/maps:path=/runs/maps --workdir=/runs/omgd \\
+        --tpu v5e:4x4 -- train --config=omgd/horse2zebra:path=/runs/horse2zebra --workdir=/runs/zebra \\
         | kubectl apply -f -
     python launch/gke_jobset.py --name maps --image IMAGE --bucket my-bucket \\
         --gpu nvidia-h100-80gb:8 --nodes 2 -- train ... | kubectl apply -f -

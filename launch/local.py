@@ -3,7 +3,7 @@
 
     python launch/local.py --processes 2 --cpu 1 -- train --config=kd/digits --workdir=runs/two
     python launch/local.py --processes 8 --gpus -- \\
-        train --config=omgd/maps:path=DATA --workdir=runs/8
+        train --config=omgd/horse2zebra:path=DATA --workdir=runs/8
     python launch/local.py --sweep seed=0,1,2 --at-once 2 -- \\
         train --config=cat/colorize --workdir=runs/seeds
     python launch/local.py --sweep -- train --config=my_config.py --workdir=runs/sweep
