@@ -23,7 +23,7 @@ import numpy as np
 from jaxgan_compress import open_run
 
 ROOT = Path(__file__).parent.parent
-STEPS = 1500
+STEPS = 2500
 
 
 def start(folder, retries):
@@ -53,12 +53,12 @@ def disturbed(folder, kills, rng):
   """Runs to the end; returns [(step reached, which of two)] of every kill."""
   launcher, done = start(folder, retries=2 * kills), []
   while launcher.poll() is None and len(done) < kills:
-    early, wait, began = rng.random() < 0.2, rng.uniform(0, 8), step(folder)
-    # One in five dies while it starts or compiles, the others some time after their first step.
+    # One in five dies while it starts or compiles, the others up to eighty steps later.
+    early, wait, aim = rng.random() < 0.2, rng.uniform(0, 8), step(folder) + rng.randint(1, 80)
     while launcher.poll() is None and (len(processes(launcher)) < 2 or (
-        not early and step(folder) <= began)):
-      time.sleep(0.05)
-    time.sleep(wait)
+        not early and step(folder) < aim)):
+      time.sleep(0.01)
+    time.sleep(wait if early else 0)
     there, which = processes(launcher), rng.randrange(2)
     if len(there) == 2:
       done.append((step(folder), which))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Prints a JobSet for GKE that trains on a TPU slice, several slices, or nodes with GPUs.
 
-    python launch/gke_jobset.py --name maps --image IMAGE --bucket my-bucket \\
-        --tpu v5e:4x4 -- train --config=omgd/horse2zebra:path=/runs/horse2zebra --workdir=/runs/zebra \\
+    python launch/gke_jobset.py --name zebra --image IMAGE --bucket my-bucket --tpu v5e:4x4 -- \\
+        train --config=omgd/horse2zebra:path=/runs/horse2zebra --workdir=/runs/zebra \\
         | kubectl apply -f -
-    python launch/gke_jobset.py --name maps --image IMAGE --bucket my-bucket \\
+    python launch/gke_jobset.py --name zebra --image IMAGE --bucket my-bucket \\
         --gpu nvidia-h100-80gb:8 --nodes 2 -- train ... | kubectl apply -f -
 
 The manifest is JSON, which kubectl reads as it reads YAML. The bucket is mounted at /runs in every
