@@ -147,6 +147,10 @@ Reading it: images a chip are the lever. Where the share is low, take more of th
 chips for what exchanges nothing: seeds and settings as independent runs (`launch/local.py --sweep`,
 an array job), several students of one teacher in one step.
 
+CAT's students compare all samples of the batch by default, so every chip is shown every sample, and
+more images a chip do not help: beyond a few chips take `per='replica'`, which compares each chip's own
+and gathers nothing.
+
 """
 
 if __name__ == '__main__':
