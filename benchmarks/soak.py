@@ -23,7 +23,7 @@ import numpy as np
 from jaxgan_compress import open_run
 
 ROOT = Path(__file__).parent.parent
-STEPS = 2500
+STEPS = 1600
 
 
 def start(folder, retries):
@@ -64,7 +64,7 @@ def disturbed(folder, kills, rng):
       done.append((step(folder), which))
       os.kill(there[which], signal.SIGKILL)
       print(f'kill {len(done)} of process {which} at step {done[-1][0]}', flush=True)
-      while len(processes(launcher)) == 2:
+      while set(there) & set(processes(launcher)):  # new ones may come at once
         time.sleep(0.05)
   return launcher.wait(), done
 
