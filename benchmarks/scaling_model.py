@@ -148,8 +148,8 @@ chips for what exchanges nothing: seeds and settings as independent runs (`launc
 an array job), several students of one teacher in one step.
 
 CAT's students compare all samples of the batch by default, so every chip is shown every sample, and
-more images a chip do not help: beyond a few chips take `per='replica'`, which compares each chip's own
-and gathers nothing.
+more images a chip do not help: beyond a few chips take `per='replica'`, which compares each chip's
+own and gathers nothing.
 
 """
 
