@@ -194,7 +194,7 @@ def test_a_jobset_that_cannot_be_is_refused(arguments, message):
 
 
 def test_a_pod_keeps_nothing_outside_the_bucket():
-  done = jobset('--gpu', 'a:1', command=('--', 'train', '--workdir=/tmp/x'))
+  done = jobset('--gpu', 'a:1', command=('--', 'train', '--workdir=/data/x'))
   assert done.returncode == 2 and 'below /runs' in done.stderr
 
 
