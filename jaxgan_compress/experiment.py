@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,6 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
       # process a limited number of mappings.
       jax.clear_caches()
     results = tabulate(this)
-
 
     def write():
       records.write_whole(workdir / 'results.json', json.dumps(results, indent=1))
@@ -365,12 +365,17 @@ def write_report(this: Run, results: Mapping[str, Any]) -> Path:
   return path
 
 
+def _mark(workdir):
+  """A number that tells whether a process sees what another has just written here."""
+  path = workdir / 'environment.jsonl'
+  return zlib.crc32(path.read_bytes()) >> 1 if path.is_file() else -1
+
+
 @contextlib.contextmanager
 def _claimed(workdir: Path, config: ConfigDict):
   """The work directory is this config's, and this process's alone (or this job's)."""
   if not distributed.is_main():
-    distributed.barrier('the work directory')
-    if not (workdir / 'config.json').is_file():
+    if distributed.from_main(0) != _mark(workdir):
       raise FileNotFoundError(f'process {jax.process_index()} does not see what process 0 wrote to '
                               f'{workdir.absolute()}; --workdir is a folder that all hosts share')
     yield
@@ -401,5 +406,5 @@ def _claimed(workdir: Path, config: ConfigDict):
     records.write_whole(stored, json.dumps(mine, indent=1, sort_keys=True))
     with open(workdir / 'environment.jsonl', 'a') as f:
       f.write(json.dumps(records.environment()) + '\n')
-    distributed.barrier('the work directory')
+    distributed.from_main(_mark(workdir))
     yield

@@ -25,10 +25,11 @@ spec.loader.exec_module(local)
 
 
 class Job:
-  """So many processes that train `tests/tiny_run.py` in a folder."""
+  """So many processes that train `tests/tiny_run.py` in a folder, or each in one of several."""
 
   def __init__(self, workdir, count, devices=1, *flags):
     port, self.workdir, self.processes = local.free_port(), workdir, []
+    folders = workdir if isinstance(workdir, list) else [workdir] * count
     for i in range(count):
       environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices),
                      'XLA_FLAGS': '--xla_backend_optimization_level=0'}
@@ -36,7 +37,7 @@ class Job:
         environment |= {'JAXGAN_COORDINATOR': f'127.0.0.1:{port}', 'JAXGAN_PROCESSES': str(count),
                         'JAXGAN_PROCESS': str(i)}
       self.processes.append(subprocess.Popen(
-          [sys.executable, '-m', 'jaxgan_compress', 'train', f'--workdir={workdir}',
+          [sys.executable, '-m', 'jaxgan_compress', 'train', f'--workdir={folders[i]}',
            f'--config=tests/tiny_run.py:steps={STEPS}', *flags], cwd=ROOT, env=environment,
           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
 
@@ -115,6 +116,13 @@ def test_a_finished_run_started_again_ends_well_and_trains_nothing(whole):
     assert code == 0 and 'compiling' not in said, said
   assert (whole / 'gan' / 'log.jsonl').read_text() == log
   assert sorted((whole / 'gan' / 'checkpoints').iterdir()) == kept
+
+
+def test_hosts_that_see_other_folders_are_told(whole, tmp_path):
+  """Also where an older run of the same config lies in the other."""
+  _, (code, said) = Job([tmp_path / 'run', whole], 2).end()
+  assert code == 2 and 'process 1 does not see what process 0 wrote to' in said, said
+  assert 'a folder that all hosts share' in said
 
 
 @pytest.mark.parametrize(('environment', 'expected'), [

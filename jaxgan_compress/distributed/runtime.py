@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxgan_compress.distributed.stop import AGAIN
+
 log = logging.getLogger(__name__)
 
 FAILED = 70  # exit code: a peer or the runtime failed, the last checkpoint is good
@@ -43,7 +45,6 @@ def initialize(environment: Mapping[str, str] = os.environ) -> Host:
   """
   options = _found(environment)
   if options is not None:
-    # Peers that die are noticed by heartbeats; a peer that is late, by these.
     jax.distributed.initialize(
         **options, initialization_timeout=300, shutdown_timeout_seconds=60,
         heartbeat_timeout_seconds=int(environment.get('JAXGAN_HEARTBEAT', HEARTBEAT)))
@@ -122,7 +123,7 @@ def finish(code: int) -> int:
   """Leaves the job with an exit code, which is returned; of several processes one that failed
   ends here and now, since its peers, and JAX's own clean-up, would wait for a heartbeat."""
   if jax.distributed.is_initialized():
-    if code in (0, 75):
+    if code in (0, AGAIN):
       jax.distributed.shutdown()
     else:
       sys.stdout.flush()
