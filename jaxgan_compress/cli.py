@@ -4,6 +4,7 @@
     jaxgan-compress train --config=configs/kd/digits.py:smoke --config.seed=1 --workdir=runs/smoke
     jaxgan-compress evaluate --workdir=runs/digits --checkpoint=last
     jaxgan-compress report --workdir=runs/digits
+    jaxgan-compress report runs/seeds/* --out=comparison.html
     jaxgan-compress info --config=configs/kd/digits.py
     jaxgan-compress info --network=mobile_resnet:ngf=16 --size=256
     jaxgan-compress show-data --config=configs/kd/digits.py --out=sheet.png
@@ -95,7 +96,7 @@ def train(verb: str, argv: list[str]) -> int:
   from jaxgan_compress import experiment
   experiment.run(values.config, values.workdir)
   if distributed.is_main():
-    print(f'report: {Path(values.workdir).absolute() / "report.html"}')
+    print(f'report: {distributed.folder(values.workdir).absolute() / "report.html"}')
   return 0
 
 
@@ -120,10 +121,18 @@ def evaluate(verb: str, argv: list[str]) -> int:
 
 
 def report(verb: str, argv: list[str]) -> int:
-  """Write report.html of a finished run again."""
-  values = _flags(verb, argv, workdir=True)
+  """Write report.html of a finished run again, or compare the runs in several folders."""
+  values, folders = _flags(verb, argv, report=True)
   from jaxgan_compress import experiment
-  run = experiment.open_run(values.workdir)
+  folders = [values.workdir, *folders] if values.workdir else folders
+  if len(folders) > 1:
+    from jaxgan_compress.compare import compare
+    print(f'report: {compare(folders, values.out, values.metric).absolute()}')
+    return 0
+  if not folders or values.out or values.metric:
+    raise ValueError('report takes --workdir=FOLDER; --out and --metric are for two folders or '
+                     'more, which it compares')
+  run = experiment.open_run(folders[0])
   print(f'report: {experiment.write_report(run, experiment.tabulate(run)).absolute()}')
   return 0
 
@@ -240,7 +249,7 @@ def prune(verb: str, argv: list[str]) -> int:
   if not values.out and not values.workdir:
     raise ValueError('prune needs --out, as student.safetensors')
   run = experiment.open_run(values.workdir) if values.workdir else None
-  out = Path(values.out or Path(values.workdir) / 'student.safetensors')
+  out = Path(values.out or run.workdir / 'student.safetensors')
   outs = [_named_after(out, budget, len(budgets)) for budget in budgets]
   for out in outs:
     _check_output(out, ('.safetensors',), values.overwrite)
@@ -489,8 +498,8 @@ VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False,
-           prune=False, profile=False):
-  """Parsed flags of one verb; for `fid`, and what is left over. `config` None: optional."""
+           prune=False, profile=False, report=False):
+  """Parsed flags of one verb; of `fid` and `report` also what is left. `config` None: optional."""
   values = flags.FlagValues()
   required = []
   if config is not False:
@@ -499,7 +508,8 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
         '--config.key=value overrides.', flag_values=values)
     required += ['config'] if config else []
   if workdir:
-    flags.DEFINE_string('workdir', None, 'Folder of the run.', flag_values=values)
+    flags.DEFINE_string('workdir', None, 'Folder of the run, or gs://BUCKET/RUN.',
+                        flag_values=values)
     required += ['workdir']
   if evaluate:
     flags.DEFINE_string('checkpoint', 'best', 'best, last, or best:METRIC for a metric of '
@@ -552,6 +562,14 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_bool('dont_care', False, 'Of label maps: 255 is a label of its own.',
                       flag_values=values)
     required += ['layout', 'path', 'name']
+  if report:
+    flags.DEFINE_string('workdir', None, 'Folder of the run; its report.html is written again.',
+                        flag_values=values)
+    flags.DEFINE_string('out', None, 'Of several folders: the .html file to write (default: '
+                        'comparison.html in the folder that holds them).', flag_values=values)
+    flags.DEFINE_string('metric', None, 'Of several folders: what the charts show against cost '
+                        '(default: by which the runs chose their checkpoints).',
+                        flag_values=values)
   if fid:
     flags.DEFINE_string('weights', None, 'The Inception network, as convert wrote it; without it '
                         'a stand-in measures, which is not FID.', flag_values=values)
@@ -615,7 +633,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
       left = values(argv)[1:]
   except (AttributeError, KeyError, TypeError) as e:  # of an override
     raise ValueError(e.args[0] if e.args else str(e)) from e
-  if fid:
+  if fid or report:
     return values, left
   if left:
     raise ValueError(f'{verb} takes flags only and got {left[0]!r}; did you mean '

@@ -48,6 +48,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   """Trains every stage of the config, measures it and writes `report.html`; returns the results.
 
   Called again with the same arguments it goes on where it was, and what is finished stays.
+  workdir: a folder, or 'gs://bucket/run', see `distributed.folder`.
 
   Raises ValueError for a config that cannot be built, FileExistsError for a work directory of
   another config, `train.TermError` for a loss that is no longer finite, `train.CheckpointError`
@@ -66,7 +67,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
                        f'use {-(-batch // replicas) * replicas}')
   if config.cache:
     compilation_cache()
-  workdir = Path(workdir)
+  workdir = distributed.folder(workdir)
   this = Run(config, workdir, Reporter(quiet or not distributed.is_main()))
   this.open_sources()
   with _claimed(workdir, config), distributed.StopSignal() as stop:

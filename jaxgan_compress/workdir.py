@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgan_compress import build, data, metrics, nn, pruning
+from jaxgan_compress import build, data, distributed, metrics, nn, pruning
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import colour_labels
 from jaxgan_compress.config import CHECKPOINTS, SELECT
@@ -25,12 +25,13 @@ from jaxgan_compress.train.progress import Reporter
 
 def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
   """The run in a work directory. Raises FileNotFoundError if there is none."""
-  stored = Path(workdir) / 'config.json'
+  workdir = distributed.folder(workdir)
+  stored = workdir / 'config.json'
   if not stored.is_file():
     raise FileNotFoundError(f'{workdir} holds no run (no config.json); '
                             'train one with jaxgan-compress train')
   config = configs.from_json(json.loads(stored.read_text()))
-  return Run(config, Path(workdir), reporter or Reporter(quiet=True))
+  return Run(config, workdir, reporter or Reporter(quiet=True))
 
 
 @dataclasses.dataclass

@@ -170,15 +170,17 @@ def kinds(sgd):
 
 @pytest.mark.parametrize('kind', ['omgd', 'omgd_cycle', 'pix2pix', 'gaugan', 'cat'])
 def test_every_method_agrees_with_itself(kinds, kind):
-  """pmap and shard_map to the bit, and all replicas among each other."""
+  """pmap and shard_map to the bit, one device and two, and all replicas among each other."""
   method, state, batch = kinds[kind]
   step, found = lambda s, b, axes: method.step(s, b, axes), []
-  for via in ('pmap', 'shard_map'):
-    run = parallelize(step, build_mesh(2), via=via, donate=False)
-    found.append(jax.device_get(run(run.put(state), batch)))
+  for via in ('pmap', 'shard_map', 'vmap'):
+    run = parallelize(step, build_mesh(2), replicas=2, via=via, donate=False)
+    found.append(jax.device_get(run(state if via == 'vmap' else run.put(state), batch)))
   assert largest_difference(found[0][0], found[1][0]) == 0
+  assert largest_difference(found[0][0], found[2][0]) < 1e-5
   for name, value in found[0][1].items():
     assert value == found[1][1][name], name
+    np.testing.assert_allclose(value, found[2][1][name], rtol=1e-4, atol=1e-5, err_msg=name)
   spread_out = put_state(state, build_mesh(2), 2)
   assert replica_disagreement(method.step, jax.device_get(spread_out), batch) == []
 

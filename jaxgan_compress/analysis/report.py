@@ -31,6 +31,7 @@ th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #d8dee4 
 th:first-child, td:first-child { text-align: left } th { font-weight: 600; vertical-align: bottom }
 tr.student td { background: #f0f7ff } .charts { display: flex; flex-wrap: wrap; gap: 2rem }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em }
+@media (max-width: 40rem) { .row { grid-template-columns: 1fr; gap: .2rem } }
 details { margin-top: .6rem; font-size: 13px; color: #59636e }
 pre { font-size: 12px; overflow-x: auto; background: #f6f8fa;
        padding: 1rem }
@@ -43,7 +44,7 @@ COSTS = (
     ('paper parameters', 'as the KD paper counts: convolutions only, one output channel',
      lambda r: f'{r["params_paper"]:,}'),
     ('paper ratio', 'teacher / this by that count', lambda r: _ratio(r.get('ratio_paper'))),
-    ('MACs', 'multiply-accumulates per image, exact', lambda r: _si(r['macs'])),
+    ('MACs', 'multiply-accumulates per image, exact', lambda r: si(r['macs'])),
     ('MACs ratio', 'teacher / this', lambda r: _ratio(r.get('ratio_macs'))),
     *((f'ms/image, batch {size}', 'median time on this device, so many images at once',
        lambda r, key=f'ms_per_image_batch{size}': f'{r[key]:.3f}' if key in r else '')
@@ -116,7 +117,7 @@ def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
 {_costs(table, colour)}
 {_charts(table, curves, colour)}
 <h2>How it was made</h2>
-<p class="muted">{_environment(environment)}</p>
+<p class="muted">{environment_line(environment)}</p>
 <details><summary>Config</summary><pre>{html.escape(json.dumps(config, indent=1))}</pre></details>
 </html>
 """
@@ -138,7 +139,7 @@ def _group(kind, group, table, colour):
 
 def _plain(title, note, images, kind=''):
   return (f'<div class="row {kind}"><div><b>{title}</b><span class="muted">{note}</span></div>'
-          f'{_picture(images)}</div>')
+          f'{picture(images)}</div>')
 
 
 def _summary(results):
@@ -174,7 +175,7 @@ def _row(row, images, colour):
       else ''
   return (f'<div class="row"><div><b><span class="dot" style="background:{colour}"></span>'
           f'{_title(row)}</b><span class="muted">{row["params"]:,} parameters{ratio}</span></div>'
-          f'{_picture(images)}</div>')
+          f'{picture(images)}</div>')
 
 
 def _costs(table, colour):
@@ -273,14 +274,8 @@ def _chart(title, series, width=340, height=230):
     return (left + (x - x_low) / (x_high - x_low) * (width - left - right),
             top + (high - log_y) / (high - low) * (height - top - bottom))
 
-  ticks = []
-  for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), [i / 10 for i in range(10, 100)]):
-    if len(ticks) < 3:
-      ticks = [m * 10 ** e for e in range(math.floor(low), math.ceil(high) + 1)
-               for m in steps if low <= math.log10(m * 10 ** e) <= high]
-  ticks = ticks[::max(1, -(-len(ticks) // 8))]
   parts = []
-  for y in ticks:
+  for y in ticks(low, high):
     _, v = at(0, math.log10(y))
     parts.append(f'<line x1="{left}" x2="{width - right}" y1="{v:.1f}" y2="{v:.1f}" '
                  f'stroke="#e5e8eb"/><text x="{left - 6}" y="{v + 4:.1f}" text-anchor="end">'
@@ -304,7 +299,18 @@ def _chart(title, series, width=340, height=230):
           f'<div class="muted">{legend}</div></div>')
 
 
-def _environment(found):
+def ticks(low: float, high: float, most: int = 8) -> list[float]:
+  """Round numbers between 10^low and 10^high, as many as an axis has room for."""
+  found = []
+  for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), [i / 10 for i in range(10, 100)]):
+    if len(found) < 3:
+      found = [m * 10 ** e for e in range(math.floor(low), math.ceil(high) + 1)
+               for m in steps if low <= math.log10(m * 10 ** e) <= high]
+  return found[::max(1, -(-len(found) // most))]
+
+
+def environment_line(found: Mapping[str, Any]) -> str:
+  """Device, versions and time of a line of environment.jsonl."""
   device = found['device']
   packages = ', '.join(f'{name} {version}' for name, version in found['packages'].items()
                        if version)
@@ -314,7 +320,7 @@ def _environment(found):
       f'{found["time"]}.')
 
 
-def _picture(images):
+def picture(images) -> str:
   """A row of images as an inline PNG."""
   buffer = io.BytesIO()
   Image.fromarray(contact_sheet([images])).save(buffer, 'PNG', optimize=True)
@@ -337,8 +343,9 @@ def _value(measures, key, form='.2f'):
   return format(measures[key]['value'], form) + (f' ± {spread:.2f}' if spread is not None else '')
 
 
-def _si(number):
+def si(number: float) -> str:
+  """With the letter for thousands, millions or thousands of millions."""
   for factor, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
     if number >= factor:
       return f'{number / factor:.3g} {letter}'
-  return str(number)
+  return f'{number:.3g}'

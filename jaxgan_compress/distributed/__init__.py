@@ -4,6 +4,7 @@ Knows no network and no method. JAX's distributed runtime does the work; with a 
 every function here does nothing.
 """
 
+from jaxgan_compress.distributed.bucket import folder
 from jaxgan_compress.distributed.runtime import (
     FAILED,
     Host,
@@ -21,4 +22,4 @@ from jaxgan_compress.distributed.runtime import (
 from jaxgan_compress.distributed.stop import AGAIN, StopSignal
 
 __all__ = ['AGAIN', 'FAILED', 'Host', 'StopSignal', 'assert_same', 'barrier', 'by_main', 'expect',
-           'finish', 'from_main', 'from_runtime', 'host', 'initialize', 'is_main']
+           'finish', 'folder', 'from_main', 'from_runtime', 'host', 'initialize', 'is_main']

@@ -1,0 +1,100 @@
+"""One page over several runs: who is compared with whom, and who is on the front."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxgan_compress import cli
+from jaxgan_compress.analysis import comparison
+from jaxgan_compress.analysis.comparison import Point
+from jaxgan_compress.compare import compare
+
+
+def row(macs, fd, ms=1., data='digits'):
+  protocol = {'data': data, 'images': '32x32x1', 'count': 40, 'real_count': 100, 'seed': 0,
+              'feature_net': 'net', 'feature_crc32': '1'}
+  return {'title': f'of {macs}', 'role': 'student', 'from': 'latents', 'macs': macs,
+          'params': macs * 2, 'ms_per_image_batch1': ms,
+          'best': {'step': 1, 'measures': {'fd': {'value': fd, 'protocol': protocol}}}}
+
+
+def test_the_front_is_who_no_other_beats_in_both():
+  points = [Point(0, name, [row(*each) for each in rows]) for name, rows in {
+      'small': [(1, 9.)], 'worse': [(2, 10.)], 'middle': [(3, 4.), (3, 6.)], 'same': [(4, 5.)],
+      'big': [(8, 1.)]}.items()]
+  assert [p.name for p in comparison.front(points, 'macs', 'fd')] == ['small', 'middle', 'big']
+  assert [p.name for p in comparison.front(points[:1], 'macs', 'fd')] == ['small']
+  # 'is' is better high: the dear one that draws worst leaves.
+  for p in points:
+    for each in p.rows:
+      each['best']['measures']['is'] = each['best']['measures']['fd']
+  assert [p.name for p in comparison.front(points, 'macs', 'is')] == ['small', 'worse']
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """A smoke run, the same as though of another seed, and one that was measured otherwise."""
+  folder = tmp_path_factory.mktemp('sweep')
+  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', f'--workdir={folder}/seed0']) \
+      == 0
+
+  def copy(name, change_config, change_results):
+    shutil.copytree(folder / 'seed0', folder / name)
+    for file, change in (('config.json', change_config), ('results.json', change_results)):
+      stored = json.loads((folder / name / file).read_text())
+      change(stored)
+      (folder / name / file).write_text(json.dumps(stored))
+
+  def better(results):
+    for each in results['generators'].values():
+      each['best']['measures']['fd']['value'] += 2
+
+  def elsewhere(results):
+    for each in results['generators'].values():
+      for measure in each['best']['measures'].values():
+        measure['protocol']['data'] = 'other digits'
+
+  copy('seed1', lambda config: config.update(seed=1), better)
+  copy('other', lambda config: config['evaluate'].update(count=41), elsewhere)
+  return folder
+
+
+def test_seeds_are_one_and_other_measures_stand_apart(runs, capsys):
+  assert cli.main(['report', *(str(runs / name) for name in ('seed0', 'seed1', 'other'))]) == 0
+  assert f'report: {runs}/comparison.html' in capsys.readouterr().out
+  page = (runs / 'comparison.html').read_text()
+  assert '3 runs compared' in page and 'there are 2 parts below' in page
+  assert 'href="seed0/report.html">seed 0' in page and 'href="other/report.html">report' in page
+  assert 'evaluate.count: 41' in page
+  assert page.count('<svg class="numbers"') == 4
+  values = [each['best']['measures']['fd']['value'] for each in json.loads(
+      (runs / 'seed0/results.json').read_text())['generators'].values()]
+  shown = re.findall(r'<td>([\d.]+) ± ([\d.]+)</td>', page)
+  assert {f'{value + 1:.3g}' for value in values} <= {mean for mean, _ in shown}
+  assert (f'{np.mean(values[:1]) + 1:.3g}', '1.4') in shown  # 2 apart: a deviation of sqrt 2
+  assert page.count('data:image/png') == 2 * len(values) and 'http' not in page
+  assert cli.main(['report', *(str(runs / name) for name in ('seed0', 'seed1'))]) == 0  # over it
+
+
+def test_what_cannot_be_compared_is_refused(runs, tmp_path, capsys):
+  def refused(*args):
+    assert cli.main(['report', *map(str, args)]) == 2
+    return capsys.readouterr().err
+
+  assert 'give two or more folders' in refused(runs / 'seed0', runs / 'seed0/.')
+  assert 'holds no run' in refused(runs / 'seed0', tmp_path)
+  assert 'takes --workdir=FOLDER' in refused()
+  assert 'for two folders or more' in refused(runs / 'seed0', '--metric=fd')
+  assert "metric 'fdi' was not measured everywhere; there is fd" in refused(
+      runs / 'seed0', runs / 'seed1', '--metric=fdi')
+  mine = tmp_path / 'mine.html'
+  mine.write_text('<html>mine')
+  assert 'is no comparison' in refused(runs / 'seed0', runs / 'seed1', f'--out={mine}')
+  assert mine.read_text() == '<html>mine'
+  shutil.copytree(runs / 'seed0', tmp_path / 'unfinished')
+  (tmp_path / 'unfinished/results.json').unlink()
+  with pytest.raises(FileNotFoundError, match='has no results yet'):
+    compare([runs / 'seed0', tmp_path / 'unfinished'])
