@@ -10,8 +10,9 @@ version = re.search(r"'(.+)'", (here / 'jaxgan_compress' / '_version.py').read_t
 
 samples = ['scikit-learn>=1.5', 'scikit-image>=0.24']
 fast = ['opencv-python-headless>=4.10']
+export = ['onnx>=1.17', 'onnxruntime>=1.20', 'flatbuffers>=24']
 test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
-        'kubernetes-validate>=1.30', *samples, *fast]
+        'kubernetes-validate>=1.30', *samples, *fast, *export]
 
 setup(
     name='jaxgan-compress',
@@ -50,6 +51,7 @@ setup(
         'tpu': ['jax[tpu]', 'etils[epath-gcs]'],
         'samples': samples,
         'fast': fast,
+        'export': export,
         'tf': ['tensorflow-cpu>=2.21', 'tensorboard>=2.18'],
         'tensorboard': ['tensorboard>=2.18'],
         'test': test,

@@ -14,6 +14,7 @@
     jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9,5.6e9 --floor=16 \
         --out=student.safetensors
     jaxgan-compress prune --workdir=runs/cat --budget=5e6
+    jaxgan-compress export --workdir=runs/cat --to=stablehlo,onnx --int8
     jaxgan-compress profile --config=configs/kd/digits.py --out=runs/profile
 """
 
@@ -330,6 +331,39 @@ def _named_after(out, budget, count):
       '+', ''))
 
 
+def export(verb: str, argv: list[str]) -> int:
+  """Write a generator for other programs, proved to draw the same; or --verify such a folder."""
+  values = _flags(verb, argv, export=True)
+  if sum(map(bool, (values.network, values.workdir, values.verify))) != 1:
+    raise ValueError('export takes --workdir=FOLDER of a run, --network=FILE, or --verify=FOLDER '
+                     'of an export; give one of them')
+  from jaxgan_compress import export as exporting
+  from jaxgan_compress import nn
+  if values.verify:
+    folder, found = Path(values.verify), exporting.verify(values.verify)
+  else:
+    given = {'to': values.to, 'layout': values.layout, 'tolerance': values.tolerance,
+             'overwrite': values.overwrite}
+    if values.workdir:
+      folder, proof = exporting.export_run(
+          values.workdir, values.generator, values.out, checkpoint=values.checkpoint,
+          int8=values.int8, **given)
+    else:
+      if not values.out or values.int8:
+        raise ValueError('export of a --network needs --out, as student, and has no --int8: that '
+                         'takes images like those it will see, which a run knows')
+      module, _ = nn.load(values.network)
+      folder = Path(values.out)
+      proof = exporting.export_network(values.network, folder,
+                                       _input_shape(module, values.size, verb), **given)
+    found = proof['artefacts']
+  _print_table(('artefact', 'MB', 'largest error', 'mean error', 'ms'), [
+      (name, f'{each["bytes"] / 1e6:.2f}', f'{each["max_error"]:.1e}',
+       f'{each["mean_error"]:.1e}', f'{each["ms"]:.2f}') for name, each in found.items()])
+  print(f'{folder.absolute()}: ' + ('as it was exported' if values.verify else 'see README.md'))
+  return 0
+
+
 def show_data(verb: str, argv: list[str]) -> int:
   """Draw a contact sheet of what a config trains on, augmented, before anything is trained."""
   values = _flags(verb, argv, config=True, show=True)
@@ -493,12 +527,12 @@ def profile(verb: str, argv: list[str]) -> int:
 
 VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
          'convert': convert, 'prune': prune, 'show-data': show_data,
-         'prepare-data': prepare_data, 'fid': fid, 'profile': profile}
+         'prepare-data': prepare_data, 'fid': fid, 'profile': profile, 'export': export}
 
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False,
-           prune=False, profile=False, report=False):
+           prune=False, profile=False, report=False, export=False):
   """Parsed flags of one verb; of `fid` and `report` also what is left. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -613,6 +647,27 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                         '(default with --workdir: student.safetensors there).',
                         flag_values=values)
     required += ['budget']
+  if export:
+    flags.DEFINE_string('workdir', None, 'The folder of a run, or gs://BUCKET/RUN.',
+                        flag_values=values)
+    flags.DEFINE_string('generator', None, 'Of the run, as in its report (default: the first '
+                        'student).', flag_values=values)
+    flags.DEFINE_string('checkpoint', 'best', 'Of the run: best or last.', flag_values=values)
+    flags.DEFINE_string('network', None, 'Or a file that convert or prune wrote, or nn.save.',
+                        flag_values=values)
+    flags.DEFINE_string('size', None, 'Of its input: 256, or 256x512 (height x width).',
+                        flag_values=values)
+    flags.DEFINE_string('verify', None, 'Or the folder of an export: proves it again.',
+                        flag_values=values)
+    flags.DEFINE_list('to', 'stablehlo,onnx', 'What to write.', flag_values=values)
+    flags.DEFINE_bool('int8', False, 'Of a run: also an ONNX network in 8 bits.',
+                      flag_values=values)
+    flags.DEFINE_float('tolerance', 1e-4, 'The largest error that is rounding, images in [-1, 1].',
+                       flag_values=values)
+    flags.DEFINE_enum('layout', 'NHWC', ('NHWC', 'NCHW'), 'Of images in ONNX.',
+                      flag_values=values)
+    flags.DEFINE_string('out', None, 'The folder to write (default: export/GENERATOR in the '
+                        'folder of the run).', flag_values=values)
   if profile:
     flags.DEFINE_string('out', None, 'The folder for the trace.', flag_values=values)
     flags.DEFINE_string('stage', None, 'Whose step (default: the first that learns from another); '
@@ -620,8 +675,8 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_integer('steps', 5, 'Steps to look at.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('top', 10, 'Operations to print.', lower_bound=1, flag_values=values)
     required += ['out']
-  if convert or show or fid or prune:
-    flags.DEFINE_bool('overwrite', False, 'Replace the output file if it is there.',
+  if convert or show or fid or prune or export:
+    flags.DEFINE_bool('overwrite', False, 'Replace the output if it is there.',
                       flag_values=values)
   flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)
   if any(arg in ('-h', '--help', '-help') for arg in argv):

@@ -52,7 +52,8 @@ def test_layers_are_named():
 
 
 def test_profile_of_a_config_that_nothing_trained(tmp_path, capsys):
-  args = ['profile', '--config=configs/kd/digits.py:smoke', '--steps=2', '--top=3']
+  # Which operations are the costliest is a matter of time, and of what else the machine does.
+  args = ['profile', '--config=configs/kd/digits.py:smoke', '--steps=2', '--top=100']
   assert cli.main([*args, f'--out={tmp_path}/trace']) == 0
   said = capsys.readouterr().out
   assert 'stage student_mse: a step takes' in said and '/layer' in said

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+from collections.abc import Callable
 
 import jax
 
@@ -29,6 +31,7 @@ FORMS = {
 FAST = {op: ('cpu', 'gpu', 'tpu') if op == 'reflect' else ('cpu',) for op in FORMS}
 
 _plain = contextvars.ContextVar('plain', default=False)
+_recorder = contextvars.ContextVar('recorder', default=None)
 
 
 def choose(op: str, form: str = 'auto') -> str:
@@ -62,3 +65,25 @@ def plain():
     yield
   finally:
     _plain.reset(token)
+
+
+def operation(function: Callable) -> Callable:
+  """Marks a function of arrays that other formats have as one operation, whatever it is made of
+  here: who is `recording` is called instead, with the function and its arguments."""
+
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    recorder = _recorder.get()
+    return recorder(function, args, kwargs) if recorder else function(*args, **kwargs)
+
+  return call
+
+
+@contextlib.contextmanager
+def recording(recorder: Callable):
+  """Inside, every `operation` is what `recorder(function, args, kwargs)` makes of it."""
+  token = _recorder.set(recorder)
+  try:
+    yield
+  finally:
+    _recorder.reset(token)

@@ -192,6 +192,7 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
   return y if bias is None else y + per_channel(bias)
 
 
+@forms.operation
 def pad(x, amount: int, mode: str = 'zero', form: str = 'auto'):
   """x [B,H,W,C] with `amount` more rows and columns on each side.
 
@@ -207,7 +208,7 @@ def pad(x, amount: int, mode: str = 'zero', form: str = 'auto'):
     return jnp.pad(x, widths)
   if mode == 'replicate':
     return jnp.pad(x, widths, 'edge')
-  if min(x.shape[1:3]) <= amount:
+  if any(side <= amount for side in x.shape[1:3]):  # sides may be symbols of an export
     raise ValueError(f'a map of {x.shape[1]}x{x.shape[2]} cannot be reflected by {amount} pixels; '
                      'give a larger image')
   if forms.choose('reflect', form) == 'pad':
@@ -215,11 +216,13 @@ def pad(x, amount: int, mode: str = 'zero', form: str = 'auto'):
   return _reflect(x, amount)
 
 
+@forms.operation
 def upsample(x):
   """[B,h,w,C] -> [B,2h,2w,C], every pixel four times."""
   return x.repeat(2, 1).repeat(2, 2)
 
 
+@forms.operation
 def subsample(x, height: int, width: int):
   """Nearest pixels of x [B,H,W,C] at a size that divides its own: strided, as PyTorch has it.
 
@@ -239,6 +242,7 @@ def remembering(block: type[nn.Module], remat: bool, inputs: int = 1) -> type[nn
   return nn.remat(block, static_argnums=(inputs + 1, inputs + 2))
 
 
+@forms.operation
 def leaky_relu(x, slope: float = 0.2):
   """max(x, slope x); ReLU, with its zero gradient at 0, for slope 0."""
   return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxgan_compress.axes import Axes
+from jaxgan_compress.nn import forms
 
 NORMS = ('instance', 'instance_affine', 'batch', 'batch_stat', 'none')
 
@@ -64,8 +65,8 @@ class BatchNorm(nn.Module):
     if self.track and not train:
       mean, var = running_mean.value, running_var.value
     else:
-      mean = axes.mean(y.mean((0, 1, 2)))
-      var = axes.mean(jnp.square(y - per_channel(mean)).mean((0, 1, 2)))
+      mean = axes.mean(channel_mean(y))
+      var = axes.mean(channel_mean(jnp.square(y - per_channel(mean))))
       if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
         count = y.size // channels * axes.count
         unbiased = var * (count / max(count - 1, 1))
@@ -75,7 +76,8 @@ class BatchNorm(nn.Module):
         running_var.value = running_var.value + share * (unbiased - running_var.value)
         updates.value = updates.value + 1
     y = y - per_channel(mean)
-    return _affine(self, y, per_channel(lax.rsqrt(var + self.epsilon)), self.affine, x.dtype)
+    return _scaled(y, per_channel(lax.rsqrt(var + self.epsilon)),
+                   *_scale_and_bias(self, channels), x.dtype)
 
 
 class InstanceNorm(nn.Module):
@@ -91,10 +93,7 @@ class InstanceNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
-    y = _wide(x)
-    y = y - y.mean((1, 2), keepdims=True)
-    inverse = lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + self.epsilon)
-    return _affine(self, y, inverse, self.affine, x.dtype)
+    return instance_norm(x, *_scale_and_bias(self, x.shape[-1]), self.epsilon)
 
 
 class LayerNorm(nn.Module):
@@ -103,13 +102,29 @@ class LayerNorm(nn.Module):
   x: [B,H,W,C] -> the same shape and dtype; `scale` and `bias` are per channel.
   """
   epsilon: float = 1e-5
+  affine = True
 
   @nn.compact
   def __call__(self, x):
     y = _wide(x)
     y = y - y.mean((1, 2, 3), keepdims=True)
     inverse = lax.rsqrt(jnp.square(y).mean((1, 2, 3), keepdims=True) + self.epsilon)
-    return _affine(self, y, inverse, True, x.dtype)
+    return _scaled(y, inverse, *_scale_and_bias(self, x.shape[-1]), x.dtype)
+
+
+@forms.operation
+def instance_norm(x, scale=None, bias=None, epsilon: float = 1e-5):
+  """What `InstanceNorm` computes; scale, bias: [C] or None."""
+  y = _wide(x)
+  y = y - y.mean((1, 2), keepdims=True)
+  inverse = lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + epsilon)
+  return _scaled(y, inverse, scale, bias, x.dtype)
+
+
+@forms.operation
+def channel_mean(x):
+  """[B,H,W,C] -> [C]."""
+  return x.mean((0, 1, 2))
 
 
 def per_channel(x):
@@ -121,11 +136,14 @@ def _wide(x):
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _affine(module, centred, inverse, affine, dtype):
+def _scale_and_bias(module, channels):
+  return (module.param('scale', nn.initializers.ones_init(), (channels,)),
+          module.param('bias', nn.initializers.zeros_init(), (channels,))) \
+      if module.affine else (None, None)
+
+
+def _scaled(centred, inverse, scale, bias, dtype):
   """centred * inverse * scale + bias."""
-  if affine:
-    channels = centred.shape[-1]
-    scale = module.param('scale', nn.initializers.ones_init(), (channels,))
-    bias = module.param('bias', nn.initializers.zeros_init(), (channels,))
-    return (centred * (inverse * per_channel(scale)) + per_channel(bias)).astype(dtype)
-  return (centred * inverse).astype(dtype)
+  if scale is None:
+    return (centred * inverse).astype(dtype)
+  return (centred * (inverse * per_channel(scale)) + per_channel(bias)).astype(dtype)

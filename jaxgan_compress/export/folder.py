@@ -1,0 +1,362 @@
+"""A generator in one folder that others can use, and the proof that it is the same there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from PIL import Image
+
+from jaxgan_compress import analysis, files, nn
+from jaxgan_compress._version import __version__
+from jaxgan_compress.core import Drawer
+from jaxgan_compress.cpu import jit
+from jaxgan_compress.export import onnx, stablehlo
+from jaxgan_compress.nn import storage
+
+FORMATS = {'stablehlo': 'network.stablehlo', 'onnx': 'network.onnx'}
+INT8 = 'network.int8.onnx'
+# The largest difference that is rounding, images in [-1, 1]. int8 rounds by design: there the mean
+# difference is bounded.
+TOLERANCE, MEAN_INT8 = 1e-4, 0.1
+PROOF, EXAMPLES = 'proof.json', 'examples.npz'
+
+
+class ExportError(ValueError):
+  """An artefact that does not draw what the network draws, or has changed since it did."""
+
+
+def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
+                 to: Sequence[str] = tuple(FORMATS), layout: str = 'NHWC',
+                 calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
+                 pictures: np.ndarray | None = None, tolerance: float = TOLERANCE,
+                 overwrite: bool = False) -> dict[str, Any]:
+  """Writes a generator, in every format asked for, with all that its user needs; returns the proof.
+
+  draw: with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or [B,latent]) on
+  which every artefact is compared with the network: of several sizes, where it takes them. to:
+  of `FORMATS`. layout: of ONNX images, 'NHWC' or 'NCHW'. calibration: inputs by which an int8 ONNX
+  network besides finds its ranges; None: there is none. facts: lines for the model card. pictures:
+  what the first inputs look like, where they are no images. tolerance: the largest error of float32
+  artefacts; instance norms of maps of a few pixels may amplify rounding to more than the default.
+
+  network.safetensors        weights and architecture, for `nn.load`
+  network.onnx, .stablehlo   for others; architecture.json: what `nn.storage` can build
+  run_onnx.py                draws with ONNX Runtime and without JAX
+  examples.npz               the inputs, and what the network drew from them; samples.png shows them
+  proof.json                 of each artefact the largest and mean error on these, its size,
+                             checksum and milliseconds for one input on this device
+  README.md                  the model card
+
+  The folder is there whole or not at all. Raises ExportError if an artefact draws something else
+  than the network, ValueError for unknown formats and for modules and operations without
+  counterpart, FileExistsError if the folder is there (overwrite: and no export), ImportError
+  without the extra 'export', OSError for a full disk.
+  """
+  out, to = Path(out), tuple(to)
+  unknown = [name for name in to if name not in FORMATS]
+  if unknown or not to:
+    raise ValueError(f'to={", ".join(to) or "nothing"}; some of {", ".join(FORMATS)}')
+  if calibration is not None and 'onnx' not in to:
+    raise ValueError('int8 is made of the ONNX network; add onnx to the formats')
+  if out.exists() and not overwrite:
+    raise FileExistsError(f'{out} is there; use another folder or overwrite it')
+  if out.exists() and not (out / PROOF).is_file():
+    raise FileExistsError(f'{out} is no export, so it is not overwritten; use another folder')
+  module = draw.module.clone(dtype=np.float32) if hasattr(draw.module, 'dtype') else draw.module
+  draw = Drawer(jax.device_get(draw.variables), module)
+  apply = jit(lambda draw, x: draw(x))
+  images = [np.asarray(apply(draw, x)) for x in inputs]
+  out.absolute().parent.mkdir(parents=True, exist_ok=True)
+  with _whole(out) as part:
+    _save(part, module, draw.variables)
+    np.savez_compressed(part / EXAMPLES, **{f'input{i}': x for i, x in enumerate(inputs)},
+                        **{f'image{i}': y for i, y in enumerate(images)})
+    shape = inputs[0].shape
+    if 'stablehlo' in to:
+      (part / FORMATS['stablehlo']).write_bytes(
+          stablehlo.to_stablehlo(module, draw.variables, shape))
+    if 'onnx' in to:
+      (part / FORMATS['onnx']).write_bytes(
+          onnx.to_onnx(module, draw.variables, shape, layout).SerializeToString())
+    if calibration is not None:
+      _quantize(part / FORMATS['onnx'], part / INT8, _given(calibration, layout))
+    one = inputs[0][:1]
+    proof = {
+        'network': storage.spell(module), 'params': analysis.count_params(draw.variables),
+        'macs': analysis.macs(module, one.shape), 'input': _kind(one), 'layout': layout,
+        'tolerance': tolerance,
+        'ms_jax': _milliseconds(lambda: jax.block_until_ready(apply(draw, one))),
+        'device': _device(), 'versions': _versions(), 'facts': dict(facts or {}),
+        'artefacts': {}}
+    for name in (*(FORMATS[name] for name in to), *([INT8] if calibration is not None else ())):
+      proof['artefacts'][name] = _prove(part / name, inputs, images, layout, tolerance)
+    from_images = _picture_of(inputs[0], pictures, images[0])
+    rows = [images[0]] if from_images is None else [from_images, images[0]]
+    Image.fromarray(analysis.contact_sheet(rows)).save(part / 'samples.png')
+    if 'onnx' in to:
+      (part / 'run_onnx.py').write_text(_runner(inputs[0], layout))
+    (part / 'README.md').write_text(_card(proof, from_images is not None))
+    proof['sha256'] = {path.name: _sha256(path) for path in sorted(part.iterdir())}
+    (part / PROOF).write_text(json.dumps(proof, indent=1))
+  return proof
+
+
+def verify(folder: str | Path) -> dict[str, dict[str, float]]:
+  """Proves an export anew, on this device: {artefact: what `proof.json` has of it}.
+
+  Raises FileNotFoundError for a folder without an export, and ExportError for a file that has been
+  changed, is missing, or draws something else here.
+  """
+  folder = Path(folder)
+  if not (folder / PROOF).is_file():
+    raise FileNotFoundError(f'{folder} holds no export (no {PROOF})')
+  try:
+    proof = json.loads((folder / PROOF).read_text())
+    sums, layout, artefacts = proof['sha256'], proof['layout'], proof['artefacts']
+    tolerance = float(proof['tolerance'])
+  except (ValueError, KeyError, TypeError) as e:
+    raise ExportError(f'{folder / PROOF} has been changed ({e}); export again') from e
+  for name, expected in sums.items():
+    if not (folder / name).is_file():
+      raise ExportError(f'{folder / name} is missing; export again')
+    if _sha256(folder / name) != expected:
+      raise ExportError(f'{folder / name} is not what was exported (its checksum differs); export '
+                        'again')
+  with np.load(folder / EXAMPLES) as stored:
+    count = len(stored.files) // 2
+    inputs = [stored[f'input{i}'] for i in range(count)]
+    images = [stored[f'image{i}'] for i in range(count)]
+  return {name: _prove(folder / name, inputs, images, layout, tolerance) for name in artefacts}
+
+
+def _save(folder, module, variables):
+  try:
+    described = storage.describe(module)
+  except ValueError:  # a network of its user's, whose code is elsewhere
+    flat = traverse_util.flatten_dict(dict(variables), sep='/')
+    files.write(folder / 'network.safetensors', {k: np.asarray(x) for k, x in flat.items()})
+    return
+  nn.save(folder / 'network.safetensors', module, variables)
+  (folder / 'architecture.json').write_text(json.dumps(described, indent=1))
+
+
+@contextlib.contextmanager
+def _whole(out):
+  """A folder that takes the place of `out` at the end, or is gone."""
+  part = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.absolute().parent))
+  try:
+    yield part
+    part.chmod(0o755)
+    if out.exists():
+      before = part.with_name(f'{part.name}.before')
+      out.rename(before)
+      part.rename(out)
+      shutil.rmtree(before)
+    else:
+      part.rename(out)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _prove(path, inputs, images, layout, tolerance):
+  """Errors on the examples, size and time of an artefact, loaded from its file."""
+  run = _load(path, layout)
+  found = [np.abs(np.asarray(run(x), np.float64) - y) for x, y in zip(inputs, images, strict=True)]
+  # One by one: of several sizes.
+  largest = max(float(x.max()) for x in found)
+  mean = float(np.mean([x.mean() for x in found]))
+  within = mean <= MEAN_INT8 if path.name == INT8 else largest <= tolerance
+  if not within:  # also for NaN
+    raise ExportError(f'{path.name} draws something else than the network: images in [-1, 1] are '
+                      f'off by {largest:.2g} at most and {mean:.2g} on average; nothing was kept')
+  one = inputs[0][:1]
+  return {'max_error': largest, 'mean_error': mean, 'bytes': path.stat().st_size,
+          'ms': _milliseconds(lambda: run(one)),
+          'shapes': [list(x.shape) for x in inputs]}
+
+
+def _load(path, layout) -> Callable[[np.ndarray], np.ndarray]:
+  if path.suffix == '.stablehlo':
+    import jax.export
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    call = jax.jit(exported.call)
+    return lambda x: np.asarray(call(x))
+  ort = _runtime()
+  session = ort.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+  def run(x):
+    y, = session.run(None, {'input': _given(x, layout)})
+    return y.transpose(0, 2, 3, 1) if layout == 'NCHW' else y
+
+  return run
+
+
+def _given(x, layout):
+  x = np.asarray(x, np.float32)
+  return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if layout == 'NCHW' and x.ndim == 4 else x
+
+
+def _runtime():
+  try:
+    import onnxruntime
+  except ImportError as e:
+    raise ImportError('proving an ONNX network needs the extra: '
+                      'pip install "jaxgan-compress[export]"') from e
+  return onnxruntime
+
+
+def _quantize(source, target, inputs):
+  """Static, per channel, weights and activations in 8 bits, ranges from the inputs."""
+  _runtime()
+  from onnxruntime import quantization
+
+  class Reader(quantization.CalibrationDataReader):
+    def __init__(self):
+      self.left = iter(inputs)
+
+    def get_next(self):
+      x = next(self.left, None)
+      return None if x is None else {'input': x[None]}
+
+  quantization.quantize_static(str(source), str(target), Reader(), per_channel=True,
+                               quant_format=quantization.QuantFormat.QDQ,
+                               op_types_to_quantize=['Conv', 'ConvTranspose', 'MatMul', 'Add'])
+
+
+def _milliseconds(call, rounds=15):
+  call()
+  taken = []
+  for _ in range(rounds):
+    began = time.perf_counter()
+    call()
+    taken.append(time.perf_counter() - began)
+  return 1e3 * statistics.median(taken)
+
+
+def _device():
+  device = jax.devices()[0]
+  return f'{device.platform} {device.device_kind}, {os.cpu_count()} CPU cores'
+
+
+def _versions():
+  import importlib.metadata
+  found = {'python': platform.python_version(), 'jaxgan-compress': __version__}
+  for name in ('jax', 'flax', 'onnx', 'onnxruntime'):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
+
+
+def _sha256(path):
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _picture_of(x, pictures, drawn):
+  """Inputs as images to stand above the drawings, or None for latents and other sizes."""
+  if pictures is None:
+    pictures = x if x.ndim == 4 and x.shape[-1] in (1, 3) else None
+  if pictures is None or np.shape(pictures)[1:3] != drawn.shape[1:3]:
+    return None
+  return np.asarray(pictures)[:len(x)]
+
+
+_RUNNER = '''"""Draws with ONNX Runtime: pip install numpy pillow onnxruntime
+
+    python run_onnx.py {usage}
+"""
+import pathlib
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+here = pathlib.Path(__file__).parent
+session = onnxruntime.InferenceSession(str(here / 'network.onnx'))
+{read}
+y, = session.run(None, {{'input': x}})
+y = y[0]{back}
+pixels = np.round((y + 1) * 127.5).clip(0, 255).astype(np.uint8)
+Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(sys.argv[2])
+'''
+
+
+def _kind(x):
+  if x.ndim == 2:
+    return 'latents, N(0, I)'
+  return 'images in [-1, 1]' if x.shape[-1] in (1, 3) else 'label maps, one-hot'
+
+
+def _runner(x, layout):
+  """A program of a few lines for inputs like these."""
+  swapped = layout == 'NCHW'
+  order = '.transpose(2, 0, 1)' if swapped else ''
+  if x.ndim == 2:
+    usage = 'SEED drawing.png'
+    read = (f'x = np.random.default_rng(int(sys.argv[1])).standard_normal((1, {x.shape[1]}), '
+            'np.float32)')
+  elif x.shape[-1] in (1, 3):
+    usage = 'photograph.png drawing.png    # in the size that it learned, for the best result'
+    mode = 'RGB' if x.shape[-1] == 3 else 'L'
+    read = (f"x = np.asarray(Image.open(sys.argv[1]).convert('{mode}'), np.float32) / 127.5 - 1\n"
+            f'x = x.reshape(*x.shape[:2], {x.shape[-1]}){order}[None]')
+  else:
+    usage = f'labels.png drawing.png    # a grey image whose values are labels below {x.shape[-1]}'
+    read = ('labels = np.asarray(Image.open(sys.argv[1]))\n'
+            f'x = np.eye({x.shape[-1]}, dtype=np.float32)[labels]{order}[None]')
+  return _RUNNER.format(usage=usage, read=read, back='.transpose(1, 2, 0)' if swapped else '')
+
+
+def _card(proof, from_images):
+  rows = ''.join(
+      f'| `{name}` | {each["bytes"] / 1e6:.2f} MB | {each["max_error"]:.1e} | '
+      f'{each["mean_error"]:.1e} | {each["ms"]:.2f} |\n'
+      for name, each in proof['artefacts'].items())
+  facts = ''.join(f'- {name}: {value}\n' for name, value in proof['facts'].items())
+  shapes = ', '.join('x'.join(map(str, shape))
+                     for shape in next(iter(proof['artefacts'].values()))['shapes'])
+  shown = 'inputs above, drawings below' if from_images else 'drawings'
+  there = proof['artefacts']
+  jax_alone = '' if FORMATS['stablehlo'] not in there else '''\
+import jax.export                                             # JAX alone
+image = jax.export.deserialize(bytearray(open('network.stablehlo', 'rb').read())).call(x)
+'''
+  without_jax = 'Without JAX: `python run_onnx.py`, see its first lines. ' \
+      if FORMATS['onnx'] in there else ''
+  return f"""# A generator in {len(proof['artefacts'])} format{'s'[:len(proof['artefacts']) > 1]}
+
+![{shown}](samples.png)
+
+`{proof['network']}`: {proof['params']:,} parameters, {proof['macs']:,} multiply-accumulates for an
+input of the first size below. It takes {proof['input']}, and draws images in [-1, 1], any batch,
+float32, in ONNX as {proof['layout']}.
+
+{facts}
+| file | size | largest error | mean error | ms |
+|---|--:|--:|--:|--:|
+{rows}
+Errors are differences to the network in Flax, images in [-1, 1], on the inputs of `examples.npz`
+({shapes}); milliseconds are the median for one input on {proof['device']}, where the network in JAX
+takes {proof['ms_jax']:.2f}. `jaxgan-compress export --verify=.` measures all of it again.
+
+```python
+from jaxgan_compress import nn                                # Flax: train on, prune, distil
+module, variables = nn.load('network.safetensors')
+{jax_alone}```
+
+{without_jax}Say here what the data was and what others may do with the weights.
+"""

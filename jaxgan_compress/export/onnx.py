@@ -1,0 +1,378 @@
+"""Generators as ONNX graphs, by reading what they compute."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from jax.extend import core
+
+from jaxgan_compress.nn import forms
+
+LAYOUTS = ('NHWC', 'NCHW')
+OPSET = 17
+_FIRST = (0, 3, 1, 2)  # NHWC to NCHW, inside the graph always
+_END = np.iinfo(np.int64).max
+
+
+def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layout: str = 'NHWC'):
+  """The network as an `onnx.ModelProto`: 'input' -> 'image', float32, of any batch and, where the
+  network has it, any height and width that it takes.
+
+  shape: of an input, [B,H,W,C] or [B,latent]. layout: of images that go in and come out.
+
+  What the network computes is traced and its operations are written down one by one: convolutions
+  of every kind, norms, paddings, resizing, arithmetic per channel. What is constant is computed
+  now (spectral norms), and what scales or shifts a convolution's channels becomes part of its
+  weights (batch norms). Networks of your own are exported in the same way.
+
+  Raises ValueError for another layout, and, with its name and where it is, for an operation that
+  has no counterpart here; ImportError without the extra 'export'.
+  """
+  onnx = _package()
+  if layout not in LAYOUTS:
+    raise ValueError(f'layout={layout!r}; one of {", ".join(LAYOUTS)}')
+  graph = _Graph()
+  x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+  variables = jax.device_get(variables)
+  with forms.plain(), forms.recording(_record):
+    traced = jax.make_jaxpr(
+        lambda x: module.apply(variables, x, train=False)[0])(x)
+  images = len(shape) == 4
+  given = _Value('input', tuple(shape))
+  if images and layout == 'NHWC':
+    given = graph.add('Transpose', [given], shape, perm=_FIRST)
+  found, = graph.walk(traced.jaxpr, traced.consts, [given])
+  if not isinstance(found, _Value):
+    raise ValueError(f'{type(module).__name__} draws the same image whatever it is given')
+  drawn = found.shape
+  if layout == 'NHWC':
+    found = graph.add('Transpose', [found], drawn, perm=(0, 2, 3, 1))
+  graph.fold()
+
+  def info(name, shape):
+    dims = ['batch', *shape[1:]]
+    if len(shape) == 4:
+      side = ['height', 'width'] if images else list(shape[1:3])
+      dims = ['batch', *side, shape[3]] if layout == 'NHWC' else ['batch', shape[3], *side]
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims)
+
+  graph.rename(found, 'image')
+  model = onnx.helper.make_model(onnx.helper.make_graph(
+      [onnx.helper.make_node(node.op, node.inputs, [node.output], name=node.output, **node.fields)
+       for node in graph.nodes], type(module).__name__, [info('input', tuple(shape))],
+      [info('image', drawn)],
+      [onnx.numpy_helper.from_array(x, name) for name, x in graph.used_constants()]),
+      opset_imports=[onnx.helper.make_opsetid('', OPSET)], ir_version=8,
+      producer_name='jaxgan_compress')
+  onnx.checker.check_model(model, full_check=True)
+  return model
+
+
+def _package():
+  try:
+    import onnx
+    import onnx.numpy_helper
+  except ImportError as e:
+    raise ImportError('ONNX needs the extra: pip install "jaxgan-compress[export]"') from e
+  return onnx
+
+
+_operation = core.Primitive('operation')
+_operation.def_impl(lambda *arrays, run, **_: run(*arrays))
+_operation.def_abstract_eval(lambda *arrays, run, **_: jax.core.ShapedArray(
+    (y := jax.eval_shape(run, *arrays)).shape, y.dtype))
+
+
+def _record(function, args, kwargs):
+  """An `nn.forms.operation` as one equation: what is None or no array is fixed in it."""
+  given = inspect.signature(function).bind(*args, **kwargs)
+  given.apply_defaults()
+  arrays = {name: x for name, x in given.arguments.items()
+            if isinstance(x, jax.Array | np.ndarray)}
+  fixed = {name: x for name, x in given.arguments.items() if name not in arrays}
+  run = lambda *arrays_: function(**fixed, **dict(zip(arrays, arrays_, strict=True)))
+  return _operation.bind(*arrays.values(), run=run, name=function.__name__,
+                         arrays=tuple(arrays), fixed=fixed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+  """What is known when the graph runs: `shape` as in Flax; images are NCHW in the graph."""
+  name: str
+  shape: tuple[int, ...]
+
+
+@dataclasses.dataclass
+class _Node:
+  op: str
+  inputs: list[str]
+  output: str
+  fields: dict[str, Any]
+
+
+class _Graph:
+
+  def __init__(self):
+    self.nodes, self.constants = [], {}
+
+  def add(self, op, inputs, shape, **fields) -> _Value:
+    """A node of inputs that are `_Value`s or constants as the graph has them, or '' for none."""
+    name = f'{op.lower()}{len(self.nodes)}'
+    self.nodes.append(_Node(op, [self._named(x) for x in inputs], name, fields))
+    return _Value(name, tuple(shape))
+
+  def _named(self, x):
+    if isinstance(x, _Value | str):
+      return getattr(x, 'name', x)
+    name = f'constant{len(self.constants)}'
+    self.constants[name] = np.asarray(x)
+    return name
+
+  def rename(self, value, name):
+    for node in self.nodes:
+      node.output = name if node.output == value.name else node.output
+
+  def used_constants(self):
+    used = {name for node in self.nodes for name in node.inputs}
+    return [(name, x) for name, x in self.constants.items() if name in used]
+
+  def walk(self, jaxpr, consts, args, where=''):
+    """What each output of a traced function is: a `_Value`, or a NumPy array."""
+    known = {}
+    read = lambda v: np.asarray(v.val) if hasattr(v, 'val') else known[v]
+    known.update(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+    for eqn in jaxpr.eqns:
+      found = self._apply(eqn, [read(v) for v in eqn.invars],
+                          f'{where}/{eqn.source_info.name_stack}'.strip('/'))
+      known.update(zip(eqn.outvars, found, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+  def _apply(self, eqn, given, where):
+    if not any(isinstance(x, _Value) for x in given):
+      found = eqn.primitive.bind(*map(jnp.asarray, given), **eqn.params) if not _inner(eqn) else \
+          jax.core.eval_jaxpr(_inner(eqn).jaxpr, _inner(eqn).consts, *given)
+      several = eqn.primitive.multiple_results or _inner(eqn)
+      return [np.asarray(x) for x in (found if several else [found])]
+    if _inner(eqn):
+      return self.walk(_inner(eqn).jaxpr, _inner(eqn).consts, given, where)
+    name = eqn.params['name'] if eqn.primitive is _operation else eqn.primitive.name
+    emit = _EMITTERS.get(name)
+    found = emit and emit(self, eqn, *given)
+    if found is None:
+      shapes = ', '.join(str(v.aval.shape) for v in eqn.invars)
+      raise ValueError(f'{name} of {shapes} in {where or "the network"} has no counterpart in ONNX '
+                       'here; build the generator from the layers of jaxgan_compress.nn, convolutions and '
+                       'arithmetic per channel, or export it to stablehlo')
+    return [found]
+
+  def fold(self):
+    """Takes what scales and shifts the channels of a convolution into its weights, and leaves out
+    what nothing reads."""
+    while (found := self._foldable()) is not None:
+      conv, node, x = found
+      kernel = self.constants[conv.inputs[1]]
+      out = 0 if conv.op == 'Conv' else 1
+      bias = self.constants[conv.inputs[2]] if len(conv.inputs) > 2 else np.zeros(
+          kernel.shape[out], np.float32)
+      x = np.broadcast_to(x.reshape(-1), bias.shape)
+      if node.op == 'Mul':
+        kernel = kernel * x.reshape([-1 if i == out else 1 for i in range(4)])
+        bias = bias * x
+      else:
+        bias = bias + x if node.op == 'Add' else bias - x
+      conv.inputs = [conv.inputs[0], self._named(kernel.astype(np.float32)),
+                     self._named(bias.astype(np.float32))]
+      conv.output = node.output
+      self.nodes.remove(node)
+
+  def _foldable(self):
+    """(a convolution, what alone reads it, the constant by which that scales or shifts)."""
+    readers = {}
+    for node in self.nodes:
+      for name in node.inputs:
+        readers.setdefault(name, []).append(node)
+    for conv in self.nodes:
+      if conv.op not in ('Conv', 'ConvTranspose') or len(readers.get(conv.output, ())) != 1:
+        continue
+      node, = readers[conv.output]
+      if node.op not in ('Add', 'Sub', 'Mul') or (node.op == 'Sub' and
+                                                  node.inputs[0] != conv.output):
+        continue
+      x = self.constants.get(node.inputs[node.inputs[0] == conv.output])
+      kernel = self.constants.get(conv.inputs[1])
+      if x is not None and kernel is not None and x.size in (
+          1, kernel.shape[0 if conv.op == 'Conv' else 1]) and (x.ndim < 4 or x.shape[1] == x.size):
+        return conv, node, x
+    return None
+
+
+def _inner(eqn):
+  """The traced function inside a call, if the equation is one."""
+  for key in ('jaxpr', 'call_jaxpr', 'fun_jaxpr'):
+    if key in eqn.params:
+      found = eqn.params[key]
+      return found if hasattr(found, 'consts') else core.ClosedJaxpr(found, ())
+  return None
+
+
+def _constant(x, rank):
+  """A constant as it meets a value of so many axes."""
+  x = np.asarray(x, np.float32)
+  return x.transpose(_FIRST) if rank == 4 and x.ndim == 4 else x
+
+
+def _shape(eqn):
+  return eqn.outvars[0].aval.shape
+
+
+def _pointwise(op):
+  def emit(graph, eqn, *given):
+    shape = _shape(eqn)
+    return graph.add(op, [x if isinstance(x, _Value) else _constant(x, len(shape))
+                          for x in given], shape)
+  return emit
+
+
+def _max(graph, eqn, a, b):
+  shape = _shape(eqn)
+  value, x = (a, b) if isinstance(a, _Value) else (b, a)
+  if not isinstance(x, _Value) and not np.any(x):
+    return graph.add('Relu', [value], shape)
+  return _pointwise('Max')(graph, eqn, a, b)
+
+
+def _same(graph, eqn, x):
+  return x if jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating) else None
+
+
+def _power(graph, eqn, x):
+  return graph.add('Mul', [x, x], x.shape) if eqn.params.get('y', 2) == 2 else None
+
+
+def _rsqrt(graph, eqn, x):
+  return graph.add('Reciprocal', [graph.add('Sqrt', [x], x.shape)], x.shape)
+
+
+def _conv(graph, eqn, x, kernel):
+  p = eqn.params
+  numbers = p['dimension_numbers']
+  if isinstance(kernel, _Value) or not isinstance(x, _Value) or \
+      numbers.lhs_spec != _FIRST or numbers.rhs_spec != (3, 2, 0, 1) or \
+      numbers.out_spec != _FIRST or p['batch_group_count'] != 1:
+    return None
+  kernel = np.asarray(kernel, np.float32)
+  low, high = zip(*p['padding'], strict=True)
+  if tuple(p['lhs_dilation']) == (1, 1):
+    return graph.add('Conv', [x, kernel.transpose(3, 2, 0, 1)], _shape(eqn),
+                     strides=p['window_strides'], pads=(*low, *high),
+                     dilations=p['rhs_dilation'], group=p['feature_group_count'])
+  if tuple(p['window_strides']) != (1, 1) or p['feature_group_count'] != 1 or \
+      tuple(p['rhs_dilation']) != (1, 1):
+    return None
+  # A transposed convolution slides its flipped kernel; it counts its padding from the other side.
+  pads = [k - 1 - n for k, n in zip(kernel.shape, low, strict=False)]
+  more = [b - a for a, b in zip(low, high, strict=True)]
+  if min(pads) < 0 or min(more) < 0:
+    return None
+  return graph.add('ConvTranspose', [x, kernel[::-1, ::-1].transpose(2, 3, 0, 1)], _shape(eqn),
+                   strides=p['lhs_dilation'], pads=(*pads, *pads), output_padding=more)
+
+
+def _matmul(graph, eqn, x, y):
+  contracted, batched = eqn.params['dimension_numbers']
+  if contracted != ((1,), (0,)) or batched != ((), ()) or isinstance(y, _Value):
+    return None
+  return graph.add('MatMul', [x, np.asarray(y, np.float32)], _shape(eqn))
+
+
+def _reshape(graph, eqn, x):
+  before, after = x.shape, _shape(eqn)
+  if len(before) == 1 and after == (1, 1, 1, *before):
+    return _Value(x.name, after)  # of `channel_mean`, which has this shape in the graph
+  if len(before) == 2 and len(after) == 4 and before[0] == after[0]:
+    x = graph.add('Reshape', [x, np.array((-1, *after[1:]), np.int64)], after)
+    return graph.add('Transpose', [x], after, perm=_FIRST)
+  return x if before == after else None
+
+
+def _slice(graph, eqn, x):
+  p, rank = eqn.params, len(x.shape)
+  axes = [i for i in range(rank) if (p['start_indices'][i], p['limit_indices'][i]) !=
+          (0, x.shape[i]) or (p['strides'] or (1,) * rank)[i] != 1]
+  place = (0, 2, 3, 1) if rank == 4 else range(rank)
+  if not axes:
+    return x
+  numbers = lambda found: np.array(found, np.int64)
+  return graph.add('Slice', [
+      x, numbers([p['start_indices'][i] for i in axes]),
+      numbers([p['limit_indices'][i] for i in axes]), numbers([place[i] for i in axes]),
+      numbers([(p['strides'] or (1,) * rank)[i] for i in axes])], _shape(eqn))
+
+
+def _concatenate(graph, eqn, *parts):
+  if not all(isinstance(x, _Value) for x in parts):
+    return None
+  axis = eqn.params['dimension']
+  place = (0, 2, 3, 1) if len(_shape(eqn)) == 4 else range(9)
+  return graph.add('Concat', parts, _shape(eqn), axis=place[axis])
+
+
+def _pad(graph, eqn, x):
+  fixed = eqn.params['fixed']
+  n = fixed['amount']
+  if not n:
+    return x
+  mode = {'zero': 'constant', 'replicate': 'edge'}.get(fixed['mode'], fixed['mode'])
+  return graph.add('Pad', [x, np.array([0, 0, n, n] * 2, np.int64)], _shape(eqn), mode=mode)
+
+
+def _upsample(graph, eqn, x):
+  return graph.add('Resize', [x, '', np.array([1, 1, 2, 2], np.float32)], _shape(eqn),
+                   mode='nearest', coordinate_transformation_mode='asymmetric',
+                   nearest_mode='floor')
+
+
+def _subsample(graph, eqn, x):
+  # By a share of the sides, whatever they are when the graph runs.
+  steps = [a // b for a, b in zip(x.shape[1:3], _shape(eqn)[1:3], strict=True)]
+  if steps == [1, 1]:
+    return x
+  numbers = functools.partial(np.array, dtype=np.int64)
+  return graph.add('Slice', [x, numbers([0, 0]), numbers([_END] * 2), numbers([2, 3]),
+                             numbers(steps)], _shape(eqn))
+
+
+def _leaky_relu(graph, eqn, x):
+  slope = eqn.params['fixed']['slope']
+  return graph.add('LeakyRelu', [x], x.shape, alpha=float(slope)) if slope else \
+      graph.add('Relu', [x], x.shape)
+
+
+def _instance_norm(graph, eqn, x, *affine):
+  scale, bias = affine or (np.ones(x.shape[-1]), np.zeros(x.shape[-1]))
+  return graph.add('InstanceNormalization', [
+      x, np.asarray(scale, np.float32), np.asarray(bias, np.float32)], x.shape,
+      epsilon=float(eqn.params['fixed']['epsilon']))
+
+
+def _channel_mean(graph, eqn, x):
+  return graph.add('ReduceMean', [x], _shape(eqn), axes=(0, 2, 3), keepdims=1)
+
+
+_EMITTERS = {
+    'add': _pointwise('Add'), 'sub': _pointwise('Sub'), 'mul': _pointwise('Mul'),
+    'div': _pointwise('Div'), 'min': _pointwise('Min'), 'max': _max, 'neg': _pointwise('Neg'),
+    'tanh': _pointwise('Tanh'), 'exp': _pointwise('Exp'), 'abs': _pointwise('Abs'),
+    'logistic': _pointwise('Sigmoid'), 'sqrt': _pointwise('Sqrt'), 'rsqrt': _rsqrt,
+    'integer_pow': _power, 'square': _power, 'convert_element_type': _same, 'copy': _same,
+    'conv_general_dilated': _conv, 'dot_general': _matmul, 'reshape': _reshape, 'slice': _slice,
+    'concatenate': _concatenate, 'pad': _pad, 'upsample': _upsample, 'subsample': _subsample,
+    'leaky_relu': _leaky_relu, 'instance_norm': _instance_norm, 'channel_mean': _channel_mean}

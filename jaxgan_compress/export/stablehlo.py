@@ -1,0 +1,55 @@
+"""Generators as StableHLO, in an artefact of `jax.export`: for any program with JAX, without Flax
+and without this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.export
+import jax.numpy as jnp
+from flax import linen
+
+from jaxgan_compress.nn import forms
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+def to_stablehlo(module: linen.Module, variables: Mapping, shape: Sequence[int]) -> bytes:
+  """The network with its weights, for CPUs, GPUs and TPUs, of any batch, and of any height and
+  width that it takes, where it takes images: `jax.export.deserialize(artefact).call(x)`.
+
+  shape: of an input, [B,H,W,C] or [B,latent]; the last stays. Raises ImportError without the extra
+  'export'.
+  """
+  try:
+    import flatbuffers  # noqa: F401 - which jax.export writes with, and jax does not require
+  except ImportError as e:
+    raise ImportError('StableHLO needs the extra: pip install "jaxgan-compress[export]"') from e
+  dims = f'b, {shape[-1]}'
+  constraints = ()
+  if len(shape) == 4:
+    step, least = sides(module)
+    dims = f'b, {step}*h, {step}*w, {shape[-1]}'
+    constraints = tuple(f'{name} >= {-(-least // step)}' for name in 'hw')
+  x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(dims, constraints=constraints), jnp.float32)
+  draw = jax.jit(lambda x: module.apply(variables, x, train=False)[0])
+  with forms.plain():
+    return bytes(jax.export.export(draw, platforms=PLATFORMS)(x).serialize())
+
+
+def sides(module: linen.Module) -> tuple[int, int]:
+  """(step, least) of the heights and widths that a generator takes: least is its example's."""
+  least = module.example().shape[1]
+  powers = (2 ** i for i in range(least.bit_length()))
+  return next((step for step in powers if _takes(module, least + step)), least), least
+
+
+def _takes(module, side):
+  x = module.example()
+  x = jax.ShapeDtypeStruct((1, side, side, x.shape[-1]), x.dtype)
+  try:
+    jax.eval_shape(module.init, jax.random.key(0), x)
+  except ValueError:
+    return False
+  return True

@@ -1,0 +1,276 @@
+"""Exported generators draw what the networks draw, wherever they run, or are not there."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+from flax import linen
+from PIL import Image
+
+from jaxgan_compress import cli, export, nn, pruning
+from jaxgan_compress.core import Drawer
+from jaxgan_compress.export import folder as folders
+from jaxgan_compress.export.runs import latents, of_sizes
+
+INCEPTION = nn.InceptionGenerator(
+    (4, 6, 8), (nn.Branches(((1, 2), (5, 3)), ((3, 2),)), nn.Branches(), nn.Branches(((3, 2),))),
+    (6, 4), slope=.1)
+NETWORKS = {
+    'resnet': (nn.resnet(4, 2, dropout=.5), 32),
+    'resnet, batch norm': (nn.resnet(4, 1, norm='batch', clamp=True, padding='zero'), 32),
+    'separable resnet': (nn.mobile_resnet(4, 2, padding='replicate'), 32),
+    'deeper resnet': (nn.mobile_deepest_resnet(2, 1), 32),
+    'unet': (nn.unet(4, 5, dropout=.5), 64),
+    'deeper unet': (nn.unet_deepest(2, 4), 64),
+    'unet, instance norm': (nn.unet(4, 4, norm='instance'), 64),
+    'inception with removed branches': (INCEPTION, 32),
+    'inception, batch norm': (INCEPTION.clone(norm='batch'), 32),
+    'inception, statistics of the batch': (INCEPTION.clone(norm='batch_stat'), 32),
+    'spade': (nn.spade(2, hidden=4, labels=5), 64),
+    'spade, instance norm, normal': (nn.spade(2, 'normal', 4, labels=5, norm='instance'), 64),
+    'separable spade': (nn.mobile_spade(2, hidden=4, labels=5), 64),
+    'inception spade': (nn.inception_spade(2, hidden=12, labels=5), 64),
+    'dcgan of 28 px': (nn.DCGANGenerator(2, size=28), 0),
+    'dcgan of 64 px': (nn.DCGANGenerator(2, channels=3, size=64), 0),
+}
+
+
+def learnt(module, seed=0):
+  """Variables as though the network had learnt, statistics and all."""
+  rng = np.random.default_rng(seed)
+  variables = jax.device_get(nn.initialise(module, jax.random.key(seed)))
+
+  def moved(path, x):
+    name = path[-1].key
+    if name in ('scale', 'var'):
+      return rng.uniform(.5, 1.5, x.shape).astype(np.float32)
+    if name == 'kernel':
+      return (x * 2).astype(np.float32)
+    return x + rng.normal(0, .1, x.shape).astype(np.float32) if name in ('bias', 'mean') else x
+
+  return jax.tree_util.tree_map_with_path(moved, variables)
+
+
+def inputs_of(module, side, seed=1):
+  if not side:
+    return latents(module, seed, 3)
+  rng, channels = np.random.default_rng(seed), module.example().shape[-1]
+  x = rng.uniform(-1, 1, (3, side, side, channels)).astype(np.float32)
+  return of_sizes(module, x if channels == 3 else (x == x.max(-1, keepdims=True)).astype(
+      np.float32))
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_family_draws_the_same_in_every_format(name):
+  module, side = NETWORKS[name]
+  variables, inputs = learnt(module), inputs_of(module, side)
+  shape = inputs[0].shape
+  apply = jax.jit(lambda x: module.apply(variables, x)[0])
+  graph = export.to_onnx(module, variables, shape)
+  session = onnxruntime.InferenceSession(graph.SerializeToString())
+  turned = onnxruntime.InferenceSession(
+      export.to_onnx(module, variables, shape, 'NCHW').SerializeToString())
+  exported = jax.export.deserialize(bytearray(export.to_stablehlo(module, variables, shape)))
+  assert set(exported.platforms) == {'cpu', 'cuda', 'tpu'}
+  for x in inputs:
+    expected = np.asarray(apply(x))
+    assert expected.std() > .01
+    np.testing.assert_allclose(exported.call(x), expected, atol=1e-5)
+    found, = session.run(None, {'input': x})
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    found, = turned.run(None, {'input': x.transpose(0, 3, 1, 2) if side else x})
+    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, atol=1e-4)
+
+
+def test_a_graph_has_no_more_nodes_than_the_network_has_layers():
+  """Norms with tracked statistics and biases are inside the convolutions."""
+  module = nn.resnet(4, 2, norm='batch')
+  graph = export.to_onnx(module, learnt(module), (1, 32, 32, 3), 'NCHW').graph
+  count = lambda op: sum(node.op_type == op for node in graph.node)
+  assert {node.op_type for node in graph.node} == {
+      'Conv', 'ConvTranspose', 'Pad', 'Relu', 'Add', 'Tanh'}
+  assert (count('Conv'), count('ConvTranspose'), count('Add')) == (8, 2, 2)
+  module = nn.resnet(4, 2)
+  graph = export.to_onnx(module, learnt(module), (1, 32, 32, 3), 'NCHW').graph
+  assert count('InstanceNormalization') == 9 and len(graph.node) == 35
+
+
+def test_a_student_that_was_cut_is_exported():
+  teacher = nn.inception(4, 2, 4)
+  cut = pruning.cut(teacher, learnt(teacher), (1, 32, 32, 3), budget=3.3e5)
+  assert any(len(branches.depthwise) < 3 for branches in cut.module.blocks)
+  session = onnxruntime.InferenceSession(export.to_onnx(
+      cut.module, cut.variables, (1, 32, 32, 3)).SerializeToString())
+  x, = inputs_of(teacher, 32)[1:2]
+  np.testing.assert_allclose(session.run(None, {'input': x})[0],
+                             cut.module.apply(cut.variables, x)[0], atol=1e-5)
+
+
+class Own(linen.Module):
+  """A generator as a user writes it."""
+  odd: bool = False
+
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
+    y = nn.InstanceNorm(affine=True)(linen.Conv(4, (3, 3), name='first')(x))
+    y = jax.nn.sigmoid(y) * 2 - jnp.clip(y, -1, 1)
+    y = jnp.sort(y, -1) if self.odd else y
+    return jnp.tanh(nn.UpConv(3)(linen.relu(y))), {}
+
+  def example(self):
+    return jnp.zeros((1, 8, 8, 3))
+
+
+def test_networks_of_its_user_are_exported_and_what_cannot_be_is_named(tmp_path):
+  module = Own()
+  variables = module.init(jax.random.key(0), module.example())
+  write(tmp_path / 'own', module, variables)
+  assert not (tmp_path / 'own/architecture.json').exists()
+  with pytest.raises(ValueError, match=r'sort of \(3, 16, 16, 4\) in Own has no counterpart in ON'):
+    write(tmp_path / 'odd', Own(odd=True), variables)
+  assert not list(tmp_path.glob('*odd*'))
+  assert write(tmp_path / 'odd', Own(odd=True), variables, to=('stablehlo',))
+
+
+SMALL = nn.resnet(2, 1)
+
+
+def write(out, module=SMALL, variables=None, **more):
+  variables = learnt(module) if variables is None else variables
+  return export.write_folder(Drawer(variables, module), out, inputs_of(module, 16), **more)
+
+
+def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
+  calibration = inputs_of(SMALL, 16, 2)[0]
+  proof = write(tmp_path / 'out', facts={'run': 'mine'}, calibration=calibration)
+  assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+      'network.safetensors', 'architecture.json', 'network.stablehlo', 'network.onnx',
+      'network.int8.onnx', 'examples.npz', 'samples.png', 'run_onnx.py', 'README.md',
+      'proof.json'}
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+  for name, each in proof['artefacts'].items():
+    assert each['ms'] > 0 and each['bytes'] == (tmp_path / 'out' / name).stat().st_size
+    assert 0 < each['max_error'] < (2 if 'int8' in name else 1e-5)
+    assert each['shapes'] == [[3, 16, 16, 3], [1, 16, 16, 3], [3, 20, 16, 3]]
+  module, variables = nn.load(tmp_path / 'out/network.safetensors')
+  assert module == SMALL
+  with np.load(tmp_path / 'out/examples.npz') as stored:
+    np.testing.assert_allclose(module.apply(variables, stored['input2'])[0], stored['image2'],
+                               atol=1e-5)
+  card = (tmp_path / 'out/README.md').read_text()
+  assert 'run: mine' in card and '`network.int8.onnx`' in card
+  assert cli.main(['export', f'--verify={tmp_path}/out']) == 0
+  assert 'network.stablehlo' in capsys.readouterr().out
+  # Without JAX and this package, from a photograph.
+  with np.load(tmp_path / 'out/examples.npz') as stored:
+    pixels = np.round((stored['input1'][0] + 1) * 127.5).astype(np.uint8)
+  Image.fromarray(pixels).save(tmp_path / 'photograph.png')
+  expected = module.apply(variables, pixels[None].astype(np.float32) / 127.5 - 1)[0][0]
+  program = ('import runpy, sys; sys.modules.update(jax=None, flax=None, jaxgan_compress=None); '
+             'sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])')
+  subprocess.run([sys.executable, '-c', program, tmp_path / 'out/run_onnx.py',
+                  tmp_path / 'photograph.png', tmp_path / 'drawing.png'], check=True)
+  drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32)
+  assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
+
+
+@pytest.mark.parametrize('name, layout', [
+    ('inception spade', 'NCHW'), ('dcgan of 28 px', 'NCHW'), ('resnet', 'NCHW')])
+def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path, monkeypatch):
+  module, side = NETWORKS[name]
+  variables, inputs = learnt(module), inputs_of(module, side)
+  export.write_folder(Drawer(variables, module), tmp_path / 'out', inputs[:1], to=('onnx',),
+                      layout=layout)
+  given = str(tmp_path / 'given.png')
+  if 'spade' in name:
+    Image.fromarray(inputs[0][0].argmax(-1).astype(np.uint8)).save(given)
+    expected = module.apply(variables, inputs[0][:1])[0][0]
+  elif side:
+    pixels = np.round((inputs[0][0] + 1) * 127.5).astype(np.uint8)
+    Image.fromarray(pixels).save(given)
+    expected = module.apply(variables, pixels[None].astype(np.float32) / 127.5 - 1)[0][0]
+  else:
+    given = '7'
+    z = np.random.default_rng(7).standard_normal((1, 100), np.float32)
+    expected = module.apply(variables, z)[0][0]
+  monkeypatch.setattr(sys, 'argv', ['run_onnx.py', given, str(tmp_path / 'drawing.png')])
+  runpy.run_path(str(tmp_path / 'out/run_onnx.py'))
+  drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32).reshape(expected.shape)
+  assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
+
+
+def test_what_draws_something_else_is_not_kept(tmp_path, monkeypatch):
+  other = export.to_onnx(SMALL, learnt(SMALL, 1), (1, 16, 16, 3))
+  monkeypatch.setattr(folders.onnx, 'to_onnx', lambda *_: other)
+  with pytest.raises(export.ExportError, match='network.onnx draws something else'):
+    write(tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+  write(tmp_path / 'out', to=('stablehlo',))
+  before = (tmp_path / 'out/proof.json').read_text()
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(Path, 'write_bytes', full)
+  with pytest.raises(OSError, match='No space left'):
+    write(tmp_path / 'out', overwrite=True)
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+  assert (tmp_path / 'out/proof.json').read_text() == before
+
+
+def test_an_artefact_that_was_edited_is_noticed(tmp_path):
+  write(tmp_path / 'out')
+  path = tmp_path / 'out/network.onnx'
+  path.write_bytes(path.read_bytes()[:-1] + b'x')
+  with pytest.raises(export.ExportError, match='network.onnx is not what was exported'):
+    export.verify(tmp_path / 'out')
+  path.unlink()
+  with pytest.raises(export.ExportError, match='network.onnx is missing'):
+    export.verify(tmp_path / 'out')
+  proof = tmp_path / 'out/proof.json'
+  proof.write_text(proof.read_text()[:100])
+  with pytest.raises(export.ExportError, match='has been changed'):
+    export.verify(tmp_path / 'out')
+  with pytest.raises(FileNotFoundError, match='holds no export'):
+    export.verify(tmp_path)
+
+
+def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
+  def refused(*args):
+    assert cli.main(['export', *map(str, args)]) == 2
+    return capsys.readouterr().err
+
+  nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL))
+  network, out = f'--network={tmp_path}/net.safetensors', f'--out={tmp_path}/out'
+  assert 'give one of them' in refused()
+  assert 'needs --out' in refused(network, '--size=16')
+  assert 'has no --int8' in refused(network, '--size=16', out, '--int8')
+  assert 'needs --size' in refused(network, out)
+  assert 'takes multiples of 4 from 8 and got 17x17' in refused(network, out, '--size=17')
+  assert 'to=coreml; some of stablehlo, onnx' in refused(network, out, '--size=16', '--to=coreml')
+  (tmp_path / 'out').mkdir()
+  assert 'is there; use another folder' in refused(network, out, '--size=16')
+  assert 'is no export' in refused(network, out, '--size=16', '--overwrite')
+  (tmp_path / 'out').rmdir()
+  disc = nn.PatchGAN(2, layers=1)
+  nn.save(tmp_path / 'disc.safetensors', disc, nn.initialise(disc, jax.random.key(0)))
+  assert 'draws nothing' in refused(f'--network={tmp_path}/disc.safetensors', '--size=16', out)
+  for package, extra in (('onnx', 'ONNX needs the extra'), ('flatbuffers', 'StableHLO needs'),
+                         ('onnxruntime', 'proving an ONNX network needs')):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert extra in refused(network, out, '--size=16')
+    monkeypatch.undo()
+  assert not (tmp_path / 'out').exists()
+  assert cli.main(['export', network, out, '--size=16', '--layout=NCHW']) == 0
+  assert json.loads((tmp_path / 'out/proof.json').read_text())['layout'] == 'NCHW'
