@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -31,6 +32,24 @@ def finished(tmp_path_factory):
   assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
                    f'--workdir={workdir}']) == 0
   return workdir
+
+
+def test_a_student_of_a_run_is_exported(finished, capsys):
+  assert cli.main(['export', f'--workdir={finished}', '--int8']) == 0
+  assert 'network.int8.onnx' in capsys.readouterr().out
+  out = finished / 'export/student_mse'
+  assert 'smoke, generator student_mse, best checkpoint, seed 3' in (out / 'README.md').read_text()
+  assert cli.main(['export', f'--workdir={finished}']) == 2
+  assert 'is there' in capsys.readouterr().err
+  assert cli.main(['export', f'--workdir={finished}', '--generator=studnt_mse']) == 2
+  assert "did you mean 'student_mse'" in capsys.readouterr().err
+  # The pictures of the report, by ONNX Runtime.
+  draw, seed = experiment.open_run(finished).drawer('student_mse'), jax.random.key(1)
+  reported = draw(jax.random.normal(seed, (16, draw.module.latent)))
+  session = onnxruntime.InferenceSession(out / 'network.onnx')
+  with np.load(out / 'examples.npz') as stored:
+    drawn, = session.run(None, {'input': stored['input0']})
+  np.testing.assert_allclose(drawn, reported[:8], atol=1e-5)
 
 
 def lines(path):

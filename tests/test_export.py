@@ -27,7 +27,7 @@ NETWORKS = {
     'resnet': (nn.resnet(4, 2, dropout=.5), 32),
     'resnet, batch norm': (nn.resnet(4, 1, norm='batch', clamp=True, padding='zero'), 32),
     'separable resnet': (nn.mobile_resnet(4, 2, padding='replicate'), 32),
-    'deeper resnet': (nn.mobile_deepest_resnet(2, 1), 32),
+    'deeper resnet': (nn.mobile_deepest_resnet(2, 1, norm='batch'), 32),
     'unet': (nn.unet(4, 5, dropout=.5), 64),
     'deeper unet': (nn.unet_deepest(2, 4), 64),
     'unet, instance norm': (nn.unet(4, 4, norm='instance'), 64),

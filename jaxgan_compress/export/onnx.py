@@ -169,8 +169,8 @@ class _Graph:
     if found is None:
       shapes = ', '.join(str(v.aval.shape) for v in eqn.invars)
       raise ValueError(f'{name} of {shapes} in {where or "the network"} has no counterpart in ONNX '
-                       'here; build the generator from the layers of jaxgan_compress.nn, convolutions and '
-                       'arithmetic per channel, or export it to stablehlo')
+                       'here; build the generator from the layers of jaxgan_compress.nn, '
+                       'convolutions and arithmetic per channel, or export it to stablehlo')
     return [found]
 
   def fold(self):
