@@ -15,6 +15,8 @@
         --out=student.safetensors
     jaxgan-compress prune --workdir=runs/cat --budget=5e6
     jaxgan-compress export --workdir=runs/cat --to=stablehlo,onnx --int8
+    jaxgan-compress profile-latency --workdir=runs/cat --backend=onnx --out=here.json
+    jaxgan-compress prune --workdir=runs/cat --unit=ms --table=here.json --budget=2.5
     jaxgan-compress profile --config=configs/kd/digits.py --out=runs/profile
 """
 
@@ -258,7 +260,7 @@ def prune(verb: str, argv: list[str]) -> int:
   module, variables, shape = _whole(run, values, verb)
   if not hasattr(module, 'plan'):
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
-  unit = _latencies(values, module, shape) if values.unit == 'ms' else values.unit
+  unit, backend = _latencies(values, module, shape) if values.unit == 'ms' else (values.unit, '')
   cuts = [pruning.cut(module, variables, shape, budget=budget, unit=unit, how=values.how,
                       floor=values.floor, multiple=values.multiple, per=values.per,
                       legacy=values.legacy, start=values.start, key=jax.random.key(values.seed))
@@ -270,6 +272,8 @@ def prune(verb: str, argv: list[str]) -> int:
   rows.append(('parameters', *(f'{analysis.count_params(each):,}' for _, each in nets)))
   if values.unit == 'ms':
     rows.append(('ms by the table', f'{cuts[0].before:.3f}', *(f'{cut.cost:.3f}' for cut in cuts)))
+    rows.append(('ms measured here', *(f'{ms:.3f}' for ms in pruning.milliseconds(
+        [net for net, _ in nets], shape, backend=backend))))
   elif values.unit not in ('macs', 'params'):
     rows.append((f'MACs as {values.unit} counts', f'{cuts[0].before:,}',
                  *(f'{cut.cost:,}' for cut in cuts)))
@@ -303,20 +307,51 @@ def _whole(run, values, verb):
 
 
 def _latencies(values, module, shape):
-  """The table of --table, or one measured on this device now."""
+  """The table of --table, or one measured on this device now, and of which backend it is."""
   from jaxgan_compress import pruning
   if values.table:
     try:
       points = json.loads(Path(values.table).read_text())
     except ValueError:
       points = None
-    if not isinstance(points, dict) or points.keys() != {'macs', 'ms'}:
+    if not isinstance(points, dict) or not points.keys() >= {'macs', 'ms'}:
       raise ValueError(f'--table={values.table}: a table is {{"macs": [...], "ms": [...]}}')
     price = pruning.cost(module, module.plan(), shape)
-    return pruning.LatencyTable(price, tuple(points['macs']), tuple(points['ms']))
-  table = pruning.latency_table(module, shape)
+    return (pruning.LatencyTable(price, tuple(points['macs']), tuple(points['ms'])),
+            points.get('backend', values.backend))
+  table = pruning.latency_table(module, shape, backend=values.backend)
   print('measured here: ' + json.dumps({'macs': table.macs, 'ms': [round(x, 4) for x in table.ms]}))
-  return table
+  return table, values.backend
+
+
+def profile_latency(verb: str, argv: list[str]) -> int:
+  """Measure what a network takes on this device, whole and narrowed, for budgets of time."""
+  values = _flags(verb, argv, latency=True)
+  import jax
+
+  from jaxgan_compress import experiment, nn, pruning
+  if bool(values.network) == bool(values.workdir):
+    raise ValueError('profile-latency measures --network=FILE or the generator of a run, '
+                     '--workdir=FOLDER; give one of them')
+  out = Path(values.out)
+  _check_output(out, ('.json',), values.overwrite)
+  run = experiment.open_run(values.workdir) if values.workdir else None
+  module, _, shape = _whole(run, values, verb)
+  if not hasattr(module, 'plan'):
+    raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
+  table = pruning.latency_table(module, shape, rounds=values.rounds, backend=values.backend)
+  device = jax.devices()[0]
+  out.write_text(json.dumps({
+      'macs': table.macs, 'ms': table.ms, 'backend': values.backend, 'shape': shape,
+      'device': f'{device.platform} {device.device_kind}' if values.backend == 'jax' else
+                f'cpu, {os.cpu_count()} cores', 'network': nn.storage.spell(module)}, indent=1))
+  macs, ms = table.macs[-1], table.ms[-1]
+  # In proportion a network of a tenth of the MACs would take a tenth of the time.
+  _print_table(('MACs', 'of all', 'ms', 'of all', 'as much as its MACs say, times'), [
+      (f'{a:,}', f'{a / macs:.0%}', f'{b:.3f}', f'{b / ms:.0%}', f'{b / ms * macs / a:.2f}')
+      for a, b in zip(table.macs, table.ms, strict=True)])
+  print(f'{out}: for prune --unit=ms --table={out}')
+  return 0
 
 
 def _budgets(text):
@@ -338,14 +373,14 @@ def export(verb: str, argv: list[str]) -> int:
     raise ValueError('export takes --workdir=FOLDER of a run, --network=FILE, or --verify=FOLDER '
                      'of an export; give one of them')
   from jaxgan_compress import export as exporting
-  from jaxgan_compress import nn
+  from jaxgan_compress import nn, ship
   if values.verify:
     folder, found = Path(values.verify), exporting.verify(values.verify)
   else:
     given = {'to': values.to, 'layout': values.layout, 'tolerance': values.tolerance,
              'overwrite': values.overwrite}
     if values.workdir:
-      folder, proof = exporting.export_run(
+      folder, proof = ship.export_run(
           values.workdir, values.generator, values.out, checkpoint=values.checkpoint,
           int8=values.int8, **given)
     else:
@@ -354,7 +389,7 @@ def export(verb: str, argv: list[str]) -> int:
                          'takes images like those it will see, which a run knows')
       module, _ = nn.load(values.network)
       folder = Path(values.out)
-      proof = exporting.export_network(values.network, folder,
+      proof = ship.export_network(values.network, folder,
                                        _input_shape(module, values.size, verb), **given)
     found = proof['artefacts']
   _print_table(('artefact', 'MB', 'largest error', 'mean error', 'ms'), [
@@ -527,12 +562,14 @@ def profile(verb: str, argv: list[str]) -> int:
 
 VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
          'convert': convert, 'prune': prune, 'show-data': show_data,
-         'prepare-data': prepare_data, 'fid': fid, 'profile': profile, 'export': export}
+         'prepare-data': prepare_data, 'fid': fid, 'profile': profile, 'export': export,
+         'profile-latency': profile_latency}
 
 
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False,
-           prune=False, profile=False, report=False, export=False):
+           prune=False, profile=False, report=False, export=False,
+           latency=False):
   """Parsed flags of one verb; of `fid` and `report` also what is left. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -647,6 +684,22 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                         '(default with --workdir: student.safetensors there).',
                         flag_values=values)
     required += ['budget']
+  if latency:
+    flags.DEFINE_string('network', None, 'A file that convert or prune wrote, or nn.save.',
+                        flag_values=values)
+    flags.DEFINE_string('workdir', None, 'Or the folder of a run.', flag_values=values)
+    flags.DEFINE_string('stage', None, 'Of the run: whose generator (default: the first).',
+                        flag_values=values)
+    flags.DEFINE_string('checkpoint', 'best', 'Of the run: best or last.', flag_values=values)
+    flags.DEFINE_string('size', None, "Of its input: 256, or 256x512 (height x width); a run's is "
+                        'known.', flag_values=values)
+    flags.DEFINE_integer('rounds', 20, 'Calls of each network, in turn.', lower_bound=3,
+                         flag_values=values)
+    flags.DEFINE_string('out', None, 'The .json file to write.', flag_values=values)
+    required += ['out']
+  if latency or prune:
+    flags.DEFINE_enum('backend', 'jax', ('jax', 'onnx'), 'Of milliseconds: compiled here, or ONNX '
+                      'Runtime on this CPU.', flag_values=values)
   if export:
     flags.DEFINE_string('workdir', None, 'The folder of a run, or gs://BUCKET/RUN.',
                         flag_values=values)
@@ -675,7 +728,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_integer('steps', 5, 'Steps to look at.', lower_bound=1, flag_values=values)
     flags.DEFINE_integer('top', 10, 'Operations to print.', lower_bound=1, flag_values=values)
     required += ['out']
-  if convert or show or fid or prune or export:
+  if convert or show or fid or prune or export or latency:
     flags.DEFINE_bool('overwrite', False, 'Replace the output if it is there.',
                       flag_values=values)
   flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)

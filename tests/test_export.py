@@ -18,7 +18,7 @@ from PIL import Image
 from jaxgan_compress import cli, export, nn, pruning
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.export import folder as folders
-from jaxgan_compress.export.runs import latents, of_sizes
+from jaxgan_compress.ship import latents, of_sizes
 
 INCEPTION = nn.InceptionGenerator(
     (4, 6, 8), (nn.Branches(((1, 2), (5, 3)), ((3, 2),)), nn.Branches(), nn.Branches(((3, 2),))),
@@ -267,7 +267,7 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
   nn.save(tmp_path / 'disc.safetensors', disc, nn.initialise(disc, jax.random.key(0)))
   assert 'draws nothing' in refused(f'--network={tmp_path}/disc.safetensors', '--size=16', out)
   for package, extra in (('onnx', 'ONNX needs the extra'), ('flatbuffers', 'StableHLO needs'),
-                         ('onnxruntime', 'proving an ONNX network needs')):
+                         ('onnxruntime', 'running an ONNX network needs')):
     monkeypatch.setitem(sys.modules, package, None)
     assert extra in refused(network, out, '--size=16')
     monkeypatch.undo()

@@ -30,19 +30,23 @@ ALLOWED = {
     'axes': set(), 'cpu': set(), 'distributed': set(), 'core': {'axes'}, 'losses': set(),
     'nn': {'axes', 'files'}, 'files': set(),
     'parallel': {'axes', 'core', 'cpu'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
-    'analysis': {'axes', 'cpu', 'nn'},
+    'analysis': {'axes', 'config', 'cpu', 'nn'},
+    'export': {'analysis', 'core', 'cpu', 'files', 'nn', '_version'},
     'metrics': {'core', 'cpu', 'data', 'losses', 'nn', 'parallel'},
     'train': {'core', 'cpu', 'data', 'distributed', 'parallel'},
-    'pruning': {'analysis', 'core', 'cpu', 'nn'},
+    'pruning': {'analysis', 'core', 'cpu', 'export', 'nn'},
     'methods': {'axes', 'core', 'losses', 'nn', 'pruning'},
     'build': {'config', 'data', 'pruning'},
-    'workdir': {'build', 'config', 'core', 'data', 'analysis', 'metrics', 'nn', 'pruning', 'train'},
+    'workdir': {'build', 'config', 'core', 'data', 'distributed', 'analysis', 'metrics', 'nn',
+                'pruning', 'train'},
     'training': {'config', 'core', 'cpu', 'data', 'distributed', 'analysis', 'nn', 'parallel',
                  'pruning', 'train', 'workdir'},
     'experiment': {'build', 'config', 'core', 'cpu', 'data', 'distributed', 'analysis', 'metrics',
                    'parallel', 'train', 'training', 'workdir'},
-    'cli': {'analysis', 'build', 'config', 'convert', 'data', 'distributed', 'experiment', 'files',
-            'metrics', 'nn', 'pruning', 'train', '_version'},
+    'compare': {'analysis', 'config', 'experiment', 'train', 'workdir'},
+    'ship': {'config', 'core', 'export', 'nn', 'workdir'},
+    'cli': {'analysis', 'build', 'compare', 'config', 'convert', 'data', 'distributed', 'experiment',
+            'export', 'files', 'metrics', 'nn', 'pruning', 'ship', 'train', '_version'},
 }
 
 
@@ -70,7 +74,7 @@ def test_imports_only_look_down(part):
 
 def public():
   for module in (jgc, jgc.nn, jgc.convert, jgc.methods, jgc.data, metrics, analysis, parallel,
-                 jgc.pruning, train, distributed):
+                 jgc.pruning, jgc.export, train, distributed):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
   for module in (losses.gan, losses.image, losses.features, losses.distill, losses.alignment, core,

@@ -1,5 +1,7 @@
 """Pruning: compacting is invisible, budgets are met exactly, published thresholds come out."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -426,7 +428,31 @@ def test_a_budget_of_milliseconds(small_search):
       pruning.LatencyTable(cost, *points)
 
 
-def test_a_measured_table_rises():
-  table = pruning.latency_table(nn.unet(2, 2), (1, 16, 16, 3), shares=(.001, .5, 1.), rounds=3)
+@pytest.mark.parametrize('backend', pruning.BACKENDS)
+def test_a_measured_table_rises(backend):
+  table = pruning.latency_table(nn.unet(2, 2), (1, 16, 16, 3), shares=(.001, .5, 1.), rounds=3,
+                                backend=backend)
   assert len(table.ms) == 2 and 0 < table.ms[0] <= table.ms[1]
   assert table.macs[1] == analysis.macs(nn.unet(2, 2), (1, 16, 16, 3))
+
+
+def test_a_table_that_was_measured_is_what_prune_goes_by(tmp_path, capsys):
+  net, table, out = (tmp_path / name for name in (
+      'net.safetensors', 'table.json', 'cut.safetensors'))
+  module = nn.unet(4, 2)
+  nn.save(net, module, filled(module))
+  measure = ['profile-latency', f'--network={net}', '--size=16', f'--out={table}', '--rounds=3',
+             '--backend=onnx']
+  assert cli.main(measure) == 0
+  stored = json.loads(table.read_text())
+  assert stored['backend'] == 'onnx' and stored['macs'][-1] == analysis.macs(module, (1, 16, 16, 3))
+  assert cli.main(measure) == 2 and 'exists' in capsys.readouterr().err
+  # A table of another device, where the whole takes 4 ms.
+  table.write_text(json.dumps({'macs': [1, stored['macs'][-1]], 'ms': [0, 4.], 'backend': 'onnx'}))
+  assert cli.main(['prune', f'--network={net}', '--size=16', '--unit=ms', f'--table={table}',
+                   '--budget=3', f'--out={out}']) == 0
+  said = capsys.readouterr().out
+  assert 'ms by the table' in said and 'ms measured here' in said
+  assert analysis.macs(nn.load(out)[0], (1, 16, 16, 3)) <= stored['macs'][-1] * .75
+  with pytest.raises(ValueError, match='one of jax, onnx'):
+    pruning.milliseconds([module], (1, 16, 16, 3), backend='tflite')

@@ -195,14 +195,10 @@ def _load(path, layout) -> Callable[[np.ndarray], np.ndarray]:
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     call = jax.jit(exported.call)
     return lambda x: np.asarray(call(x))
-  ort = _runtime()
-  session = ort.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-
-  def run(x):
-    y, = session.run(None, {'input': _given(x, layout)})
-    return y.transpose(0, 2, 3, 1) if layout == 'NCHW' else y
-
-  return run
+  draw = onnx.run_onnx(path.read_bytes())
+  if layout == 'NHWC':
+    return draw
+  return lambda x: draw(_given(x, layout)).transpose(0, 2, 3, 1)
 
 
 def _given(x, layout):
@@ -210,18 +206,8 @@ def _given(x, layout):
   return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if layout == 'NCHW' and x.ndim == 4 else x
 
 
-def _runtime():
-  try:
-    import onnxruntime
-  except ImportError as e:
-    raise ImportError('proving an ONNX network needs the extra: '
-                      'pip install "jaxgan-compress[export]"') from e
-  return onnxruntime
-
-
 def _quantize(source, target, inputs):
   """Static, per channel, weights and activations in 8 bits, ranges from the inputs."""
-  _runtime()
   from onnxruntime import quantization
 
   class Reader(quantization.CalibrationDataReader):

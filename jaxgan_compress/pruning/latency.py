@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +11,11 @@ import jax
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import analysis, cpu, nn
+from jaxgan_compress import analysis, cpu, export, nn
 from jaxgan_compress.pruning.cost import Cost, cost
 from jaxgan_compress.pruning.search import search, widths
 
+BACKENDS = 'jax', 'onnx'
 SHARES = 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.
 
 
@@ -50,9 +52,9 @@ class LatencyTable:
 
 
 def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequence[float] = SHARES,
-                  rounds: int = 10) -> LatencyTable:
+                  rounds: int = 10, backend: str = 'jax') -> LatencyTable:
   """Measures the table on this device: the network narrowed evenly to `shares` of its MACs, a
-  compiled forward pass of `shape` each, in turn, the median of `rounds`; compiling takes longest.
+  forward pass of `shape` each, in turn, the median of `rounds`, see `milliseconds`.
 
   Shares below the smallest network are left out. Times that fall with size, as noise makes them,
   are raised to the one before.
@@ -69,10 +71,27 @@ def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequenc
     except ValueError:  # below the smallest
       continue
     nets[found.cost] = module.with_widths(widths(found.masks))
+  found = milliseconds([nets[macs] for macs in sorted(nets)], shape, rounds, backend)
+  return LatencyTable(price, tuple(sorted(nets)), tuple(np.maximum.accumulate(found).tolist()))
+
+
+def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: int = 10,
+                 backend: str = 'jax') -> list[float]:
+  """The median time of a forward pass of each network, called in turn, with fresh weights.
+
+  backend: 'jax', compiled for this device, or 'onnx', ONNX Runtime on this CPU (needs the extra
+  'export'). Raises ValueError for another.
+  """
+  if backend not in BACKENDS:
+    raise ValueError(f'backend={backend!r}; one of {", ".join(BACKENDS)}')
   x = jax.random.normal(jax.random.key(0), shape)
   run = cpu.jit(lambda variables, x, module: module.apply(variables, x)[0], static_argnums=2)
-  calls = {str(macs): (lambda each=each, variables=nn.initialise(each, jax.random.key(0), x):
-                       run(variables, x, each)) for macs, each in sorted(nets.items())}
-  timings = analysis.latency(calls, rounds)
-  ms = np.maximum.accumulate([1e3 * timing.median for timing in timings.values()])
-  return LatencyTable(price, tuple(sorted(nets)), tuple(map(float, ms)))
+  calls = {}
+  for i, module in enumerate(modules):
+    variables = nn.initialise(module, jax.random.key(0), x)
+    if backend == 'jax':
+      calls[str(i)] = functools.partial(run, variables, x, module)
+    else:
+      calls[str(i)] = functools.partial(export.run_onnx(
+          export.to_onnx(module, variables, shape)), np.asarray(x))
+  return [1e3 * timing.median for timing in analysis.latency(calls, rounds).values()]

@@ -13,8 +13,7 @@ import numpy as np
 from jaxgan_compress import config as configs
 from jaxgan_compress import nn
 from jaxgan_compress.core import Drawer
-from jaxgan_compress.export import stablehlo
-from jaxgan_compress.export.folder import FORMATS, write_folder
+from jaxgan_compress.export import FORMATS, sides, write_folder
 from jaxgan_compress.workdir import open_run, ready
 
 CALIBRATION = 32  # inputs for the ranges of int8
@@ -104,6 +103,6 @@ def latents(module, seed: int, count: int = 8) -> list[np.ndarray]:
 
 def of_sizes(module, x: np.ndarray) -> list[np.ndarray]:
   """Images [B,H,W,C] as they are, one of them alone, and three of the next larger height."""
-  step, _ = stablehlo.sides(module)
+  step, _ = sides(module)
   taller = np.concatenate([x[:3], x[:3, :step]], 1)
   return [x, x[:1], taller]
