@@ -61,7 +61,7 @@ def learnt(module, seed=0):
 
 def inputs_of(module, side, seed=1):
   if not side:
-    return latents(module, seed, 3)
+    return [*latents(module, seed, 3), latents(module, seed + 1, 3)[0]]
   rng, channels = np.random.default_rng(seed), module.example().shape[-1]
   x = rng.uniform(-1, 1, (3, side, side, channels)).astype(np.float32)
   return of_sizes(module, x if channels == 3 else (x == x.max(-1, keepdims=True)).astype(
@@ -80,7 +80,7 @@ def test_every_family_draws_the_same_in_every_format(name):
       export.to_onnx(module, variables, shape, 'NCHW').SerializeToString())
   exported = jax.export.deserialize(bytearray(export.to_stablehlo(module, variables, shape)))
   assert set(exported.platforms) == {'cpu', 'cuda', 'tpu'}
-  for x in inputs:
+  for x in inputs[1:]:  # one, and three: taller where the family allows it
     expected = np.asarray(apply(x))
     assert expected.std() > .01
     np.testing.assert_allclose(exported.call(x), expected, atol=1e-5)

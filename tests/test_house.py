@@ -45,8 +45,8 @@ ALLOWED = {
                    'parallel', 'train', 'training', 'workdir'},
     'compare': {'analysis', 'config', 'experiment', 'train', 'workdir'},
     'ship': {'config', 'core', 'export', 'nn', 'workdir'},
-    'cli': {'analysis', 'build', 'compare', 'config', 'convert', 'data', 'distributed', 'experiment',
-            'export', 'files', 'metrics', 'nn', 'pruning', 'ship', 'train', '_version'},
+    'cli': {'analysis', 'build', 'compare', 'config', 'convert', 'data', 'distributed',
+            'experiment', 'export', 'files', 'metrics', 'nn', 'pruning', 'ship', 'train', '_version'},
 }
 
 
