@@ -46,7 +46,8 @@ ALLOWED = {
     'compare': {'analysis', 'config', 'experiment', 'train', 'workdir'},
     'ship': {'config', 'core', 'export', 'nn', 'workdir'},
     'cli': {'analysis', 'build', 'compare', 'config', 'convert', 'data', 'distributed',
-            'experiment', 'export', 'files', 'metrics', 'nn', 'pruning', 'ship', 'train', '_version'},
+            'experiment', 'export', 'files', 'metrics', 'nn', 'pruning', 'ship', 'train',
+            '_version'},
 }
 
 
