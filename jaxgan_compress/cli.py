@@ -652,14 +652,6 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                          lower_bound=0, flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
   if prune:
-    flags.DEFINE_string('network', None, 'A file that convert wrote, or nn.save.',
-                        flag_values=values)
-    flags.DEFINE_string('workdir', None, 'Or the folder of a run.', flag_values=values)
-    flags.DEFINE_string('stage', None, 'Of the run: whose generator (default: the first).',
-                        flag_values=values)
-    flags.DEFINE_string('checkpoint', 'best', 'Of the run: best or last.', flag_values=values)
-    flags.DEFINE_string('size', None, "Of its input: 256, or 256x512 (height x width); a run's is "
-                        'known.', flag_values=values)
     flags.DEFINE_string('budget', None, 'What the network may cost, 2.6e9; several, 1e9,2e9, make '
                         'students of which each holds the smaller ones.', flag_values=values)
     flags.DEFINE_enum('unit', 'macs', ('macs', 'torchprofile', 'cat', 'params', 'ms'), 'Of the '
@@ -685,6 +677,11 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                         flag_values=values)
     required += ['budget']
   if latency:
+    flags.DEFINE_integer('rounds', 20, 'Calls of each network, in turn.', lower_bound=3,
+                         flag_values=values)
+    flags.DEFINE_string('out', None, 'The .json file to write.', flag_values=values)
+    required += ['out']
+  if latency or prune:
     flags.DEFINE_string('network', None, 'A file that convert or prune wrote, or nn.save.',
                         flag_values=values)
     flags.DEFINE_string('workdir', None, 'Or the folder of a run.', flag_values=values)
@@ -693,11 +690,6 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('checkpoint', 'best', 'Of the run: best or last.', flag_values=values)
     flags.DEFINE_string('size', None, "Of its input: 256, or 256x512 (height x width); a run's is "
                         'known.', flag_values=values)
-    flags.DEFINE_integer('rounds', 20, 'Calls of each network, in turn.', lower_bound=3,
-                         flag_values=values)
-    flags.DEFINE_string('out', None, 'The .json file to write.', flag_values=values)
-    required += ['out']
-  if latency or prune:
     flags.DEFINE_enum('backend', 'jax', ('jax', 'onnx'), 'Of milliseconds: compiled here, or ONNX '
                       'Runtime on this CPU.', flag_values=values)
   if export:

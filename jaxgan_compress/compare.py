@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxgan_compress import config as configs
@@ -16,6 +15,7 @@ from jaxgan_compress.analysis import comparison
 from jaxgan_compress.analysis.comparison import Family, Group, Point
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.experiment import HARMLESS
+from jaxgan_compress.ship import latents
 from jaxgan_compress.train import CheckpointError, records
 from jaxgan_compress.workdir import Run, open_run
 
@@ -137,8 +137,7 @@ def _pictures(groups, runs, points):
       missing.append(point.title)
       continue
     if point.rows[0]['from'] == 'latents':
-      x, picture = jax.random.normal(jax.random.key(run.config.evaluate.seed),
-                                     (COLUMNS, draw.module.latent)), None
+      x, picture = latents(draw.module, run.config.evaluate.seed, COLUMNS)[0], None
     else:
       shown = run.shown(point.name, COLUMNS)
       x, picture, target = shown['source'], shown['picture'], shown.get('target')

@@ -114,6 +114,25 @@ def test_a_student_that_was_cut_is_exported():
                              cut.module.apply(cut.variables, x)[0], atol=1e-5)
 
 
+class Tapped(linen.Module):
+  """Draws a bare convolution; a tap reads it, too."""
+
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
+    y = nn.Conv(3)(x)
+    return y, {'shifted': y + 1}
+
+
+def test_what_only_a_tap_reads_is_not_in_the_picture():
+  module = Tapped()
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+  graph = export.to_onnx(module, variables, (1, 8, 8, 3), 'NCHW')
+  assert [node.op_type for node in graph.graph.node] == ['Conv']
+  x = inputs_of(SMALL, 8)[1]
+  np.testing.assert_allclose(export.run_onnx(graph)(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1),
+                             module.apply(variables, x)[0], atol=1e-6)
+
+
 class Own(linen.Module):
   """A generator as a user writes it."""
   odd: bool = False

@@ -43,7 +43,7 @@ ALLOWED = {
                  'pruning', 'train', 'workdir'},
     'experiment': {'build', 'config', 'core', 'cpu', 'data', 'distributed', 'analysis', 'metrics',
                    'parallel', 'train', 'training', 'workdir'},
-    'compare': {'analysis', 'config', 'experiment', 'train', 'workdir'},
+    'compare': {'analysis', 'config', 'experiment', 'ship', 'train', 'workdir'},
     'ship': {'config', 'core', 'export', 'nn', 'workdir'},
     'cli': {'analysis', 'build', 'compare', 'config', 'convert', 'data', 'distributed',
             'experiment', 'export', 'files', 'metrics', 'nn', 'pruning', 'ship', 'train',

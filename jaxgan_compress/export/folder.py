@@ -92,18 +92,18 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
     if 'onnx' in to:
       (part / FORMATS['onnx']).write_bytes(
           onnx.to_onnx(module, draw.variables, shape, layout).SerializeToString())
-    if calibration is not None:
-      _quantize(part / FORMATS['onnx'], part / INT8, _given(calibration, layout))
     one = inputs[0][:1]
     proof = {
         'network': storage.spell(module), 'params': analysis.count_params(draw.variables),
         'macs': analysis.macs(module, one.shape), 'input': _kind(one), 'layout': layout,
         'tolerance': tolerance,
         'ms_jax': _milliseconds(lambda: jax.block_until_ready(apply(draw, one))),
-        'device': _device(), 'versions': _versions(), 'facts': dict(facts or {}),
-        'artefacts': {}}
-    for name in (*(FORMATS[name] for name in to), *([INT8] if calibration is not None else ())):
-      proof['artefacts'][name] = _prove(part / name, inputs, images, layout, tolerance)
+        'device': _device(), 'versions': _versions(), 'facts': dict(facts or {})}
+    prove = lambda name: _prove(part / name, inputs, images, layout, tolerance)
+    proof['artefacts'] = {FORMATS[name]: prove(FORMATS[name]) for name in to}
+    if calibration is not None:
+      _quantize(part / FORMATS['onnx'], part / INT8, _given(calibration, layout))
+      proof['artefacts'][INT8] = prove(INT8)
     from_images = _picture_of(inputs[0], pictures, images[0])
     rows = [images[0]] if from_images is None else [from_images, images[0]]
     Image.fromarray(analysis.contact_sheet(rows)).save(part / 'samples.png')

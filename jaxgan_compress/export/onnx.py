@@ -55,6 +55,7 @@ def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layo
   drawn = found.shape
   if layout == 'NHWC':
     found = graph.add('Transpose', [found], drawn, perm=(0, 2, 3, 1))
+  graph.keep(found)
   graph.fold()
 
   def info(name, shape):
@@ -187,9 +188,17 @@ class _Graph:
                        'convolutions and arithmetic per channel, or export it to stablehlo')
     return [found]
 
+  def keep(self, value):
+    """Leaves out what `value` does not need, such as taps."""
+    wanted = {value.name}
+    for node in reversed(self.nodes):
+      if node.output in wanted:
+        wanted.update(node.inputs)
+    self.nodes = [node for node in self.nodes if node.output in wanted]
+
   def fold(self):
-    """Takes what scales and shifts the channels of a convolution into its weights, and leaves out
-    what nothing reads."""
+    """Takes what scales and shifts the channels of a convolution into its weights. Nothing may be
+    there that nothing reads."""
     while (found := self._foldable()) is not None:
       conv, node, x = found
       kernel = self.constants[conv.inputs[1]]
