@@ -313,6 +313,16 @@ def test_the_ten_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
   assert capsys.readouterr().out
 
 
+def test_a_generator_of_ones_own_is_trained_cut_distilled_and_exported(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  section = (ROOT / 'docs/howto.md').read_text().split('## A generator of your own')[1]
+  code = re.search(r'```python\n(.*?)```', section, re.DOTALL).group(1)
+  found = {}
+  exec(compile(re.sub(r'steps=\d+', 'steps=2', code), 'howto.md', 'exec'), found)
+  assert 0 < sum(found['small'].widths) < sum(found['Painter']().widths)
+  assert (tmp_path / 'painter/network.onnx').is_file()
+
+
 def test_pictures_in_the_readme_exist():
   for name in re.findall(r'!\[[^\]]*\]\(([^)]+)\)', (ROOT / 'README.md').read_text()):
     assert Image.open(ROOT / name).size[0] > 100

@@ -29,7 +29,8 @@ ROOT = PACKAGE.parent
 ALLOWED = {
     'axes': set(), 'cpu': set(), 'distributed': set(), 'core': {'axes'}, 'losses': set(),
     'nn': {'axes', 'files'}, 'files': set(),
-    'parallel': {'axes', 'core', 'cpu'}, 'data': set(), 'convert': {'files', 'nn'}, 'config': set(),
+    'parallel': {'axes', 'core', 'cpu'}, 'data': {'core'}, 'convert': {'files', 'nn'},
+    'config': set(),
     'analysis': {'axes', 'config', 'cpu', 'nn'},
     'export': {'analysis', 'core', 'cpu', 'files', 'nn', '_version'},
     'metrics': {'core', 'cpu', 'data', 'losses', 'nn', 'parallel'},

@@ -3,6 +3,7 @@
 from jaxgan_compress.data.builtin import samples
 from jaxgan_compress.data.images import ImageError
 from jaxgan_compress.data.pipeline import Pipeline, sizes_only
+from jaxgan_compress.data.recorded import Latents, record, recorded
 from jaxgan_compress.data.sources import ArraySource, digits, tfds
 from jaxgan_compress.data.transforms import frame, random_shift
 from jaxgan_compress.data.translation import (
@@ -16,6 +17,6 @@ from jaxgan_compress.data.translation import (
 )
 from jaxgan_compress.data.views import View
 
-__all__ = ['ArraySource', 'First', 'ImageError', 'Pipeline', 'View', 'digits', 'folder', 'frame',
-           'labels', 'paired', 'planes', 'random_shift', 'samples', 'sizes_only', 'swapped', 'tfds',
-           'unpaired']
+__all__ = ['ArraySource', 'First', 'ImageError', 'Latents', 'Pipeline', 'View', 'digits', 'folder',
+           'frame', 'labels', 'paired', 'planes', 'random_shift', 'record', 'recorded', 'samples',
+           'sizes_only', 'swapped', 'tfds', 'unpaired']

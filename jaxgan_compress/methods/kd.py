@@ -25,7 +25,9 @@ class KD:
   joint scheme; the paper's formula writes alpha for adv_weight and 1 - alpha for distill_weight.
   The discriminator minimises its ordinary, unweighted loss.
 
-  teacher: frozen; its variables come to `init` as `given['teacher']`.
+  teacher: frozen; its variables come to `init` as `given['teacher']`. None: a teacher that is known
+    by its pictures alone; the batch has them as 'target' and what they were drawn from as 'z' (see
+    `data.record`), and with a judge they are what is real.
   mse_reduction: 'sum_pixels', the paper's squared norm, or 'mean', H*W*C times smaller.
   adversary: the discriminator, needed if adv_weight > 0.
   disc_from: 'teacher' goes on with `given['disc']`, 'fresh' starts anew, 'frozen' judges with
@@ -40,7 +42,7 @@ class KD:
   Roles: 'student', 'disc', frozen 'teacher'. Raises ValueError for contradictory fields.
   """
   student: linen.Module
-  teacher: linen.Module
+  teacher: linen.Module | None
   tx: optax.GradientTransformation
   adv_weight: float = 0.
   distill_weight: float = 1.
@@ -72,7 +74,13 @@ class KD:
     if self.adversary and self.adversary.relativistic:
       raise ValueError(f'loss={self.adversary.loss!r} compares drawings with real images, which a '
                        "student's update does not read; take another, as 'ns'")
-    for field in ('latent', 'size', 'channels'):
+    if self.teacher is None:
+      for field, wanted in (('real_from', 'data'), ('fresh_z', True), ('teacher_mode', 'inference'),
+                            *((('disc_from', 'fresh'),) if self.judged else ())):
+        if getattr(self, field) != wanted:
+          raise ValueError(f'teacher=None and {field}={getattr(self, field)!r}: of such a teacher '
+                           f'there is nothing but its pictures; give {field}={wanted!r}')
+    for field in ('latent', 'size', 'channels') if self.teacher else ():
       ours, theirs = getattr(self.student, field, None), getattr(self.teacher, field, None)
       if ours != theirs:
         raise ValueError(f'the student has {field}={ours} and the teacher {field}={theirs}; '
@@ -80,7 +88,8 @@ class KD:
 
   @property
   def needs_data(self) -> bool:
-    return self.judged and self.disc_from != 'frozen' and self.real_from != 'teacher'
+    return self.teacher is None or (
+        self.judged and self.disc_from != 'frozen' and self.real_from != 'teacher')
 
   @property
   def updates(self) -> int:
@@ -93,13 +102,15 @@ class KD:
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     given = dict(given or {})
-    wanted = {'teacher'} | ({'disc'} if self.judged and self.disc_from != 'fresh' else set())
+    wanted = ({'teacher'} if self.teacher else set()) | (
+        {'disc'} if self.judged and self.disc_from != 'fresh' else set())
     if missing := sorted(wanted - set(given)):
       raise ValueError(f'KD.init wants given={{role: Net}} with {missing}, got {sorted(given)}')
     s_key, d_key, rng = jax.random.split(rng, 3)
     student = start('student', self.student, s_key, self.student.example(),
                     scheme=self.init_scheme, given=given)
-    nets, frozen = {'student': (student, self.tx)}, {'teacher': given['teacher'].averaged}
+    nets = {'student': (student, self.tx)}
+    frozen = {'teacher': given['teacher'].averaged} if self.teacher else {}
     if self.judged and self.disc_from == 'frozen':
       frozen['disc'] = given['disc'].variables
     elif self.judged:
@@ -132,8 +143,11 @@ class KD:
     if self.judged and self.disc_from != 'frozen':
       state, logs = self.adversary.train(
           state, real, lambda i: draw(params, latents(f'z_disc{i}'))[0], axes, bn_axes)
-    z = latents('z' if self.fresh_z or not self.judged else f'z_disc{self.updates - 1}')
-    lesson = self.lesson(state, z, bn_axes)
+    if self.teacher:
+      z = latents('z' if self.fresh_z or not self.judged else f'z_disc{self.updates - 1}')
+      lesson = self.lesson(state, z, bn_axes)
+    else:
+      z, lesson = batch['z'][:size], batch['target'][:size]
 
     def loss(params):
       image, stats = draw(params, z)
@@ -165,4 +179,4 @@ class KD:
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {'student': Drawer(state.nets['student'].averaged, self.student),
-            'teacher': Drawer(state.frozen['teacher'], self.teacher)}
+            **({'teacher': Drawer(state.frozen['teacher'], self.teacher)} if self.teacher else {})}

@@ -194,13 +194,15 @@ class Offline:
   """A student learns by the terms of OMGD from a teacher that has finished: the classic order.
 
   batch: `{'source'}`. teacher: frozen; its variables come to `init` as given['teacher'], and it
-  draws in inference mode, once a step for all. lessons, tx, others, ema: as `OMGD`.
+  draws in inference mode, once a step for all. None: a teacher that is known by its pictures alone,
+  which the batch has as 'target' (see `data.record`), and without taps. lessons, tx, others, ema:
+  as `OMGD`.
 
   Roles: 'student', the others, each with '_adapters', frozen 'teacher', 'features'. Raises
   ValueError for contradictory fields.
   """
   student: linen.Module
-  teacher: linen.Module
+  teacher: linen.Module | None
   tx: optax.GradientTransformation
   lessons: Lessons = Lessons()
   others: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
@@ -216,6 +218,9 @@ class Offline:
     refuse_dropout(self.students)
     if taken := sorted(set(self.others) & {'student', 'teacher'}):
       raise ValueError(f'others has {", ".join(taken)}, which is taken; call it something else')
+    if self.teacher is None and self.lessons.taps:
+      raise ValueError(f'taps={self.lessons.taps} and teacher=None, whose pictures are all that is '
+                       'known of it; leave out the taps')
 
   @property
   def students(self) -> dict[str, linen.Module]:
@@ -223,29 +228,30 @@ class Offline:
 
   @property
   def teachers(self) -> dict[str, linen.Module]:
-    return {'teacher': self.teacher}
+    return {'teacher': self.teacher} if self.teacher else {}
 
   @property
   def pupils(self) -> dict[str, str]:
-    return dict.fromkeys(self.students, 'teacher')
+    return dict.fromkeys(self.students, 'teacher') if self.teacher else {}
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
-    if not given or 'teacher' not in given:
+    if self.teacher and 'teacher' not in (given or {}):
       raise ValueError('Offline.init wants given={"teacher": Net}, a teacher that has learned')
     source = batch['source'][:1]
     s_key, a_key, rng = jax.random.split(rng, 3)
     nets = {name: start(name, module, jax.random.fold_in(s_key, i) if i else s_key, source,
                         scheme=self.init_scheme, given=given)
             for i, (name, module) in enumerate(self.students.items())}
-    teacher = given['teacher'].averaged
-    adapters = start_adapters(self, {**nets, 'teacher': teacher}, source, a_key, given)
+    teacher = {role: given[role].averaged for role in self.teachers}
+    adapters = start_adapters(self, {**nets, **teacher}, source, a_key, given)
     return core.create(rng, {name: (net, self.tx) for name, net in {**nets, **adapters}.items()},
-                       frozen={'teacher': teacher, **self.lessons.frozen(given)},
+                       frozen={**teacher, **self.lessons.frozen(given)},
                        ema=tuple(nets) if self.ema else ())
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
     """As of `OMGD`, for the students."""
-    lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
+    lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source'])) \
+        if self.teacher else (batch['target'], {})
     shown = {'teacher': (lesson, self.lessons.see(state.frozen, lesson))}
     losses, terms, stats = {}, {}, {}
     for name, module in self.students.items():
@@ -269,7 +275,8 @@ class Offline:
   def generators(self, state: TrainState) -> dict[str, Drawer]:
     return {**{name: Drawer(state.nets[name].averaged, module)
                for name, module in self.students.items()},
-            'teacher': Drawer(state.frozen['teacher'], self.teacher)}
+            **{role: Drawer(state.frozen[role], module)
+               for role, module in self.teachers.items()}}
 
 
 def learn(method, params, state, student, drawn, shown, taught, axes, terms, stats):

@@ -14,6 +14,7 @@ from jaxgan_compress.nn.inception import Branches, InceptionGenerator, inception
 from jaxgan_compress.nn.init import initialise
 from jaxgan_compress.nn.layers import Conv, SeparableConv, UpConv
 from jaxgan_compress.nn.norms import BatchNorm, InstanceNorm, LayerNorm
+from jaxgan_compress.nn.plans import Group, Plan, make_plan
 from jaxgan_compress.nn.resnet import (
   ResNetGenerator,
   mobile_deepest_resnet,
@@ -33,10 +34,10 @@ from jaxgan_compress.nn.storage import load, save
 from jaxgan_compress.nn.unet import UNetGenerator, unet, unet_deepest
 
 __all__ = [
-  'DRN', 'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator', 'DCGANGenerator',
-  'FIDInception', 'InceptionGenerator', 'InceptionSPADEBlock', 'InceptionSPADEGenerator',
-  'InstanceNorm', 'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN', 'PixelGAN', 'ResNetGenerator',
-  'SPADEBlock', 'SPADEGenerator', 'SeparableConv', 'SmallClassifier', 'SmallSegmenter',
-  'UNetGenerator', 'UpConv', 'inception', 'inception_spade', 'initialise', 'load',
-  'mobile_deepest_resnet', 'mobile_resnet', 'mobile_spade', 'resnet', 'save', 'spade', 'unet',
-  'unet_deepest']
+  'DRN', 'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator',
+  'DCGANGenerator', 'FIDInception', 'Group', 'InceptionGenerator', 'InceptionSPADEBlock',
+  'InceptionSPADEGenerator', 'InstanceNorm', 'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN',
+  'PixelGAN', 'Plan', 'ResNetGenerator', 'SPADEBlock', 'SPADEGenerator', 'SeparableConv',
+  'SmallClassifier', 'SmallSegmenter', 'UNetGenerator', 'UpConv', 'inception', 'inception_spade',
+  'initialise', 'load', 'make_plan', 'mobile_deepest_resnet', 'mobile_resnet', 'mobile_spade',
+  'resnet', 'save', 'spade', 'unet', 'unet_deepest']

@@ -1,0 +1,161 @@
+"""Teachers that are functions or folders: what is recorded, and that it teaches as the live one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+import jaxgan_compress as jgc
+from jaxgan_compress import core, data, methods, nn
+from tests.conftest import largest_difference
+from tests.test_omgd import LOOK, STUDENT, WIDE, small_pix2pix
+from tests.test_translation_runs import ADAM, LESSONS, base, net, with_stages
+
+GREY = data.samples('colorize', size=32, count=6)
+UNTAPPED = methods.Lessons(look=LOOK)
+
+
+def mirror(x):
+  """A teacher that no one trained."""
+  return x[:, :, ::-1] / 2
+
+
+def batch_of(source, rows=4):
+  return core.normalise({name: jnp.asarray(np.stack([source[i][name] for i in range(rows)]))
+                         for name in source[0]})
+
+
+def drawer(module, variables):
+  return jax.jit(lambda x: module.apply(variables, x)[0])
+
+
+def test_a_recorded_folder_is_one_of_pairs(tmp_path):
+  asked = []
+
+  def teacher(x):
+    asked.append(len(x))
+    return mirror(x)
+
+  folder = data.record(teacher, GREY, tmp_path, batch=4)
+  assert folder == tmp_path / 'train' and asked == [4, 2]
+  pairs = data.paired(tmp_path, size=32)
+  assert len(pairs) == 6
+  for i in range(6):
+    assert (pairs[i]['source'] == GREY[i]['source']).all()
+    exact = mirror(GREY[i]['source'][None].astype(np.float32) / 127.5 - 1)[0]
+    np.testing.assert_allclose(pairs[i]['target'] / 127.5 - 1, exact, atol=.5001 / 127.5)
+  with pytest.raises(FileExistsError, match='take another split, or remove it'):
+    data.record(teacher, GREY, tmp_path)
+
+
+def test_a_folder_of_pictures_teaches_what_their_network_would(tmp_path, sgd):
+  batch = batch_of(GREY)
+  teacher = small_pix2pix(sgd).init(jax.random.key(1), batch).nets['generator']
+  data.record(drawer(WIDE, teacher.variables), GREY, tmp_path)
+  live, known = (methods.Offline(STUDENT, module, sgd, UNTAPPED) for module in (WIDE, None))
+  state = live.init(jax.random.key(0), batch, {'teacher': teacher})
+  alone = known.init(jax.random.key(0), batch)
+  assert 'teacher' not in alone.frozen and set(known.generators(alone)) == {'student'}
+  after, logs = jax.jit(live.step)(state, {'source': batch['source']})
+  recorded, seen = jax.jit(known.step)(alone, batch_of(data.paired(tmp_path, size=32)))
+  for name, value in seen.items():
+    np.testing.assert_allclose(value, logs[name], rtol=.01, err_msg=name)
+  # 8 bits round; what is learned is the same but for that.
+  step = largest_difference(after.nets['student'].params, state.nets['student'].params)
+  assert 0 < largest_difference(recorded.nets['student'].params,
+                                after.nets['student'].params) < .02 * step
+
+
+def test_latents_and_what_came_of_them_teach_what_their_network_would(tmp_path, sgd):
+  teacher, student = (nn.DCGANGenerator(d=d, size=32) for d in (2, 1))
+  variables = nn.initialise(teacher, jax.random.key(1))
+  latents = data.Latents(5, seed=3)
+  data.record(drawer(teacher, variables), latents, tmp_path, batch=2)
+  source = data.recorded(tmp_path, channels=1)
+  assert len(source) == 5 and all((source[i]['z'] == latents[i]['z']).all() for i in range(5))
+  batch = batch_of(source)
+  np.testing.assert_allclose(batch['target'], drawer(teacher, variables)(batch['z']),
+                             atol=.5001 / 127.5)
+  method = methods.KD(student, None, sgd)
+  assert method.needs_data
+  state = method.init(jax.random.key(0), batch)
+  after, logs = method.step(state, batch)
+  drawn = student.apply(state.nets['student'].variables, batch['z'], train=True,
+                        mutable=['batch_stats'])[0][0]
+  np.testing.assert_allclose(logs['mse_per_pixel'], jnp.square(drawn - batch['target']).mean(),
+                             rtol=1e-4)
+  assert largest_difference(after.nets['student'].params, state.nets['student'].params) > 0
+  with pytest.raises(FileNotFoundError, match=r'data\.record\(teacher'):
+    data.recorded(tmp_path, 'test')
+
+
+def test_a_judge_takes_recorded_pictures_for_real(tmp_path, sgd):
+  generator, disc = nn.DCGANGenerator(d=1, size=32), nn.DCGANDiscriminator(d=1, size=32)
+  data.record(drawer(generator, nn.initialise(generator, jax.random.key(1))), data.Latents(4),
+              tmp_path)
+  batch = batch_of(data.recorded(tmp_path, channels=1))
+  method = methods.KD(generator, None, sgd, adv_weight=.5, disc_from='fresh',
+                      adversary=methods.Adversary(disc, sgd))
+  state = method.init(jax.random.key(0), batch)
+  after, _ = method.step(state, batch)
+  other, _ = method.step(state, {**batch, 'target': -batch['target']})
+  assert largest_difference(after.nets['disc'].params, other.nets['disc'].params) > 0
+
+
+def test_recording_goes_on_where_it_was(tmp_path):
+  def dies(x):
+    if len(list((tmp_path / 'incomplete.train/B').glob('*.png'))) == 4:
+      raise KeyboardInterrupt
+    return mirror(x)
+
+  with pytest.raises(KeyboardInterrupt):
+    data.record(dies, GREY, tmp_path, batch=2)
+  assert not (tmp_path / 'train').exists()
+  with pytest.raises(ValueError, match='was begun with 6 of'):
+    data.record(mirror, data.First(GREY, 5), tmp_path)
+  asked = []
+  data.record(lambda x: asked.append(len(x)) or mirror(x), GREY, tmp_path, batch=2)
+  assert asked == [2] and len(data.paired(tmp_path, size=32)) == 6
+
+
+@pytest.mark.parametrize('teacher, said', [
+    (lambda x: x[:, :16], r'drew \[6, 16, 32, 3\] from \[6, 32, 32, 3\]; pictures are \[6,32,32'),
+    (lambda x: np.moveaxis(x, -1, 1), 'channels last'),
+    (lambda x: (x + 1) * 127.5, r'values from .* they are in \[-1, 1\]'),
+    (lambda x: x * np.nan, 'values from nan')])
+def test_pictures_that_are_none_are_refused(tmp_path, teacher, said):
+  with pytest.raises(ValueError, match=said):
+    data.record(teacher, GREY, tmp_path)
+  assert not (tmp_path / 'train').exists()
+
+
+@pytest.mark.parametrize('make, said', [
+    (lambda tx: methods.Offline(STUDENT, None, tx, methods.Lessons(tap=1., taps=('stem',))),
+     'leave out the taps'),
+    (lambda tx: methods.KD(nn.DCGANGenerator(d=1), None, tx, real_from='teacher'),
+     "give real_from='data'"),
+    (lambda tx: methods.KD(nn.DCGANGenerator(d=1), None, tx, adv_weight=1.,
+                           adversary=methods.Adversary(nn.DCGANDiscriminator(d=1), tx)),
+     "give disc_from='fresh'")])
+def test_a_teacher_without_a_network_has_pictures_alone(make, said):
+  with pytest.raises(ValueError, match=said):
+    make(optax.sgd(.1))
+
+
+def test_a_run_learns_from_a_folder(tmp_path):
+  data.record(mirror, GREY, tmp_path / 'lessons')
+  c = with_stages(base('colorize', test={}), student=dict(steps=2, method=dict(
+      name='Offline', student=net(2), teacher=None, tx=ADAM,
+      lessons={**LESSONS, 'tap': 0., 'taps': ()})))
+  c.stages.student.data = dict(name='paired', path=str(tmp_path / 'lessons'), size=32)
+  results = jgc.run(c, tmp_path / 'run', quiet=True)
+  assert results['generators']['student']['last']['measures']['psnr']['value'] > 0
+  assert (tmp_path / 'run/report.html').is_file()
+
+
+def test_grey_pictures_stay_grey(tmp_path):
+  data.record(lambda x: x[..., :1], GREY, tmp_path)
+  with Image.open(next((tmp_path / 'train/B').iterdir())) as image:
+    assert image.mode == 'L'
