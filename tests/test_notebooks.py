@@ -48,7 +48,7 @@ def test_a_notebook_is_what_its_source_makes(name):
   nbformat.validate(there)
   told = lambda notebook: [(cell.cell_type, cell.source, dict(cell.metadata))
                            for cell in notebook.cells]
-  assert told(there) == told(made), 'run: jupytext --to ipynb colab/*.py'
+  assert told(there) == told(made), 'run: jupytext --to ipynb --update colab/*.py'
   assert not any(cell.get('outputs') for cell in there.cells)
 
 
