@@ -33,6 +33,8 @@ if 'google.colab' in sys.modules:
 STEPS = 300  # of the teacher, and of each student
 SIZE = 48    # pixels of a picture
 WIDTH = 16   # the teacher's narrowest layer; the paper's has 64
+BLOCKS = 4   # of branches, see below; the paper's has 9
+TESTED = 64  # pictures of the test
 SHARE = 0.1  # of the teacher's multiply-accumulates that the student may take
 
 # %%
@@ -55,7 +57,7 @@ from jaxgan_compress.analysis import gallery
 
 # %%
 data = jgc.data.Pipeline(jgc.data.samples('colorize', size=SIZE), batch=8)
-test = jgc.data.samples('colorize', 'test', size=SIZE, count=64)
+test = jgc.data.samples('colorize', 'test', size=SIZE, count=TESTED)
 pairs = {side: np.stack([pair[side] for pair in test]) / np.float32(127.5) - 1
          for side in ('source', 'target')}
 
@@ -76,7 +78,7 @@ compare('Pictures of the test', {})
 # picture beside a coloured one and says whether the colours are real.
 
 # %%
-teacher = nn.inception(WIDTH, blocks=4, norm='batch')
+teacher = nn.inception(WIDTH, blocks=BLOCKS, norm='batch')
 shape = (1, SIZE, SIZE, 3)
 
 
@@ -101,7 +103,7 @@ def train(method, state):
   return state, logs
 
 
-pix2pix = methods.Pix2Pix(teacher, judge(), rate(2e-3), ema=.98)
+pix2pix = methods.Pix2Pix(teacher, judge(), rate(1e-3), ema=.98)
 batch = jgc.core.normalise(data[0])
 teacher_state, _ = train(pix2pix, pix2pix.init(jax.random.key(0), batch))
 drawers = {'the teacher': pix2pix.generators(teacher_state)['generator']}
@@ -172,7 +174,7 @@ compare('Right after the cut', drawings)
 
 # %%
 cat = methods.CAT(cut.module, teacher, judge(), rate(3e-3), index='cka_debiased', ema=.98,
-                  taps=('stem', 'block2', 'block4'))
+                  taps=('stem', f'block{BLOCKS // 2}', f'block{BLOCKS}'))
 given = {'teacher': teacher_state.nets['generator'], 'disc': teacher_state.nets['disc'],
          'student': jgc.Net.of(cut.variables)}
 cat_state, logs = train(cat, cat.init(jax.random.key(1), batch, given))
