@@ -99,7 +99,7 @@ def test_no_tensorflow_at_import():
   assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh'])
+@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh', 'reference.sh'])
 def test_scripts_say_in_one_line_what_is_missing(script, tmp_path):
   done = subprocess.run(
       [ROOT / 'launch' / script], capture_output=True, text=True, check=False, cwd=tmp_path,

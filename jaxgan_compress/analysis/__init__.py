@@ -12,8 +12,14 @@ from jaxgan_compress.analysis.cost import (
   network_latency,
   step_cost,
 )
-from jaxgan_compress.analysis.images import captioned, colour_labels, contact_sheet, to_uint8
+from jaxgan_compress.analysis.images import (
+  captioned,
+  colour_labels,
+  contact_sheet,
+  gallery,
+  to_uint8,
+)
 
 __all__ = ['Layer', 'StepCost', 'Timing', 'activation_bytes', 'captioned', 'colour_labels',
-           'contact_sheet', 'count_params', 'latency', 'layers', 'macs', 'network_latency',
-           'step_cost', 'to_uint8']
+           'contact_sheet', 'count_params', 'gallery', 'latency', 'layers', 'macs',
+           'network_latency', 'step_cost', 'to_uint8']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,6 +12,22 @@ from PIL import Image, ImageDraw, ImageFont
 def to_uint8(images) -> np.ndarray:
   """Images in [-1, 1] as 0..255, rounded and clipped."""
   return np.round((np.asarray(images, np.float32) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def gallery(rows: Mapping[str, np.ndarray], title: str = '', *, pixels: int = 64) -> Image.Image:
+  """A picture for notebooks, which show what a cell ends with: rows of images under captions.
+
+  rows: {caption: images [B,H,W,C]}, in [-1, 1] or uint8. pixels: small images are enlarged by the
+  whole number that brings them nearest to this height.
+  """
+  def enlarged(images):
+    images = np.asarray(images)
+    images = images / 127.5 - 1 if images.dtype == np.uint8 else images
+    times = max(1, round(pixels / images.shape[1]))
+    return images.repeat(times, 1).repeat(times, 2)
+
+  shown = [(caption, enlarged(images)) for caption, images in rows.items()]
+  return Image.fromarray(captioned(shown, title, height=16))
 
 
 def colour_labels(label_map, edges=None) -> np.ndarray:

@@ -1,7 +1,5 @@
 """From a network and a budget to a smaller network with weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

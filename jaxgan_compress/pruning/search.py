@@ -1,7 +1,5 @@
 """From scores and a budget to masks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
