@@ -326,11 +326,14 @@ def both(run, *args, weights=None):
       for form in ('plain', 'fast')]
 
 
-@pytest.mark.parametrize('size', [(5, 6, 3), (1, 4, 3), (2, 2, 3), (8, 9, 64)])
+@pytest.mark.parametrize('size', [(5, 6, 3), (1, 4, 3), (2, 2, 3), (8, 9, 3), (8, 9, 17),
+                                  (8, 9, 64), (8, 9, 65)])
 @pytest.mark.parametrize('kernel', [3, 4])
-def test_forms_of_transposed_convolution_agree(kernel, size):
+def test_forms_of_transposed_convolution_agree(kernel, size, monkeypatch):
   height, width, depth = size
-  features = 5
+  features = 3 if depth == 17 else 5
+  if depth == 65:  # what large maps take
+    monkeypatch.setattr(layers, 'LARGE', layers.SMALL)
   x = jax.random.normal(jax.random.key(0), (2, *size))
   params = layers.UpConv(features, kernel).init(jax.random.key(1), x)
   params = jax.tree.map(lambda p: p + jax.random.normal(
@@ -343,13 +346,15 @@ def test_forms_of_transposed_convolution_agree(kernel, size):
 
 @pytest.mark.parametrize('conv', [
     *(layers.Conv(4, kernel, depthwise=True) for kernel in (1, 3, 5)),
-    layers.Conv(5, 1), layers.Conv(5, 4, 2, 1), layers.Conv(5, 3, 2, mode='reflect'),
+    layers.Conv(5, 1), *(layers.Conv(features, 4, 2, 1) for features in (5, 6)),
+    *(layers.Conv(features, 3, 2, mode='reflect') for features in (5, 6)),
     layers.Conv(3, 3, mode='reflect'), layers.Conv(1, 4, 1, 1),
     layers.Conv(layers.BROAD, 3, mode='reflect'), layers.Conv(layers.BROAD, 3)], ids=str)
 def test_forms_of_convolution_agree(conv):
   broad, few = conv.features >= layers.BROAD, conv.features <= layers.FEW and not conv.depthwise
   depth = layers.BROAD if broad else layers.NARROW + 1 if few else 4
-  x = jax.random.normal(jax.random.key(0), (2, *((16, 16) if broad else (7, 6)), depth))
+  size = (16, 16) if broad else (17, 18) if conv.features == 6 else (7, 6)  # few pixels, and more
+  x = jax.random.normal(jax.random.key(0), (2, *size, depth))
   params = conv.init(jax.random.key(1), x)
   params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape) / (
       9 * depth if broad else 1), params)

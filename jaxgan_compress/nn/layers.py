@@ -15,11 +15,11 @@ from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
 PADDINGS = ('zero', 'reflect', 'replicate')
-# XLA:CPU is slow in convolutions of more than NARROW channels to at most FEW. It is quick in
-# transposed convolutions from WIDE channels, or to FEW, unless the map is TINY, but for their
-# gradient. From BROAD channels to as many, in at least MANY pixels, fewer multiplications pay for
-# the sums that they take.
-FEW, NARROW, WIDE, BROAD, TINY, MANY = 4, 16, 64, 128, 49, 512
+# XLA:CPU is slow in convolutions of more than NARROW channels to at most FEW, in strided and
+# transposed ones on a SMALL map, and in gradients of both. Forward it is quick in transposed ones
+# from WIDE channels (of 4x4 on a LARGE map), and to FEW. From BROAD channels to as many, in at
+# least MANY pixels, fewer multiplications pay for the sums that they take.
+FEW, NARROW, WIDE, BROAD, SMALL, MANY, LARGE = 4, 16, 64, 128, 64, 512, 1024
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -153,9 +153,11 @@ class UpConv(nn.Module):
     if forms.choose('upsample', self.form) == 'transpose':
       run = _transposed
     else:
-      _, h, w, depth = x.shape
-      wide = depth >= WIDE or (depth > NARROW and self.features <= FEW)
-      run = _wide_transposed if wide and h * w > TINY else _subpixel
+      pixels, depth = x.shape[1] * x.shape[2], x.shape[3]
+      wide = depth >= WIDE and pixels > (LARGE if k == 4 else SMALL)
+      few = depth > NARROW and self.features <= FEW and pixels > SMALL
+      run = _scattered if k == 4 and pixels <= SMALL else functools.partial(
+          _upsampled, 'transpose' if wide or few else 'subpixel')
     y = run(x, kernel)
     return y + per_channel(_bias(self)) if self.bias else y
 
@@ -186,8 +188,9 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
     if k == 3 and stride == 1 and _is_broad(x, kernel, around) and chosen('dense') == 'winograd':
       x = jnp.pad(x, ((0, 0), *around, (0, 0)))
       return _winograd(x, kernel) + (0 if bias is None else per_channel(bias))
-    rows = stride > 1 and depth == x.shape[-1] and chosen('strided') == 'rows'
-    run = _by_rows if rows else _convolution
+    run = _convolution
+    if stride > 1 and depth == x.shape[-1] and chosen('strided') == 'rows':
+      run = _by_patches if x.shape[1] * x.shape[2] <= SMALL * stride ** 2 else _by_rows
     y = run(x, kernel, stride, around)
   return y if bias is None else y + per_channel(bias)
 
@@ -290,9 +293,23 @@ def _subpixel(x, kernel):
   return (_subpixel4 if len(kernel) == 4 else _subpixel3)(x, kernel)
 
 
-_wide_transposed = jax.custom_vjp(_transposed)
-_wide_transposed.defvjp(lambda x, kernel: (_transposed(x, kernel), (x, kernel)),
-                        lambda saved, dy: jax.vjp(_subpixel, *saved)[1](dy))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _upsampled(form, x, kernel):
+  """A transposed convolution in either form, whose gradient is that of the strided convolution
+  that it transposes."""
+  return (_transposed if form == 'transpose' else _subpixel)(x, kernel)
+
+
+def _upsampled_backward(form, saved, dy):
+  x, kernel = saved
+  turned = lambda kernel: kernel[::-1, ::-1].swapaxes(2, 3)
+  around = ((1, 1),) * 2
+  dx = _convolution(dy, turned(kernel), 2, around)
+  return dx, turned(_weights_by_rows(dy, x, len(kernel), 2, around))
+
+
+_upsampled.defvjp(lambda form, x, kernel: (_upsampled(form, x, kernel), (x, kernel)),
+                  _upsampled_backward)
 
 
 def _subpixel4(x, kernel):
@@ -306,6 +323,25 @@ def _subpixel4(x, kernel):
   x = jnp.concatenate([x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]], -1)
   y = (x @ taps).reshape(B, h + 1, w + 1, 2, 2, features)
   y = y.transpose(0, 1, 3, 2, 4, 5).reshape(B, 2 * h + 2, 2 * w + 2, features)
+  return y[:, 1:-1, 1:-1]
+
+
+def _scattered(x, kernel):
+  # Of few pixels most of the time would go to rearranging the kernel: here it is read as it lies,
+  # one product a tap, and what came of it is put in its place.
+  B, h, w, C = x.shape
+  pixels = jnp.broadcast_to(x.reshape(1, -1, C), (16, B * h * w, C))
+  y = jnp.einsum('tnc,tcf->tnf', pixels, kernel.reshape(16, C, -1))
+  y = y.reshape(2, 2, 2, 2, B, h, w, -1)  # (tap, phase) of rows, of columns, both from the last
+
+  def met(near, far):  # along axis 4: row m of one with row m - 1 of the other
+    after, before = ([(0, 0)] * 4 + [side] + [(0, 0)] * (near.ndim - 5)
+                     for side in ((0, 1), (1, 0)))
+    return jnp.pad(near, after) + jnp.pad(far, before)
+
+  y = met(y[1], y[0])[::-1]
+  y = met(y[:, 1], y[:, 0])[:, ::-1]
+  y = y.transpose(2, 3, 0, 4, 1, 5).reshape(B, 2 * h + 2, 2 * w + 2, -1)
   return y[:, 1:-1, 1:-1]
 
 
@@ -358,6 +394,18 @@ def _convolution(x, kernel, stride, around):
                                   feature_group_count=x.shape[-1] // kernel.shape[2])
 
 
+def _by_patches(x, kernel, stride, around):
+  """A convolution as one matmul of what lies under the kernel: quick where pixels are few, as is
+  its gradient."""
+  k, _, depth, features = kernel.shape
+  x = jnp.pad(x, ((0, 0), *around, (0, 0)))
+  h, w = ((side - k) // stride + 1 for side in x.shape[1:3])
+  seen = jnp.concatenate([x[:, i:i + stride * (h - 1) + 1:stride, j:j + stride * (w - 1) + 1:stride]
+                          for i in range(k) for j in range(k)], -1)
+  y = seen.reshape(-1, k * k * depth) @ kernel.reshape(-1, features)
+  return y.reshape(len(x), h, w, features)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _by_rows(x, kernel, stride, around):
   """A convolution whose weight gradient is one matmul for each row of the kernel."""
@@ -366,16 +414,18 @@ def _by_rows(x, kernel, stride, around):
 
 def _by_rows_backward(stride, around, saved, dy):
   x, kernel = saved
-  k, _, depth, features = kernel.shape
   dx, = jax.linear_transpose(lambda x: _convolution(x, kernel, stride, around), x)(dy)
-  (top, bottom), (left, right) = around
-  x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-  h, w = dy.shape[1:3]
+  return dx, _weights_by_rows(x, dy, len(kernel), stride, around)
+
+
+def _weights_by_rows(x, dy, k, stride, around):
+  x = jnp.pad(x, ((0, 0), *around, (0, 0)))
+  (h, w, features), depth = dy.shape[1:], x.shape[-1]
   wide = jnp.concatenate([x[:, :, j:j + stride * (w - 1) + 1:stride] for j in range(k)], -1)
   dy = dy.reshape(-1, features)
   rows = [wide[:, i:i + stride * (h - 1) + 1:stride].reshape(-1, k * depth).T @ dy
           for i in range(k)]
-  return dx, jnp.stack(rows).reshape(kernel.shape)
+  return jnp.stack(rows).reshape(k, k, depth, features)
 
 
 _by_rows.defvjp(lambda x, kernel, stride, around: (
