@@ -21,6 +21,8 @@ FORMS = {
     'pointwise': ('conv', 'matmul'),        # convolutions of 1x1
     'strided': ('conv', 'rows'),            # weight gradients of strided convolutions
     'few': ('conv', 'spread'),              # convolutions of many channels to few
+    'small': ('conv', 'patches'),           # convolutions of few pixels
+    'border': ('conv', 'padded'),           # zeros around convolutions, for their weight gradients
     'dense': ('conv', 'winograd'),          # 3x3 convolutions of many channels to many
     'branches': ('apart', 'merged'),        # convolutions of one input, or into one sum
 }

@@ -15,10 +15,10 @@ from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
 PADDINGS = ('zero', 'reflect', 'replicate')
-# XLA:CPU is slow in convolutions of more than NARROW channels to at most FEW, in strided and
-# transposed ones on a SMALL map, and in gradients of both. Forward it is quick in transposed ones
-# from WIDE channels (of 4x4 on a LARGE map), and to FEW. From BROAD channels to as many, in at
-# least MANY pixels, fewer multiplications pay for the sums that they take.
+# XLA:CPU is slow in convolutions of NARROW channels or more to at most FEW, in those on a SMALL
+# map, and in gradients of strided and transposed ones. Forward it is quick in transposed ones from
+# WIDE channels (of 4x4 on a LARGE map), and to FEW. From BROAD channels to as many, in at least
+# MANY pixels, fewer multiplications pay for the sums that they take.
 FEW, NARROW, WIDE, BROAD, SMALL, MANY, LARGE = 4, 16, 64, 128, 64, 512, 1024
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
@@ -179,7 +179,7 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
     x = pad(x, amount, mode, form)
     # Of two axes: the gradient of a product of four is slow.
     y = (x.reshape(-1, depth) @ kernel[0, 0]).reshape(*x.shape[:3], features)
-  elif k > stride == 1 and depth > NARROW and features <= FEW and chosen('few') == 'spread':
+  elif k > stride == 1 and depth >= NARROW and features <= FEW and chosen('few') == 'spread':
     y = _spread(pad(x, amount, mode, form), kernel)
   else:
     around = ((amount,) * 2,) * 2
@@ -189,8 +189,13 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
       x = jnp.pad(x, ((0, 0), *around, (0, 0)))
       return _winograd(x, kernel) + (0 if bias is None else per_channel(bias))
     run = _convolution
-    if stride > 1 and depth == x.shape[-1] and chosen('strided') == 'rows':
-      run = _by_patches if x.shape[1] * x.shape[2] <= SMALL * stride ** 2 else _by_rows
+    if depth == x.shape[-1] and chosen('small') == 'patches' and \
+        x.shape[1] * x.shape[2] <= SMALL * stride ** 2:
+      run = _by_patches
+    elif stride > 1 and depth == x.shape[-1] and chosen('strided') == 'rows':
+      run = _by_rows
+    elif stride == 1 and mode == 'zero' and chosen('border') == 'padded':
+      x, around = pad(x, amount), ((0, 0),) * 2
     y = run(x, kernel, stride, around)
   return y if bias is None else y + per_channel(bias)
 
@@ -435,9 +440,14 @@ _by_rows.defvjp(lambda x, kernel, stride, around: (
 @jax.custom_vjp
 def _spread(x, kernel):
   """A valid convolution to few channels: one matmul of each pixel with all taps, then the sum of
-  what lies k*k pixels apart. Its gradient is quick as it is."""
+  what lies k*k pixels apart; of a large kernel one convolution by its columns, then the sum of
+  what lies k pixels apart. Its gradient is quick as it is."""
   k, _, depth, features = kernel.shape
   h, w = x.shape[1] - k + 1, x.shape[2] - k + 1
+  if k > 4:
+    columns = kernel.transpose(0, 2, 1, 3).reshape(k, 1, depth, -1)
+    y = _convolution(x, columns, 1, ((0, 0),) * 2).reshape(len(x), h, x.shape[2], k, features)
+    return sum(y[:, :, j:j + w, j] for j in range(k))
   y = x @ kernel.transpose(2, 0, 1, 3).reshape(depth, -1)
   y = y.reshape(*y.shape[:3], k * k, features)
   return sum(y[:, i:i + h, j:j + w, i * k + j] for i in range(k) for j in range(k))
