@@ -156,7 +156,9 @@ class UpConv(nn.Module):
       pixels, depth = x.shape[1] * x.shape[2], x.shape[3]
       wide = depth >= WIDE and pixels > (LARGE if k == 4 else SMALL)
       few = depth > NARROW and self.features <= FEW and pixels > SMALL
-      run = _scattered if k == 4 and pixels <= SMALL else functools.partial(
+      # The kernel is larger than all that it is applied to.
+      heavy = k == 4 and pixels <= SMALL and len(x) * pixels <= depth
+      run = _scattered if heavy else functools.partial(
           _upsampled, 'transpose' if wide or few else 'subpixel')
     y = run(x, kernel)
     return y + per_channel(_bias(self)) if self.bias else y
