@@ -42,16 +42,18 @@ def to_litert(module: linen.Module, variables: Mapping, shape: Sequence[int],
     return known[found.name]
 
   given = tf.TensorSpec((1, *shape[1:]), tf.float32, 'input')
-  traced = tf.function(draw, [given], autograph=False).get_concrete_function()
-  converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
+  kept = tf.Module()
+  kept.draw = tf.function(draw, [given], autograph=False)
+  converter = tf.lite.TFLiteConverter.from_concrete_functions(
+      [kept.draw.get_concrete_function()], kept)
   converter.optimizations = [tf.lite.Optimize.DEFAULT] if int8 else []
   return converter.convert()
 
 
 def run_litert(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
   """A function that draws with LiteRT, or TensorFlow's copy of it, on this CPU, from inputs of
-  whatever batch and size. model: of `to_litert`. Raises ImportError without ai-edge-litert and the
-  extra 'tf'."""
+  whatever batch and size. model: of `to_litert`. Raises ImportError without ai-edge-litert and
+  without the extra 'tf'."""
   try:
     from ai_edge_litert.interpreter import Interpreter
   except ImportError:
@@ -83,7 +85,8 @@ def package():
   try:
     import tensorflow
   except ImportError as e:
-    raise ImportError('LiteRT needs the extra: pip install "jaxgan-compress[tf]"') from e
+    raise ImportError('LiteRT needs the extra: pip install "jaxgan-compress[tf]"; to run a network, '
+                      'ai-edge-litert is enough') from e
   return tensorflow
 
 
