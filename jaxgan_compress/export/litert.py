@@ -85,8 +85,8 @@ def package():
   try:
     import tensorflow
   except ImportError as e:
-    raise ImportError('LiteRT needs the extra: pip install "jaxgan-compress[tf]"; to run a network, '
-                      'ai-edge-litert is enough') from e
+    raise ImportError('LiteRT needs the extra: pip install "jaxgan-compress[tf]"; to run a '
+                      'network, ai-edge-litert is enough') from e
   return tensorflow
 
 
