@@ -704,8 +704,9 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                         flag_values=values)
     flags.DEFINE_string('verify', None, 'Or the folder of an export: proves it again.',
                         flag_values=values)
-    flags.DEFINE_list('to', 'stablehlo,onnx', 'What to write.', flag_values=values)
-    flags.DEFINE_bool('int8', False, 'Of a run: also an ONNX network in 8 bits.',
+    flags.DEFINE_list('to', 'stablehlo,onnx', 'What to write: stablehlo, onnx, and litert, which '
+                      'needs the extra tf.', flag_values=values)
+    flags.DEFINE_bool('int8', False, 'Of a run: also an ONNX network in 8 bits, and a LiteRT one.',
                       flag_values=values)
     flags.DEFINE_float('tolerance', 1e-4, 'The largest error that is rounding, images in [-1, 1].',
                        flag_values=values)

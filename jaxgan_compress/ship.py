@@ -13,14 +13,14 @@ import numpy as np
 from jaxgan_compress import config as configs
 from jaxgan_compress import nn
 from jaxgan_compress.core import Drawer
-from jaxgan_compress.export import FORMATS, sides, write_folder
+from jaxgan_compress.export import DEFAULT, sides, write_folder
 from jaxgan_compress.workdir import open_run, ready
 
 CALIBRATION = 32  # inputs for the ranges of int8
 
 
 def export_run(workdir: str | Path, name: str | None = None, out: str | Path | None = None, *,
-               checkpoint: str = 'best', to: Sequence[str] = tuple(FORMATS),
+               checkpoint: str = 'best', to: Sequence[str] = DEFAULT,
                layout: str = 'NHWC', int8: bool = False, **more
                ) -> tuple[Path, dict[str, Any]]:
   """Exports a generator of a run, see `write_folder`; returns (the folder, the proof).
@@ -70,7 +70,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
 
 
 def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
-                   to: Sequence[str] = tuple(FORMATS), layout: str = 'NHWC', **more
+                   to: Sequence[str] = DEFAULT, layout: str = 'NHWC', **more
                    ) -> dict[str, Any]:
   """Exports a file that `nn.save`, `convert` or `prune` wrote, see `write_folder`.
 

@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
-from flax import linen
+from flax import linen, traverse_util
 from PIL import Image
 
 from jaxgan_compress import cli, export, nn, pruning
@@ -56,7 +57,13 @@ def learnt(module, seed=0):
       return (x * 2).astype(np.float32)
     return x + rng.normal(0, .1, x.shape).astype(np.float32) if name in ('bias', 'mean') else x
 
-  return jax.tree_util.tree_map_with_path(moved, variables)
+  variables = jax.tree_util.tree_map_with_path(moved, variables)
+  flat = traverse_util.flatten_dict(variables)
+  for path in [path for path in flat if path[0] == 'spectral' and path[-1] == 'u']:
+    kernel = flat['params', *path[1:-1], 'kernel']  # or they would draw black or white
+    left, _, right = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), full_matrices=False)
+    flat[path], flat[*path[:-1], 'v'] = right[0], left[:, 0].reshape(kernel.shape[:-1])
+  return traverse_util.unflatten_dict(flat)
 
 
 def inputs_of(module, side, seed=1):
@@ -88,6 +95,104 @@ def test_every_family_draws_the_same_in_every_format(name):
     np.testing.assert_allclose(found, expected, atol=1e-4)
     found, = turned.run(None, {'input': x.transpose(0, 3, 1, 2) if side else x})
     np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, atol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def tensorflow():
+  return pytest.importorskip('tensorflow', reason='LiteRT needs the extra: tf')
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_family_draws_the_same_in_litert(name, tensorflow):
+  """In one file: of the size that it was made for, of others, and of that again."""
+  module, side = NETWORKS[name]
+  variables, inputs = learnt(module), inputs_of(module, side)
+  run = export.run_litert(export.to_litert(module, variables, inputs[0].shape))
+  apply = jax.jit(lambda x: module.apply(variables, x)[0])
+  for x in (*inputs[1:], inputs[1]):
+    np.testing.assert_allclose(run(x), apply(x), atol=2e-5)
+
+
+class Layer(linen.Module):
+  draw: Callable
+
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
+    return self.draw(x), {}
+
+
+@pytest.mark.parametrize('draw', [
+    *(lambda x, given=given: linen.ConvTranspose(3, *given)(x)
+      for given in (((2, 2), (2, 2), 'VALID'), ((3, 3), (2, 2), ((1, 2),) * 2),
+                    ((3, 4), (2, 2), 'VALID'), ((4, 4), (2, 2), 'SAME'), ((5, 5), (2, 2), 'VALID'),
+                    ((2, 2), (2, 2), ((1, 2),) * 2), ((3, 3), (3, 3), 'SAME'))),
+    lambda x: linen.Conv(6, (3, 5), (2, 1), kernel_dilation=(1, 2))(x),
+    lambda x: linen.Conv(6, (3, 3), padding='VALID', feature_group_count=2)(x),
+    lambda x: linen.Conv(8, (4, 4), feature_group_count=4)(x),
+    lambda x: nn.layers.pad(x, 3, 'replicate') * nn.layers.pad(x, 3, 'reflect'),
+    lambda x: jnp.concatenate([x[..., 1:3], nn.layers.subsample(nn.layers.upsample(x), 8, 8)], -1),
+    lambda x: x - jnp.arange(4.).reshape(1, 1, 1, 4) / (1 + jnp.exp(-abs(x))),
+    lambda x: jnp.minimum(jax.nn.sigmoid(x), .5) + jnp.sqrt(x ** 2 + 1) + jax.lax.rsqrt(x ** 2 + 1),
+    lambda x: nn.InstanceNorm(affine=True)(nn.BatchNorm(track=False)(x, True))])
+def test_layers_are_exact_in_litert(draw, tensorflow):
+  rng, module = np.random.default_rng(0), Layer(draw)
+  x = rng.normal(size=(3, 8, 8, 4)).astype(np.float32)
+  variables = jax.tree.map(lambda x: x + rng.normal(0, .1, x.shape).astype(np.float32),
+                           module.init(jax.random.key(0), x))
+  run = export.run_litert(export.to_litert(module, variables, (1, 8, 8, 4)))
+  np.testing.assert_allclose(run(x), module.apply(variables, x)[0], atol=2e-6)
+
+
+def test_what_litert_does_not_have_is_named(tensorflow):
+  sort = Own(odd=True)
+  variables = sort.init(jax.random.key(0), sort.example())
+  with pytest.raises(ValueError, match=r'sort of \(1, 8, 8, 4\) in Own has no counterpart in Lite'):
+    export.to_litert(sort, variables, (1, 8, 8, 3))
+  uneven = Layer(lambda x: linen.ConvTranspose(3, (3, 3), (2, 1), 'VALID')(x))
+  variables = uneven.init(jax.random.key(0), sort.example())
+  with pytest.raises(ValueError, match=r'of strides \(2, 1\) has no counterpart in LiteRT'):
+    export.to_litert(uneven, variables, (1, 8, 8, 3))
+
+
+def test_a_folder_has_litert_on_request(tensorflow, tmp_path, capsys, monkeypatch):
+  module = nn.resnet(8, 1)  # weights of a few hundred numbers stay in 32 bits
+  proof = write(tmp_path / 'out', module, to=('litert',),
+                calibration=inputs_of(module, 16, 2)[0])
+  names = ['network.tflite', 'network.int8.tflite']
+  assert list(proof['artefacts']) == names and proof['versions']['tensorflow-cpu']
+  exact, coarse = (proof['artefacts'][name] for name in names)
+  assert 0 < exact['max_error'] < 1e-5 < coarse['mean_error'] < .1
+  assert coarse['bytes'] < exact['bytes'] / 2
+  assert exact['shapes'] == [[3, 16, 16, 3], [1, 16, 16, 3], [3, 20, 16, 3]]
+  card = (tmp_path / 'out/README.md').read_text()
+  assert all(f'`{name}`' in card for name in names) and 'run_onnx' not in card
+  assert cli.main(['export', f'--verify={tmp_path}/out']) == 0
+  assert all(name in capsys.readouterr().out for name in names[:1])
+  # What the card says to do, with TensorFlow, where LiteRT alone is not installed.
+  lines = card.split('# LiteRT alone, images as NHWC\n')[1].partition('```')[0]
+  monkeypatch.chdir(tmp_path / 'out')
+  with np.load('examples.npz') as stored:
+    known = {'x': stored['input2'], 'Interpreter': tensorflow.lite.Interpreter}
+    exec(lines, known)
+    np.testing.assert_allclose(known['image'], stored['image2'], atol=1e-5)
+  other = export.to_litert(module, learnt(module, 1), (1, 16, 16, 3))
+  monkeypatch.setattr(folders.litert, 'to_litert', lambda *_, **__: other)
+  with pytest.raises(export.ExportError, match='network.tflite draws something else'):
+    write(tmp_path / 'other', module, to=('litert',))
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_litert_without_its_extra_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+  nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL))
+  for name in ('tensorflow', 'ai_edge_litert', 'ai_edge_litert.interpreter'):
+    monkeypatch.setitem(sys.modules, name, None)
+  monkeypatch.setattr(folders, 'jit', None)  # as though nothing could be drawn
+  assert cli.main(['export', f'--network={tmp_path}/net.safetensors', '--size=16', '--to=litert',
+                   f'--out={tmp_path}/out']) == 2
+  assert 'LiteRT needs the extra: pip install "jaxgan-compress[tf]"' in capsys.readouterr().err
+  assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
+  with pytest.raises(ImportError, match='LiteRT needs the extra'):
+    export.run_litert(b'')
 
 
 def test_a_graph_has_no_more_nodes_than_the_network_has_layers():

@@ -1,8 +1,9 @@
 """Generators for other programs, each proved to draw what the network draws."""
 
-from jaxgan_compress.export.folder import FORMATS, ExportError, verify, write_folder
+from jaxgan_compress.export.folder import DEFAULT, FORMATS, ExportError, verify, write_folder
+from jaxgan_compress.export.litert import run_litert, to_litert
 from jaxgan_compress.export.onnx import run_onnx, to_onnx
 from jaxgan_compress.export.stablehlo import sides, to_stablehlo
 
-__all__ = ['FORMATS', 'ExportError', 'run_onnx', 'sides', 'to_onnx', 'to_stablehlo', 'verify',
-           'write_folder']
+__all__ = ['DEFAULT', 'FORMATS', 'ExportError', 'run_litert', 'run_onnx', 'sides', 'to_litert',
+           'to_onnx', 'to_stablehlo', 'verify', 'write_folder']

@@ -24,11 +24,12 @@ from jaxgan_compress import analysis, files, nn
 from jaxgan_compress._version import __version__
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.cpu import jit
-from jaxgan_compress.export import onnx, stablehlo
+from jaxgan_compress.export import litert, onnx, stablehlo
 from jaxgan_compress.nn import storage
 
-FORMATS = {'stablehlo': 'network.stablehlo', 'onnx': 'network.onnx'}
-INT8 = 'network.int8.onnx'
+FORMATS = {'stablehlo': 'network.stablehlo', 'onnx': 'network.onnx', 'litert': 'network.tflite'}
+DEFAULT = ('stablehlo', 'onnx')  # LiteRT needs TensorFlow
+INT8 = {'onnx': 'network.int8.onnx', 'litert': 'network.int8.tflite'}
 # The largest difference that is rounding, images in [-1, 1]. int8 rounds by design: there the mean
 # difference is bounded.
 TOLERANCE, MEAN_INT8 = 1e-4, 0.1
@@ -40,7 +41,7 @@ class ExportError(ValueError):
 
 
 def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
-                 to: Sequence[str] = tuple(FORMATS), layout: str = 'NHWC',
+                 to: Sequence[str] = DEFAULT, layout: str = 'NHWC',
                  calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
                  pictures: np.ndarray | None = None, tolerance: float = TOLERANCE,
                  overwrite: bool = False) -> dict[str, Any]:
@@ -48,13 +49,15 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
 
   draw: with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or [B,latent]) on
   which every artefact is compared with the network: of several sizes, where it takes them. to:
-  of `FORMATS`. layout: of ONNX images, 'NHWC' or 'NCHW'. calibration: inputs by which an int8 ONNX
-  network besides finds its ranges; None: there is none. facts: lines for the model card. pictures:
-  what the first inputs look like, where they are no images. tolerance: the largest error of float32
+  of `FORMATS`. layout: of ONNX images, 'NHWC' or 'NCHW'; LiteRT's are NHWC. calibration: inputs by
+  which an int8 ONNX network besides finds its ranges, a LiteRT network in 8 bits beside it, which
+  finds them as it draws; None: there is neither. facts: lines for the model card. pictures: what
+  the first inputs look like, where they are no images. tolerance: the largest error of float32
   artefacts; instance norms of maps of a few pixels may amplify rounding to more than the default.
 
   network.safetensors        weights and architecture, for `nn.load`
   network.onnx, .stablehlo   for others; architecture.json: what `nn.storage` can build
+  network.tflite             for LiteRT
   run_onnx.py                draws with ONNX Runtime and without JAX
   examples.npz               the inputs, and what the network drew from them; samples.png shows them
   proof.json                 of each artefact the largest and mean error on these, its size,
@@ -64,18 +67,20 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
   The folder is there whole or not at all. Raises ExportError if an artefact draws something else
   than the network, ValueError for unknown formats and for modules and operations without
   counterpart, FileExistsError if the folder is there (overwrite: and no export), ImportError
-  without the extra 'export', OSError for a full disk.
+  without the extra 'export', for LiteRT 'tf', OSError for a full disk.
   """
   out, to = Path(out), tuple(to)
   unknown = [name for name in to if name not in FORMATS]
   if unknown or not to:
     raise ValueError(f'to={", ".join(to) or "nothing"}; some of {", ".join(FORMATS)}')
-  if calibration is not None and 'onnx' not in to:
-    raise ValueError('int8 is made of the ONNX network; add onnx to the formats')
+  if calibration is not None and not INT8.keys() & set(to):
+    raise ValueError(f'int8 is there for {" and ".join(INT8)}; add one of them to the formats')
   if out.exists() and not overwrite:
     raise FileExistsError(f'{out} is there; use another folder or overwrite it')
   if out.exists() and not (out / PROOF).is_file():
     raise FileExistsError(f'{out} is no export, so it is not overwritten; use another folder')
+  if 'litert' in to:
+    litert.package()  # before all the work
   module = draw.module.clone(dtype=np.float32) if hasattr(draw.module, 'dtype') else draw.module
   draw = Drawer(jax.device_get(draw.variables), module)
   apply = jit(lambda draw, x: draw(x))
@@ -92,6 +97,9 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
     if 'onnx' in to:
       (part / FORMATS['onnx']).write_bytes(
           onnx.to_onnx(module, draw.variables, shape, layout).SerializeToString())
+    if 'litert' in to:
+      (part / FORMATS['litert']).write_bytes(
+          litert.to_litert(module, draw.variables, shape))
     one = inputs[0][:1]
     proof = {
         'network': storage.spell(module), 'params': analysis.count_params(draw.variables),
@@ -101,9 +109,13 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
         'device': _device(), 'versions': _versions(), 'facts': dict(facts or {})}
     prove = lambda name: _prove(part / name, inputs, images, layout, tolerance)
     proof['artefacts'] = {FORMATS[name]: prove(FORMATS[name]) for name in to}
-    if calibration is not None:
-      _quantize(part / FORMATS['onnx'], part / INT8, _given(calibration, layout))
-      proof['artefacts'][INT8] = prove(INT8)
+    if calibration is not None and 'onnx' in to:
+      _quantize(part / FORMATS['onnx'], part / INT8['onnx'], _given(calibration, layout))
+      proof['artefacts'][INT8['onnx']] = prove(INT8['onnx'])
+    if calibration is not None and 'litert' in to:
+      (part / INT8['litert']).write_bytes(
+          litert.to_litert(module, draw.variables, shape, int8=True))
+      proof['artefacts'][INT8['litert']] = prove(INT8['litert'])
     from_images = _picture_of(inputs[0], pictures, images[0])
     rows = [images[0]] if from_images is None else [from_images, images[0]]
     Image.fromarray(analysis.contact_sheet(rows)).save(part / 'samples.png')
@@ -179,7 +191,7 @@ def _prove(path, inputs, images, layout, tolerance):
   # One by one: of several sizes.
   largest = max(float(x.max()) for x in found)
   mean = float(np.mean([x.mean() for x in found]))
-  within = mean <= MEAN_INT8 if path.name == INT8 else largest <= tolerance
+  within = mean <= MEAN_INT8 if path.name in INT8.values() else largest <= tolerance
   if not within:  # also for NaN
     raise ExportError(f'{path.name} draws something else than the network: images in [-1, 1] are '
                       f'off by {largest:.2g} at most and {mean:.2g} on average; nothing was kept')
@@ -195,6 +207,8 @@ def _load(path, layout) -> Callable[[np.ndarray], np.ndarray]:
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     call = jax.jit(exported.call)
     return lambda x: np.asarray(call(x))
+  if path.suffix == '.tflite':
+    return litert.run_litert(path.read_bytes())
   draw = onnx.run_onnx(path.read_bytes())
   if layout == 'NHWC':
     return draw
@@ -241,7 +255,7 @@ def _device():
 def _versions():
   import importlib.metadata
   found = {'python': platform.python_version(), 'jaxgan-compress': __version__}
-  for name in ('jax', 'flax', 'onnx', 'onnxruntime'):
+  for name in ('jax', 'flax', 'onnx', 'onnxruntime', 'tensorflow-cpu', 'ai-edge-litert'):
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       found[name] = importlib.metadata.version(name)
   return found
@@ -321,6 +335,16 @@ def _card(proof, from_images):
 import jax.export                                             # JAX alone
 image = jax.export.deserialize(bytearray(open('network.stablehlo', 'rb').read())).call(x)
 '''
+  litert_alone = '' if FORMATS['litert'] not in there else '''\
+from ai_edge_litert.interpreter import Interpreter            # LiteRT alone, images as NHWC
+network = Interpreter('network.tflite')
+given, drawn = network.get_input_details()[0], network.get_output_details()[0]
+network.resize_tensor_input(given['index'], x.shape)          # of any batch and size
+network.allocate_tensors()
+network.set_tensor(given['index'], x)
+network.invoke()
+image = network.get_tensor(drawn['index'])
+'''
   without_jax = 'Without JAX: `python run_onnx.py`, see its first lines. ' \
       if FORMATS['onnx'] in there else ''
   return f"""# A generator in {len(proof['artefacts'])} format{'s'[:len(proof['artefacts']) > 1]}
@@ -342,7 +366,7 @@ takes {proof['ms_jax']:.2f}. `jaxgan-compress export --verify=.` measures all of
 ```python
 from jaxgan_compress import nn                                # Flax: train on, prune, distil
 module, variables = nn.load('network.safetensors')
-{jax_alone}```
+{jax_alone}{litert_alone}```
 
 {without_jax}Say here what the data was and what others may do with the weights.
 """

@@ -19,7 +19,7 @@ from jaxgan_compress.nn import forms
 LAYOUTS = ('NHWC', 'NCHW')
 OPSET = 17
 _FIRST = (0, 3, 1, 2)  # NHWC to NCHW, inside the graph always
-_END = np.iinfo(np.int64).max
+END = np.iinfo(np.int64).max
 
 
 def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layout: str = 'NHWC'):
@@ -39,24 +39,8 @@ def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layo
   onnx = _package()
   if layout not in LAYOUTS:
     raise ValueError(f'layout={layout!r}; one of {", ".join(LAYOUTS)}')
-  graph = _Graph()
-  x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-  variables = jax.device_get(variables)
-  with forms.plain(), forms.recording(_record):
-    traced = jax.make_jaxpr(
-        lambda x: module.apply(variables, x, train=False)[0])(x)
-  images = len(shape) == 4
-  given = _Value('input', tuple(shape))
-  if images and layout == 'NHWC':
-    given = graph.add('Transpose', [given], shape, perm=_FIRST)
-  found, = graph.walk(traced.jaxpr, traced.consts, [given])
-  if not isinstance(found, _Value):
-    raise ValueError(f'{type(module).__name__} draws the same image whatever it is given')
-  drawn = found.shape
-  if layout == 'NHWC':
-    found = graph.add('Transpose', [found], drawn, perm=(0, 2, 3, 1))
-  graph.keep(found)
-  graph.fold()
+  graph, found = read(module, variables, shape, layout)
+  drawn, images = found.shape, len(shape) == 4
 
   def info(name, shape):
     dims = ['batch', *shape[1:]]
@@ -75,6 +59,30 @@ def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layo
       producer_name='jaxgan_compress')
   onnx.checker.check_model(model, full_check=True)
   return model
+
+
+def read(module: linen.Module, variables: Mapping, shape: Sequence[int], layout: str = 'NCHW',
+         format: str = 'ONNX') -> tuple[_Graph, _Value]:
+  """(the graph of what the network computes in inference, its image): ONNX's operations, without
+  the package onnx. See `to_onnx`; format: of errors.
+  """
+  graph = _Graph(format)
+  x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+  variables = jax.device_get(variables)
+  with forms.plain(), forms.recording(_record):
+    traced = jax.make_jaxpr(
+        lambda x: module.apply(variables, x, train=False)[0])(x)
+  given = _Value('input', tuple(shape))
+  if len(shape) == 4 and layout == 'NHWC':
+    given = graph.add('Transpose', [given], shape, perm=_FIRST)
+  found, = graph.walk(traced.jaxpr, traced.consts, [given])
+  if not isinstance(found, _Value):
+    raise ValueError(f'{type(module).__name__} draws the same image whatever it is given')
+  if layout == 'NHWC':
+    found = graph.add('Transpose', [found], found.shape, perm=(0, 2, 3, 1))
+  graph.keep(found)
+  graph.fold()
+  return graph, found
 
 
 def run_onnx(model) -> Callable[[np.ndarray], np.ndarray]:
@@ -135,8 +143,8 @@ class _Node:
 
 class _Graph:
 
-  def __init__(self):
-    self.nodes, self.constants = [], {}
+  def __init__(self, format):
+    self.format, self.nodes, self.constants = format, [], {}
 
   def add(self, op, inputs, shape, **fields) -> _Value:
     """A node of inputs that are `_Value`s or constants as the graph has them, or '' for none."""
@@ -183,9 +191,10 @@ class _Graph:
     found = emit and emit(self, eqn, *given)
     if found is None:
       shapes = ', '.join(str(v.aval.shape) for v in eqn.invars)
-      raise ValueError(f'{name} of {shapes} in {where or "the network"} has no counterpart in ONNX '
-                       'here; build the generator from the layers of jaxgan_compress.nn, '
-                       'convolutions and arithmetic per channel, or export it to stablehlo')
+      raise ValueError(f'{name} of {shapes} in {where or "the network"} has no counterpart in '
+                       f'{self.format} here; build the generator from the layers of '
+                       'jaxgan_compress.nn, convolutions and arithmetic per channel, or export it '
+                       'to stablehlo')
     return [found]
 
   def keep(self, value):
@@ -369,7 +378,7 @@ def _subsample(graph, eqn, x):
   if steps == [1, 1]:
     return x
   numbers = functools.partial(np.array, dtype=np.int64)
-  return graph.add('Slice', [x, numbers([0, 0]), numbers([_END] * 2), numbers([2, 3]),
+  return graph.add('Slice', [x, numbers([0, 0]), numbers([END] * 2), numbers([2, 3]),
                              numbers(steps)], _shape(eqn))
 
 
