@@ -261,10 +261,14 @@ def prune(verb: str, argv: list[str]) -> int:
   if not hasattr(module, 'plan'):
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
   unit, backend = _latencies(values, module, shape) if values.unit == 'ms' else (values.unit, '')
-  cuts = [pruning.cut(module, variables, shape, budget=budget, unit=unit, how=values.how,
-                      floor=values.floor, multiple=values.multiple, per=values.per,
-                      legacy=values.legacy, start=values.start, key=jax.random.key(values.seed))
-          for budget in budgets]
+  more = dict(how=values.how, floor=values.floor, multiple=values.multiple, per=values.per,
+              legacy=values.legacy, start=values.start, key=jax.random.key(values.seed))
+  if values.unit == 'ms' and not values.table:
+    cuts = [pruning.cut_to_time(module, variables, shape, budget=budget, table=unit,
+                                backend=backend, **more)[0] for budget in budgets]
+  else:
+    cuts = [pruning.cut(module, variables, shape, budget=budget, unit=unit, **more)
+            for budget in budgets]
   rows = [(name, f'{len(mask):,}', *(f'{int(cut.masks[name].sum()):,}' for cut in cuts))
           for name, mask in cuts[0].masks.items()]
   nets = [(module, variables), *((cut.module, cut.variables) for cut in cuts)]

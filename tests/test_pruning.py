@@ -428,6 +428,29 @@ def test_a_budget_of_milliseconds(small_search):
       pruning.LatencyTable(cost, *points)
 
 
+@pytest.mark.parametrize('slower, times', [(1., 1), (1.5, 2), (lambda calls: 1.2 * calls, 4)])
+def test_a_cut_to_time_sets_its_table_right(monkeypatch, slower, times):
+  module, shape = nn.inception(24, 3), (1, 32, 32, 3)
+  plan = module.plan()
+  price = pruning.cost(module, plan, shape)
+  whole = price(plan.widths)
+  table = pruning.LatencyTable(price, (whole // 50, whole), (.2, 10.))
+  measured = []
+
+  def clock(modules, shape, backend):
+    factor = slower(len(measured) + 1) if callable(slower) else slower
+    measured.append(factor * np.interp(analysis.macs(modules[0], shape), table.macs, table.ms))
+    return measured[-1:]
+
+  monkeypatch.setattr('jaxgan_compress.pruning.latency.milliseconds', clock)
+  _, ms = pruning.cut_to_time(module, filled(module), shape, budget=5., table=table)
+  assert len(measured) == times and ms == min(measured, key=lambda ms: abs(ms - 5))
+  if not callable(slower):
+    assert abs(ms / 5 - 1) < .05
+  with pytest.raises(ValueError, match='budget'):
+    pruning.cut_to_time(module, filled(module), shape, budget=1e-9, table=table)
+
+
 @pytest.mark.parametrize('backend', pruning.BACKENDS)
 def test_a_measured_table_rises(backend):
   table = pruning.latency_table(nn.unet(2, 2), (1, 16, 16, 3), shares=(.001, .5, 1.), rounds=3,

@@ -18,12 +18,18 @@ Any network with `plan` and `with_widths` can be pruned; see `nn.plans`.
 from jaxgan_compress.pruning.cost import Cost, cost
 from jaxgan_compress.pruning.cut import Cut, begin, cut
 from jaxgan_compress.pruning.gradual import Shrink, roles, schedule
-from jaxgan_compress.pruning.latency import BACKENDS, LatencyTable, latency_table, milliseconds
+from jaxgan_compress.pruning.latency import (
+  BACKENDS,
+  LatencyTable,
+  cut_to_time,
+  latency_table,
+  milliseconds,
+)
 from jaxgan_compress.pruning.picture import picture
 from jaxgan_compress.pruning.scores import scores
 from jaxgan_compress.pruning.search import Pruned, keep, search, tighten, widths
 from jaxgan_compress.pruning.surgery import apply_masks, compact, expand
 
 __all__ = ['BACKENDS', 'Cost', 'Cut', 'LatencyTable', 'Pruned', 'Shrink', 'apply_masks', 'begin',
-           'compact', 'cost', 'cut', 'expand', 'keep', 'latency_table', 'milliseconds', 'picture',
-           'roles', 'schedule', 'scores', 'search', 'tighten', 'widths']
+           'compact', 'cost', 'cut', 'cut_to_time', 'expand', 'keep', 'latency_table',
+           'milliseconds', 'picture', 'roles', 'schedule', 'scores', 'search', 'tighten', 'widths']

@@ -13,6 +13,7 @@ from flax import linen
 
 from jaxgan_compress import analysis, cpu, export, nn
 from jaxgan_compress.pruning.cost import Cost, cost
+from jaxgan_compress.pruning.cut import Cut, cut
 from jaxgan_compress.pruning.search import search, widths
 
 BACKENDS = 'jax', 'onnx'
@@ -50,9 +51,13 @@ class LatencyTable:
       return self.ms[-1] * count / self.macs[-1]
     return float(np.interp(count, self.macs, self.ms))
 
+  def scaled(self, factor: float) -> LatencyTable:
+    """The table of something that takes so many times as long."""
+    return dataclasses.replace(self, ms=tuple(factor * ms for ms in self.ms))
+
 
 def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequence[float] = SHARES,
-                  rounds: int = 10, backend: str = 'jax') -> LatencyTable:
+                  rounds: int = 30, backend: str = 'jax') -> LatencyTable:
   """Measures the table on this device: the network narrowed evenly to `shares` of its MACs, a
   forward pass of `shape` each, in turn, the median of `rounds`, see `milliseconds`.
 
@@ -75,7 +80,34 @@ def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequenc
   return LatencyTable(price, tuple(sorted(nets)), tuple(np.maximum.accumulate(found).tolist()))
 
 
-def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: int = 10,
+def cut_to_time(module: linen.Module, variables: Mapping, shape: Sequence[int], *, budget: float,
+                table: LatencyTable, backend: str = 'jax', near: float = 0.05, tries: int = 4,
+                **more) -> tuple[Cut, float]:
+  """(a network that takes `budget` milliseconds on this device, what it takes as measured).
+
+  A cut by the table is measured, and the table set right by it, for a threshold leaves other shapes
+  than even narrowing does; again, until one is within `near` of the budget, as a share of it, until
+  nothing changes or `tries` are over. The nearest counts. more: as of `cut`, which says what is
+  raised.
+  """
+  found = []
+  for _ in range(tries):
+    try:
+      one = cut(module, variables, shape, budget=budget, unit=table, **more)
+    except ValueError:  # the smallest network takes longer, by a table that was set right
+      if not found:
+        raise
+      break
+    if found and one.module == found[-1][0].module:
+      break
+    found.append((one, milliseconds([one.module], shape, backend=backend)[0]))
+    if abs(found[-1][1] / budget - 1) <= near:
+      break
+    table = table.scaled(found[-1][1] / one.cost)
+  return min(found, key=lambda each: abs(each[1] / budget - 1))
+
+
+def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: int = 30,
                  backend: str = 'jax') -> list[float]:
   """The median time of a forward pass of each network, called in turn, with fresh weights.
 
