@@ -231,7 +231,7 @@ print(f'{"the grey picture itself":24} {off:60.3f}')
 #
 # ## From here
 #
-# * Other budgets: `SHARE = 0.3` or `0.05`; or in milliseconds, `pruning.latency_table`.
+# * Other budgets: `SHARE = 0.3` or `0.05`; or in milliseconds, `pruning.cut_to_time`.
 # * Your own pictures: `jgc.data.paired('folder')` in place of `samples`.
 # * With checkpoints and a report: `jgc.run(jgc.config.load('cat/colorize'), 'runs/cat')`.
 # * `nn.save('student.safetensors', cut.module, drawers['what is left, taught'].variables)` keeps
