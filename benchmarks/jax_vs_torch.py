@@ -5,11 +5,12 @@
 
 For each case both sides start from the same weights and take the same batch: first two steps must
 log equal losses, or drawings must be equal; else the case is refused, and a variant of PyTorch that
-differs from its own eager mode is left out. Then both are called in turn,
-each in a process of its own that sleeps while another is timed. PyTorch runs plain, in
-channels_last, compiled and, with --half, under autocast to bfloat16; ours in float32 and, with
---half, bfloat16. The ratio is our time over that of PyTorch's fastest variant of the same
-precision, round by round: below 1 we are faster. Compilation and the peak of memory stand apart.
+differs from its own eager mode is left out. Then both are called in turn, each in a process of its
+own that sleeps while another is timed. PyTorch runs plain, in channels_last, compiled and, with
+--half, under autocast to bfloat16; ours in float32 and, with --half, bfloat16. The ratio is our
+time over that of PyTorch's fastest variant of the same precision, round by round: below 1 we are
+faster. Compilation and the peak of memory stand apart. Both sides inherit the environment, as with
+LD_PRELOAD=libjemalloc.so.2 in front of the command, which our large images want on CPUs.
 
 Writes a table (Markdown), every time (JSON) and a plot. PyTorch may live in another environment
 (--torch); the library never needs it. A case of yours is one more line of `_cases`.
@@ -30,8 +31,9 @@ import numpy as np
 
 TORCH = ('eager', 'channels_last', 'compile')
 RATE = 2e-4
-# As `cpu.keep_memory` has it for ours, for both sides.
-MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2**31 - 1)}
+# As `cpu.keep_memory` has it for ours, for both sides; of glibc, and of jemalloc.
+MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2**31 - 1),
+          'MALLOC_CONF': 'dirty_decay_ms:-1,muzzy_decay_ms:-1'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,8 @@ def networks(case, dtype):
     whole = build()
     shape = (1, case.size, case.size, whole.example().shape[-1])
     return {'generator': pruning.cut(whole, nn.initialise(whole, jax.random.key(0)), shape,
-                                     budget=case.budget, how='random', floor=16).module}
+                                     budget=case.budget, how='random', floor=16,
+                                     key=jax.random.key(1)).module}
   if case.step == 'inference':
     return {'generator': build()}
   if case.step == 'pix2pix':

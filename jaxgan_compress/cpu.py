@@ -42,6 +42,10 @@ def keep_memory() -> bool:
   XLA:CPU allocates the working memory of a program anew at each call. By itself glibc takes a block
   of more than 32 MiB from the system and gives it back every time, and the system clears each page:
   a fifth of a training step. Holds for the whole process, whose size then stays at its peak.
+
+  Not for blocks of 64 MiB and more: XLA's threads allocate them, and only the first thread of a
+  process has a heap that large. `LD_PRELOAD=libjemalloc.so.2` in front of the command, with
+  `MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1`, keeps those as well.
   """
   try:
     mallopt = ctypes.CDLL(None).mallopt

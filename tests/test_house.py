@@ -108,3 +108,12 @@ def test_scripts_say_in_one_line_what_is_missing(script, tmp_path):
   assert done.stderr.strip().splitlines() == [
       f'{script}: no Python 3.11 or newer was found in JAXGAN_PYTHON=no-such-python; install one, '
       'for example: apt-get install python3 python3-venv']
+
+
+def test_the_networks_of_the_benchmarks_can_be_built(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import inference
+  import jax_vs_torch
+  pairs = inference.pairs((64,), (1,))
+  for case in (*jax_vs_torch.CASES.values(), *(case for _, *both in pairs for case in both)):
+    assert jax_vs_torch.networks(case, 'float32')

@@ -17,6 +17,7 @@ from jaxgan_compress.pruning.cut import Cut, cut
 from jaxgan_compress.pruning.search import search, widths
 
 BACKENDS = 'jax', 'onnx'
+SECONDS = 3.  # of measuring
 SHARES = 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.
 
 
@@ -57,7 +58,7 @@ class LatencyTable:
 
 
 def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequence[float] = SHARES,
-                  rounds: int = 30, backend: str = 'jax') -> LatencyTable:
+                  rounds: int | None = None, backend: str = 'jax') -> LatencyTable:
   """Measures the table on this device: the network narrowed evenly to `shares` of its MACs, a
   forward pass of `shape` each, in turn, the median of `rounds`, see `milliseconds`.
 
@@ -100,17 +101,20 @@ def cut_to_time(module: linen.Module, variables: Mapping, shape: Sequence[int], 
       break
     if found and one.module == found[-1][0].module:
       break
-    found.append((one, milliseconds([one.module], shape, backend=backend)[0]))
+    # In turn with the whole network, as the table was: alone it would stay in the caches.
+    found.append((one, milliseconds([module, one.module], shape, backend=backend)[1]))
     if abs(found[-1][1] / budget - 1) <= near:
       break
     table = table.scaled(found[-1][1] / one.cost)
   return min(found, key=lambda each: abs(each[1] / budget - 1))
 
 
-def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: int = 30,
+def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: int | None = None,
                  backend: str = 'jax') -> list[float]:
   """The median time of a forward pass of each network, called in turn, with fresh weights.
 
+  rounds: by default as many as take SECONDS, for what else a machine does lasts longer than a few
+  calls of a small network; at least 10.
   backend: 'jax', compiled for this device, or 'onnx', ONNX Runtime on this CPU (needs the extra
   'export'). Raises ValueError for another.
   """
@@ -126,4 +130,7 @@ def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: 
     else:
       calls[str(i)] = functools.partial(export.run_onnx(
           export.to_onnx(module, variables, shape)), np.asarray(x))
+  if rounds is None:
+    once = sum(timing.median for timing in analysis.latency(calls, 3).values())
+    rounds = max(10, round(SECONDS / once))
   return [1e3 * timing.median for timing in analysis.latency(calls, rounds).values()]
