@@ -176,7 +176,7 @@ plt.show()
 
 # %%
 small = kd.generators(student_state)['student']
-nn.save('student.safetensors', small.module, small.variables)
+nn.save('student.safetensors', small.module, small.variables, overwrite=True)
 module, variables = nn.load('student.safetensors')
 image, _ = module.apply(variables, latents)
 print('loaded again, largest difference', float(abs(image - draw(small, latents)).max()))
