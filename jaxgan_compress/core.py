@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen
 
+from jaxgan_compress import cpu
 from jaxgan_compress.axes import Axes
 
 Array = jax.Array
@@ -24,6 +25,7 @@ Batch = Mapping[str, Array]
 Logs = Mapping[str, Array]
 
 fixed = jax.lax.stop_gradient  # a value that this learner may not change
+SMALL = 2 ** 14  # numbers of an array
 
 
 @flax.struct.dataclass
@@ -156,13 +158,34 @@ def advance(state: TrainState, grads: Mapping[str, PyTree],
   nets, norms = dict(state.nets), {}
   for name, grad in mean_apart(grads, axes, lambda name: name in students).items():
     net = nets[name]
-    updates, opt_state = tx[name].update(grad, net.opt_state, net.params)
-    params = optax.apply_updates(net.params, updates)
-    average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, net.ema, params) \
-        if net.ema else ()
+    params, opt_state, average = _update(tx[name], ema)(grad, net.params, net.opt_state, net.ema)
     nets[name] = net.replace(params=params, opt_state=opt_state, ema=average)
-    norms[f'grad_{name}'] = optax.tree.norm(grad)
+    norms[f'grad_{name}'] = _norm(grad)
   return state.replace(nets=nets), norms
+
+
+def _update(tx, ema):
+  # Whole, it waits for all gradients, so XLA:CPU need not keep the old parameters for the last ones.
+  @cpu.kept_whole
+  def update(grad, params, opt_state, average):
+    updates, opt_state = tx.update(grad, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    if average:
+      average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, average, params)
+    return params, opt_state, average
+
+  return update
+
+
+def _norm(tree):
+  """The Euclidean norm of all leaves together. The small ones are laid end to end, for a sum of each
+  would be a tenth of all that a step compiles."""
+  leaves = [x.ravel() for x in jax.tree.leaves(tree)]
+  large = [x for x in leaves if x.size >= SMALL]
+  small = [x for x in leaves if x.size < SMALL]
+  squares = (jnp.vdot(x, x, precision='highest')
+             for x in large + ([jnp.concatenate(small)] if small else []))
+  return jnp.sqrt(sum(squares))
 
 
 def mean_apart(values: Mapping[str, PyTree], axes: Axes, of_student: Callable[[str], bool]

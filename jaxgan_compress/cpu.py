@@ -6,6 +6,7 @@ import ctypes
 import functools
 
 import jax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 # What XLA:CPU leaves to its library YNN: all that it does by itself but convolutions, of which
 # XLA's own take a half of the time forward, and a half by weights where the stride is 1.
@@ -24,6 +25,25 @@ def compiler_options() -> dict[str, str]:
 def jit(function, **keywords):
   """`jax.jit` with `compiler_options`."""
   return jax.jit(function, compiler_options=compiler_options(), **keywords)
+
+
+def kept_whole(function):
+  """A call that XLA:CPU does not open; elsewhere the function itself.
+
+  Opened, what is inside is computed and compiled once more within each operation that reads the
+  result. And as nothing of it begins before all arguments are there, what it replaces can be
+  written over in place.
+  """
+  called = jax.jit(function, inline=False)
+
+  @functools.wraps(function)
+  def call(*args):
+    if jax.default_backend() != 'cpu':
+      return function(*args)
+    with set_xla_metadata(inlineable='false'):
+      return called(*args)
+
+  return call
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """Laws of the methods: who learns from whom, what a step touches, every option takes a step."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -265,3 +267,38 @@ def test_a_step_in_bfloat16_keeps_float32_weights_and_losses(sgd, given, images)
   after, logs = jax.jit(method.step)(state, batch_of(images))
   assert {x.dtype for x in jax.tree.leaves(after.params)} == {np.dtype('float32')}
   assert all(x.dtype == np.float32 and np.isfinite(x) for x in jax.device_get(logs).values())
+
+
+def two_layers():
+  """A state of two matrices, the gradients of both, and the optimiser."""
+  tx = {'net': optax.adam(1e-3)}
+  params = {'first': jnp.full((96, 96), .1), 'second': jnp.full((96, 96), .2), 'scale': jnp.ones((1, 96))}
+  state = core.create(jax.random.key(0), {'net': ({'params': params}, tx['net'])}, ema=('net',))
+
+  def grads(state, x):
+    def loss(params):
+      return jnp.square(jnp.tanh(x @ params['first']) @ params['second'] * params['scale']).sum()
+    return {'net': jax.grad(loss)(state.nets['net'].params)}
+
+  return state, grads, tx
+
+
+def test_an_update_is_that_of_its_optimiser_and_its_norm_that_of_all_gradients():
+  state, grads, tx = two_layers()
+  x = jax.random.normal(jax.random.key(1), (4, 96))
+  moved, logs = jax.jit(lambda state, x: core.advance(state, grads(state, x), tx, ema=.9))(state, x)
+  grad, net = grads(state, x)['net'], state.nets['net']
+  updates, opt_state = tx['net'].update(grad, net.opt_state, net.params)
+  params = optax.apply_updates(net.params, updates)
+  average = jax.tree.map(lambda old, new: .9 * old + .1 * new, net.ema, params)
+  assert largest_difference((params, opt_state, average), (
+      moved.nets['net'].params, moved.nets['net'].opt_state, moved.nets['net'].ema)) < 1e-6
+  np.testing.assert_allclose(logs['grad_net'], optax.tree.norm(grad), rtol=1e-6)
+
+
+def test_a_step_updates_its_parameters_in_place():
+  state, grads, tx = two_layers()
+  step = jax.jit(lambda state, x: core.advance(state, grads(state, x), tx), donate_argnums=0)
+  program = step.lower(state.replace(nets={'net': state.nets['net'].replace(ema=())}),
+                       jnp.ones((4, 96))).compile().as_text()
+  assert not re.findall(r'f32\[96,96\]\S* copy\(', program)

@@ -9,6 +9,7 @@ import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, cpu, nn
+from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms, layers
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
 from tests import published
@@ -448,6 +449,39 @@ def test_schemes_are_those_of_the_papers():
   spectral = nn.initialise(nn.MultiScale(4), jax.random.key(0), scheme='xavier')['spectral']
   for vector in jax.tree.leaves(spectral):
     assert abs(float(jnp.linalg.norm(vector)) - 1) < 1e-5
+
+
+@pytest.mark.parametrize('affine', [True, False])
+@pytest.mark.parametrize('replicas', [1, 2])
+def test_gradients_of_batch_norm_are_those_of_its_parts(affine, replicas):
+  """In closed form and by automatic differentiation of the plain formula, twice, over replicas."""
+  random = np.random.default_rng(0)
+  with jax.enable_x64(True):
+    x, weight = (jnp.asarray(random.normal(size=(4, 3, 5, 2)) * 2 + 1) for _ in range(2))
+    params = {'scale': jnp.asarray([.5, 2.]), 'bias': jnp.asarray([1., -1.])} if affine else {}
+    module = nn.BatchNorm(track=False, affine=affine)
+
+    def ours(params, x):
+      return module.apply({'params': params}, x, True, Axes(inner=('replica',)))
+
+    def plain(params, x):
+      centred = x - x.mean((0, 1, 2))
+      y = centred / jnp.sqrt(jnp.square(centred).mean((0, 1, 2)) + 1e-5)
+      return y * params['scale'] + params['bias'] if affine else y
+
+    def gradients(function, params, x, weight):
+      loss = lambda params, x: jnp.sum(jnp.sin(function(params, x)) * weight)
+      penalty = lambda params, x: jnp.sum(jnp.square(jax.grad(loss, 1)(params, x)))
+      return jax.grad(loss, (0, 1))(params, x), jax.grad(penalty, (0, 1))(params, x)
+
+    split = lambda x: x.reshape(replicas, -1, *x.shape[1:])
+    found = jax.vmap(lambda *values: gradients(ours, params, *values), axis_name='replica')(
+        split(x), split(weight))
+    found = [(jax.tree.map(lambda each: each.sum(0), of_params), of_x.reshape(x.shape))
+             for of_params, of_x in found]
+    with jax.numpy_rank_promotion('allow'):
+      wanted = list(gradients(plain, params, x, weight))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), found, wanted)
 
 
 def test_statistics_of_the_caller_stay_as_they_are():

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 
+from jaxgan_compress import cpu
 from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import InstanceNorm, per_channel
 
@@ -466,20 +466,7 @@ def _is_broad(x, kernel, around):
           not h % 2 and not w % 2 and len(x) * h * w >= MANY and jnp.finfo(x.dtype).bits >= 32)
 
 
-def _kept_whole(function):
-  """A call that XLA:CPU does not open: it would compute what is inside once more, and compile it,
-  within each operation that reads the result."""
-  called = jax.jit(function, inline=False)
-
-  @functools.wraps(function)
-  def call(*args):
-    with set_xla_metadata(inlineable='false'):
-      return called(*args)
-
-  return call
-
-
-@_kept_whole
+@cpu.kept_whole
 def _by_tiles(x, kernel):
   """F(2x2, 3x3) of Lavin and Gray 2016: 16 products for the four outputs of a tile, not 36."""
   def into(d):
@@ -517,12 +504,12 @@ def _winograd_backward(saved, dy):
 _winograd.defvjp(lambda x, kernel: (_winograd(x, kernel), (x, kernel)), _winograd_backward)
 
 
-@_kept_whole
+@cpu.kept_whole
 def _weighted_shifts(x, kernel):
   return functools.reduce(jnp.add, (part * per_channel(tap) for part, tap in _shifts(x, kernel)))
 
 
-@_kept_whole
+@cpu.kept_whole
 def _sums_of_shifts(x, kernel, dy):
   wide = jnp.promote_types(x.dtype, jnp.float32)
   products, k = [part * dy for part, _ in _shifts(x, kernel)], len(kernel)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -61,23 +64,21 @@ class BatchNorm(nn.Module):
       running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
       running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
       updates = self.variable('batch_stats', 'count', jnp.zeros, (), jnp.int32)
-    y = _wide(x)
+    scale, bias = _scale_and_bias(self, channels)
     if self.track and not train:
-      mean, var = running_mean.value, running_var.value
-    else:
-      mean = axes.mean(channel_mean(y))
-      var = axes.mean(channel_mean(jnp.square(y - per_channel(mean))))
-      if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
-        count = y.size // channels * axes.count
-        unbiased = var * (count / max(count - 1, 1))
-        # Never in place: a caller's NumPy arrays would change under it.
-        share = 1 - self.momentum
-        running_mean.value = running_mean.value + share * (mean - running_mean.value)
-        running_var.value = running_var.value + share * (unbiased - running_var.value)
-        updates.value = updates.value + 1
-    y = y - per_channel(mean)
-    return _scaled(y, per_channel(lax.rsqrt(var + self.epsilon)),
-                   *_scale_and_bias(self, channels), x.dtype)
+      y = _wide(x) - per_channel(running_mean.value)
+      inverse = per_channel(lax.rsqrt(running_var.value + self.epsilon))
+      return _scaled(y, inverse, scale, bias, x.dtype)
+    y, mean, var = _by_batch(x, scale, bias, self.epsilon, axes)
+    if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
+      count = y.size // channels * axes.count
+      unbiased = var * (count / max(count - 1, 1))
+      # Never in place: a caller's NumPy arrays would change under it.
+      share = 1 - self.momentum
+      running_mean.value = running_mean.value + share * (mean - running_mean.value)
+      running_var.value = running_var.value + share * (unbiased - running_var.value)
+      updates.value = updates.value + 1
+    return y
 
 
 class InstanceNorm(nn.Module):
@@ -125,6 +126,43 @@ def instance_norm(x, scale=None, bias=None, epsilon: float = 1e-5):
 def channel_mean(x):
   """[B,H,W,C] -> [C]."""
   return x.mean((0, 1, 2))
+
+
+def _of_batch(x, scale, bias, epsilon, axes):
+  y = _wide(x)
+  mean = axes.mean(channel_mean(y))
+  y = y - per_channel(mean)
+  var = axes.mean(channel_mean(jnp.square(y)))
+  return _scaled(y, per_channel(lax.rsqrt(var + epsilon)), scale, bias, x.dtype), mean, var
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _by_batch(x, scale, bias, epsilon, axes):
+  """(x normalised by the statistics of its batch, mean, biased variance); gradients pass through
+  the first alone."""
+  return _of_batch(x, scale, bias, epsilon, axes)
+
+
+def _by_batch_forward(x, scale, bias, epsilon, axes):
+  y, mean, var = _of_batch(x, scale, bias, epsilon, axes)  # its parts: penalties differentiate them
+  return (y, mean, var), (x, scale, mean, var)
+
+
+def _by_batch_backward(epsilon, axes, saved, cotangents):
+  # In closed form two sums over all pixels, where its parts one by one take four.
+  x, scale, mean, var = saved
+  dy, inverse = _wide(cotangents[0]), lax.rsqrt(var + epsilon)
+  unit = (_wide(x) - per_channel(mean)) * per_channel(inverse)
+  flat, along = channel_mean(dy), channel_mean(dy * unit)
+  dx = dy - per_channel(axes.mean(flat)) - unit * per_channel(axes.mean(along))
+  dx = (dx * per_channel(inverse if scale is None else inverse * scale)).astype(x.dtype)
+  if scale is None:
+    return dx, None, None
+  count = x.size // x.shape[-1]
+  return dx, (count * along).astype(scale.dtype), (count * flat).astype(scale.dtype)
+
+
+_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
 
 
 def per_channel(x):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 
 def step_decay(value: float, at: tuple[int, ...], factor: float = 0.1) -> optax.Schedule:
@@ -26,7 +27,10 @@ def linear_epochs(value: float, epoch: int, constant: int, decay: int, stride: i
   last = constant + decay
 
   def rate(count):
-    reached = jnp.minimum((count // epoch + 1) * stride, last)
+    count = jnp.asarray(count)
+    # Not //: its cases for numbers below 0 would be compiled into the update of each parameter.
+    epochs = lax.div(count, jnp.asarray(epoch, count.dtype))
+    reached = jnp.minimum((epochs + 1) * stride, last)
     return value * ((decay + 1 - jnp.maximum(0, reached - constant)) / (decay + 1))
 
   return rate
