@@ -165,7 +165,7 @@ def advance(state: TrainState, grads: Mapping[str, PyTree],
 
 
 def _update(tx, ema):
-  # Whole, it waits for all gradients, so XLA:CPU need not keep the old parameters for the last ones.
+  # Whole, it waits for all gradients, so XLA:CPU need not copy old parameters for the last ones.
   @cpu.kept_whole
   def update(grad, params, opt_state, average):
     updates, opt_state = tx.update(grad, opt_state, params)
@@ -178,8 +178,8 @@ def _update(tx, ema):
 
 
 def _norm(tree):
-  """The Euclidean norm of all leaves together. The small ones are laid end to end, for a sum of each
-  would be a tenth of all that a step compiles."""
+  """The Euclidean norm of all leaves together. The small ones are laid end to end, for a sum of
+  each would be a tenth of all that a step compiles."""
   leaves = [x.ravel() for x in jax.tree.leaves(tree)]
   large = [x for x in leaves if x.size >= SMALL]
   small = [x for x in leaves if x.size < SMALL]

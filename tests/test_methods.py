@@ -272,7 +272,8 @@ def test_a_step_in_bfloat16_keeps_float32_weights_and_losses(sgd, given, images)
 def two_layers():
   """A state of two matrices, the gradients of both, and the optimiser."""
   tx = {'net': optax.adam(1e-3)}
-  params = {'first': jnp.full((96, 96), .1), 'second': jnp.full((96, 96), .2), 'scale': jnp.ones((1, 96))}
+  params = {'first': jnp.full((96, 96), .1), 'second': jnp.full((96, 96), .2),
+            'scale': jnp.ones((1, 96))}
   state = core.create(jax.random.key(0), {'net': ({'params': params}, tx['net'])}, ema=('net',))
 
   def grads(state, x):
