@@ -178,8 +178,8 @@ def _update(tx, ema):
 
 
 def _norm(tree):
-  """The Euclidean norm of all leaves together. The small ones are laid end to end, for a sum of
-  each would be a tenth of all that a step compiles."""
+  """The Euclidean norm of all leaves together. The small ones are laid end to end, for sums of
+  each would be one in twelve of all operations of OMGD's step."""
   leaves = [x.ravel() for x in jax.tree.leaves(tree)]
   large = [x for x in leaves if x.size >= SMALL]
   small = [x for x in leaves if x.size < SMALL]

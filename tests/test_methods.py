@@ -284,7 +284,8 @@ def two_layers():
   return state, grads, tx
 
 
-def test_an_update_is_that_of_its_optimiser_and_its_norm_that_of_all_gradients():
+def test_an_update_is_that_of_its_optimiser_and_its_norm_that_of_all_gradients(monkeypatch):
+  monkeypatch.setattr(core, 'SMALL', 1000)  # the matrices are large, the scale is not
   state, grads, tx = two_layers()
   x = jax.random.normal(jax.random.key(1), (4, 96))
   moved, logs = jax.jit(lambda state, x: core.advance(state, grads(state, x), tx, ema=.9))(state, x)
