@@ -1,11 +1,20 @@
 """Several CPU devices and quick compilation, set before anything imports jax."""
 
+import gc
 import os
+from importlib import metadata
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAXGAN_TEST_PLATFORM', 'cpu')
-os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') +
-                           ' --xla_backend_optimization_level=0'
-                           ' --xla_force_host_platform_device_count=4')
+os.environ['XLA_FLAGS'] = ' '.join((
+    os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=4',
+    # Compiling is most of what the tests do: without optimisation, on one thread, ...
+    '--xla_backend_optimization_level=0', '--xla_cpu_parallel_codegen_split_count=1',
+    # ... and by the older of XLA's two ways to write a loop, which takes a third of the time and
+    # is gone from XLA since jaxlib 0.11.
+    *(['--xla_cpu_use_fusion_emitters=false']
+      if metadata.version('jaxlib').split('.')[:2] == ['0', '10'] else [])))
+# Traces are large and hold no cycles; looking for some takes a sixth of the time to trace.
+gc.set_threshold(100_000, 50, 100)
 
 import jax
 import jax.numpy as jnp
