@@ -21,6 +21,7 @@ import dataclasses
 import json
 import os
 import resource
+import select
 import statistics
 import subprocess
 import sys
@@ -38,9 +39,10 @@ MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2**31 - 1),
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """step: 'inference', 'pix2pix', 'cyclegan', 'omgd' or 'kd'. network: name and fields of the
-  generator; of OMGD and KD the teacher, `ngf` or `d` of the student. size: pixels. ndf: of the
-  PatchGAN. budget: multiply-accumulates that channels drawn at random leave of it."""
+  """step: 'inference', 'pix2pix', 'cyclegan', 'omgd', 'cat' or 'kd'. network: name and fields of
+  the generator; of OMGD, CAT and KD the teacher; `ngf` or `d` of the student. size: pixels. ndf: of
+  the PatchGAN. budget: multiply-accumulates that channels drawn at random leave of it, below 1
+  their share; with CAT, of the student."""
   step: str
   network: str
   fields: dict
@@ -54,7 +56,9 @@ class Case:
   def name(self):
     width = next(iter(self.fields.values()))
     to = f' to {self.student}' if self.student else ''
-    to += f' cut to {self.budget / 1e9:.3g} G' if self.budget else ''
+    if self.budget:
+      to += f' cut to {self.budget:.0%}' if self.budget < 1 else \
+          f' cut to {self.budget / 1e9:.3g} G'
     return f'{self.step}: {self.network} {width}{to}, {self.batch} x {self.size} px'
 
 
@@ -68,6 +72,7 @@ def _cases():
   yield Case('pix2pix', 'spade', {'ngf': 8, 'labels': 12}, 128)
   yield Case('cyclegan', 'mobile_resnet', {'ngf': 16}, 128)
   yield Case('omgd', 'unet', {'ngf': 16, 'depth': 7}, 128, student=4)
+  yield Case('cat', 'inception', {'ngf': 16}, 64, 4, budget=.1)
   yield Case('kd', 'dcgan', {'d': 16}, 64, 16, student=4)
   for network, width, size in (('resnet', 64, 128), ('mobile_resnet', 64, 128),
                                ('inception', 16, 256), ('unet', 64, 256), ('spade', 16, 128)):
@@ -86,7 +91,7 @@ def networks(case, dtype):
   """{role: module} of a case."""
   import jax
 
-  from jaxgan_compress import nn, pruning
+  from jaxgan_compress import analysis, nn, pruning
   make = {'dcgan': nn.DCGANGenerator}.get(case.network) or getattr(nn, case.network)
   plain = {'spectral': False} if case.network == 'spade' else {}
   norm = {'norm': 'batch'} if case.network in ('inception', 'unet') else {}
@@ -95,12 +100,15 @@ def networks(case, dtype):
       ndf=case.ndf, inputs=inputs, norm='batch', dtype=dtype,
       **({'heads': ('wide',)} if case.step == 'omgd' else {}))
   width = next(iter(case.fields))
-  if case.step == 'inference' and case.budget:
+  if case.budget:
     whole = build()
     shape = (1, case.size, case.size, whole.example().shape[-1])
-    return {'generator': pruning.cut(whole, nn.initialise(whole, jax.random.key(0)), shape,
-                                     budget=case.budget, how='random', floor=16,
-                                     key=jax.random.key(1)).module}
+    share = 1 if case.budget >= 1 else analysis.macs(whole, shape)
+    small = pruning.cut(whole, nn.initialise(whole, jax.random.key(0)), shape,
+                        budget=case.budget * share, how='random', key=jax.random.key(1),
+                        floor=16 if case.budget >= 1 else 1).module
+    return {'generator': small} if case.step == 'inference' else {
+        'teacher': whole, 'student': small, 'disc': disc(6)}
   if case.step == 'inference':
     return {'generator': build()}
   if case.step == 'pix2pix':
@@ -162,13 +170,16 @@ def method_of(case, modules):
     return methods.Pix2Pix(modules['generator'], adversary('hinge'), tx)
   if case.step == 'cyclegan':
     return methods.CycleGAN(modules['generator'], adversary('lsgan'), tx, pool=0)
+  if case.step == 'cat':  # aligned as published for maps
+    return methods.CAT(modules['student'], modules['teacher'], adversary('hinge'), tx, align=5.2)
   return methods.OMGD(modules['student'], tx, adversary('hinge'), wide=modules['wide'],
                       lessons=methods.Lessons(look=nn.VGG(16, dtype=modules['features'].dtype)))
 
 
-def jax_worker(case, variant, folder):
-  """A call that takes one step, or draws once, and returns {name: array}, its device's name and a
-  function that says how many bytes its device held at most. Writes what PyTorch starts from."""
+def jax_worker(case, variant, folder, ahead=False):
+  """A call that takes one step, or draws once, and returns {name: array}, its device's name and
+  functions that answer orders: 'peak' says how many bytes its device held at most, 'ready', with
+  `ahead`, compiles the step and runs nothing. Writes what PyTorch starts from."""
   import jax
   import jax.numpy as jnp
 
@@ -188,12 +199,12 @@ def jax_worker(case, variant, folder):
     save = lambda **batch: np.savez(folder / 'batch.npz', **batch)
     save(**{name: np.moveaxis(x, -1, 1) if x.ndim == 4 else x for name, x in batch.items()})
   device = jax.devices()[0]
-  peak = lambda: (device.memory_stats() or {}).get('peak_bytes_in_use')
+  orders = {'peak': lambda: {'peak': (device.memory_stats() or {}).get('peak_bytes_in_use')}}
   if case.step == 'inference':
     x = jax.device_put(next(iter(batch.values())))
     draw = cpu.jit(lambda variables, x: modules['generator'].apply(variables, x)[0])
     placed = jax.device_put(variables['generator'])
-    return lambda: {'drawn': jnp.moveaxis(draw(placed, x), -1, 1)}, device.device_kind, peak
+    return lambda: {'drawn': jnp.moveaxis(draw(placed, x), -1, 1)}, device.device_kind, orders
   method = method_of(case, modules)
   given = {role: core.Net(**{'params': v['params'], 'stats': {
       kind: x for kind, x in v.items() if kind != 'params'}}) for role, v in variables.items()}
@@ -201,17 +212,30 @@ def jax_worker(case, variant, folder):
   if case.step == 'kd' and variant == 'float32':  # the latents of the first two steps
     save(z=np.stack([Axes().draw(jax.random.normal, state.replace(step=jnp.int32(i)).key('z'),
                                  batch['z'].shape) for i in range(2)]))
-  step = parallelize(method.step)
+  if ahead:
+    cpu._CPU.clear()  # a program within one takes no options; off CPUs there are none
+  # Of the two, which are bitwise equal, the one that can be compiled without being run.
+  step = parallelize(method.step, via='shard_map' if ahead else 'pmap')
   states, placed = [put_state(state, step.mesh, step.replicas)], step.place(batch)
+  run = [step.run]
 
   def call():
-    states[0], logs = step.run(states[0], placed)
+    states[0], logs = run[0](states[0], placed)
     return logs
 
-  return call, device.device_kind, peak
+  def ready():
+    jitted = jax.jit(step.compiled, donate_argnums=0)
+    run[0] = jitted.lower(states[0], placed).compile()
+    needs = run[0].memory_analysis()
+    return {'program': needs.argument_size_in_bytes + needs.output_size_in_bytes
+            + needs.temp_size_in_bytes - needs.alias_size_in_bytes}
+
+  return call, device.device_kind, orders | ({'ready': ready} if ahead else {})
 
 
 def torch_worker(variant, folder):
+  """As `jax_worker`. 'ready' compiles, which takes steps; 'tune' tries the algorithms of cuDNN and
+  says the peak of memory of one step."""
   import torch
   import torch_twins
 
@@ -222,25 +246,48 @@ def torch_worker(variant, folder):
                            variant)
   there = torch.cuda.is_available()
   device = torch.cuda.get_device_name() if there else 'cpu'
-  return call, device, lambda: torch.cuda.max_memory_allocated() if there else None
+  peak = lambda: {'peak': torch.cuda.max_memory_allocated() if there else None}
+
+  def ready():
+    found = {name: float(x) for name, x in call().items()}
+    start = time.perf_counter()
+    call()
+    if there:
+      torch.cuda.synchronize()
+    return {'found': found, 'second': time.perf_counter() - start}
+
+  def tune():
+    if there:
+      torch.backends.cudnn.benchmark = True
+      for _ in range(3):
+        call()
+      torch.cuda.synchronize()
+      torch.cuda.reset_peak_memory_stats()
+    call()
+    return peak()
+
+  return call, device, {'peak': peak, 'ready': ready, 'tune': tune}
 
 
-def work(side, variant, case, folder):
-  """Answers lines of stdin: 'look' by losses or drawing, 'time N' by seconds of N calls."""
+def work(side, variant, case, folder, ahead):
+  """Answers lines of stdin: 'look' by losses or drawing, 'time N' by seconds of N calls; and those
+  of its side."""
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)  # what libraries print is not an answer
   say = lambda **answer: print(json.dumps(answer), file=answers, flush=True)
   if side == 'jax':
     import jax
-    call, device, peak = jax_worker(case, variant, folder)
+    call, device, orders = jax_worker(case, variant, folder, ahead)
     wait, version = jax.block_until_ready, f'jax {jax.__version__}'
     numbers = lambda found: {name: np.asarray(x, np.float32) for name, x in found.items()}
   else:
     import torch
-    call, device, peak = torch_worker(variant, folder)
+    call, device, orders = torch_worker(variant, folder)
     wait = lambda _: torch.cuda.synchronize() if device != 'cpu' else None
     numbers = lambda found: {name: x.detach().float().cpu().numpy() for name, x in found.items()}
     version = f'torch {torch.__version__}'
+    if torch.cuda.is_available():
+      version += f' (CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()})'
   say(device=device, version=version)
   for line in sys.stdin:
     order, *rest = line.split()
@@ -258,40 +305,55 @@ def work(side, variant, case, folder):
       wait(found)
       say(seconds=(time.perf_counter() - start) / int(rest[0]))
     else:
-      say(peak=peak() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+      answer = orders[order](*rest)
+      if 'peak' in answer:  # of CPUs, that of the process
+        answer['peak'] = answer['peak'] or resource.getrusage(
+            resource.RUSAGE_SELF).ru_maxrss * 1024
+      say(**{'seconds': time.perf_counter() - start, **answer})
 
 
 # The judge --------------------------------------------------------------------------------------
 
 
 class Worker:
-  """A process that holds one side of a case, asleep until it is asked."""
+  """A process that holds one side of a case, asleep until it is asked.
 
-  def __init__(self, python, side, variant, case, folder):
+  ahead: it compiles when it is asked to be 'ready'. more: of its environment."""
+
+  def __init__(self, python, side, variant, case, folder, ahead=False, more=None):
     self.name = variant if side == 'torch' else f'ours {variant}'
     self.side, self.variant, self.folder = side, variant, folder
     self._process = subprocess.Popen(
-        [python, sys.argv[0], f'--work={side}', f'--variant={variant}',
-         f'--cases={json.dumps(dataclasses.asdict(case))}',
+        [python, __file__, f'--work={side}', f'--variant={variant}',
+         f'--cases={json.dumps(dataclasses.asdict(case))}', *(['--ahead'] if ahead else []),
          f'--out={folder}'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, **MEMORY},
+        env={**os.environ, **MEMORY, **(more or {})},
         stderr=open(folder / f'{side}_{variant}.log', 'w'))  # noqa: SIM115 - the child's
 
-  def ask(self, order=''):
+  def ask(self, order='', until=None):
+    """The answer. Raises RuntimeError if the process ends, or does not answer until a time of
+    `time.monotonic`."""
     if order:
       print(order, file=self._process.stdin, flush=True)
+    if until and not select.select([self._process.stdout], [], [],
+                                   max(0, until - time.monotonic()))[0]:
+      raise RuntimeError(f'{self.name}: no time was left for {order or "its start"}')
     line = self._process.stdout.readline()
     if not line:
       text = (self.folder / f'{self.side}_{self.variant}.log').read_text()
-      raise RuntimeError(f'{self.name} ended: {text[-600:]}')
+      raise RuntimeError(f'{self.name} ended: {text[-2000:]}')
     return json.loads(line)
 
-  def look(self, i):
-    seconds = self.ask(f'look {i}')['seconds']
+  def look(self, i, until=None):
+    seconds = self.ask(f'look {i}', until)['seconds']
     return seconds, dict(np.load(self.folder / f'{self.side}_{self.variant}_{i}.npz'))
 
   def close(self):
     self._process.stdin.close()
+    self._process.wait()
+
+  def kill(self):
+    self._process.kill()
     self._process.wait()
 
 
@@ -424,9 +486,10 @@ def main():
   parser.add_argument('--list', action='store_true', help='names the cases and ends')
   parser.add_argument('--work', choices=('jax', 'torch'), help=argparse.SUPPRESS)
   parser.add_argument('--variant', help=argparse.SUPPRESS)
+  parser.add_argument('--ahead', action='store_true', help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.work:
-    return work(args.work, args.variant, Case(**json.loads(args.cases)), args.out)
+    return work(args.work, args.variant, Case(**json.loads(args.cases)), args.out, args.ahead)
   parts = args.cases.split(';' if ';' in args.cases else ',')
   names = [name for name in CASES if any(part in name for part in parts)]
   if not names:

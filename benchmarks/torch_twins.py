@@ -156,8 +156,15 @@ class Inception(nn.Module):
     self.up_sampling = nn.Sequential(*layers, nn.ReflectionPad2d(3),
                                      nn.Conv2d(width, channels, 7), nn.Tanh())
 
-  def forward(self, x):
-    return self.up_sampling(self.features(self.down_sampling(x)))
+  def forward(self, x, taps=()):
+    """The image; with `taps`, as many blocks each, what came before and after them as well."""
+    x = self.down_sampling(x)
+    seen = [x]
+    for block in self.features:
+      x = block(x)
+      seen.append(x)
+    image = self.up_sampling(x)
+    return (image, [seen[i] for i in taps]) if taps else image
 
 
 class Modulation(nn.Module):
@@ -422,8 +429,60 @@ class KD:
     return {'loss': loss}
 
 
-STEPS = {'pix2pix': Pix2Pix, 'cyclegan': CycleGAN, 'omgd': OMGD, 'kd': KD}
-VARIANTS = ('eager', 'channels_last', 'compile', 'autocast', 'onnx')
+class CAT:
+  """Pix2Pix of a student that sees as its finished teacher does: kernel alignment of four taps."""
+  TAPS = (0, 3, 6, 9)  # stem, block3, block6, block9
+
+  def __init__(self, nets, loss, rate, align=5.2):  # as published for maps
+    self.teacher, self.g, self.d = nets['teacher'].eval(), nets['student'], nets['disc']
+    self.teacher.requires_grad_(False)
+    self.loss, self.align = loss, align
+    self.g_tx, self.d_tx = adam([self.g], rate), adam([self.d], rate)
+
+  def alignment(self, a, b):
+    grams = []
+    with torch.autocast(a.device.type, enabled=False):
+      for x in (a, b):
+        x = x.float().flatten(1)
+        x = x / x.norm()
+        gram = x @ x.T
+        grams.append(gram / gram.norm())
+      return (grams[0] * grams[1]).sum()
+
+  def __call__(self, source, target):
+    with torch.no_grad():
+      _, taught = self.teacher(source, self.TAPS)
+    drawn, seen = self.g(source, self.TAPS)
+    look = lambda x: self.d(torch.cat([source, x], 1))
+    frozen([self.d], False)
+    disc = sum(sides(self.loss, look(target), look(drawn.detach()))) / 2
+    self.d_tx.zero_grad()
+    disc.backward()
+    self.d_tx.step()
+    frozen([self.d], True)
+    aligned = sum(self.alignment(a, b) for a, b in zip(seen, taught, strict=True))
+    loss = (deceive(self.loss, look(drawn)) + 100 * F.l1_loss(drawn, target)
+            - self.align * aligned)
+    self.g_tx.zero_grad()
+    loss.backward()
+    self.g_tx.step()
+    return {'disc_loss': disc, 'student_loss': loss}
+
+
+STEPS = {'pix2pix': Pix2Pix, 'cyclegan': CycleGAN, 'omgd': OMGD, 'cat': CAT, 'kd': KD}
+# 'exact': eager in true float32. 'tuned': channels_last and compiled, 'eager_tuned': not compiled;
+# with '_half' under autocast.
+TUNED = ('tuned', 'tuned_half', 'eager_tuned', 'eager_tuned_half')
+VARIANTS = ('eager', 'channels_last', 'compile', 'autocast', 'onnx', 'exact', *TUNED)
+
+
+def precision(variant):
+  """Products of float32 on a GPU: as PyTorch and XLA do them by themselves, which for convolutions
+  is TF32 with both; XLA takes it for matrix products as well, so 'tuned' does."""
+  if variant == 'exact':
+    torch.backends.cudnn.allow_tf32 = False
+  elif variant in TUNED:
+    torch.set_float32_matmul_precision('high')
 
 
 def onnx_session(network, inputs):
@@ -447,7 +506,8 @@ def build(plan, arrays, inputs, variant):
   inputs: NumPy arrays, NCHW. variant: one of VARIANTS.
   """
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  layout = {'memory_format': torch.channels_last} if variant == 'channels_last' else {}
+  precision(variant)
+  layout = {'memory_format': torch.channels_last} if variant in ('channels_last', *TUNED) else {}
   nets = {}
   for role, (network, fields) in plan['nets'].items():
     nets[role] = NETWORKS[network](**fields)
@@ -459,17 +519,17 @@ def build(plan, arrays, inputs, variant):
     network = nets['generator'].eval()
     if variant == 'onnx':
       return onnx_session(network, inputs)
-    network = torch.compile(network) if variant == 'compile' else network
+    network = torch.compile(network) if variant in ('compile', 'tuned', 'tuned_half') else network
 
     def call():
       with torch.inference_mode():
         return {'drawn': network(*inputs)}
   else:
-    if variant == 'compile':
+    if variant in ('compile', 'tuned', 'tuned_half'):
       nets = {role: torch.compile(network) for role, network in nets.items()}
     step = STEPS[plan['step']](nets, plan['loss'], plan['rate'])
     call = lambda: step(*inputs)
-  if variant != 'autocast':
+  if variant != 'autocast' and not variant.endswith('_half'):
     return call
 
   def mixed():
