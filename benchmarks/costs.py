@@ -10,11 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import jax
-
 from jaxgan_compress import nn
 from jaxgan_compress.analysis import activation_bytes, count_params, layers
 from jaxgan_compress.analysis.cost import CONVENTIONS
+from jaxgan_compress.nn.init import shapes
 
 PAGE = Path(__file__).parent.parent / 'docs' / 'costs.md'
 SQUARE, WIDE = (256, 256), (256, 512)
@@ -67,7 +66,7 @@ RATIOS = [
 def cost(module, size):
   """A network's counts at (height, width) and batch 1."""
   shape = (1, *size, module.example().shape[-1])
-  variables = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  variables = shapes(module)
   rows = layers(module, shape)
   return {'params': count_params(variables), 'params_cat': count_params(variables, 'cat'),
           **{convention: sum(row.macs[convention] for row in rows) for convention in CONVENTIONS},

@@ -6,6 +6,7 @@ values (modules, methods, optimisers) that are never stored.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
@@ -99,7 +100,13 @@ class Drawer:
   module: linen.Module = flax.struct.field(pytree_node=False)
 
   def __call__(self, x: Array) -> Array:
-    return self.module.apply(self.variables, x, train=False)[0]
+    return _drawn(self, x)
+
+
+@functools.partial(jax.jit, inline=True)
+def _drawn(drawer, x):
+  # One program, where each operation on each shape would be compiled alone.
+  return drawer.module.apply(drawer.variables, x, train=False)[0]
 
 
 class Method(Protocol):

@@ -45,6 +45,7 @@ class Run:
   _evaluators: dict = dataclasses.field(default_factory=dict)
   _known_drawings: dict = dataclasses.field(default_factory=dict)
   _known_learners: dict = dataclasses.field(default_factory=dict)
+  _known_shapes: dict = dataclasses.field(default_factory=dict)
 
   def open_sources(self):
     """Opens all data that the run will need, so that a missing set costs no training."""
@@ -339,14 +340,18 @@ class Run:
 
   def _shapes(self, name):
     """The shapes of a stage's state, without reading or making any."""
-    method, teacher, batch, given = self.method(name), self.teacher(name), {}, None
-    if method.needs_data:
-      source = self.source(**self.config.stages[name].data)
-      batch = ready(source, [0])
-    given = self._files(name)
-    if teacher is not None and self.is_taught(name):
-      given = self.as_given(teacher, self._shapes(teacher).nets) | given
-    return jax.eval_shape(method.init, self.root_key(name), batch, given or None)
+    teacher, given = self.teacher(name), self._files(name)
+    seen = name, teacher, bool(self.pruned(name))  # a whole network until it is cut
+    if seen not in self._known_shapes:  # tracing takes seconds, and each generator asks
+      method, batch = self.method(name), {}
+      if method.needs_data:
+        source = self.source(**self.config.stages[name].data)
+        batch = ready(source, [0])
+      if teacher is not None and self.is_taught(name):
+        given = self.as_given(teacher, self._shapes(teacher).nets) | given
+      self._known_shapes[seen] = jax.eval_shape(method.init, self.root_key(name), batch,
+                                                given or None)
+    return self._known_shapes[seen]
 
   def checkpointer(self, name: str, read_only: bool = False) -> Checkpointer:
     """The checkpoints of a stage, kept as the config says."""

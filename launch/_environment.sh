@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by the scripts beside it: makes .venv with this checkout and the extras named, at the
-# tested versions, and leaves $root and $python. Says one clear line and exits where it cannot.
+# tested versions, and leaves $root, $python and $constraints. Says one clear line and exits where
+# it cannot.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="${JAXGAN_VENV:-$root/.venv}"
@@ -23,7 +24,7 @@ find_python() {
 
 # prepare EXTRA[,EXTRA...]
 prepare() {
-  local base version constraints stamp free
+  local base version stamp free
   python="$venv/bin/python"
   if [ ! -x "$python" ]; then
     base="$(find_python)" || exit 1

@@ -2,6 +2,7 @@
 # Runs the tests in .venv, set up like the quickstart's with the test extra.
 #
 #   ./launch/test.sh [PYTEST ARGUMENTS]
+#   ./launch/test.sh --full         # and what takes networks of published size
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 

@@ -2,19 +2,19 @@
 
 import gc
 import os
+import tempfile
 from importlib import metadata
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAXGAN_TEST_PLATFORM', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join((
     os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=4',
-    # Compiling is most of what the tests do: without optimisation, on one thread, ...
-    '--xla_backend_optimization_level=0', '--xla_cpu_parallel_codegen_split_count=1',
+    # Compiling is most of what the tests do: without optimisation (on CPUs), on one thread, ...
+    *(['--xla_backend_optimization_level=0'] if os.environ['JAX_PLATFORMS'] == 'cpu' else []),
+    '--xla_cpu_parallel_codegen_split_count=1',
     # ... and by the older of XLA's two ways to write a loop, which takes a third of the time and
     # is gone from XLA since jaxlib 0.11.
     *(['--xla_cpu_use_fusion_emitters=false']
       if metadata.version('jaxlib').split('.')[:2] == ['0', '10'] else [])))
-# Traces are large and hold no cycles; looking for some takes a sixth of the time to trace.
-gc.set_threshold(100_000, 50, 100)
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,26 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from jax.experimental.compilation_cache import compilation_cache
 
-from jaxgan_compress import data, methods, nn
+from jaxgan_compress import data, experiment, methods, nn
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # A run in one test would turn it on for all after it, and writing the largest steps there crashes.
 jax.config.update('jax_enable_compilation_cache', False)
+# Traces are large and hold no cycles; looking for some takes a sixth of the time to trace.
+gc.set_threshold(100_000, 50, 100)
+
+
+def pytest_addoption(parser):
+  parser.addoption('--full', action='store_true', help='runs the tests marked full as well')
+
+
+def pytest_collection_modifyitems(config, items):
+  if not config.getoption('--full'):
+    full = [item for item in items if item.get_closest_marker('full')]
+    config.hook.pytest_deselected(items=full)
+    items[:] = [item for item in items if item not in full]
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -57,17 +71,21 @@ def sgd():
 @pytest.fixture
 def convolutions_as_matmuls(monkeypatch):
   """XLA:CPU has fast matmuls in float64, and for convolutions only plain loops."""
+  if jax.default_backend() != 'cpu':
+    return
   convolve = lax.conv_general_dilated
 
   def matmuls(x, kernel, strides, padding, feature_group_count=1, **more):
-    if len(kernel) > 3 or feature_group_count > 1:
+    if x.dtype != np.float64 or feature_group_count > 1:
       return convolve(x, kernel, strides, padding, feature_group_count=feature_group_count, **more)
     if padding != 'VALID':
       x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     (down, right), (rows, columns) = strides, kernel.shape[:2]
     h, w = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-    return sum(x[:, i:i + h:down, j:j + w:right] @ kernel[i, j]
-               for i in range(rows) for j in range(columns))
+    # One for each row: columns stand side by side as channels.
+    x = jnp.concatenate([x[:, :, j:j + w:right] for j in range(columns)], -1)
+    kernel = kernel.reshape(rows, -1, kernel.shape[-1])
+    return sum(x[:, i:i + h:down] @ kernel[i] for i in range(rows))
 
   monkeypatch.setattr(lax, 'conv_general_dilated', matmuls)
 
@@ -93,10 +111,10 @@ def given(sgd, images):
   state = method.init(jax.random.key(7), {'target': images[:8]})
   rng = np.random.default_rng(0)
   nets = {role: net.replace(
-      params=jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32),
-                          net.params),
+      params=jax.tree.map(lambda x: x + np.float32(.05) * rng.standard_normal(
+          x.shape, np.float32), net.params),
       stats=jax.tree.map(lambda x: x + rng.random(x.shape, np.float32), net.stats))
-      for role, net in state.nets.items()}
+      for role, net in jax.device_get(state.nets).items()}
   return {'teacher': nets['generator'], 'disc': nets['disc']}
 
 
@@ -109,3 +127,34 @@ def largest_difference(a, b):
 
   return max(jax.tree.leaves(jax.tree.map(
       lambda x, y: float(np.abs(plain(x) - plain(y)).max(initial=0)), a, b)))
+
+
+PROGRAMS = tempfile.TemporaryDirectory(prefix='jaxgan_programs_')
+
+
+def quick(devices=1):
+  """The environment of a process of its own with so many CPU devices: it compiles as these tests
+  do, and nothing that another such process has compiled."""
+  flags = [flag for flag in os.environ['XLA_FLAGS'].split() if 'device_count' not in flag]
+  return {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices),
+          'XLA_FLAGS': ' '.join(flags), 'JAX_COMPILATION_CACHE_DIR': PROGRAMS.name,
+          'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+
+
+@pytest.fixture(scope='module')
+def kept_programs():
+  """For a module whose runs compile the same small programs again and again: they are read."""
+  changed = {'jax_enable_compilation_cache': True, 'jax_compilation_cache_dir': PROGRAMS.name,
+             'jax_persistent_cache_min_compile_time_secs': 0}
+  before = {name: getattr(jax.config, name) for name in changed}
+
+  def use(settings):
+    compilation_cache.reset_cache()
+    for name, value in settings.items():
+      jax.config.update(name, value)
+
+  use(changed)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(experiment, 'compilation_cache', lambda: None)  # of large ones, in another place
+    yield
+  use(before)

@@ -46,8 +46,10 @@ def state_dict(module, fill, **rule):
   """A state dict of the module's published counterpart."""
   import jax  # here, so that scripts can record where there is PyTorch and no JAX
 
-  from jaxgan_compress import convert, nn
-  empty = convert.to_torch(module, nn.initialise(module, jax.random.key(0)))
+  from jaxgan_compress import convert
+  from jaxgan_compress.nn.init import shapes
+  empty = convert.to_torch(module, jax.tree.map(
+      lambda x: np.zeros(x.shape, x.dtype), shapes(module)))
   return {key: fill(key, x.shape, **rule) for key, x in empty.items()}
 
 

@@ -12,6 +12,8 @@ from jaxgan_compress.analysis import comparison
 from jaxgan_compress.analysis.comparison import Point
 from jaxgan_compress.compare import compare
 
+pytestmark = pytest.mark.usefixtures('kept_programs')
+
 
 def row(macs, fd, ms=1., data='digits'):
   protocol = {'data': data, 'images': '32x32x1', 'count': 40, 'real_count': 100, 'seed': 0,
@@ -38,8 +40,8 @@ def test_the_front_is_who_no_other_beats_in_both():
 def runs(tmp_path_factory):
   """A smoke run, the same as though of another seed, and one that was measured otherwise."""
   folder = tmp_path_factory.mktemp('sweep')
-  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', f'--workdir={folder}/seed0']) \
-      == 0
+  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', f'--workdir={folder}/seed0',
+                   "--config.run=('classifier','teacher','student_mse')"]) == 0
 
   def copy(name, change_config, change_results):
     shutil.copytree(folder / 'seed0', folder / name)

@@ -11,6 +11,7 @@ import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import cli, convert, files, nn
+from jaxgan_compress.nn.init import shapes
 from tests import published
 from tests.conftest import largest_difference
 
@@ -97,7 +98,7 @@ def test_a_state_dict_comes_back_exactly(module, hints, entries):
   found, variables = convert.from_torch(state, **hints)
   assert found == module
   assert same(convert.to_torch(found, variables), state)
-  fits = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  fits = shapes(module)
   assert jax.tree.map(np.shape, {k: variables[k] for k in fits}) == jax.tree.map(np.shape, fits)
 
 
@@ -105,7 +106,8 @@ def test_known_dead_parameters_are_kept_apart():
   module, variables = convert.from_torch(published_dict(PRUNED))
   assert set(variables['unused']) == {f'features.1.pw_bn.{leaf}' for leaf in (
       'weight', 'bias', 'running_mean', 'running_var')}
-  image, _ = module.apply(variables, jnp.ones((1, 16, 16, 3)))  # an extra collection is no obstacle
+  # An extra collection is no obstacle.
+  image, _ = jax.eval_shape(module.apply, variables, jnp.ones((1, 16, 16, 3)))
   assert image.shape == (1, 16, 16, 3)
 
 
@@ -238,8 +240,10 @@ def test_weights_of_another_network_are_refused_on_the_way_out():
 # One file -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('module, hints, entries', FAMILIES[::3])
-def test_a_file_rebuilds_module_and_variables_alone(module, hints, entries, tmp_path):
+# The last of each class.
+@pytest.mark.parametrize('module, hints', {
+    type(module): (module, hints) for module, hints, _ in FAMILIES}.values())
+def test_a_file_rebuilds_module_and_variables_alone(module, hints, tmp_path):
   _, variables = convert.from_torch(published_dict(module), **hints)
   module = module.clone(dtype=jnp.bfloat16)
   convert.save(tmp_path / 'G.safetensors', module, variables)

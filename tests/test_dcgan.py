@@ -12,19 +12,19 @@ from flax import linen
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
 from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.init import shapes
 from tests.conftest import largest_difference
 
 PUBLISHED = {2: 28351, 4: 62077, 8: 145657, 16: 377329, 32: 1098721, 48: 2164177, 64: 3573697,
              128: 12652417}
 
 
-def shapes(module, *inputs):
-  return jax.eval_shape(module.init, jax.random.key(0), *inputs)
-
-
 def count(d, convention, channels=1, size=64):
-  module = nn.DCGANGenerator(d=d, channels=channels, size=size)
-  return jgc.count_params(shapes(module, module.example()), convention)
+  return jgc.count_params(shapes(nn.DCGANGenerator(d=d, channels=channels, size=size)), convention)
+
+
+def run(module, variables, x, **more):
+  return jax.jit(lambda variables, x: module.apply(variables, x, **more))(variables, x)
 
 
 @pytest.mark.parametrize('d, published', PUBLISHED.items())
@@ -69,22 +69,23 @@ def test_macs_count_transposed_convolutions_on_their_input():
 def test_shapes_and_range(size, channels):
   G = nn.DCGANGenerator(d=1, channels=channels, size=size)
   D = nn.DCGANDiscriminator(d=1, size=size)
-  z = jax.random.normal(jax.random.key(0), (2, 100))
-  variables = nn.initialise(G, jax.random.key(1), z)
-  image, taps = G.apply(variables, z)
+  z = np.random.default_rng(0).standard_normal((2, 100), np.float32)
+  image, taps = run(G, nn.initialise(G, jax.random.key(1), z), z)
   assert image.shape == (2, size, size, channels) and image.dtype == jnp.float32
   assert float(jnp.abs(image).max()) <= 1
   assert taps['layer1'].shape == (2, 4, 4, 8 if size == 64 else 4)
-  logits, taps = D.apply(nn.initialise(D, jax.random.key(2), image), image)
+  logits, taps = jax.eval_shape(D.apply, shapes(D, image), image)
   assert logits['real'].shape == (2, 1) and taps['layer1'].shape == (2, *(image.shape[1] // 2 + (
       2 if size == 28 else 0),) * 2, 1)
 
 
 def test_upsample_parameters_are_those_of_flax():
-  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((2, 4, 4, 3), np.float32)
   theirs = linen.ConvTranspose(5, (4, 4), (2, 2), 'SAME')
-  variables = theirs.init(jax.random.key(1), x)
-  np.testing.assert_allclose(theirs.apply(variables, x), layers.UpConv(5).apply(variables, x),
+  variables = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32) / 8,
+                           shapes(theirs, x))
+  np.testing.assert_allclose(run(theirs, variables, x), run(layers.UpConv(5), variables, x),
                              atol=1e-5)
 
 
@@ -115,6 +116,7 @@ def torch_generator(state, z):
   return np.tanh(x).transpose(0, 2, 3, 1)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize('impl', ['transpose', 'subpixel'])
 def test_pytorch_weights_give_pytorch_images(impl):
   rng = np.random.default_rng(0)
@@ -130,19 +132,23 @@ def test_pytorch_weights_give_pytorch_images(impl):
   z = rng.standard_normal((3, 100))
   module, variables = convert.from_torch(state)
   assert module == nn.DCGANGenerator(d=d)
-  image, _ = nn.DCGANGenerator(d=d, form=impl).apply(variables, z.astype(np.float32))
+  draw = jax.jit(nn.DCGANGenerator(d=d, form=impl).apply)
+  image, _ = draw(variables, z.astype(np.float32))
   np.testing.assert_allclose(image, torch_generator(state, z), atol=1e-5)
   state['deconv2.weight'] = state['deconv2.weight'][..., ::-1]  # the test sees a mirrored kernel
-  wrong, _ = nn.DCGANGenerator(d=d, form=impl).apply(
-      convert.from_torch(state)[1], z.astype(np.float32))
+  wrong, _ = draw(convert.from_torch(state)[1], z.astype(np.float32))
   assert np.abs(wrong - image).max() > 0.01
 
 
 def test_batch_norm_has_pytorch_semantics():
   x = np.random.default_rng(0).standard_normal((6, 3, 3, 2)).astype(np.float32) + 5
   norm = nn.BatchNorm()
-  variables = norm.init(jax.random.key(0), x, True)
-  y, new = norm.apply(variables, x, True, mutable=['batch_stats'])
+  variables = {'params': {'scale': np.ones(2, np.float32), 'bias': np.zeros(2, np.float32)},
+               'batch_stats': {'mean': np.zeros(2, np.float32), 'var': np.ones(2, np.float32),
+                               'count': np.zeros((), np.int32)}}
+  assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, jax.eval_shape(
+      lambda: norm.init(jax.random.key(0), x, True)))
+  y, new = run(norm, variables, x, train=True, mutable=['batch_stats'])
   flat = x.reshape(-1, 2).astype(np.float64)
   np.testing.assert_allclose(y.reshape(-1, 2), (flat - flat.mean(0)) / np.sqrt(
       flat.var(0) + 1e-5), atol=1e-5)
@@ -150,37 +156,38 @@ def test_batch_norm_has_pytorch_semantics():
   np.testing.assert_allclose(stats['mean'], 0.1 * flat.mean(0), rtol=1e-5)
   np.testing.assert_allclose(stats['var'], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
   stats = jax.tree.map(np.asarray, stats)
-  inferred = norm.apply({'params': variables['params'], **new}, x, False)
+  inferred = run(norm, {'params': variables['params'], **new}, x, train=False)
   np.testing.assert_allclose(inferred.reshape(-1, 2), (flat - stats['mean']) / np.sqrt(
       stats['var'] + np.float64(1e-5)), rtol=1e-4)
 
 
 def test_drawing_does_not_depend_on_the_rest_of_the_batch(given):
   G = nn.DCGANGenerator(d=2, size=32)
-  z = jax.random.normal(jax.random.key(0), (4, 100))
-  together, _ = G.apply(given['teacher'].variables, z)
-  alone, _ = G.apply(given['teacher'].variables, z[2:3])
+  z, variables = np.random.default_rng(0).standard_normal((4, 100), np.float32), \
+      given['teacher'].variables
+  together, alone = (run(G, variables, x)[0] for x in (z, z[2:3]))
   np.testing.assert_allclose(together[2:3], alone, atol=1e-6)
-  trained = [G.apply(given['teacher'].variables, x, train=True, mutable=['batch_stats'])[0][0]
+  trained = [np.asarray(run(G, variables, x, train=True, mutable=['batch_stats'])[0][0])
              for x in (z, z[2:3])]
   assert np.abs(trained[0][2:3] - trained[1]).max() > 1e-3
 
 
+@pytest.mark.gpu
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights():
-  z = jax.random.normal(jax.random.key(0), (2, 100))
+  z = np.random.default_rng(0).standard_normal((2, 100), np.float32)
   low, full = (nn.DCGANGenerator(d=2, size=32, dtype=dtype) for dtype in ('bfloat16', 'float32'))
   variables = nn.initialise(low, jax.random.key(1), z)
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables['params']))
-  image, taps = low.apply(variables, z)
+  image, taps = run(low, variables, z)
   assert taps['layer2'].dtype == jnp.bfloat16 and image.dtype == jnp.float32
-  reference, _ = full.apply(variables, z)
+  reference, _ = run(full, variables, z)
   assert 0 < np.abs(image - reference).max() < 0.05
 
 
 def test_initialise_matches_the_modules_own_distribution():
   G = nn.DCGANGenerator(d=4, size=32)
   ours = nn.initialise(G, jax.random.key(0), G.example())
-  theirs = G.init(jax.random.key(0), G.example())
+  theirs = jax.jit(G.init)(jax.random.key(0), G.example())
   assert jax.tree.structure(ours) == jax.tree.structure(theirs)
   kernel = ours['params']['layer1']['kernel']
   assert abs(float(kernel.std()) - 0.02) < 1e-3 and abs(float(kernel.mean())) < 1e-3
@@ -204,18 +211,19 @@ def test_impossible_networks_say_what_is_possible(make, said):
     shapes(module, x)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize('impl', ['transpose', 'subpixel'])
 def test_images_recorded_from_pytorch(impl):
   golden = np.load(Path(__file__).parent / 'golden' / 'dcgan_d1.npz')
   state = {name.removeprefix('state/'): golden[name] for name in golden if '/' in name}
   state |= {f'deconv{i}_bn.num_batches_tracked': np.array(1) for i in range(1, 5)}
   G, variables = convert.from_torch(state, form=impl)
-  image, _ = G.apply(variables, golden['z'])
+  image, _ = run(G, variables, golden['z'])
   np.testing.assert_allclose(image, golden['images'].transpose(0, 2, 3, 1), atol=1e-5)
   # The running statistics were moved once, from 0 and 1, by the batch that `trained` shows.
-  fresh = jax.tree.map(jnp.zeros_like, variables['batch_stats'])
+  fresh = jax.tree.map(np.zeros_like, variables['batch_stats'])
   fresh = {name: {**each, 'var': each['var'] + 1} for name, each in fresh.items()}
-  (image, _), new = G.apply({**variables, 'batch_stats': fresh}, golden['z'], train=True,
-                            mutable=['batch_stats'])
+  (image, _), new = run(G, {**variables, 'batch_stats': fresh}, golden['z'], train=True,
+                        mutable=['batch_stats'])
   np.testing.assert_allclose(image, golden['trained'].transpose(0, 2, 3, 1), atol=1e-5)
   assert largest_difference(new['batch_stats'], variables['batch_stats']) < 1e-5

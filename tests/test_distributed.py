@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxgan_compress import distributed, experiment
-from tests.conftest import largest_difference
+from tests.conftest import largest_difference, quick
 
 ROOT = Path(__file__).parents[1]
 STEPS = 40
@@ -31,8 +30,7 @@ class Job:
     port, self.workdir, self.processes = local.free_port(), workdir, []
     folders = workdir if isinstance(workdir, list) else [workdir] * count
     for i in range(count):
-      environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices),
-                     'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+      environment = quick(devices)
       if count > 1:
         environment |= {'JAXGAN_COORDINATOR': f'127.0.0.1:{port}', 'JAXGAN_PROCESSES': str(count),
                         'JAXGAN_PROCESS': str(i)}

@@ -18,8 +18,12 @@ from PIL import Image
 
 import jaxgan_compress as jgc
 from jaxgan_compress import cli, config, experiment
+from jaxgan_compress.experiment import compilation_cache
 from jaxgan_compress.train import records
+from tests.conftest import quick
 from tests.test_survival import damage_flip
+
+pytestmark = pytest.mark.usefixtures('kept_programs')
 
 GENERATORS = {'teacher', 'student_mse', 'student_joint', 'scratch', 'scratch_wide_disc'}
 ROOT = Path(__file__).parents[1]
@@ -89,21 +93,33 @@ def test_the_report_stands_alone_and_shows_every_generator(finished):
 def test_a_finished_run_is_left_as_it_is(finished, capsys):
   before = {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
   assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
-                   f'--workdir={finished}']) == 0
+                   '--config.checkpoint.keep=1', f'--workdir={finished}']) == 0  # keep: harmless
   assert 'teacher: done before' in capsys.readouterr().out
   assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
 
 
-def test_evaluate_repeats_what_training_measured(finished, capsys):
+def test_evaluate_repeats_what_training_measured(finished):
   found = experiment.evaluate(finished, 'last')
   results = json.loads((finished / 'results.json').read_text())['generators']
   for name in GENERATORS:
     for key, measure in found[name].items():
       assert measure.value == pytest.approx(results[name]['last']['measures'][key]['value'])
-  assert cli.main(['evaluate', f'--workdir={finished}', '--count=20']) == 0
+
+
+def first_stages(finished, folder, count=3):
+  """A copy of the run that ends after so many stages."""
+  shutil.copytree(finished, folder)
+  stored = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps({**stored, 'run': stored['run'][:count]}))
+  return folder
+
+
+def test_what_is_measured_again_is_printed(finished, tmp_path, capsys):
+  copy = first_stages(finished, tmp_path / 'run')
+  assert cli.main(['evaluate', f'--workdir={copy}', '--count=20']) == 0
   printed = capsys.readouterr().out
-  assert 'student_joint' in printed and 'count 20' in printed
-  assert cli.main(['evaluate', f'--workdir={finished}', '--json']) == 0
+  assert 'student_mse' in printed and 'count 20' in printed
+  assert cli.main(['evaluate', f'--workdir={copy}', '--json']) == 0
   assert json.loads(capsys.readouterr().out)['real']['vol']['value'] > 0
 
 
@@ -121,8 +137,6 @@ def test_another_config_does_not_touch_the_run(finished, capsys):
   assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=4',
                    f'--workdir={finished}']) == 2
   assert 'seed: 3 there, 4 asked for' in capsys.readouterr().err
-  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
-                   '--config.checkpoint.keep=1', f'--workdir={finished}']) == 0  # harmless
 
 
 def test_what_is_not_ours_is_not_touched(tmp_path, capsys):
@@ -182,12 +196,12 @@ def test_a_loss_that_explodes_is_named_and_the_good_checkpoint_stays(tmp_path):
 
 def start(workdir, log):
   """The command in a process of its own: a classifier and 60 steps of a teacher."""
-  environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+  environment = {**quick(devices=4), 'PYTHONUNBUFFERED': '1'}
   return subprocess.Popen(
       [sys.executable, '-m', 'jaxgan_compress', 'train', '--config=kd/digits:smoke',
        f'--workdir={workdir}', "--config.run=('classifier','teacher')",
        '--config.stages.teacher.steps=60', '--config.checkpoint.every=10', '--config.log_every=10',
-       '--config.evaluate.every=20'],
+       '--config.evaluate.every=20', '--config.cache=False'],
       stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=workdir.parent)
 
 
@@ -251,32 +265,40 @@ def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch):
   assert jgc.Checkpointer(checkpoints, read_only=True).steps == [4]
 
 
-def test_an_unfinished_run_is_reported_as_far_as_it_is(tmp_path, capsys):
-  c = config.load('kd/digits:smoke')
+def test_an_unfinished_run_is_reported_as_far_as_it_is(finished, tmp_path, capsys):
   with pytest.raises(FileNotFoundError, match='holds no run'):
     experiment.evaluate(tmp_path / 'run')
-  whole = c.run
-  c.run = whole[:2]
-  jgc.run(c, tmp_path / 'run', quiet=True)
+  shutil.copytree(finished, tmp_path / 'run')
   stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
-  (tmp_path / 'run' / 'config.json').write_text(json.dumps({**stored, 'run': whole}))
+  for name in stored['run'][2:]:
+    shutil.rmtree(tmp_path / 'run' / name)
+  for name in ('results.json', 'report.html'):
+    (tmp_path / 'run' / name).unlink()
   before = sorted(tmp_path.rglob('*'))
   assert set(experiment.evaluate(tmp_path / 'run')) == {'teacher', 'real'}
   assert sorted(tmp_path.rglob('*')) == before  # looking changes nothing
   assert cli.main(['report', f'--workdir={tmp_path / "run"}']) == 0
   capsys.readouterr()
-  (tmp_path / 'run' / 'config.json').write_text(json.dumps({**stored, 'run': whole[:1]}))
+  (tmp_path / 'run' / 'config.json').write_text(json.dumps({**stored, 'run': stored['run'][:1]}))
   assert cli.main(['report', f'--workdir={tmp_path / "run"}']) == 2
   assert 'no measured generator yet' in capsys.readouterr().err
 
 
 def test_a_damaged_best_checkpoint_does_not_end_a_run(finished, tmp_path, caplog):
-  copy = tmp_path / 'run'
-  shutil.copytree(finished, copy)
+  copy = first_stages(finished, tmp_path / 'run', 2)
   damage_flip(copy / 'teacher' / 'checkpoints' / 'step_4')
   found = experiment.evaluate(copy)
   assert 'checkpoint of step 4' in caplog.text and 'passed over' in caplog.text
-  assert found['teacher']['fd'].value != experiment.evaluate(finished)['teacher']['fd'].value
+  whole = json.loads((finished / 'results.json').read_text())['generators']['teacher']['best']
+  assert found['teacher']['fd'].value != pytest.approx(whole['measures']['fd']['value'])
+
+
+def test_programs_are_kept_for_the_user_and_the_processor(monkeypatch, tmp_path):
+  found = {}
+  monkeypatch.setattr(jax.config, 'update', found.__setitem__)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  compilation_cache()
+  assert Path(found['jax_compilation_cache_dir']).parent == tmp_path / 'jaxgan_compress'
 
 
 def test_a_run_needs_no_git_and_borrows_no_revision(monkeypatch, tmp_path):
@@ -331,6 +353,7 @@ def test_pictures_in_the_readme_exist():
 def test_what_is_chosen_on_one_split_is_reported_on_another(tmp_path, capsys):
   c = config.load('kd/digits:smoke')
   c.run = ('teacher',)
+  c.data.name = 'tests.tiny_run:few_digits'  # VGG16 takes long
   c.evaluate.update(classifier='', extractor=dict(name='random_vgg'), count=16, best=('mmd',),
                     real=dict(split='train'), test=dict(split='test'))
   results = jgc.run(c, tmp_path / 'run', quiet=True)
@@ -351,6 +374,7 @@ def test_what_is_chosen_on_one_split_is_reported_on_another(tmp_path, capsys):
 def test_a_measure_that_nothing_makes_is_refused_before_training(tmp_path):
   c = config.load('kd/digits:smoke')
   c.run = ('teacher',)
+  c.data.name = 'tests.tiny_run:few_digits'
   c.evaluate.update(classifier='', extractor=dict(name='random_vgg'), best=('kid',))
   with pytest.raises(ValueError, match="'kid', which nothing here measures; there is fd, mmd"):
     jgc.run(c, tmp_path / 'run', quiet=True)

@@ -20,6 +20,7 @@ from jaxgan_compress import cli, export, nn, pruning
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.export import folder as folders
 from jaxgan_compress.ship import latents, of_sizes
+from tests.test_convert import PRUNED_SPADE
 
 INCEPTION = nn.InceptionGenerator(
     (4, 6, 8), (nn.Branches(((1, 2), (5, 3)), ((3, 2),)), nn.Branches(), nn.Branches(((3, 2),))),
@@ -38,7 +39,7 @@ NETWORKS = {
     'spade': (nn.spade(2, hidden=4, labels=5), 64),
     'spade, instance norm, normal': (nn.spade(2, 'normal', 4, labels=5, norm='instance'), 64),
     'separable spade': (nn.mobile_spade(2, hidden=4, labels=5), 64),
-    'inception spade': (nn.inception_spade(2, hidden=12, labels=5), 64),
+    'inception spade': (PRUNED_SPADE, 64),
     'dcgan of 28 px': (nn.DCGANGenerator(2, size=28), 0),
     'dcgan of 64 px': (nn.DCGANGenerator(2, channels=3, size=64), 0),
 }
@@ -64,6 +65,10 @@ def learnt(module, seed=0):
     left, _, right = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), full_matrices=False)
     flat[path], flat[*path[:-1], 'v'] = right[0], left[:, 0].reshape(kernel.shape[:-1])
   return traverse_util.unflatten_dict(flat)
+
+
+def draw(module, variables, x):
+  return jax.jit(lambda variables, x: module.apply(variables, x)[0])(variables, x)
 
 
 def inputs_of(module, side, seed=1):
@@ -140,7 +145,7 @@ def test_layers_are_exact_in_litert(draw, tensorflow):
   variables = jax.tree.map(lambda x: x + rng.normal(0, .1, x.shape).astype(np.float32),
                            module.init(jax.random.key(0), x))
   run = export.run_litert(export.to_litert(module, variables, (1, 8, 8, 4)))
-  np.testing.assert_allclose(run(x), module.apply(variables, x)[0], atol=2e-6)
+  np.testing.assert_allclose(run(x), draw(module, variables, x), atol=2e-6)
 
 
 def test_what_litert_does_not_have_is_named(tensorflow):
@@ -216,7 +221,7 @@ def test_a_student_that_was_cut_is_exported():
       cut.module, cut.variables, (1, 32, 32, 3)).SerializeToString())
   x, = inputs_of(teacher, 32)[1:2]
   np.testing.assert_allclose(session.run(None, {'input': x})[0],
-                             cut.module.apply(cut.variables, x)[0], atol=1e-5)
+                             draw(cut.module, cut.variables, x), atol=1e-5)
 
 
 class Tapped(linen.Module):
@@ -235,7 +240,7 @@ def test_what_only_a_tap_reads_is_not_in_the_picture():
   assert [node.op_type for node in graph.graph.node] == ['Conv']
   x = inputs_of(SMALL, 8)[1]
   np.testing.assert_allclose(export.run_onnx(graph)(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1),
-                             module.apply(variables, x)[0], atol=1e-6)
+                             draw(module, variables, x), atol=1e-6)
 
 
 class Own(linen.Module):
@@ -287,7 +292,7 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
   module, variables = nn.load(tmp_path / 'out/network.safetensors')
   assert module == SMALL
   with np.load(tmp_path / 'out/examples.npz') as stored:
-    np.testing.assert_allclose(module.apply(variables, stored['input2'])[0], stored['image2'],
+    np.testing.assert_allclose(draw(module, variables, stored['input2']), stored['image2'],
                                atol=1e-5)
   card = (tmp_path / 'out/README.md').read_text()
   assert 'run: mine' in card and '`network.int8.onnx`' in card
@@ -297,7 +302,7 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
   with np.load(tmp_path / 'out/examples.npz') as stored:
     pixels = np.round((stored['input1'][0] + 1) * 127.5).astype(np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'photograph.png')
-  expected = module.apply(variables, pixels[None].astype(np.float32) / 127.5 - 1)[0][0]
+  expected = draw(module, variables, pixels[None].astype(np.float32) / 127.5 - 1)[0]
   program = ('import runpy, sys; sys.modules.update(jax=None, flax=None, jaxgan_compress=None); '
              'sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])')
   subprocess.run([sys.executable, '-c', program, tmp_path / 'out/run_onnx.py',
@@ -316,15 +321,15 @@ def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path, monkeyp
   given = str(tmp_path / 'given.png')
   if 'spade' in name:
     Image.fromarray(inputs[0][0].argmax(-1).astype(np.uint8)).save(given)
-    expected = module.apply(variables, inputs[0][:1])[0][0]
+    expected = draw(module, variables, inputs[0][:1])[0]
   elif side:
     pixels = np.round((inputs[0][0] + 1) * 127.5).astype(np.uint8)
     Image.fromarray(pixels).save(given)
-    expected = module.apply(variables, pixels[None].astype(np.float32) / 127.5 - 1)[0][0]
+    expected = draw(module, variables, pixels[None].astype(np.float32) / 127.5 - 1)[0]
   else:
     given = '7'
     z = np.random.default_rng(7).standard_normal((1, 100), np.float32)
-    expected = module.apply(variables, z)[0][0]
+    expected = draw(module, variables, z)[0]
   monkeypatch.setattr(sys, 'argv', ['run_onnx.py', given, str(tmp_path / 'drawing.png')])
   runpy.run_path(str(tmp_path / 'out/run_onnx.py'))
   drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32).reshape(expected.shape)

@@ -1,6 +1,7 @@
 """Pruning while a student learns online: masks only tighten, nobody sees them, one cut ends it."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -9,26 +10,28 @@ import optax
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, data, experiment, nn, pruning
+from jaxgan_compress import build, experiment, nn, pruning
 from jaxgan_compress.parallel import build_mesh, parallelize
 from tests.conftest import largest_difference
 from tests.test_omgd import (
   SMALL,
   UNPERCEIVED,
-  agree,
   alone,
+  crops,
   images_of,
   in_float64,
   resumes,
   small_omgd,
   small_unpaired,
+  two_steps,
 )
 from tests.test_translation_runs import ADAM, base, judge, with_stages
 
-WHOLE = nn.inception(2, 1, reduction=2, form='plain')
-SHAPE = (1, 32, 32, 3)
+WHOLE = nn.InceptionGenerator((2, 4), (nn.Branches(((1, 4), (3, 4)), ((3, 4),)),), (2,),
+                              form='plain')
+SHAPE = (1, 16, 16, 3)
 PRICE = pruning.cost(WHOLE, WHOLE.plan(), SHAPE)
-BUDGET = PRICE(WHOLE.plan().widths) // 2
+BUDGET, LESS = (PRICE(WHOLE.plan().widths) * share // 10 for share in (6, 5))
 SHRINK = pruning.Shrink(BUDGET, start=1, end=5, every=1)
 
 
@@ -55,7 +58,7 @@ def history(batch):
   """The state after each of seven steps, with a rate that reorders the channels."""
   method = shrinking(optax.adam(.05), ema=.5)
   state = method.init(jax.random.key(0), batch)
-  step, found = jax.jit(lambda s, b: method.step(s, b)), []
+  step, found = jax.jit(method.step), []
   for _ in range(7):
     state, logs = step(state, batch)
     found.append(jax.device_get((state, logs)))
@@ -81,66 +84,69 @@ def test_a_cut_finds_just_what_is_left(history, batch):
   """The masked student draws what the compact one does, averaged or not."""
   method, found = history
   state, _ = found[-1]
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def draw(module, weights):
+    return module.apply(weights, batch['source'], train=True)[0]
+
   for variables in (state.nets['student'].variables, state.nets['student'].averaged):
     cut = pruning.cut(WHOLE, variables, SHAPE, budget=BUDGET)
     assert largest_difference(cut.masks, left(state)) == 0
-    drawn = [module.apply(weights, batch['source'], train=True)[0] for module, weights in (
-        (WHOLE, variables), (cut.module, cut.variables))]
-    np.testing.assert_allclose(*drawn, atol=1e-4)
+    np.testing.assert_allclose(draw(WHOLE, variables), draw(cut.module, cut.variables), atol=1e-4)
   assert method.generators(state)['student'].module == WHOLE
 
 
-def test_devices_change_nothing(batch):
-  state = agree(shrinking(SMALL, pruning.Shrink(BUDGET, 0, 2, 1)), batch, (2, 'pmap'),
-                (4, 'shard_map'))
-  assert PRICE(pruning.widths(left(state))) <= BUDGET
+@pytest.fixture(scope='module')
+def shrunk(batch):
+  """What two steps in float64 come to with one budget or several, on one device; each is run
+  once."""
+  @functools.cache
+  def run(budget):
+    with jax.enable_x64(True):
+      method = in_float64(shrinking(SMALL, pruning.Shrink(budget, 0, 2, 1), ema=.5))
+      return two_steps(method, *begun(method, batch), 1, 'vmap')
+
+  return run
 
 
-def test_students_of_several_budgets_are_those_of_runs_of_their_own(batch):
-  """One teacher, paid for once; nobody feels the others."""
-  budgets = BUDGET, 4 * BUDGET // 5
-  shrink = lambda budget: pruning.Shrink(budget, 0, 2, 1)
-  step = lambda method: jax.jit(lambda s, b: method.step(s, b))
+def begun(method, batch):
+  rows = {name: np.asarray(x, np.float64) for name, x in batch.items()}
+  return method.init(jax.random.key(0), rows), rows
+
+
+def same(found, expected):
+  assert largest_difference(found[0], expected[0]) < 1e-9
+  assert found[1].keys() == expected[1].keys()
+  for name, value in expected[1].items():
+    np.testing.assert_allclose(found[1][name], value, rtol=1e-7, atol=1e-10, err_msg=name)
+
+
+def test_devices_change_nothing(batch, shrunk):
   with jax.enable_x64(True):
-    rows = {name: np.asarray(x, np.float64) for name, x in batch.items()}
-    found = []
-    for budget in (budgets, *budgets):
-      method = in_float64(shrinking(SMALL, shrink(budget)))
-      state = method.init(jax.random.key(0), rows)
-      for _ in range(2):
-        state, _ = step(method)(state, rows)
-      found.append(state)
-  both, *alone = found
-  roles = list(shrink(budgets).roles('student'))
+    method = in_float64(shrinking(SMALL, pruning.Shrink(BUDGET, 0, 2, 1), ema=.5))
+    found = two_steps(method, *begun(method, batch), 4, 'pmap')
+  same(found, shrunk(BUDGET))
+  assert PRICE(pruning.widths(left(found[0]))) <= BUDGET
+
+
+def test_students_of_several_budgets_are_those_of_runs_of_their_own(shrunk):
+  """One teacher, paid for once; nobody feels the others."""
+  both = shrunk((BUDGET, LESS))[0]
+  roles = list(pruning.Shrink((BUDGET, LESS), 0, 2).roles('student'))
   assert roles[0] == 'student' and roles[1].startswith('student_')
-  for role, one, budget in zip(roles, alone, budgets, strict=True):
+  for role, budget in zip(roles, (BUDGET, LESS), strict=True):
+    one = shrunk(budget)[0]
     assert largest_difference(both.params[role], one.params['student']) < 1e-10
     assert largest_difference(both.params['wide'], one.params['wide']) < 1e-10
     assert PRICE(pruning.widths(left(both, role))) <= budget
 
 
-def test_students_side_by_side_are_those_of_one_device(batch):
+def test_students_side_by_side_are_those_of_one_device(batch, shrunk):
   """Two students on an axis of the mesh, the teacher on all four devices."""
-  shrink = pruning.Shrink((BUDGET, 4 * BUDGET // 5), 0, 2, 1)
   with jax.enable_x64(True):
-    rows = {name: np.asarray(x, np.float64) for name, x in batch.items()}
-    method = in_float64(shrinking(SMALL, shrink, ema=.5))
-    step = lambda s, b, axes: method.step(s, b, axes)
-    state = method.init(jax.random.key(0), rows)
-    found = []
-    for run in (parallelize(step, build_mesh(1), via='vmap', donate=False),
-                parallelize(step, build_mesh(4, student=2), via='shard_map', donate=False,
-                            students=list(method.students))):
-      now = run.put(state)
-      for _ in range(2):
-        now, logs = run(now, rows)
-      found.append(jax.device_get((now, logs)))
-  (one, theirs), (other, ours) = found
-  assert largest_difference(one.params, other.params) < 1e-9
-  assert largest_difference(one, other) < 1e-9
-  assert ours.keys() == theirs.keys()
-  for name, value in theirs.items():
-    np.testing.assert_allclose(ours[name], value, rtol=1e-7, atol=1e-10, err_msg=name)
+    method = in_float64(shrinking(SMALL, pruning.Shrink((BUDGET, LESS), 0, 2, 1), ema=.5))
+    found = two_steps(method, *begun(method, batch), 4, 'shard_map', student=2)
+  same(found, shrunk((BUDGET, LESS)))
 
 
 def test_as_many_students_as_places():
@@ -159,16 +165,14 @@ def test_as_many_students_as_places():
 
 
 def test_it_stops_and_goes_on_to_the_same_bits():
-  pipeline = data.Pipeline(data.samples('colorize', size=32), batch=4)
-  resumes(shrinking(optax.adam(.05)), pipeline, 6, [2, 4])
+  resumes(shrinking(optax.adam(.05)), crops('colorize'), 6, [2, 4])
 
 
 def test_students_without_pairs_shrink_too(sgd):
   textures = images_of('grass2gravel', 2)
   method = dataclasses.replace(small_unpaired(sgd), student=WHOLE, lessons=UNPERCEIVED,
                                shrink=pruning.Shrink(BUDGET, 0, 1, 1))
-  state, logs = jax.jit(lambda s, b: method.step(s, b))(
-      alone(method.init(jax.random.key(0), textures)), textures)
+  state, logs = jax.jit(method.step)(alone(method.init(jax.random.key(0), textures)), textures)
   assert float(logs['cost_student']) <= BUDGET
   dead = [name for name, mask in left(state).items() if not mask.all()]
   assert dead and not any(
@@ -196,21 +200,26 @@ def test_students_that_cannot_shrink_so_far_are_refused(batch, student, budget, 
     method.init(jax.random.key(0), batch)
 
 
-def test_a_run_goes_on_in_the_compact_network(tmp_path):
+def whole():
+  return WHOLE
+
+
+def test_a_run_goes_on_in_the_compact_network(tmp_path, kept_programs):
   """Two stages of one run: teachers and judge go on, the student as what was left of it."""
-  student, budgets = dict(name='inception', ngf=2, blocks=1, reduction=2, form='plain'), (
-      BUDGET, 4 * BUDGET // 5)
-  method = dict(name='OMGD', wide=student, tx=ADAM, adversary=judge(6, 'hinge', heads=('wide',)),
+  budgets = 4 * BUDGET, 4 * LESS  # at four times the pixels
+  method = dict(name='OMGD', tx=ADAM, adversary=judge(6, 'hinge', heads=('wide',)),
+                wide=dict(name='tests.test_omgd:small_resnet', ngf=2),
                 lessons=dict(name='Lessons', feature=0., style=0., pixel=1.))
   c = with_stages(
-      base('colorize'),
+      base('colorize', test={}),
       shrink=dict(steps=4, title='Shrinking', method=dict(
-          method, student=student, shrink=dict(name='Shrink', budget=budgets, start=0, end=3))),
+          method, student=dict(name=f'{__name__}:whole'),
+          shrink=dict(name='Shrink', budget=budgets, start=0, end=3))),
       online=dict(steps=2, teacher=('shrink',), teacher_checkpoint='last',
                   prune=dict(budget=budgets), method=method))
   c.mesh.student = 2  # the first stage has its students side by side
   rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
-  assert rows['online']['macs'] <= BUDGET < rows['shrink']['macs']
+  assert rows['online']['macs'] <= budgets[0] < rows['shrink']['macs']
   _, small = pruning.roles('student', budgets)
   assert rows[f'online.{small}']['macs'] <= budgets[1] < rows[f'shrink.{small}']['macs']
   assert rows['online']['teacher'] == 'online.wide'
@@ -219,7 +228,8 @@ def test_a_run_goes_on_in_the_compact_network(tmp_path):
   begun = run.given('online')
   for role in ('wide', 'disc'):
     assert largest_difference(begun[role].params, before[role].params) == 0
-  for role, budget, name in (('student', BUDGET, 'online'), (small, budgets[1], f'online.{small}')):
-    cut = pruning.cut(WHOLE, jax.device_get(before[role].variables), SHAPE, budget=budget)
+  for role, budget, name in zip(('student', small), budgets, ('online', f'online.{small}'),
+                                strict=True):
+    cut = pruning.cut(WHOLE, jax.device_get(before[role].variables), (1, 32, 32, 3), budget=budget)
     assert largest_difference(begun[role].params, cut.variables['params']) == 0
     assert run.drawer(name, 'last').module == cut.module

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import largest_difference
-from tests.test_distributed import STEPS, Job, final
+from tests.conftest import largest_difference, quick
+from tests.test_distributed import STEPS, Job, final, local
 
 ROOT = Path(__file__).parents[1]
-QUICK = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1',
-         'XLA_FLAGS': '--xla_backend_optimization_level=0'}
 
 
 def test_shell_scripts_are_sound():
@@ -65,12 +63,9 @@ def pod(tmp_path):
   fake.write_text(GCLOUD)
   fake.chmod(0o755)
   (tmp_path / 'home' / 'jaxgan' / '.venv' / 'bin').mkdir(parents=True)
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    port = str(s.getsockname()[1])
-  return {**QUICK, 'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}', 'FAKE': str(tmp_path),
-          'PORT': port, 'TPU_NAME': 'gan', 'TPU_ZONE': 'here', 'TPU_TYPE': 'v5litepod-16',
-          'TPU_BUCKET': 'mine', 'TPU_POLL': '0'}, tmp_path
+  return {**quick(), 'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}', 'FAKE': str(tmp_path),
+          'PORT': str(local.free_port()), 'TPU_NAME': 'gan', 'TPU_ZONE': 'here',
+          'TPU_TYPE': 'v5litepod-16', 'TPU_BUCKET': 'mine', 'TPU_POLL': '0'}, tmp_path
 
 
 def tpu_pod(environment, *arguments):
@@ -235,7 +230,7 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 {nodes}PartitionName=p Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """)
-  environment = {**QUICK, 'SLURM_CONF': str(tmp_path / 'slurm.conf')}
+  environment = {**quick(), 'SLURM_CONF': str(tmp_path / 'slurm.conf')}
   daemons = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
              for command in (['slurmctld', '-D'], ['slurmd', '-D', '-N', 'n1'],
@@ -260,8 +255,8 @@ def test_a_slurm_job_told_to_stop_is_requeued_and_ends_the_same(slurm, tmp_path,
   workdir = tmp_path / 'run'
   program = tmp_path / 'jaxgan-compress'
   # Nodes that are not real have no address: the first task is the coordinator, on this machine.
-  port = 20_000 + os.getpid() % 20_000
-  program.write_text(f'#!/usr/bin/env bash\nexport JAX_COORDINATOR_ADDRESS=127.0.0.1:{port}\n'
+  program.write_text('#!/usr/bin/env bash\n'
+                     f'export JAX_COORDINATOR_ADDRESS=127.0.0.1:{local.free_port()}\n'
                      f'cd {ROOT} && exec {sys.executable} -m jaxgan_compress "$@"\n')
   program.chmod(0o755)
   say = lambda *command: subprocess.run(command, env={**slurm, 'JAXGAN_PROGRAM': str(program)},

@@ -1,11 +1,12 @@
 """Notebooks are what their sources make, and run from top to bottom; the API reference builds."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import quick
 
 jupytext = pytest.importorskip('jupytext', reason="notebooks need the extra 'notebooks'")
 nbclient = pytest.importorskip('nbclient', reason="notebooks need the extra 'notebooks'")
@@ -66,12 +67,11 @@ def test_a_notebook_installs_on_colab_alone_and_then_says_its_parameters(name):
 @pytest.mark.parametrize('name', FAST)
 def test_a_notebook_runs(name, tmp_path):
   notebook = source(name)
-  quick = '\n'.join(f'{key} = {value!r}' for key, value in FAST[name].items())
-  notebook.cells.insert(parameters(notebook) + 1, nbformat.v4.new_code_cell(quick))
+  fast = '\n'.join(f'{key} = {value!r}' for key, value in FAST[name].items())
+  notebook.cells.insert(parameters(notebook) + 1, nbformat.v4.new_code_cell(fast))
   client = nbclient.NotebookClient(notebook, timeout=300, kernel_name='python3',
                                    resources={'metadata': {'path': tmp_path}})
-  # One device, as a notebook has it, and programs that compile quickly.
-  client.execute(env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'})
+  client.execute(env=quick())  # one device, as a notebook has it
   outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
   pictures = [output for output in outputs if 'image/png' in output.get('data', {})]
   assert len(pictures) >= {'jax_vs_torch': 3}.get(name, 5)

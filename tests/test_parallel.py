@@ -1,7 +1,7 @@
 """One device equals many; the ways of mapping are the same; what cannot be seen is caught."""
 
 import dataclasses
-import os
+import functools
 import socket
 import subprocess
 import sys
@@ -10,60 +10,58 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxgan_compress import core, cpu, nn
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state, replica_disagreement
+from tests import one_of_several
 from tests import test_cat as cat
 from tests import test_omgd as omgd
-from tests.conftest import largest_difference, small_kd
-
-
-def train(method, given, images, *, devices, via, replicas=None, steps=3, batch=8):
-  run = parallelize(lambda s, b, axes: method.step(s, core.normalise(b), axes),
-                    build_mesh(devices), replicas=replicas, via=via)
-  state = put_state(method.init(jax.random.key(0), {}, given), run.mesh)
-  logs = []
-  for i in range(steps):
-    state, each = run(state, {'target': np.roll(images, -batch * i, 0)[:batch]})
-    logs.append(jax.device_get(each))
-  return jax.device_get(state), logs
+from tests.conftest import largest_difference, quick, small_kd
 
 
 @pytest.fixture(scope='module')
-def joint(sgd):
-  return small_kd(sgd, adv_weight=.5, distill_weight=.01, n_critic=2, real_from='both')
+def trained(sgd, given, images):
+  """(state, logs of three steps) of the joint scheme on so many devices; each is run once."""
+  method = small_kd(sgd, adv_weight=.5, distill_weight=.01, n_critic=2, real_from='both')
+  start = method.init(jax.random.key(0), {}, given)
+
+  @functools.cache
+  def train(devices, via, replicas):
+    run = parallelize(lambda s, b, axes: method.step(s, core.normalise(b), axes),
+                      build_mesh(devices), replicas=replicas, via=via)
+    state, logs = put_state(start, run.mesh), []
+    for i in range(3):
+      state, each = run(state, {'target': np.roll(images, -8 * i, 0)[:8]})
+      logs.append(jax.device_get(each))
+    return jax.device_get(state), logs
+
+  return lambda devices, via, replicas=None: train(devices, via, replicas or devices)
 
 
-@pytest.fixture(scope='module')
-def oracle(joint, given, images):
-  """One replica on one device: the plain step."""
-  return train(joint, given, images, devices=1, via='vmap')
-
-
-@pytest.mark.parametrize('devices', [1, 2, 4])
-@pytest.mark.parametrize('via', ['pmap', 'shard_map'])
-def test_any_number_of_devices_gives_the_same_losses_and_parameters(
-    joint, given, images, oracle, devices, via):
-  state, logs = train(joint, given, images, devices=devices, via=via)
+@pytest.mark.parametrize('via, devices', [
+    pytest.param('pmap', 1, marks=pytest.mark.gpu),
+    pytest.param('shard_map', 1, marks=pytest.mark.gpu),
+    ('pmap', 2), ('pmap', 4), ('shard_map', 4)])
+def test_any_number_of_devices_gives_the_same_losses_and_parameters(trained, devices, via):
+  """As one replica on one device: the plain step."""
+  (state, logs), oracle = trained(devices, via), trained(1, 'vmap')
   assert largest_difference(state, oracle[0]) < 1e-5
   for ours, theirs in zip(logs, oracle[1], strict=True):
     for name in theirs:
       np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
-def test_virtual_replicas_do_not_depend_on_the_device_count(joint, given, images):
-  runs = [train(joint, given, images, devices=devices, via='pmap', replicas=4)
-          for devices in (1, 2, 4)]
-  for state, _ in runs[1:]:
-    assert largest_difference(state, runs[0][0]) < 1e-5
+def test_virtual_replicas_do_not_depend_on_the_device_count(trained):
+  assert largest_difference(trained(2, 'pmap', replicas=4)[0], trained(4, 'pmap')[0]) < 1e-5
 
 
-@pytest.mark.parametrize('replicas', [4, 8])
-def test_pmap_and_shard_map_agree_bit_for_bit(joint, given, images, replicas):
-  one, two = (train(joint, given, images, devices=4, via=via, replicas=replicas, steps=5, batch=16)
-              for via in ('pmap', 'shard_map'))
+@pytest.mark.parametrize('devices', [4, 2])
+def test_pmap_and_shard_map_agree_bit_for_bit(trained, devices):
+  """With one replica a device, and with two."""
+  one, two = (trained(devices, via, replicas=4) for via in ('pmap', 'shard_map'))
   assert largest_difference(one, two) == 0
 
 
@@ -102,15 +100,21 @@ def test_a_forgotten_mean_cannot_ship(via):
 
 
 @pytest.mark.parametrize('via', ['pmap', 'shard_map'])
-def test_donation_is_real(joint, given, images, via):
-  run = parallelize(lambda s, b, axes: joint.step(s, core.normalise(b), axes), build_mesh(2),
-                    via=via)
-  state = put_state(joint.init(jax.random.key(0), {}, given), run.mesh)
+def test_donation_is_real(via):
+  tx = {'w': optax.adam(1.)}
+
+  def step(state, batch, axes):
+    grad = {'w': jnp.full_like(state.nets['w'].params, batch['x'].mean())}
+    return core.advance(state, grad, tx, axes)
+
+  run = parallelize(step, build_mesh(2), via=via)
+  state = put_state(core.create(jax.random.key(0), {
+      'w': ({'params': jnp.zeros((64, 64))}, tx['w'])}), run.mesh)
   live = []
   for _ in range(4):
     old = state
-    state, _ = run(state, {'target': images[:8]})
-    assert jax.tree.leaves(old.nets)[0].is_deleted()
+    state, _ = run(state, {'x': np.arange(8, dtype=np.float32)})
+    assert all(x.is_deleted() for x in jax.tree.leaves(old.nets))
     del old
     live.append(sum(x.nbytes for x in jax.live_arrays()))
   assert live[-1] <= live[1]
@@ -150,43 +154,52 @@ def test_impossible_divisions_say_what_is_possible():
     parallelize(quadratic, via='xmap')
 
 
-def small_methods(tx):
-  """A method of every kind with a state and a batch of four."""
+@pytest.fixture(scope='module')
+def kinds():
+  """{kind: (method, state, batch of four)} in float64: in float32 the kinks of L1 terms decide
+  where a gradient goes. OMGD is in `test_omgd`."""
   pairs, textures, labels = (omgd.images_of(task, 4) for task in (
       'colorize', 'grass2gravel', 'shapes'))
-  # To the first layers, which see a pixel of each, four label maps are one: without variance a
-  # batch norm is rounding times 300, and the slope of a leaky ReLU hangs on its sign.
-  noise = np.random.default_rng(0).uniform(0, .5, labels['source'].shape)
-  labels = {**labels, 'source': labels['source'] + noise.astype(np.float32)}
-  yield 'omgd', omgd.small_omgd(tx, lessons=omgd.UNPERCEIVED), pairs, None
-  yield 'omgd_cycle', omgd.small_unpaired(tx, lessons=omgd.UNPERCEIVED), textures, None
-  yield 'pix2pix', omgd.small_pix2pix(tx), pairs, None
-  yield 'gaugan', dataclasses.replace(omgd.small_gaugan(tx), feature=0.), labels, None
-  yield 'cat', cat.small_cat(tx), {name: x[..., :3] for name, x in textures.items()}, {
-      'teacher': core.Net(nn.initialise(cat.SMALL, jax.random.key(3))['params'])}
+  taught = {'teacher': core.Net(nn.initialise(cat.SMALL, jax.random.key(3))['params'])}
+  found = {'pix2pix': (omgd.small_pix2pix(omgd.SMALL), pairs, None),
+           'gaugan': (dataclasses.replace(omgd.small_gaugan(omgd.SMALL), feature=0.), labels, None),
+           'cat': (cat.small_cat(omgd.SMALL), pairs, taught),
+           'cat_unpaired': (cat.small_cat(omgd.SMALL, paired=False), textures, taught)}
+  with jax.enable_x64(True):
+    for name, (method, batch, given) in found.items():
+      method = omgd.in_float64(method)
+      batch = {key: x.astype(np.float64) for key, x in batch.items()}
+      found[name] = method, method.init(jax.random.key(0), batch, given), batch
+  return found
 
 
 @pytest.fixture(scope='module')
-def kinds(sgd):
-  return {name: (method, method.init(jax.random.key(0), batch, taught), batch)
-          for name, method, batch, taught in small_methods(sgd)}
+def stepped(kinds):
+  """(state, logs) of one step of a kind, on so many devices; each is run once."""
+  @functools.cache
+  def step(kind, via, devices):
+    method, state, batch = kinds[kind]
+    run = parallelize(lambda s, b, axes: method.step(s, b, axes), build_mesh(devices), via=via)
+    return jax.device_get(run(run.put(state), batch))
+
+  return step
 
 
-@pytest.mark.parametrize('kind', ['omgd', 'omgd_cycle', 'pix2pix', 'gaugan', 'cat'])
-def test_every_method_agrees_with_itself(kinds, kind):
-  """pmap and shard_map to the bit, one device and two, and all replicas among each other."""
-  method, state, batch = kinds[kind]
-  step, found = lambda s, b, axes: method.step(s, b, axes), []
-  for via, devices in (('pmap', 2), ('shard_map', 2), ('vmap', 1)):
-    run = parallelize(step, build_mesh(devices), replicas=2, via=via, donate=False)
-    found.append(jax.device_get(run(run.put(state), batch)))
-  assert largest_difference(found[0][0], found[1][0]) == 0
-  assert largest_difference(found[0][0], found[2][0]) < 1e-5
-  for name, value in found[0][1].items():
-    assert value == found[1][1][name], name
-    np.testing.assert_allclose(value, found[2][1][name], rtol=1e-5, atol=1e-6, err_msg=name)
-  spread_out = put_state(state, build_mesh(2), 2)
-  assert replica_disagreement(method.step, jax.device_get(spread_out), batch) == []
+@pytest.mark.parametrize('kind', ['pix2pix', 'gaugan', 'cat', 'cat_unpaired'])
+def test_every_method_agrees_with_itself(stepped, kind):
+  """On one device, two and four."""
+  with jax.enable_x64(True):
+    (one, expected), *others = (stepped(kind, *way) for way in (
+        ('vmap', 1), ('pmap', 2), ('shard_map', 4)))
+  for state, logs in others:
+    assert largest_difference(one, state) < 1e-9
+    for name, value in expected.items():
+      np.testing.assert_allclose(logs[name], value, rtol=1e-7, atol=1e-10, err_msg=name)
+
+
+def test_what_gathers_rows_agrees_bit_for_bit(stepped):
+  with jax.enable_x64(True):
+    assert largest_difference(*(stepped('cat', via, 2) for via in ('pmap', 'shard_map'))) == 0
 
 
 @pytest.fixture
@@ -195,26 +208,26 @@ def lowered(monkeypatch):
   monkeypatch.setattr(cpu, 'compiler_options', lambda: None)
 
 
-def test_devices_may_share_the_height_of_an_image(lowered, kinds):
+def test_devices_may_share_the_height_of_an_image(lowered, kinds, stepped):
   """Two replicas, each on two devices; the halves talk to each other."""
   method, state, batch = kinds['pix2pix']
-  step = lambda s, b, axes: method.step(s, b, axes)
-  one = parallelize(step, build_mesh(1), replicas=2, via='vmap', donate=False)
-  expected, _ = one(state, batch)
-  run = parallelize(step, build_mesh(4, space=2), via='shard_map', donate=False)
-  placed = run.place(batch)
-  b, h, w, c = batch['source'].shape
-  assert {x.data.shape for x in placed['source'].addressable_shards} == {(b // 2, h // 2, w, c)}
-  program = jax.jit(run.compiled).lower(run.put(state), placed).compile()
-  assert 'collective-permute' in program.as_text()
-  found, _ = program(run.put(state), placed)
-  assert largest_difference(jax.device_get(found.params), jax.device_get(expected.params)) < 1e-5
+  with jax.enable_x64(True):
+    expected, _ = stepped('pix2pix', 'vmap', 1)
+    run = parallelize(lambda s, b, axes: method.step(s, b, axes), build_mesh(4, space=2),
+                      via='shard_map', donate=False)
+    placed = run.place(batch)
+    b, h, w, c = batch['source'].shape
+    assert {x.data.shape for x in placed['source'].addressable_shards} == {(b // 2, h // 2, w, c)}
+    program = jax.jit(run.compiled).lower(run.put(state), placed).compile()
+    assert 'collective-permute' in program.as_text()
+    found, _ = program(run.put(state), placed)
+  assert largest_difference(jax.device_get(found.params), expected.params) < 1e-9
 
 
 @pytest.mark.parametrize('norm', ['instance', 'batch'])
 def test_only_batch_norm_exchanges_before_the_gradients(lowered, norm):
-  net = nn.resnet(2, 1, norm=norm, dropout=0., form='plain')
-  variables = nn.initialise(net, jax.random.key(0))
+  net = omgd.small_resnet(2, norm=norm)
+  variables = nn.initialise(net, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
   def step(state, batch, axes):
     def loss(params):
@@ -236,26 +249,19 @@ def test_only_batch_norm_exchanges_before_the_gradients(lowered, norm):
   assert exchanges == gradients if norm == 'instance' else exchanges > gradients
 
 
-def processes(count, devices, out):
-  """Runs `one_of_several` in so many processes; what each of them came to."""
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    port = s.getsockname()[1]
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices),
-                 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
-  running = [subprocess.Popen(
-      [sys.executable, '-m', 'tests.one_of_several', str(port), str(count), str(i),
-       str(out / f'{count}_{i}.npz')], env=environment, cwd=Path(__file__).parents[1])
-      for i in range(count)]
-  assert [process.wait(timeout=240) for process in running] == [0] * count
-  return [dict(np.load(out / f'{count}_{i}.npz')) for i in range(count)]
-
-
 def test_two_processes_train_and_measure_as_one_does(tmp_path):
   """Each loads its own share of every batch; both hold the same networks afterwards, and the
   measures of all images."""
-  alone, = processes(1, 2, tmp_path)
-  first, second = processes(2, 1, tmp_path)
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    port = s.getsockname()[1]
+  files = [tmp_path / f'{i}.npz' for i in range(2)]
+  running = [subprocess.Popen(
+      [sys.executable, '-m', 'tests.one_of_several', str(port), '2', str(i), str(file)],
+      env=quick(), cwd=Path(__file__).parents[1]) for i, file in enumerate(files)]
+  alone = one_of_several.train_and_measure(2)
+  assert [process.wait(timeout=240) for process in running] == [0, 0]
+  first, second = (dict(np.load(file)) for file in files)
   assert alone['devices'] == first['devices'] == second['devices'] == 2
   assert {'measured_psnr', 'measured_fd', 'measured_mse'} <= alone.keys()
   for name, expected in alone.items():

@@ -1,23 +1,38 @@
 """Runs whose students are cut from their teachers: once, and never again on going on."""
 
+import json
+import shutil
 import signal
 
 import jax
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, experiment, nn, pruning
+from jaxgan_compress import build, config, experiment, nn, pruning, training
 from tests.conftest import largest_difference
 from tests.test_translation_runs import ADAM, base, judge, with_stages
 
+pytestmark = pytest.mark.usefixtures('kept_programs')
+
+
+def whole():
+  """The least network of which any kind of channel can be cut."""
+  branches = nn.Branches(((1, 4), (3, 4)), ((3, 4),))
+  return nn.InceptionGenerator((4, 8), (branches,), (4,), form='plain')
+
+
+SHAPE = (1, 32, 32, 3)
+BUDGET, MORE = (pruning.cost(whole(), whole().plan(), SHAPE)(whole().plan().widths) * share // 10
+                for share in (5, 7))
+
 
 def recipe(**prune):
-  generator = dict(name='inception', ngf=4, blocks=1, reduction=4, form='plain')
-  prune = {'budget': 8e5, 'floor': 2, **prune}
+  prune = {'budget': BUDGET, 'floor': 2, **prune}
   return with_stages(
-      base('colorize'),
+      base('colorize', test={}),
       teacher=dict(steps=2, title='Teacher', method=dict(
-          name='Pix2Pix', generator=generator, adversary=judge(6, 'hinge'), tx=ADAM)),
+          name='Pix2Pix', generator=dict(name=f'{__name__}:whole'), adversary=judge(6, 'hinge'),
+          tx=ADAM)),
       student=dict(steps=4, teacher=('teacher',), prune=prune, method=dict(
           name='CAT', adversary=dict(name='Adversary', tx=ADAM, loss='hinge'), tx=ADAM,
           taps=('stem', 'block1'))),
@@ -27,39 +42,50 @@ def recipe(**prune):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('cat') / 'run'
-  return workdir, jgc.run(recipe(), workdir, quiet=True)
+  """Teacher and student; `alone` is there to be cut."""
+  workdir, c = tmp_path_factory.mktemp('cat') / 'run', recipe()
+  c.run = ('teacher', 'student')
+  return workdir, jgc.run(c, workdir, quiet=True)
+
+
+def after_its_teacher(c, finished, workdir):
+  """The config, and a work directory of it where the teacher of another run has finished."""
+  shutil.copytree(finished[0] / 'teacher', workdir / 'teacher')
+  (workdir / 'config.json').write_text(json.dumps(config.to_json(c)))
+  return c, workdir
 
 
 def test_a_student_costs_at_most_its_budget(finished):
   workdir, results = finished
-  rows = results['generators']
-  assert rows['student']['macs'] == rows['alone']['macs'] <= 8e5 < rows['teacher']['macs']
-  assert rows['student']['teacher'] == 'teacher' and rows['alone']['teacher'] is None
+  rows, run = results['generators'], experiment.open_run(workdir)
+  assert rows['student']['macs'] <= BUDGET < rows['teacher']['macs']
+  assert rows['student']['teacher'] == 'teacher' and run.taught_by('alone') is None
   assert (workdir / 'student' / 'pruned.png').stat().st_size > 500
+  training._prune(run, 'alone')  # as a stage begins
   first, alone = (nn.load(workdir / name / 'pruned.safetensors') for name in ('student', 'alone'))
-  run = experiment.open_run(workdir)
-  assert run.drawer('student').module == first[0] == alone[0]
+  assert run.drawer('student').module == first[0] == alone[0] == run.method('alone').generator
   # It starts from what was left of its teacher, where the other starts anew.
   teacher = run.drawer('teacher', 'best')
-  cut = pruning.cut(teacher.module, jax.device_get(teacher.variables), (1, 32, 32, 3),
-                    budget=8e5, floor=2)
+  cut = pruning.cut(teacher.module, jax.device_get(teacher.variables), SHAPE, budget=BUDGET,
+                    floor=2)
   assert largest_difference(first[1], cut.variables) == 0 < largest_difference(alone[1], first[1])
 
 
-def test_students_of_several_budgets_learn_in_one_step(tmp_path):
+def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path):
   """They nest, each meets its budget, and each starts from what was left for it."""
-  c = recipe(budget=(8e5, 12e5))
+  c = recipe(budget=(BUDGET, MORE))
   c.stages.student.method = dict(name='Offline', tx=ADAM, lessons=dict(
       name='Lessons', feature=0., style=0., pixel=1.))
   c.run = ('teacher', 'student')
-  rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
-  assert rows['student']['macs'] <= 8e5 < rows['student.student_1.2e06']['macs'] <= 12e5
+  rows = jgc.run(*after_its_teacher(c, finished, tmp_path / 'run'), quiet=True)['generators']
+  second = list(pruning.roles('student', (BUDGET, MORE)))[1]
+  assert rows['student']['macs'] <= BUDGET < rows[f'student.{second}']['macs'] <= MORE
   assert {rows[name]['teacher'] for name in rows if name != 'teacher'} == {'teacher'}
   run = experiment.open_run(tmp_path / 'run')
-  small, large = (run.drawer(name).module for name in ('student', 'student.student_1.2e06'))
+  small, large = (run.drawer(name).module for name in ('student', f'student.{second}'))
   assert all(a <= b for a, b in zip(small.stem, large.stem, strict=True)) and small != large
-  assert nn.load(tmp_path / 'run' / 'student' / 'pruned_1.2e06.safetensors')[0] == large
+  file = f'{second.replace("student", "pruned")}.safetensors'
+  assert nn.load(tmp_path / 'run' / 'student' / file)[0] == large
   c.stages.student.method = recipe().stages.student.method
   with pytest.raises(ValueError, match="CAT has no argument 'others'"):
     build.validate(c)
@@ -73,7 +99,7 @@ def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
   with monkeypatch.context() as patched:
     patched.setattr(experiment, 'train_stage', stopping(experiment.train_stage, stops))
     with pytest.raises(experiment.Interrupted, match='step 2 of 4'):
-      jgc.run(c, tmp_path / 'run', quiet=True)
+      jgc.run(*after_its_teacher(c, finished, tmp_path / 'run'), quiet=True)
   before = (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes()
   with monkeypatch.context() as patched:
     patched.setattr(pruning, 'cut', None)

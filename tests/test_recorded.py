@@ -13,6 +13,8 @@ from tests.conftest import largest_difference
 from tests.test_omgd import LOOK, STUDENT, WIDE, small_pix2pix
 from tests.test_translation_runs import ADAM, LESSONS, base, net, with_stages
 
+pytestmark = pytest.mark.usefixtures('kept_programs')
+
 GREY = data.samples('colorize', size=32, count=6)
 UNTAPPED = methods.Lessons(look=LOOK)
 

@@ -19,6 +19,8 @@ from jaxgan_compress.train import records
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference, small_gan, small_kd
 
+pytestmark = pytest.mark.usefixtures('kept_programs')
+
 
 @pytest.fixture(scope='module')
 def gan(sgd):

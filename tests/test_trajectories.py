@@ -3,7 +3,6 @@
 A wrong gradient, norm, loss or running statistic anywhere shows within two steps.
 """
 
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,6 @@ from tests.published import hashed, hashed_fill, nhwc
 pytestmark = pytest.mark.usefixtures('convolutions_as_matmuls')
 VGG = nn.VGG(16, dtype=jnp.float64)
 TX = optax.adam(2e-4, b1=0.5, b2=0.999)
-# Hopeless unoptimised in float64.
-jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 2})
 
 
 @pytest.fixture(scope='module')
@@ -45,12 +42,13 @@ def start(module, prefix):
 
 def test_losses_between_images():
   with jax.enable_x64(True):
-    a, b = (jnp.asarray(nhwc(published.wave(2, 3, 32, 32, phase))) for phase in (0, 0.4))
-    np.testing.assert_allclose(image.ssim(a, b), (0.60635313, 0.58851166), atol=1e-8)
-    np.testing.assert_allclose(10 * (1 - image.ssim(a, b).mean()), 4.0256760, atol=1e-7)
-    np.testing.assert_allclose(image.ssim(a, a), 1, atol=1e-12)
-    np.testing.assert_allclose(image.total_variation(a), 831.871365, atol=1e-6)
-    np.testing.assert_allclose(jnp.abs(jnp.diff(a, axis=2)).sum(), 248.711676, atol=1e-6)
+    a, b = (nhwc(published.wave(2, 3, 32, 32, phase)) for phase in (0, 0.4))
+    ssim, variation = jax.jit(image.ssim), jax.jit(image.total_variation)
+    np.testing.assert_allclose(ssim(a, b), (0.60635313, 0.58851166), atol=1e-8)
+    np.testing.assert_allclose(10 * (1 - ssim(a, b).mean()), 4.0256760, atol=1e-7)
+    np.testing.assert_allclose(ssim(a, a), 1, atol=1e-12)
+    np.testing.assert_allclose(variation(a), 831.871365, atol=1e-6)
+    np.testing.assert_allclose(np.abs(np.diff(a, axis=2)).sum(), 248.711676, atol=1e-6)
     line = image._windows(11, 0)[0]
     np.testing.assert_allclose(np.outer(line, line)[5, :6], (
         0.00027356, 0.00202136, 0.00957663, 0.02909122, 0.05666197, 0.07076223), atol=1e-8)
@@ -83,10 +81,18 @@ def test_adversarial_losses_of_cat(name, real, fake, g):
   np.testing.assert_allclose(getattr(gan, f'{name}_g')(p), g, atol=1e-6)
 
 
+@pytest.mark.gpu
 def test_features_of_vgg(vgg):
+  @jax.jit
+  def look(vgg, *images):
+    t, s = (VGG.apply(vgg, (x + 1) / 2) for x in images)
+    return t, {name: (t[name].mean(), features.gram(t[name]).mean(), features.style(
+        {name: s[name]}, t), features.perceptual(s[name], t[name])) for name in t}, features.style(
+            s, t), features.perceptual(s['relu2_2'], t['relu2_2'])
+
   with jax.enable_x64(True):
-    t, s = (VGG.apply(vgg, (nhwc(published.wave(2, 3, 64, 64, phase)) + 1) / 2)
-            for phase in (0, 0.4))
+    t, each, style, perceptual = look(vgg, *(
+        nhwc(published.wave(2, 3, 64, 64, phase)) for phase in (0, 0.4)))
     golden = {'relu1_2': ((64, 64), 0.19381189, 6.204537e-4, 3.676612e-5, 0.04833297),
               'relu2_2': ((128, 32), 0.25771394, 5.449063e-4, 2.625203e-5, 0.05580267),
               'relu3_3': ((256, 16), 0.24082013, 2.362321e-4, 1.154890e-5, 0.04820755),
@@ -94,25 +100,30 @@ def test_features_of_vgg(vgg):
     assert t.keys() == golden.keys()
     for name, ((channels, side), mean, gram_mean, gram_l1, l1) in golden.items():
       assert t[name].shape == (2, side, side, channels)
-      np.testing.assert_allclose(t[name].mean(), mean, atol=1e-8)
-      np.testing.assert_allclose(features.gram(t[name]).mean(), gram_mean, rtol=1e-6)
-      np.testing.assert_allclose(features.style({name: s[name]}, t), gram_l1, rtol=1e-6)
-      np.testing.assert_allclose(features.perceptual(s[name], t[name]), l1, atol=1e-8)
-    np.testing.assert_allclose(1e4 * features.style(s, t), 0.81269085, atol=1e-7)
-    np.testing.assert_allclose(10 * features.perceptual(s['relu2_2'], t['relu2_2']), 0.55802669,
-                               atol=1e-7)
+      found = each[name]
+      np.testing.assert_allclose(found[0], mean, atol=1e-8)
+      np.testing.assert_allclose(found[1:3], (gram_mean, gram_l1), rtol=1e-6)
+      np.testing.assert_allclose(found[3], l1, atol=1e-8)
+    np.testing.assert_allclose(1e4 * style, 0.81269085, atol=1e-7)
+    np.testing.assert_allclose(10 * perceptual, 0.55802669, atol=1e-7)
 
 
 def test_channel_distillation():
   adapter = nn.Adapter(4, 6, dtype=jnp.float64)
   losses = []
+
+  @jax.jit
+  def look(variables, s, t):
+    seen, _ = adapter.apply(variables, s, mutable=['batch_stats'])
+    return seen, features.channel_means(seen, t)
+
   with jax.enable_x64(True):
     for i, golden in enumerate((0.13825522, 0.22895734)):
-      s, t = (jnp.asarray(nhwc(hashed(f'{key}{i}', 50 * c).reshape(2, c, 5, 5)))
+      s, t = (nhwc(hashed(f'{key}{i}', 50 * c).reshape(2, c, 5, 5))
               for key, c in (('S', 4), ('T', 6)))
       state = published.state_dict(adapter, hashed_fill, prefix=f'A{i}.')
-      seen, _ = adapter.apply(convert.from_torch(state)[1], s, mutable=['batch_stats'])
-      losses.append(features.channel_means(seen, t))
+      seen, loss = look(convert.from_torch(state)[1], s, t)
+      losses.append(loss)
       np.testing.assert_allclose(losses[i], golden, atol=1e-8)
       if not i:
         np.testing.assert_allclose(seen[0].mean((0, 1)), (
@@ -136,7 +147,7 @@ def started_adapters(taps, widths):
 def run(method, given, batches):
   """The logs of every step, and the states before the first and after each."""
   given = {role: as_net(x) for role, x in given.items()}
-  state, step, logs = method.init(jax.random.key(0), batches[0], given), jit(method.step), []
+  state, step, logs = method.init(jax.random.key(0), batches[0], given), jax.jit(method.step), []
   # The memory of one replica.
   states = [state.replace(memory=jax.tree.map(lambda x: x[0], state.memory))]
   for batch in batches:
@@ -204,6 +215,7 @@ STEPS = [
      0.678442, 31.745996)]
 
 
+@pytest.mark.gpu
 def test_steps_of_omgd_with_resnets(vgg):
   modules = {**RESNETS, 'C': nn.PatchGAN(8, shared=3, **HEADS)}
   with jax.enable_x64(True):
@@ -217,7 +229,7 @@ def test_steps_of_omgd_with_resnets(vgg):
                     (1.144026, 0.710954, 1.142634, 0.604281)])
   # In float32 each step starts where the float64 one did: on a course of its own Adam would enlarge
   # the rounding of either machine from step to step.
-  step = jit(omgd(modules, RESNET_TAPS, 100, dtype=jnp.float32).step)
+  step = jax.jit(omgd(modules, RESNET_TAPS, 100, dtype=jnp.float32).step)
   for log, state, batch in zip(logs, states, batches, strict=False):
     single = jax.tree.map(lambda x: np.asarray(x).astype(np.float32)
                           if x.dtype == np.float64 else x, (state, batch))
@@ -236,6 +248,7 @@ def test_steps_of_omgd_where_teachers_move_every_second(vgg):
       (-0.252767, 50.453259, -0.148833, 50.193850), (-0.210983, 49.240591, -0.132766, 49.929603)])
 
 
+@pytest.mark.gpu
 def test_steps_of_omgd_with_unets(vgg):
   modules = {'W': nn.unet(4), 'D': nn.unet_deepest(2), 'S': nn.unet(2),
              'C': nn.PatchGAN(4, shared=5, norm='batch', **HEADS)}
@@ -257,6 +270,7 @@ def test_steps_of_omgd_with_unets(vgg):
   assert int(stats['count']) == 2
 
 
+@pytest.mark.gpu
 def test_steps_of_omgd_with_cycles(vgg):
   """Three steps of the teachers, then three of the student, on images that the teachers saw."""
   f64 = {'dtype': jnp.float64}

@@ -12,8 +12,11 @@ from jaxgan_compress.parallel import spread
 from tests.conftest import largest_difference
 
 ADAM = dict(name='adam', learning_rate=2e-4, b1=.5)
-LESSONS = dict(name='Lessons', tap=1., taps=('stem',), distance='attention',
-               look=dict(name='VGG', layers=('relu1_2', 'relu2_2')))
+LESSONS = dict(name='Lessons', tap=1., taps=('stem',), distance='attention', feature=0., style=0.)
+LOOKING = {**LESSONS, 'feature': 10., 'style': 1e4,
+           'look': dict(name='VGG', layers=('relu1_2', 'relu2_2'))}
+
+pytestmark = pytest.mark.usefixtures('kept_programs')
 
 
 def net(ngf):
@@ -51,7 +54,7 @@ def paired(tmp_path_factory):
           name='Offline', student=net(2), tx=ADAM, lessons=LESSONS)),
       online=dict(steps=2, method=dict(
           name='OMGD', student=net(2), others={'half': net(1)}, wide=net(4), tx=ADAM,
-          adversary=judge(6, 'hinge', heads=('wide',), shared=1), lessons=LESSONS)))
+          adversary=judge(6, 'hinge', heads=('wide',), shared=1), lessons=LOOKING)))
   return workdir, c, jgc.run(c, workdir, quiet=True)
 
 
@@ -214,6 +217,7 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
   with pytest.raises(ValueError, match=r'stages.online.given.features: there is no file .*convert'):
     build.validate(c)
   c.stages.online.given.features = str(tmp_path / 'vgg.safetensors')
+  c.evaluate.extractor = {}  # nothing is to be measured
   jgc.run(c, tmp_path / 'run', quiet=True)
   state = experiment.open_run(tmp_path / 'run').state('online', 'last')
   assert largest_difference(state.frozen['features'], variables) == 0

@@ -1,6 +1,6 @@
 """A config that trains in seconds: one DCGAN of a few weights on the digits, nothing measured."""
 
-from jaxgan_compress import config
+from jaxgan_compress import config, data
 
 
 def get_config(arg=''):
@@ -19,3 +19,8 @@ def get_config(arg=''):
 
 def sweep():
   return [{'seed': seed} for seed in range(2)]
+
+
+def few_digits(split='all', size=32):
+  whole = data.digits(split, size=size)
+  return data.ArraySource(whole.target[:24], whole.label[:24], repr(whole))

@@ -16,6 +16,7 @@ from flax import linen
 from jaxgan_compress import cpu, nn
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms
+from jaxgan_compress.nn.init import remembered
 from jaxgan_compress.nn.layers import Project
 
 CONVENTIONS = ('exact', 'torchprofile', 'cat')
@@ -74,7 +75,8 @@ def layers(module: linen.Module, shape: Sequence[int] | None = None,
   variables: the module's, or their shapes, where they are known: half the time.
   """
   x = _example(module, shape)
-  variables, calls, jaxpr = _trace(module, x, variables)
+  variables, calls, jaxpr, _ = _traced(module, x) if variables is None else _trace(
+      module, x, variables)
   calls = {call.path: call for call in calls}
   # A container returns after what is inside it: only layers that hold something are wanted.
   inner = {path[:n] for path in calls for n in range(len(path))}
@@ -86,13 +88,12 @@ def layers(module: linen.Module, shape: Sequence[int] | None = None,
     before = counted.get(path, (0, 0))
     counted[path] = (before[0] + exact, before[1] + legacy)
   rows = []
-  for path, (_, layer, out) in calls.items():
+  for path, (_, kind, extra, out) in calls.items():
     params = _at(variables['params'], path)
     own = sum(leaf.size for leaf in params.values() if not isinstance(leaf, Mapping))
     exact, legacy = counted.get(path, (0, 0))
-    extra = _extra(layer, out)
     if own or exact or any(extra.values()):
-      rows.append(Layer('/'.join(path), type(layer).__name__, out.shape, own, {
+      rows.append(Layer('/'.join(path), kind, out.shape, own, {
           'exact': exact, **{convention: legacy + extra[convention] for convention in extra}},
           out.size * out.dtype.itemsize))
   return rows
@@ -115,12 +116,11 @@ def macs(module: linen.Module | Callable, shape: Sequence[int] | None = None,
   ValueError for another convention or a missing shape.
   """
   _choose(convention, CONVENTIONS)
-  _, calls, jaxpr = _trace(module, _example(module, shape))
+  _, calls, jaxpr, _ = _traced(module, _example(module, shape))
   counts = [(exact, legacy) for _, exact, legacy in _walk(jaxpr)]
   if convention == 'exact':
     return sum(exact for exact, _ in counts)
-  return sum(legacy for _, legacy in counts) + sum(
-      _extra(call.layer, call.out)[convention] for call in calls)
+  return sum(legacy for _, legacy in counts) + sum(call.extra[convention] for call in calls)
 
 
 def activation_bytes(module: linen.Module | Callable, shape: Sequence[int] | None = None) -> int:
@@ -130,11 +130,10 @@ def activation_bytes(module: linen.Module | Callable, shape: Sequence[int] | Non
   and an operation whose output is as large as an operand that ends there works in place. For the
   truth on one machine compile, and ask `memory_analysis()`.
   """
-  variables, _, jaxpr = _trace(module, _example(module, shape))
+  variables, _, jaxpr, out = _traced(module, _example(module, shape))
   weights = len(jax.tree.leaves(variables))
   outputs = jaxpr.outvars
   if isinstance(module, linen.Module):
-    out = jax.eval_shape(module.apply, variables, _example(module, shape))
     outputs = outputs[:len(jax.tree.leaves(_wanted(out)))]
   ends = {}
   for i, eqn in enumerate(jaxpr.eqns):
@@ -242,18 +241,23 @@ def _example(module, shape):
 
 class _Call(NamedTuple):
   path: tuple[str, ...]
-  layer: linen.Module
+  kind: str
+  extra: Mapping[str, int]
   out: jax.core.ShapedArray
 
 
+def _traced(run, x):
+  return (_known if isinstance(run, linen.Module) else _trace)(run, x)
+
+
 def _trace(run, x, variables=None):
-  """(shapes of the variables, calls of layers in order of their end, the program)."""
+  """(shapes of the variables, calls of layers in order of their end, the program, its output)."""
   calls = []
 
   def note(call, args, kwargs, context):
-    out = call(*args, **kwargs)
+    out, layer = call(*args, **kwargs), context.module
     if context.method_name == '__call__' and hasattr(out, 'aval'):
-      calls.append(_Call(context.module.path, context.module, out.aval))
+      calls.append(_Call(layer.path, type(layer).__name__, _extra(layer, out), out.aval))
     return out
 
   with forms.plain():
@@ -262,9 +266,12 @@ def _trace(run, x, variables=None):
       if isinstance(run, linen.Module):
         variables |= jax.eval_shape(run.init, jax.random.key(0), x)
     with linen.intercept_methods(note):
-      program = jax.make_jaxpr(run.apply if isinstance(run, linen.Module) else
-                               lambda _, x: run(x))(variables, x)
-  return variables, calls, program.jaxpr
+      program, out = jax.make_jaxpr(run.apply if isinstance(run, linen.Module) else
+                                    lambda _, x: run(x), return_shape=True)(variables, x)
+  return variables, calls, program.jaxpr, out
+
+
+_known = remembered(_trace, 16)
 
 
 def _walk(jaxpr):

@@ -15,6 +15,7 @@ from flax import linen
 from jaxgan_compress import files
 from jaxgan_compress.convert.families import FAMILIES, Family
 from jaxgan_compress.nn.forms import FORMS
+from jaxgan_compress.nn.init import shapes
 from jaxgan_compress.nn.layers import PADDINGS
 from jaxgan_compress.nn.norms import NORMS
 from jaxgan_compress.nn.spade import UPSAMPLING
@@ -182,10 +183,10 @@ class _Place(collections.namedtuple('Place', 'key collection path shape transpos
     return np.ascontiguousarray(x).reshape(x.shape)
 
 
-@functools.lru_cache(16)  # tracing a large network takes a second or two
+@functools.lru_cache(16)
 def _places(family: Family, module: linen.Module) -> list[_Place]:
   """Every array of the module, in the order of its rows."""
-  variables = jax.eval_shape(module.init, jax.random.key(0), module.example())
+  variables = shapes(module)
   rows = {row.ours: row for row in family.rows(module)}
   places, spectral = [], variables.get('spectral', {})
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables):

@@ -7,6 +7,7 @@ maps are drawn by a seeded procedure, so their truth is exact.
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,14 +175,12 @@ def region(picture: np.ndarray, split: str, size: int) -> np.ndarray | None:
 @functools.cache
 def pictures(names: tuple[str, ...]) -> list[np.ndarray]:
   """Shipped pictures as uint8 [H,W,3], read from the installed packages and nowhere else."""
-  try:
-    import skimage
-    import sklearn
-  except ImportError as e:
+  libraries = [importlib.util.find_spec(name) for name in ('skimage', 'sklearn')]
+  if None in libraries:
     raise ImportError("the sample images ship with scikit-image and scikit-learn; "
-                      "pip install 'jaxgan-compress[samples]'") from e
-  folders = (Path(skimage.__file__).parent / 'data',
-             Path(sklearn.__file__).parent / 'datasets' / 'images')
+                      "pip install 'jaxgan-compress[samples]'")
+  folders = [Path(library.origin).parent / folder
+             for library, folder in zip(libraries, ('data', 'datasets/images'), strict=True)]
   found = []
   for name in names:
     file = next((folder / name for folder in folders if (folder / name).is_file()), None)

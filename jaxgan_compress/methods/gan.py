@@ -16,6 +16,7 @@ from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import gan
 from jaxgan_compress.nn import initialise
+from jaxgan_compress.nn.init import shapes
 
 LOSSES = ('ns', 'hinge', 'lsgan', 'wgan_gp', 'wgan_clip', *gan.RELATIVISTIC)
 BN_SYNC = ('global', 'replica')
@@ -207,10 +208,10 @@ def start(role: str, module: linen.Module, key, *inputs, scheme: str, given):
   """
   if not given or role not in given:
     return initialise(module, key, *inputs, scheme=scheme)
-  shapes = lambda params: {'/'.join(path): leaf.shape for path, leaf in
-                           flax.traverse_util.flatten_dict(params).items()}
-  wanted = shapes(jax.eval_shape(module.init, key, *inputs)['params'])
-  there = shapes(given[role].params)
+  named = lambda params: {'/'.join(path): leaf.shape for path, leaf in
+                          flax.traverse_util.flatten_dict(params).items()}
+  wanted = named(shapes(module, *inputs)['params'])
+  there = named(given[role].params)
   for name in sorted(wanted.keys() | there.keys()):
     if wanted.get(name) != there.get(name):
       raise ValueError(f'given[{role!r}] is of another network than this {type(module).__name__}: '

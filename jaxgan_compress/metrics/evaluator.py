@@ -222,18 +222,17 @@ class Evaluator:
       frechet, kernel = self.extractor.distances
       found[frechet] = summary(scores.frechet_distance, mine, real, features=mine.shape[1])
       size = min(100, len(mine) // 2, len(real) // 2)
-      distance = functools.partial(sets.kernel_distance, subset_size=size, seed=self.seed)
-      found[kernel] = summary(lambda a, b: distance(a, b)[0], mine, real,
-                              spread=distance(mine, real)[1], subsets=100, subset_size=size)
+      found[kernel] = summary(
+          functools.partial(sets.kernel_distance, subset_size=size, seed=self.seed), mine, real,
+          subsets=100, subset_size=size)
       # Without intervals: radii depend on the count, so halves say nothing about the whole.
       for name, value in zip(('precision', 'recall'), sets.precision_recall(real, mine),
                              strict=True):
         found[name] = self._measure(value, neighbours=3)
     if 'probs' in looks:
       splits = min(self.splits, len(mine) // 2)
-      score = functools.partial(scores.inception_score, splits=splits)
-      found['is'] = summary(lambda x: score(x)[0], looks['probs'], spread=score(looks['probs'])[1],
-                            splits=splits)
+      found['is'] = summary(functools.partial(scores.inception_score, splits=splits),
+                            looks['probs'], splits=splits)
       found['classes'] = self._measure(scores.class_histogram(looks['probs']).tolist())
     for name, protocol in {
         'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
@@ -250,11 +249,14 @@ class Evaluator:
                                    **self.segmenter.protocol)
     return found
 
-  def _summary(self, statistic, *arrays, intervals, spread=None, **more):
-    interval = bootstrap(statistic, *arrays, samples=intervals, seed=self.seed) if intervals \
-        else None
+  def _summary(self, statistic, *arrays, intervals, **more):
+    """statistic: arrays -> a value, or a value and its spread."""
+    parts = lambda *arrays: np.atleast_1d(statistic(*arrays)).tolist()
+    interval = bootstrap(lambda *arrays: parts(*arrays)[0], *arrays, samples=intervals,
+                         seed=self.seed) if intervals else None
     more |= {'intervals': intervals} if intervals else {}
-    return self._measure(float(statistic(*arrays)), spread, interval, **more)
+    value, *spread = parts(*arrays)
+    return self._measure(value, *(spread or [None]), interval, **more)
 
   def _measure(self, value, spread=None, interval=None, **more):
     # Files that vanished since they were checked, with neighbours in their place, are told.

@@ -83,7 +83,8 @@ def _pair(a, b):
 
 
 def _kernel(products, size):
-  return (products / size + 1) ** 3
+  x = products / size + 1
+  return x * x * x  # NumPy's power takes a hundred times as long
 
 
 def _blocks(x, y):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.norms import BatchNorm
 
 
@@ -27,6 +29,51 @@ SCHEMES = {
     'xavier': Scheme(lambda fan_in, fan_out: 0.02 * math.sqrt(2 / (fan_in + fan_out)), 0.02),
     'he': Scheme(lambda fan_in, fan_out: math.sqrt(2 / fan_in)),  # ReLU classifiers
 }
+
+
+def remembered(function: Callable, count: int = 64) -> Callable:
+  """A function of networks that remembers what it said of the last `count`: they are values, and to
+  trace one takes up to seconds. It forgets those with a field that has no hash."""
+
+  @functools.lru_cache(maxsize=count)
+  def known(wide, *args):
+    return function(*args)
+
+  @functools.wraps(function)
+  def call(*args):
+    try:
+      hash(args)
+    except TypeError:
+      return function(*args)
+    return known(jax.config.jax_enable_x64, *args)
+
+  return call
+
+
+def shapes(module: linen.Module, *inputs):
+  """The variables of `module` as `jax.ShapeDtypeStruct`s, which are shared: not to be changed.
+
+  inputs: as of `initialise`.
+  """
+  return _look(module, *_specs(module, inputs))[0]
+
+
+def _specs(module, inputs):
+  return jax.eval_shape(lambda *x: x, *(inputs or (jax.eval_shape(module.example),)))
+
+
+@remembered
+def _look(module, *inputs):
+  """(shapes of the variables, paths of batch norms)."""
+  batch_norms = set()
+
+  def note(call, args, kwargs, context):
+    if isinstance(context.module, BatchNorm):
+      batch_norms.add(context.module.path)
+    return call(*args, **kwargs)
+
+  with forms.plain(), linen.intercept_methods(note):  # fewer operations, the same parameters
+    return jax.eval_shape(module.init, jax.random.key(0), *inputs), batch_norms
 
 
 def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcgan'):
@@ -46,15 +93,7 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   if scheme not in SCHEMES:
     raise ValueError(f'init scheme {scheme!r}; one of {", ".join(SCHEMES)}')
   rule = SCHEMES[scheme]
-  batch_norms = set()
-
-  def note(call, args, kwargs, context):
-    if isinstance(context.module, BatchNorm):
-      batch_norms.add(context.module.path)
-    return call(*args, **kwargs)
-
-  with linen.intercept_methods(note):
-    shapes = jax.eval_shape(module.init, key, *(inputs or (module.example(),)))
+  shapes, batch_norms = _look(module, *_specs(module, inputs))
 
   def std(path, x):
     """Of the noise that this leaf is made of; None: it has none."""

@@ -7,11 +7,10 @@ import functools
 import itertools
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 from flax import linen, traverse_util
 
-from jaxgan_compress.nn import forms
+from jaxgan_compress.nn import init
 from jaxgan_compress.nn.norms import scaled
 
 Widths = Mapping[str, int]
@@ -79,14 +78,15 @@ def make_plan(module: linen.Module, groups: Mapping[str, Group],
   """
   wide, meaning = _telling(tuple(groups))
   leaves, shapes = {}, {}
-  for path, shape in _shapes(module.with_widths(wide)).items():
+  wider = traverse_util.flatten_dict(dict(init.shapes(module.with_widths(wide))))
+  for path, x in wider.items():
     leaves[path] = tuple(meaning.get(length, () if length < LONG else None)
-                         for length in shape)
+                         for length in x.shape)
     if None in leaves[path]:
       raise ValueError(f'{"/".join(path)}: an axis is no sum of at most two widths; a network can '
                        'be pruned where each axis is whole groups of channels')
     shapes[path] = tuple(sum(n * groups[name].width for name, n in axis) or length
-                         for axis, length in zip(leaves[path], shape, strict=True))
+                         for axis, length in zip(leaves[path], x.shape, strict=True))
   return Plan(dict(groups), dict(parts or {}), leaves, shapes)
 
 
@@ -102,19 +102,15 @@ LONG = 1 << 20  # no axis of a parameter is, but those with a share of a telling
 @functools.cache
 def _telling(names: tuple[str, ...]) -> tuple[dict[str, int], dict[int, Axis]]:
   """(a width for each group, {length of an axis: what lies along it})."""
-  rng, order = np.random.default_rng(0), {name: i for i, name in enumerate(names)}
+  rng = np.random.default_rng(0)
   while True:
     wide = {name: int(n) for name, n in zip(names, rng.integers(
         16 * LONG, 128 * LONG, len(names)), strict=True)}
     single = [(n * wide[name], (name, n)) for name in names for n in TIMES]
-    sums = [(a + b, tuple(sorted((one, other), key=lambda term: order[term[0]])))
-            for (a, one), (b, other) in itertools.combinations(single, 2) if one[0] != other[0]]
+    sums = [(a + b, (one, other)) for (a, one), (b, other) in itertools.combinations(single, 2)
+            if one[0] != other[0]]
     meaning = {length: (term,) for length, term in single} | dict(sums)
     if len(meaning) == len(single) + len(sums):
       return wide, meaning
 
 
-def _shapes(module):
-  with forms.plain():  # of fewer operations, and with the same parameters
-    tree = jax.eval_shape(module.init, jax.random.key(0), jax.eval_shape(module.example))
-  return {path: x.shape for path, x in traverse_util.flatten_dict(dict(tree)).items()}

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen, traverse_util
 
 from jaxgan_compress import files
+from jaxgan_compress.nn.init import shapes
 
 FORMAT = 'jaxgan_compress network 1'
 
@@ -131,8 +131,7 @@ def _check(module, arrays, what):
   if not (isinstance(module, linen.Module) and hasattr(module, 'example')):
     raise ValueError(f'{type(module).__name__} does not say what its input is, so it could not be '
                      'rebuilt from a file; generators and image discriminators can')
-  expected = {name: x.shape for name, x in _flat(
-      jax.eval_shape(module.init, jax.random.key(0), module.example())).items()}
+  expected = {name: x.shape for name, x in _flat(shapes(module)).items()}
   found = {name: x.shape for name, x in arrays.items() if not name.startswith('unused/')}
   wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
   if wrong:

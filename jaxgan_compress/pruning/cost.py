@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -65,7 +67,8 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
       _macs(module, plan, shape, UNITS[unit])
   names = tuple(plan.groups)
   index = {name: i for i, name in enumerate(names)}
-  sets = list(dict.fromkeys(groups for path in amounts for groups in plan.feeders(path)))
+  feeders = {path: plan.feeders(path) for path in amounts}
+  sets = list(dict.fromkeys(itertools.chain(*feeders.values())))
   factors, axes, fed = [], [], []
   for path, amount in amounts.items():
     cut = [axis for axis in plan.leaves[path] if axis]
@@ -80,7 +83,7 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
       raise ValueError(f'{"/".join(path)}: {amount} is no multiple of its widths, {full}')
     factors.append(amount // full)
     axes.append(rows)
-    fed.append([each in plan.feeders(path) for each in sets])
+    fed.append([each in feeders[path] for each in sets])
   return Cost(unit, names, np.array(factors, np.int64),
               np.array(axes, np.int64).reshape(-1, 2, len(names) + 1).transpose(1, 0, 2),
               np.array([[name in each for name in names] for each in sets],
@@ -91,11 +94,15 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
 def _macs(module, plan, shape, convention):
   """{path of the leaf that a layer's amount is proportional to: that amount}."""
   amounts = {}
-  known = traverse_util.unflatten_dict({path: jax.ShapeDtypeStruct(shape, np.float32)
-                                        for path, shape in plan.shapes.items()})
-  for layer in analysis.layers(module, shape, known):
+  for layer in _layers(module, shape and tuple(shape), tuple(plan.shapes.items())):
     if layer.macs[convention]:
       inside = ('params', *layer.path.split('/'))
       path = next(p for p in ((*inside, 'kernel'), (*inside, 'scale')) if p in plan.leaves)
       amounts[path] = amounts.get(path, 0) + layer.macs[convention]
   return amounts
+
+
+@functools.lru_cache(maxsize=16)
+def _layers(module, shape, shapes):
+  return analysis.layers(module, shape, traverse_util.unflatten_dict(
+      {path: jax.ShapeDtypeStruct(of_leaf, np.float32) for path, of_leaf in shapes}))

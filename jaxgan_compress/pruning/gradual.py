@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress.core import TrainState
+from jaxgan_compress.nn.init import shapes
 from jaxgan_compress.nn.plans import Plan
 from jaxgan_compress.pruning.cost import Cost, cost
 from jaxgan_compress.pruning.scores import scores
@@ -80,7 +81,7 @@ class Shrink:
     that cannot be ranked, or a budget that even the floor exceeds.
     """
     plan, price = _known(module, tuple(shape), self.unit)
-    params = jax.eval_shape(module.init, jax.random.key(0), module.example())['params']
+    params = shapes(module)['params']
     ranked = jax.eval_shape(lambda params: scores(plan, params, self.how), params)
     for budget in self.roles(role).values():
       search(plan, {name: np.zeros(x.shape) for name, x in ranked.items()}, price, budget,

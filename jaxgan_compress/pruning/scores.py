@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
 from jaxgan_compress.nn.plans import Plan
+from jaxgan_compress.pruning.arrays import numpy_for
 
 HOW = ('norm', 'l1', 'l2', 'taylor', 'random')
 
@@ -22,7 +22,8 @@ def scores(plan: Plan, params, how: str = 'norm', *, grads=None, key=None) -> di
       the loss would change by, to first order. Molchanov et al. 2019.
     'random': uniform, from `key`.
 
-  Jit-able. Raises ValueError for another `how`, or one whose gradient, key or scales are missing.
+  Jit-able; outside a compiled function NumPy arrays. Raises ValueError for another `how`, or one
+  whose gradient, key or scales are missing.
   """
   if how not in HOW:
     raise ValueError(f'how={how!r}; one of {", ".join(HOW)}')
@@ -34,26 +35,29 @@ def scores(plan: Plan, params, how: str = 'norm', *, grads=None, key=None) -> di
   if how == 'random':
     return {name: jax.random.uniform(jax.random.fold_in(key, i), (group.width,))
             for i, (name, group) in enumerate(ranked.items())}
-  flat = {('params', *path): x for path, x in traverse_util.flatten_dict(dict(params)).items()}
+  xp = numpy_for(params, grads)
+  flatten = lambda tree: {('params', *path): xp.asarray(x)
+                          for path, x in traverse_util.flatten_dict(dict(tree)).items()}
+  flat = flatten(params)
   if how == 'norm':
-    found = {name: jnp.abs(flat['params', *group.norm.split('/'), 'scale'])
+    found = {name: xp.abs(flat['params', *group.norm.split('/'), 'scale'])
              for name, group in ranked.items() if group.norm}
     if not found:
       raise ValueError("no norm of this network has scales to rank channels by; take how='l1'")
     return found
   if how == 'taylor':
-    slopes = {('params', *path): x for path, x in traverse_util.flatten_dict(dict(grads)).items()}
+    slopes = flatten(grads)
     flat = {path: x * slopes[path] for path, x in flat.items()}
   found = {}
   for name in ranked:
-    seen = [_along(flat[path], plan, path, axis, name) for path, axes in plan.leaves.items()
+    seen = [_along(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
             if path in flat for axis, groups in enumerate(axes)
             if name in dict(groups) and (how == 'taylor' or _makes(path, axes, axis))]
     if how == 'taylor':
-      found[name] = jnp.abs(sum(x.sum(-1) for x in seen))
+      found[name] = xp.abs(sum(x.sum(-1) for x in seen))
     else:
       power = 1 if how == 'l1' else 2
-      total = sum((jnp.abs(x) ** power).sum(-1) for x in seen)
+      total = sum((xp.abs(x) ** power).sum(-1) for x in seen)
       found[name] = (total / sum(x.shape[-1] for x in seen)) ** (1 / power)
   return found
 
@@ -62,13 +66,13 @@ def _makes(path, axes, axis):
   return path[-1] == 'kernel' and axis == len(axes) - 1
 
 
-def _along(x, plan, path, axis, name):
+def _along(x, plan, path, axis, name, xp):
   """[width, everything else] of a group along one axis, its copies beside each other."""
   start = 0
   for each, times in plan.leaves[path][axis]:
     width = plan.groups[each].width
     if each == name:
-      part = jnp.moveaxis(jax.lax.slice_in_dim(x, start, start + times * width, axis=axis), axis, 0)
+      part = xp.moveaxis(x, axis, 0)[start:start + times * width]
       return part.reshape(times, width, -1).transpose(1, 0, 2).reshape(width, -1)
     start += times * width
   raise KeyError(name)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan_compress.nn.plans import Plan
+from jaxgan_compress.pruning.arrays import numpy_for
 
 Masks = Mapping[str, jax.Array]
 PER = ('global', 'group')
@@ -33,9 +34,12 @@ def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, floor: int =
 
   floor: channels that stay in every group that may not vanish (16 in CAT's runs), times its step.
   multiple: widths are rounded up to it (8 suits many accelerators), at most to the whole group.
-  Groups without scores stay whole. Jit-able: masks keep their shapes.
+  Groups without scores stay whole. Jit-able, masks keep their shapes; outside a compiled function
+  NumPy arrays.
   """
-  return _keep(plan, scores, threshold, floor, multiple, jnp)
+  xp = numpy_for(dict(scores), threshold)
+  return _keep(plan, {name: xp.asarray(x) for name, x in scores.items()}, threshold, floor,
+               multiple, xp)
 
 
 def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],

@@ -7,11 +7,11 @@ import operator
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from jaxgan_compress.nn.plans import Plan
+from jaxgan_compress.pruning.arrays import numpy_for
 
 
 def apply_masks(plan: Plan, params, masks: Mapping[str, jax.Array]):
@@ -19,13 +19,16 @@ def apply_masks(plan: Plan, params, masks: Mapping[str, jax.Array]):
 
   A dead channel's bias and scale die with it, and so does what only dead channels feed (the bias
   after an empty branch, the norm after an empty block): then the network draws what `compact`'s
-  would.
+  would. Outside a compiled function NumPy arrays.
   """
+  xp = numpy_for(params, dict(masks))
+  masks = {name: xp.asarray(mask) for name, mask in masks.items()}
+
   def masked(path, x):
-    path = ('params', *path)
+    path, x = ('params', *path), xp.asarray(x)
     for i, axis in enumerate(plan.leaves[path]):
       if axis:
-        alive = _along(axis, masks, jnp).astype(x.dtype)
+        alive = _along(axis, masks, xp).astype(x.dtype)
         x = x * alive.reshape([-1 if j == i else 1 for j in range(x.ndim)])
     for groups in plan.feeders(path):
       x = x * functools.reduce(operator.or_, (masks[name].any() for name in groups)).astype(x.dtype)

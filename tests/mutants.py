@@ -1,0 +1,789 @@
+"""Do the tests see faults? Plants one fault at a time and runs the tests of the part it is in.
+
+    python -m tests.mutants                          every fault, the tests of this checkout
+    python -m tests.mutants --list                   what there is, and nothing runs
+    python -m tests.mutants --only=losses --jobs=2   those whose file, text or reason says so
+    python -m tests.mutants --tree=../other --out=before.json
+    python -m tests.mutants --out=after.json --against=before.json
+    python -m tests.mutants -- -m full               all after -- goes to pytest
+
+For people who rewrite code or tests; no part of the test suite. Each fault, a `Mutant`, is planted
+in a copy of the tree, by file and text; where that text is not there exactly once, the tool says
+so. A fault is caught if a selected test fails, which proves nothing for a test that fails anyway:
+--baseline runs each selection on the unchanged copy first. The last lines name what survived.
+
+Exit code 1 if a mutant survived or could not be judged, or was caught in --against and is not now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = 'jaxgan_compress'
+LEFT_OUT = ('.*', '__pycache__', '*.egg-info', 'runs', 'build', 'dist')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+  """A fault of one line.
+
+  file: in the package. why: what is wrong with it. old, new: the text, which is there once, and
+  the fault. tests: files in tests/ that look at that part. k: which of their tests, as `pytest -k`
+  takes it; where it selects none, which the tool says, all of the files run. hangs: the fault keeps
+  a test from ending, so that running out of time counts as caught.
+  """
+  file: str
+  why: str
+  old: str
+  new: str
+  tests: tuple[str, ...]
+  k: str = ''
+  hangs: bool = False
+
+  @property
+  def name(self) -> str:
+    return f'{self.file}: {self.old} -> {self.new}'
+
+
+MUTANTS = (
+    # losses
+    Mutant('losses/gan.py', 'the margin of hinge is gone for drawings',
+           'lambda x: relu(1 + x)', 'lambda x: relu(x)', ('test_losses.py',), 'by_hand'),
+    Mutant('losses/gan.py', 'a drawing is compared with other drawings, not with real images',
+           'softplus(fake - real.mean()).mean()', 'softplus(fake - fake.mean()).mean()',
+           ('test_losses.py',), 'relative'),
+    Mutant('losses/gan.py', 'real and drawing swap roles in the penalty',
+           'mix * real + (1 - mix) * fake)', 'mix * fake + (1 - mix) * real)',
+           ('test_losses.py',), 'penalty'),
+    Mutant('losses/gan.py', 'R1 without its half',
+           '.sum((1, 2, 3)).mean() / 2', '.sum((1, 2, 3)).mean()', ('test_losses.py',), 'penalty'),
+    Mutant('losses/image.py', 'a mean over the batch that is a sum',
+           'squares.sum((1, 2, 3)).mean()', 'squares.sum((1, 2, 3)).sum()',
+           ('test_losses.py',), 'mse'),
+    Mutant('losses/image.py', 'total variation sees one direction twice',
+           'jnp.diff(image, axis=2)', 'jnp.diff(image, axis=1)',
+           ('test_trajectories.py',), 'losses_between_images'),
+    Mutant('losses/image.py', 'SSIM of the wrong variance',
+           'var_b = blur(lesson * lesson) - mean_b * mean_b',
+           'var_b = blur(lesson * lesson) - mean_a * mean_b',
+           ('test_trajectories.py',), 'losses_between_images'),
+    Mutant('losses/features.py', 'Gram matrices depend on the number of channels',
+           '/ (C * H * W)', '/ (H * W)', ('test_trajectories.py',), 'features_of_vgg'),
+    Mutant('losses/distill.py', 'HSIC of n - 1 where the unbiased estimate has n - 2',
+           '2 / (n - 2) * (rows_k', '2 / (n - 1) * (rows_k', ('test_losses.py',), 'cka'),
+    Mutant('losses/distill.py', 'a mean over positions that is a sum',
+           'unit(_wide(lesson))).sum(-1).mean()', 'unit(_wide(lesson))).sum(-1).sum()',
+           ('test_losses.py',), 'normalised'),
+    Mutant('losses/alignment.py', 'means over n - 1 of n - 2 samples',
+           'rows = k.sum(0) / (n - 2)', 'rows = k.sum(0) / (n - 1)', ('test_cat.py',), 'align'),
+    Mutant('losses/alignment.py', 'cka is not centred',
+           "_unit(z) if index == 'ka' else", "_unit(z) if index != 'cka_debiased' else",
+           ('test_cat.py',), 'align'),
+    # train
+    Mutant('train/checkpoint.py', 'a checksum is not checked',
+           'if leaf != leaves[name]:', "if leaf['shape'] != leaves[name]['shape']:",
+           ('test_survival.py',), 'damaged_checkpoint'),
+    Mutant('train/checkpoint.py', 'the best is the worst',
+           "choose = min if self._best.get(metric) == 'min' else max",
+           "choose = max if self._best.get(metric) == 'min' else min",
+           ('test_survival.py',), 'newest_and_best'),
+    Mutant('train/checkpoint.py', 'a state that is not finite is saved',
+           'not np.isfinite(x).all():', 'np.isnan(x).any():',
+           ('test_survival.py',), 'not_finite'),
+    Mutant('train/checkpoint.py', 'of another network only the names are compared',
+           'if wanted != there:', 'if wanted.keys() != there.keys():',
+           ('test_survival.py',), 'another_network or other_widths'),
+    Mutant('train/loop.py', 'off by one in the data position: who goes on sees a batch twice',
+           'data.batches(at) if own', 'data.batches(max(at - 1, 0)) if own', ('test_survival.py',),
+           'n_and_n and gan'),
+    Mutant('train/loop.py', 'off by one in the data position: no run sees the first batch',
+           'data.batches(at) if own', 'data.batches(at + 1) if own',
+           ('test_survival.py',), 'sees_batch or n_and_n'),
+    Mutant('train/loop.py', 'a run that stops says nothing of its last state',
+           'if yielded != at:', 'if yielded > at:', ('test_survival.py',), 'stops_when_asked'),
+    Mutant('train/loop.py', 'the first of several steps is logged, not the last',
+           'jax.tree.map(lambda x: x[-1], logs)', 'jax.tree.map(lambda x: x[0], logs)',
+           ('test_survival.py',), 'several_steps'),
+    Mutant('train/loop.py', 'every step is said to have compiled',
+           'if at == first + per_call:', 'if at >= first + per_call:',
+           ('test_survival.py',), 'sees_batch'),
+    Mutant('train/records.py', 'the line of the last checkpoint is dropped: < for <=',
+           "if line['step'] <= start]", "if line['step'] < start]", ('test_survival.py',),
+           'records_after'),
+    Mutant('train/schedules.py', 'the rate falls an epoch late',
+           'jnp.minimum((epochs + 1) * stride, last)', 'jnp.minimum(epochs * stride, last)',
+           ('test_terms.py',), 'rate'),
+    Mutant('train/terms.py', 'a worry is told one look late: > for >=',
+           'if count >= LOOKS', 'if count > LOOKS', ('test_terms.py',), 'vanishes or three_looks'),
+    Mutant('train/progress.py', 'time left of the steps that are done',
+           '(self._steps - step) / rate', 'step / rate',
+           ('test_survival.py',), 'progress or time_left'),
+    # nn
+    Mutant('nn/norms.py', 'running variances are of the biased estimate',
+           'unbiased = var * (count / max(count - 1, 1))', 'unbiased = var',
+           ('test_dcgan.py',), 'batch_norm'),
+    Mutant('nn/norms.py', 'instance norm of the unbiased variance',
+           'lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + epsilon)',
+           'lax.rsqrt(jnp.var(y, (1, 2), keepdims=True, ddof=1) + epsilon)',
+           ('test_networks.py',), 'generators_of_omgd and mobile'),
+    Mutant('nn/norms.py', 'the gradient of batch norm sees one replica',
+           '- unit * per_channel(axes.mean(along))', '- unit * per_channel(along)',
+           ('test_networks.py',), 'gradients_of_batch_norm'),
+    Mutant('nn/norms.py', "PyTorch's momentum is taken for flax's",
+           'share = 1 - self.momentum', 'share = self.momentum', ('test_dcgan.py',), 'batch_norm'),
+    Mutant('nn/layers.py', 'the kernel of a projection is not flipped',
+           'matrix = kernel[::-1, ::-1].astype', 'matrix = kernel.astype', ('test_dcgan.py',),
+           'pytorch'),
+    Mutant('nn/layers.py', 'a flipped kernel in the gradient of a transposed convolution',
+           'turned = lambda kernel: kernel[::-1, ::-1].swapaxes(2, 3)',
+           'turned = lambda kernel: kernel.swapaxes(2, 3)', ('test_networks.py',),
+           'forms_of_transposed'),
+    Mutant('nn/layers.py', 'a gradient flows through spectral vectors',
+           'fixed = lax.stop_gradient(matrix)', 'fixed = matrix', ('test_networks.py',),
+           'spectral'),
+    Mutant('nn/layers.py', 'reflection repeats the border',
+           "np.pad(np.arange(n), amount, 'reflect')", "np.pad(np.arange(n), amount, 'symmetric')",
+           ('test_networks.py',), 'forms_of_reflection'),
+    Mutant('nn/layers.py', 'label maps are subsampled from the middle of each block',
+           'x[:, ::rows, ::columns]', 'x[:, rows // 2::rows, columns // 2::columns]',
+           ('test_networks.py',), 'inception_spade_generator'),
+    Mutant('nn/layers.py', 'one sign of the Winograd form',
+           'm[1] - m[2] - m[3]', 'm[1] - m[2] + m[3]', ('test_networks.py',),
+           'forms_of_convolution'),
+    Mutant('nn/discriminators.py', 'condition and image swap places',
+           'jnp.concatenate([condition, image], -1)', 'jnp.concatenate([image, condition], -1)',
+           ('test_networks.py',), 'discriminators_of_omgd and wide'),
+    Mutant('nn/discriminators.py', 'smaller copies are darker at the border: padding counts',
+           'sums(x) / sums(jnp.ones((1, *x.shape[1:3], 1), x.dtype))', 'sums(x) / 9',
+           ('test_networks.py',), 'smaller_copies or spectral'),
+    Mutant('nn/resnet.py', 'the blocks of the deeper teacher stand one earlier',
+           'i == len(self.hidden) // 2 + 1', 'i == len(self.hidden) // 2', ('test_networks.py',),
+           'generators_of_omgd and deepest and not unet'),
+    Mutant('nn/unet.py', 'dropout begins a level further in: > 4 for > 3',
+           'self.dropout if i > 3 else 0.', 'self.dropout if i > 4 else 0.',
+           ('test_networks.py',), 'dropout'),
+    Mutant('nn/spade.py', 'a modulation without its 1',
+           'free(x, train, axes) * (1 + gamma) + beta', 'free(x, train, axes) * gamma + beta',
+           ('test_networks.py',), 'modulation or inception_spade'),
+    Mutant('nn/spade.py', 'gamma and beta swap roles where they are merged',
+           'gamma, beta = jnp.split(convolve(', 'beta, gamma = jnp.split(convolve(',
+           ('test_networks.py',), 'forms_of_whole'),
+    Mutant('nn/inception.py', 'merged branches keep the bias of the first',
+           'sum(biases) if self.bias', 'biases[0] if self.bias', ('test_networks.py',),
+           'forms_of_branches'),
+    Mutant('nn/drn.py', 'the last level is dilated by 2',
+           '(2, 2, 1, 1), (1, 1, 2, 4)', '(2, 2, 1, 1), (1, 1, 2, 2)',
+           ('test_evaluation_networks.py',), 'drn_is'),
+    Mutant('nn/fid_inception.py', 'the last block pools as the others do',
+           "'7c': ('max', _E)", "'7c': ('average', _E)", ('test_evaluation_networks.py',),
+           'poolings'),
+    Mutant('nn/init.py', 'all kernels are of the same noise',
+           'noise[used - x.size:used].reshape', 'noise[:x.size].reshape',
+           ('test_networks.py',), 'drawn_anew or schemes'),
+    Mutant('nn/init.py', 'He without its 2',
+           'math.sqrt(2 / fan_in))', 'math.sqrt(1 / fan_in))',
+           ('test_networks.py',), 'he_is or schemes'),
+    Mutant('nn/storage.py', 'a checksum is not checked',
+           "if str(_checksum(arrays)) != metadata.get('crc32'):", "if 'crc32' not in metadata:",
+           ('test_convert.py',), 'file_of_ours'),
+    Mutant('nn/dcgan.py', 'the frame of 28 px is grey, not black',
+           'constant_values=-1)', 'constant_values=0)', ('test_dcgan.py',), 'frame or shapes_and'),
+    Mutant('nn/features.py', 'an adapter takes its running statistics',
+           "BatchNorm(name='norm')(x, True, axes)", "BatchNorm(name='norm')(x, False, axes)",
+           ('test_trajectories.py',), 'channel_distillation'),
+    Mutant('nn/plans.py', 'copies of a group are not counted',
+           'sum(n * groups[name].width for name, n in axis)',
+           'sum(groups[name].width for name, n in axis)', ('test_pruning.py',),
+           'inception_spade and compacting'),
+    # methods
+    Mutant('methods/gan.py', 'of two kinds of real images the critic sees one',
+           'fewer = real[::len(real) // len(fake)]', 'fewer = real[:len(fake)]',
+           ('test_methods.py',), 'pairing or critic'),
+    Mutant('methods/gan.py', 'relativistic pairing counts twice',
+           "(sides[0] if self.loss == 'rp' else sum(sides))", 'sum(sides)',
+           ('test_methods.py',), 'pairing or critic'),
+    Mutant('methods/gan.py', 'all updates of the critic see the same images',
+           "batch['target'][i::self.updates]", "batch['target'][::self.updates]",
+           ('test_methods.py',), 'critic_updates'),
+    Mutant('methods/kd.py', 'statistics of replicas do not meet',
+           "state.with_stats('student', axes.mean(stats))", "state.with_stats('student', stats)",
+           ('test_methods.py',), 'per_replica_or_global'),
+    Mutant('methods/kd.py', 'of several updates the first one lends its latents',
+           "f'z_disc{self.updates - 1}')", "'z_disc0')",
+           ('test_methods.py',), 'lent or fresh_latents'),
+    Mutant('methods/kd.py', 'a lesson depends on the rest of the batch',
+           'teacher, z, train=False)', 'teacher, z, train=True)', ('test_methods.py',), 'lesson'),
+    Mutant('methods/paired.py', 'the discriminator minimises the sum of its sides, not half',
+           'loss = (on_real + on_fake) / 2 +', 'loss = on_real + on_fake +',
+           ('test_omgd.py',), 'discriminator_moves'),
+    Mutant('methods/paired.py', 'the generator answers to the judge of before',
+           "moved = state.nets['disc'].variables", 'moved = disc.variables', ('test_omgd.py',),
+           'discriminator_moves'),
+    Mutant('methods/paired.py', 'batch statistics move once, not twice',
+           'draw(state.nets[role].params, stats)', 'draw(state.nets[role].params, '
+           'state.nets[role].stats)', ('test_omgd.py',), 'label_map_generator'),
+    Mutant('methods/paired.py', 'features are summed over scales',
+           'for name, x in seen.items()) / len(logits)}', 'for name, x in seen.items())}',
+           ('test_omgd.py',), 'label_map_generator'),
+    Mutant('methods/cat.py', 'the student is driven away from its teacher',
+           'return -times * alignment(', 'return times * alignment(', ('test_cat.py',),
+           'label_maps'),
+    Mutant('methods/cat.py', 'target and lesson swap roles',
+           "(self.aim == 'auto' and not self.paired)", "(self.aim == 'auto' and self.paired)",
+           ('test_cat.py',), 'drawn_towards'),
+    Mutant('methods/cycle.py', 'identity of the wrong domain',
+           'draw(name, real[name])[0], real[name])', 'draw(name, source[name])[0], real[name])',
+           ('test_trajectories.py',), 'cycles'),
+    Mutant('methods/cycle.py', 'a pool is full one image late: > for >=',
+           'full = count >= size', 'full = count > size', ('test_omgd.py',), 'pool_is'),
+    Mutant('methods/cycle.py', "the discriminator's loss moves the generator",
+           'shown = fixed(fake)', 'shown = fake', ('test_omgd.py',), 'graph_of_cycles'),
+    Mutant('methods/cycle.py', "the student's loss moves its teacher",
+           'lessons = fixed(drawn)', 'lessons = drawn', ('test_omgd.py',), 'graph_of_cycles'),
+    Mutant('methods/cycle.py', 'a teacher as good as the best takes its place: <= for <',
+           "if score < float(best[name]['score'])}", "if score <= float(best[name]['score'])}",
+           ('test_omgd.py',), 'best_teacher'),
+    Mutant('methods/omgd.py', "the student's loss moves its teacher",
+           'taught[name] = fixed(drawn[name]) if', 'taught[name] = drawn[name] if',
+           ('test_omgd.py',), 'teaching_graph and not cycles'),
+    Mutant('methods/omgd.py', "the teacher's relativistic loss moves the discriminator",
+           'fixed(real[name]))', 'real[name])', ('test_omgd.py',), 'penalties'),
+    Mutant('methods/omgd.py', 'a judge of two minimises the sum of its sides, not half',
+           "losses['disc'] += (on_real + on_fake) / 2 +", "losses['disc'] += on_real + on_fake +",
+           ('test_omgd.py',), 'penalties'),
+    Mutant('methods/omgd.py', 'teachers move a step early',
+           '(state.step + 1) % self.n_dis == 0', 'state.step % self.n_dis == 0',
+           ('test_omgd.py',), 'teachers_move'),
+    Mutant('methods/omgd.py', 'a finished teacher draws without its average',
+           'teacher = {role: given[role].averaged', 'teacher = {role: given[role].variables',
+           ('test_omgd.py',), 'offline'),
+    Mutant('methods/lessons.py', 'total variation depends on the number of devices',
+           '(axes.count, len(lessons)) if', '(1, len(lessons)) if', ('test_omgd.py',),
+           'test_devices_change_nothing and not of_'),
+    Mutant('methods/classify.py', 'a mean over the batch that is a sum',
+           'integer_labels(logits, label).mean()', 'integer_labels(logits, label).sum()',
+           ('test_methods.py',), 'cross_entropy'),
+    Mutant('methods/diagnosis.py', 'every term is asked for all of them',
+           'zeros = jax.tree.map(lambda x: 0 * x, terms)',
+           'zeros = jax.tree.map(lambda x: 1 + 0 * x, terms)', ('test_omgd.py',),
+           'gradients_of_terms'),
+    # metrics
+    Mutant('metrics/moments.py', 'a biased covariance',
+           'centred.T @ centred / (len(x) - 1)', 'centred.T @ centred / len(x)',
+           ('test_scores.py',), 'moments'),
+    Mutant('metrics/moments.py', 'the mean of both sets is drawn to the smaller one',
+           'shift * (other.count / count)', 'shift * (self.count / count)', ('test_scores.py',),
+           'moments'),
+    Mutant('metrics/scores.py', 'each part is compared with the mean of all',
+           'log(part.mean(0))', 'log(probs.mean(0))', ('test_metrics.py',), 'inception_score'),
+    Mutant('metrics/scores.py', 'few samples have a biased covariance',
+           '(len(x) - 1) ** -.5', 'len(x) ** -.5', ('test_scores.py',), 'frechet'),
+    Mutant('metrics/sets.py', 'samples are compared with themselves, too: a biased estimate',
+           '(total(x, x) - alone) / (len(x) * (len(x) - 1))', 'total(x, x) / len(x) ** 2',
+           ('test_scores.py',), 'mmd or kernel'),
+    Mutant('metrics/sets.py', 'a sample is its own nearest neighbour',
+           'k, 1)[:, k] for', 'k, 1)[:, k - 1] for', ('test_scores.py',), 'precision'),
+    Mutant('metrics/sets.py', 'balls of density and coverage have a surface: <= for <',
+           'surface=False)', 'surface=True)', ('test_scores.py',), 'precision'),
+    Mutant('metrics/intervals.py', 'the interval keeps the bias of halves',
+           'found - found.mean()', 'found - value', ('test_scores.py',), 'interval'),
+    Mutant('metrics/resize.py', 'pytorch-fid with antialias',
+           '_linear, antialias=False)', '_linear, antialias=True)', ('test_scores.py',),
+           'fid_pytorch'),
+    Mutant('metrics/segmentation.py', 'the union counts what is right twice',
+           'confusion.sum(0) + confusion.sum(1) - right', 'confusion.sum(0) + confusion.sum(1)',
+           ('test_scores.py',), 'confusion'),
+    Mutant('metrics/perceptual.py', 'a mean over pixels that is a sum',
+           'squares.sum(-1).mean((1, 2))', 'squares.sum(-1).sum((1, 2))', ('test_scores.py',),
+           'perceptual'),
+    Mutant('metrics/evaluator.py', 'drawings are compared with the images they came from',
+           "getattr(source, 'b', source) for source in (real", "getattr(source, 'a', source) for "
+           'source in (real', ('test_evaluator.py',), 'unpaired_inputs'),
+    Mutant('metrics/evaluator.py', 'values of different protocols compare',
+           'self.protocol.get(key) != other.protocol.get(key)]',
+           "self.protocol.get(key) != other.protocol.get(key) and key == 'data']",
+           ('test_evaluator.py',), 'protocols'),
+    Mutant('metrics/evaluator.py', 'real images are not truncated as drawings are',
+           'images = jnp.asarray(LEVELS)[images]', 'images = images / jnp.float32(127.5) - 1',
+           ('test_evaluator.py',), 'truncated'),
+    Mutant('metrics/folders.py', 'precision and recall swap roles',
+           'sets.precision_recall(sides[1], sides[0])', 'sets.precision_recall(sides[0], sides[1])',
+           ('test_evaluator.py',), 'precision_is or stand_in'),
+    Mutant('metrics/extractors.py', 'the FID of the papers rounds, where they truncate',
+           "round=protocol == 'fid_clean'", "round=protocol == 'fid_pytorch'",
+           ('test_evaluator.py',), 'become_bytes or fid_is_made'),
+    Mutant('metrics/segmenters.py', 'the mean is divided, not the difference',
+           '(pixels - mean) / std', 'pixels - mean / std',
+           ('test_evaluator.py',), 'drn or cityscapes'),
+    # pruning
+    Mutant('pruning/search.py', 'what scores at the threshold stays: >= for >',
+           '_allowed((ranked > threshold).sum()', '_allowed((ranked >= threshold).sum()',
+           ('test_pruning.py',), 'at_the_threshold or no_threshold'),
+    Mutant('pruning/search.py', 'a budget that is met exactly is too small: >= for >',
+           'if price > budget:', 'if price >= budget:',
+           ('test_pruning.py',), 'at_the_threshold or no_threshold'),
+    Mutant('pruning/search.py', 'widths are rounded down to a multiple',
+           'xp.minimum(-(-count // multiple) * multiple', 'xp.minimum(count // multiple * multiple',
+           ('test_pruning.py',), 'multiple'),
+    Mutant('pruning/surgery.py', 'a part dies with any of its groups, not with all',
+           'functools.reduce(operator.or_,', 'functools.reduce(operator.and_,',
+           ('test_pruning.py',), 'vanish'),
+    Mutant('pruning/scores.py', 'channels are ranked by who reads them',
+           "path[-1] == 'kernel' and axis == len(axes) - 1",
+           "path[-1] == 'kernel' and axis == len(axes) - 2", ('test_pruning.py',), 'by_hand'),
+    Mutant('pruning/cost.py', 'dead parts are paid for',
+           '* left * right * alive)', '* left * right)', ('test_pruning.py',), 'vanish'),
+    Mutant('pruning/gradual.py', 'a mask is applied a step late',
+           'held = functools.partial(apply_masks, plan, masks=masks)',
+           "held = functools.partial(apply_masks, plan, masks=state.frozen['masks'][role])",
+           ('test_gradual.py',), 'without_pairs or finds_just'),
+    Mutant('pruning/gradual.py', 'the average keeps what is dead',
+           'ema=held(net.ema) if net.ema else ()', 'ema=net.ema', ('test_gradual.py',),
+           'finds_just'),
+    Mutant('pruning/gradual.py', 'the last cut is missed: < for <=',
+           '(step <= self.end)', '(step < self.end)',
+           ('test_gradual.py',), 'tighten or without_pairs'),
+    Mutant('pruning/latency.py', 'a cut that is slow makes the table quick',
+           'table.scaled(found[-1][1] / one.cost)', 'table.scaled(one.cost / found[-1][1])',
+           ('test_pruning.py',), 'cut_to_time'),
+    Mutant('pruning/cut.py', 'fresh networks keep every norm',
+           'all(len(groups) == 1 for groups in plan.feeders(path))', 'True', ('test_pruning.py',),
+           'starts_from'),
+    # parallel
+    Mutant('parallel/rows.py', 'what fills up the last batch is kept',
+           'np.concatenate(x)[:count]', 'np.concatenate(x)',
+           ('test_evaluator.py',), 'batches_and_devices'),
+    Mutant('parallel/rows.py', 'batches of several processes come back out of order',
+           'x[i % processes, i // processes]', 'x[i // len(mine), i % len(mine)]',
+           ('test_parallel.py',), 'two_processes'),
+    Mutant('parallel/mesh.py', 'a memory of other replicas is taken',
+           'if there - {1, replicas}:', 'if len(there) > 1:', ('test_omgd.py',),
+           'memory_of_other'),
+    Mutant('parallel/mesh.py', "a step donates the caller's own state",
+           'jax.device_put(jax.tree.map(lambda x: x.copy(), tree), sharding)',
+           'jax.device_put(tree, sharding)', ('test_survival.py',), 'leaves_the_callers'),
+    Mutant('parallel/transform.py', 'nothing is donated',
+           'donated = (0, 1) if donate else ()', 'donated = ()', ('test_parallel.py',), 'donation'),
+    Mutant('parallel/students.py', 'the logs of all students are those of the first',
+           "rf'\\1{role}', name): value[i]", "rf'\\1{role}', name): value[0]",
+           ('test_gradual.py',), 'side_by_side'),
+    Mutant('parallel/check.py', 'replicas are compared with themselves',
+           'jnp.all(x == x[:1])', 'jnp.all(x[:1] == x[:1])', ('test_parallel.py',), 'forgotten'),
+    # distributed
+    Mutant('distributed/stop.py', 'a run that was told to stop is not started again',
+           'signal.SIGTERM: AGAIN}', 'signal.SIGTERM: 143}', ('test_experiment.py',),
+           'signal_between'),
+    Mutant('distributed/stop.py', 'a second signal is caught as the first one was',
+           'signal.signal(number, handler)', 'signal.getsignal(number)',
+           ('test_distributed.py',), 'second_signal'),
+    Mutant('distributed/bucket.py', 'a lock not taken',
+           'fcntl.flock(lock, fcntl.LOCK_EX)', 'fcntl.flock(lock, fcntl.LOCK_UN)',
+           ('test_bucket.py',)),
+    Mutant('distributed/bucket.py', 'a folder is taken for a mounted bucket',
+           'if not mounted.is_mount():', 'if not mounted.is_dir():', ('test_bucket.py',)),
+    Mutant('distributed/runtime.py', 'only what differs everywhere is told: all for any',
+           '(every[:, i] != every[0, i]).any()', '(every[:, i] != every[0, i]).all()',
+           ('test_distributed.py',), 'numbers_that_differ'),
+    Mutant('distributed/runtime.py', 'off by one in the number of a process',
+           'if not 0 <= index < count:', 'if not 0 <= index <= count:', ('test_distributed.py',),
+           'contradictory'),
+    Mutant('distributed/runtime.py', "a process's own devices are taken for all",
+           'if devices in (None, here.devices):', 'if devices in (None, here.local_devices):',
+           ('test_distributed.py',), 'number_of_devices or of_all_processes'),
+    # data
+    Mutant('data/pipeline.py', 'off by one in the data position: a stream begins a step late',
+           'self._dataset[start:]', 'self._dataset[start + 1:]', ('test_data.py',),
+           'stream and not 2'),
+    Mutant('data/pipeline.py', 'the seed is not taken',
+           'dataset.seed(seed).shuffle()', 'dataset.seed(0).shuffle()', ('test_data.py',),
+           'epoch'),
+    Mutant('data/views.py', 'off by one: the last row and column are never cut',
+           'int(rng.integers(0, side + 1))', 'int(rng.integers(0, side or 1))',
+           ('test_translation_data.py',), 'evaluation_resizes'),
+    Mutant('data/views.py', 'a device mirrors top and bottom',
+           'jnp.where(flip, y[:, ::-1], y)', 'jnp.where(flip, y[::-1], y)',
+           ('test_translation_data.py',), 'backends'),
+    Mutant('data/recorded.py', 'recorded pictures are truncated, not rounded',
+           '+ 1) * 127.5).round().astype', '+ 1) * 127.5).astype', ('test_recorded.py',),
+           'folder_is_one or latents_and'),
+    Mutant('data/images.py', 'white of 16 bits is not white',
+           'np.uint32) / 257)', 'np.uint32) / 258)', ('test_translation_data.py',), 'sixteen'),
+    Mutant('data/images.py', 'label maps are not turned as pictures are',
+           'found = np.asarray(ImageOps.exif_transpose(_whole(image)))',
+           'found = np.asarray(_whole(image))', ('test_translation_data.py',), 'label or exif'),
+    Mutant('data/translation.py', 'edges mark one side alone',
+           'edges[:-1] |= rows', 'edges[1:] |= rows', ('test_translation_data.py',), 'edges'),
+    Mutant('data/translation.py', 'partners are always the same two',
+           'else int(rng.integers(len(self.b)))', 'else i % len(self.b)',
+           ('test_translation_data.py',), 'partner'),
+    Mutant('data/translation.py', 'off by one in the label of what nobody named',
+           'self.classes - 1 if self._dont_care', 'self.classes if self._dont_care',
+           ('test_translation_data.py',), '255'),
+    Mutant('data/layouts.py', '10 comes after 1',
+           "sorted(others['target'], key=natural)", "sorted(others['target'])",
+           ('test_translation_data.py',), 'labels_come and spade'),
+    Mutant('data/checks.py', 'a file of the same size is not checked again',
+           'stat.st_size, stat.st_mtime_ns]', 'stat.st_size]',
+           ('test_translation_data.py',), 'remembered or checked_again'),
+    Mutant('data/checks.py', 'a label too many: <= for <',
+           '0 <= x < classes', '0 <= x <= classes', ('test_translation_data.py',), '255'),
+    Mutant('data/prepare.py', 'a shard that lost its end is read',
+           'if found != size:', 'if found is None:', ('test_translation_data.py',), 'manifest'),
+    Mutant('data/transforms.py', 'off by one: never shifted by all pixels one way',
+           '2 * pixels + 1, 2)', '2 * pixels, 2)', ('test_data.py',), 'shift'),
+    Mutant('data/builtin.py', 'validation and test share their pixels',
+           "'validation': picture[:height // 2,", "'validation': picture[height // 2:,",
+           ('test_translation_data.py',), 'share_no'),
+    # convert
+    Mutant('convert/families.py', 'the two norms of a branch swap roles',
+           "('in', 'norm', 'filter', 'norm2', 'out')", "('in', 'norm2', 'filter', 'norm', 'out')",
+           ('test_networks.py',), 'inception_generator and affine'),
+    Mutant('convert/families.py', 'the two heads of a discriminator swap roles',
+           'for i, head in enumerate(m.heads)]', 'for i, head in enumerate(m.heads[::-1])]',
+           ('test_networks.py',), 'discriminators_of_omgd'),
+    Mutant('convert/families.py', 'a flipped kernel of the U-Net',
+           "yield Row(f'{prefix}.{up}', f'up{i}', transposed=True)",
+           "yield Row(f'{prefix}.{up}', f'up{i}')", ('test_convert.py',), 'UNet'),
+    Mutant('convert/torch.py', 'the tail of longer statistics is read, not their head',
+           'x = x[shape[0]:], x[:shape[0]]', 'x = x[:-shape[0]], x[-shape[0]:]',
+           ('test_convert.py',), 'head_of'),
+    Mutant('convert/torch.py', 'spectral vectors keep the order of PyTorch',
+           'x.reshape(self.shape[2], *self.shape[:2]).transpose(1, 2, 0)', 'x.reshape(self.shape)',
+           ('test_convert.py',), 'MultiScale'),
+    Mutant('convert/torch.py', 'what is built in is not compared',
+           'elif not np.array_equal(given, x):', 'elif given.shape != x.shape:',
+           ('test_evaluation_networks.py',), 'no_drn'),
+    # export
+    Mutant('export/folder.py', 'a checksum is not checked',
+           'if _sha256(folder / name) != expected:', 'if not _sha256(folder / name):',
+           ('test_export.py',), 'edited'),
+    Mutant('export/folder.py', 'of the largest error the mean is judged',
+           'else largest <= tolerance', 'else mean <= tolerance',
+           ('test_export.py',), 'something_else or one_pixel'),
+    Mutant('export/onnx.py', 'a convolution takes in what is subtracted with the wrong sign',
+           "bias = bias + x if node.op == 'Add' else bias - x", 'bias = bias + x',
+           ('test_export.py',), 'every_format and resnet and batch'),
+    Mutant('export/onnx.py', 'the border is mirrored, not repeated',
+           "'replicate': 'edge'}", "'replicate': 'reflect'}", ('test_export.py',),
+           'every_format and separable and resnet'),
+    Mutant('export/stablehlo.py', 'networks are exported as they train',
+           'apply(variables, x, train=False)[0])', 'apply(variables, x, train=True)[0])',
+           ('test_export.py',), 'every_format and inception and batch and norm'),
+    # analysis
+    Mutant('analysis/cost.py', 'zeros between pixels are multiplied',
+           "legacy // math.prod(eqn.params['lhs_dilation'])", 'legacy', ('test_cost.py',),
+           'by_hand'),
+    Mutant('analysis/cost.py', "CAT's profiler leaves out every norm",
+           "(convention == 'cat' and 'var' in stats)", "convention == 'cat'", ('test_cost.py',),
+           'cats_profiler'),
+    Mutant('analysis/cost.py', 'what a loop sends is counted once',
+           '+= times * sum(map(_bytes', '+= sum(map(_bytes',
+           ('test_cost.py',), 'step_costs or loop_sends'),
+    Mutant('analysis/cost.py', 'nothing is computed in place',
+           'now + sum(made.values()) - in_place', 'now + sum(made.values())',
+           ('test_cost.py',), 'activation or written_over'),
+    Mutant('analysis/roofline.py', 'the sides of the roof add up',
+           'max(operation.flops / self.flops, operation.bytes / self.bandwidth)',
+           'operation.flops / self.flops + operation.bytes / self.bandwidth',
+           ('test_roofline.py',), 'roof'),
+    Mutant('analysis/comparison.py', 'a generator that beats none is on the front: <= for <',
+           'if value < best:', 'if value <= best:', ('test_compare.py',), 'front'),
+    Mutant('analysis/comparison.py', 'a biased deviation over seeds',
+           'np.std(found, ddof=1)', 'np.std(found)', ('test_compare.py',), 'seeds'),
+    Mutant('analysis/images.py', 'pictures are truncated, not rounded',
+           'np.round((np.asarray(images, np.float32) + 1) * 127.5)',
+           'np.floor((np.asarray(images, np.float32) + 1) * 127.5)',
+           ('test_compare.py',), 'picture_is_rounded'),
+    Mutant('analysis/report.py', 'a share of the inception score is upside down',
+           'mine["is"]["value"] / theirs["is"]["value"]',
+           'theirs["is"]["value"] / mine["is"]["value"]', ('test_experiment.py',), 'summary_says'),
+    # the modules beside the folders
+    Mutant('core.py', 'an average that forgets: old and new swap roles',
+           'ema * old + (1 - ema) * new', '(1 - ema) * old + ema * new', ('test_methods.py',),
+           'average'),
+    Mutant('core.py', 'every step has the same random numbers',
+           'key = jax.random.fold_in(self.rng, self.step)', 'key = self.rng',
+           ('test_methods.py',), 'key_is_of or latents'),
+    Mutant('core.py', 'white is not 1',
+           'x.astype(jnp.float32) / 127.5 - 1', 'x.astype(jnp.float32) / 128 - 1',
+           ('test_recorded.py',), 'latents_and'),
+    Mutant('core.py', 'arrays of exactly SMALL numbers are in no norm: > for >=',
+           'if x.size >= SMALL]', 'if x.size > SMALL]', ('test_methods.py',), 'norm'),
+    Mutant('axes.py', 'a mean over replicas that is a sum',
+           'jax.lax.pmean(mean, names)', 'jax.lax.psum(mean, names)', ('test_parallel.py',),
+           'averaged'),
+    Mutant('axes.py', 'replicas draw the same latents',
+           'numbers = self.index() * shape[0] + jnp.arange(shape[0])',
+           'numbers = jnp.arange(shape[0])', ('test_parallel.py',), 'rows_draw'),
+    Mutant('axes.py', 'rows of several axes are gathered in another order',
+           'for name in reversed(self.mesh + self.inner):', 'for name in self.mesh + self.inner:',
+           ('test_parallel.py',), 'gathered or rows_draw'),
+    Mutant('files.py', 'the length of a storage is not checked',
+           'if sizes.get(name) != size:', 'if name not in sizes:', ('test_checkpoint_files.py',),
+           'as_declared'),
+    Mutant('files.py', 'what follows the last storage is not looked at',
+           'if at != len(data):', 'if at > len(data):', ('test_checkpoint_files.py',)),
+    Mutant('config.py', 'keys that are younger than a stored stage are missing',
+           '{**STAGE, **each.to_dict()}', 'each.to_dict()',
+           ('test_configs.py',), 'older_run or differences'),
+    Mutant('build.py', 'a stage may learn from itself',
+           'if teacher not in config.run[:i]:', 'if teacher not in config.run[:i + 1]:',
+           ('test_configs.py',), 'from_itself or mistake'),
+    Mutant('workdir.py', 'the worst of several teachers teaches',
+           "return (min if SELECT[metric] == 'min' else max)(values",
+           "return (max if SELECT[metric] == 'min' else min)(values", ('test_experiment.py',),
+           'several_teachers'),
+    Mutant('workdir.py', 'all stages have the same random numbers',
+           'jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(name.encode()))',
+           'jax.random.key(self.config.seed)', ('test_experiment.py',), 'of_their_own'),
+    Mutant('training.py', 'a signal after the last yield loses its steps',
+           'if saved != at:', 'if saved > at:', ('test_experiment.py',), 'signal_between'),
+    Mutant('experiment.py', 'a lock not taken alone',
+           'fcntl.LOCK_EX | fcntl.LOCK_NB', 'fcntl.LOCK_SH | fcntl.LOCK_NB',
+           ('test_experiment.py',), 'two_processes'),
+    Mutant('experiment.py', 'a ratio upside down',
+           "row['ratio_macs'] = base['macs'] / row['macs']",
+           "row['ratio_macs'] = row['macs'] / base['macs']", ('test_translation_runs.py',),
+           'every_learner'),
+    Mutant('experiment.py', 'another seed is taken for the same run',
+           "'workers', 'cache', 'via',", "'workers', 'cache', 'seed', 'via',",
+           ('test_experiment.py',), 'another_config'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What came of a mutant, or of a selection without one.
+
+  outcome: 'caught', 'survived', 'time out', or why nothing is known. by: the test that failed.
+  """
+  outcome: str
+  by: str = ''
+  seconds: float = 0.
+  notes: tuple[str, ...] = ()
+
+  @property
+  def is_caught(self) -> bool:
+    return self.outcome.startswith('caught')
+
+
+class Copies:
+  """Copies of a tree, one for each job, in which mutants are planted and tests run."""
+
+  def __init__(self, tree: Path, python: str, jobs: int, limit: float, more: list[str]):
+    self.tree, self._python, self._limit, self._more = tree, python, limit, more
+    self._running = set()
+    self._folder = tempfile.TemporaryDirectory(prefix='mutants-')
+    self._free = queue.Queue()
+    for job in range(jobs):
+      copy = Path(self._folder.name) / str(job) / 'tree'
+      shutil.copytree(tree, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+      # Installed, the configs are a part of the package; its finder would take the original's.
+      if not (copy / PACKAGE / 'configs').exists():
+        (copy / PACKAGE / 'configs').symlink_to('../configs')
+      self._free.put(copy)
+      self._check(copy)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    for process in list(self._running):
+      _kill(process)
+    self._folder.cleanup()
+
+  def judge(self, mutant: Mutant) -> Found:
+    """What the tests say of a mutant."""
+    with self._copy() as copy:
+      path = copy / PACKAGE / mutant.file
+      text = path.read_text() if path.is_file() else ''
+      if (count := text.count(mutant.old)) != 1:
+        return Found(f'text is found {count} times' if count else 'text is gone')
+      path.write_text(text.replace(mutant.old, mutant.new))
+      try:
+        found = self._test(copy, mutant.tests, mutant.k)
+      finally:
+        path.write_text(text)
+    if found.outcome == 'time out' and mutant.hangs:
+      return dataclasses.replace(found, outcome='caught (time out)')
+    return found
+
+  def baseline(self, tests: tuple[str, ...], k: str) -> Found:
+    """What the tests say of the tree as it is."""
+    with self._copy() as copy:
+      return self._test(copy, tests, k)
+
+  @contextlib.contextmanager
+  def _copy(self):
+    copy = self._free.get()
+    try:
+      yield copy
+    finally:
+      self._free.put(copy)
+
+  def _test(self, copy, tests, k):
+    if missing := [name for name in tests if not (copy / 'tests' / name).is_file()]:
+      return Found(f'no test file {", ".join(missing)}')
+    began, notes = time.monotonic(), ()
+    code, said = self._pytest(copy, tests, k)
+    if code == 5 and k:
+      notes = (f'-k {k!r} selects nothing; all of {", ".join(tests)} ran',)
+      code, said = self._pytest(copy, tests, '')
+    by = re.search(r'^(?:FAILED|ERROR) (.+?)(?: - .*)?$', said, re.MULTILINE)
+    # 2: a file of tests could not even be imported.
+    outcome = {None: 'time out', 0: 'survived', 1: 'caught', 2: 'caught', 5: 'no test'}.get(
+        code, f'pytest ended with {code}')
+    if outcome == 'survived' and not re.search(r'\d+ passed', said):
+      outcome = 'no test'  # all of them skipped
+    if outcome.startswith('pytest'):
+      notes += tuple(said.strip().splitlines()[-3:])
+    return Found(outcome, by[1] if by and code else '', round(time.monotonic() - began, 1), notes)
+
+  def _pytest(self, copy, tests, k):
+    """(exit code, None after the time limit; output)."""
+    # The last -n counts: each job is one process.
+    command = [self._python, '-m', 'pytest', *(f'tests/{name}' for name in tests), '-x', '-rfE',
+               '--tb=no', '-p', 'no:cacheprovider', '-n', '0', '--dist', 'no',
+               f'--basetemp={copy.parent / "tmp"}', *(['-k', k] if k else []), *self._more]
+    process = subprocess.Popen(command, cwd=copy, env=_environment(copy), text=True,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, start_new_session=True)
+    self._running.add(process)
+    try:
+      said, _ = process.communicate(timeout=self._limit)
+      return process.returncode, said
+    except subprocess.TimeoutExpired:
+      _kill(process)
+      return None, process.communicate()[0]
+    finally:
+      self._running.discard(process)
+
+  def _check(self, copy):
+    """Raises RuntimeError unless programs that tests start, too, take the package of the copy."""
+    program = f'import {PACKAGE}.configs as c, {PACKAGE} as p; print(p.__file__, *c.__path__)'
+    done = subprocess.run([self._python, '-c', program], cwd='/', env=_environment(copy), text=True,
+                          capture_output=True, check=True)
+    if strange := [path for path in done.stdout.split() if not path.startswith(str(copy))]:
+      raise RuntimeError(f'{self._python} takes {", ".join(strange)} and not what is in {copy}')
+
+
+def _environment(copy):
+  before = [os.environ['PYTHONPATH']] if os.environ.get('PYTHONPATH') else []
+  return {**os.environ, 'PYTHONPATH': os.pathsep.join([str(copy), *before]),
+          'XDG_CACHE_HOME': str(copy.parent / 'cache')}
+
+
+def _kill(process):
+  with contextlib.suppress(ProcessLookupError):
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def read(path: Path | None) -> dict[str, dict]:
+  """Results by the name of their mutant; {} for no file."""
+  return json.loads(path.read_text()) if path and path.is_file() else {}
+
+
+def chosen(text: str) -> list[Mutant]:
+  return [m for m in MUTANTS if text in m.file or text in m.name or text in m.why]
+
+
+def show(mutants):
+  counts = collections.Counter(m.file.partition('/')[0] if '/' in m.file else '.' for m in mutants)
+  for m in mutants:
+    print(f'{m.file}: {m.why}\n    {m.old}\n    {m.new}\n    {" ".join(m.tests)}'
+          + (f' -k {m.k!r}' if m.k else ''))
+  print(', '.join(f'{folder} {count}' for folder, count in sorted(counts.items()))
+        + f': {len(mutants)} mutants')
+
+
+def judge_all(mutants, copies, options, out):
+  """Runs the mutants, a line as each ends; `out` is filled and kept."""
+  with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    try:
+      red = {}
+      if options.baseline:
+        selections = list(dict.fromkeys((m.tests, m.k) for m in mutants))
+        for selection, found in zip(selections, pool.map(
+            lambda selection: copies.baseline(*selection), selections), strict=True):
+          print(f'unchanged, {" ".join(selection[0])} {selection[1]}: {found.outcome} '
+                f'{found.by} {found.seconds:.0f} s', *found.notes, flush=True)
+          red |= {} if found.outcome == 'survived' else {selection: found}
+      waiting = {pool.submit(copies.judge, m): m for m in mutants if (m.tests, m.k) not in red}
+      out |= {m.name: _entry(m, Found('fails unchanged', red[m.tests, m.k].by))
+              for m in mutants if (m.tests, m.k) in red}
+      for i, done in enumerate(concurrent.futures.as_completed(waiting), 1):
+        mutant, found = waiting[done], done.result()
+        out[mutant.name] = _entry(mutant, found)
+        if options.out:
+          options.out.write_text(json.dumps(out, indent=1))
+        print(f'{i}/{len(waiting)} {found.outcome}, {found.seconds:.0f} s: {mutant.file}: '
+              f'{mutant.why}' + (f' [{found.by}]' if found.by else ''), *found.notes,
+              sep='\n    ', flush=True)
+    except BaseException:
+      pool.shutdown(wait=False, cancel_futures=True)
+      copies.__exit__()  # or the pool would wait for what runs
+      raise
+
+
+def _entry(mutant, found):
+  return {'file': mutant.file, 'why': mutant.why, 'tests': list(mutant.tests), 'k': mutant.k,
+          **dataclasses.asdict(found)}
+
+
+def main(arguments=None) -> int:
+  parser = argparse.ArgumentParser(prog='python -m tests.mutants', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--list', action='store_true', help='show the mutants')
+  parser.add_argument('--only', default='', help='those whose file, text or reason contains this')
+  parser.add_argument('--tree', type=Path, default=ROOT, help='the checkout to copy')
+  parser.add_argument('--python', default=sys.executable, help='runs the tests')
+  parser.add_argument('--jobs', type=int, default=2, help='copies in which tests run at once')
+  parser.add_argument('--time-limit', type=float, default=300., help='seconds for one mutant')
+  parser.add_argument('--baseline', action='store_true', help='the tests without a fault first')
+  parser.add_argument('--out', type=Path, help='results, JSON')
+  parser.add_argument('--resume', action='store_true', help='leave alone what --out has judged')
+  parser.add_argument('--against', type=Path, help='results of before, to compare with')
+  parser.add_argument('pytest', nargs='*', help='arguments of pytest')
+  options = parser.parse_args(arguments)
+  mutants = chosen(options.only)
+  if options.list:
+    show(mutants)
+    return 0
+  signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copies go, too
+  before, out = read(options.against), read(options.out if options.resume else None)
+  judged = [m.name for m in mutants if out.get(m.name, {}).get('tests') == list(m.tests)
+            and out[m.name]['k'] == m.k and out[m.name]['outcome'].startswith(('caught', 'surv'))]
+  with Copies(options.tree.resolve(), options.python, options.jobs, options.time_limit,
+              options.pytest) as copies:
+    judge_all([m for m in mutants if m.name not in judged], copies, options, out)
+  if options.out:
+    options.out.write_text(json.dumps(out, indent=1))
+  found = {m: out[m.name]['outcome'] for m in mutants}
+  left = {m: outcome for m, outcome in found.items() if not outcome.startswith('caught')}
+  print(f'\n{len(found) - len(left)} of {len(found)} caught')
+  for m, outcome in sorted(left.items(), key=lambda each: each[1]):
+    print(f'{outcome}: {m.file}: {m.why}\n    {m.old}\n    {m.new}')
+  lost = [m for m in left if before.get(m.name, {}).get('outcome', '').startswith('caught')]
+  for m in lost:
+    print(f'no longer caught, before by {before[m.name]["by"]}: {m.file}: {m.why}')
+  return int(bool(lost if before else left))
+
+
+if __name__ == '__main__':
+  sys.exit(main())
