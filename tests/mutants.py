@@ -12,7 +12,8 @@ in a copy of the tree, by file and text; where that text is not there exactly on
 so. A fault is caught if a selected test fails, which proves nothing for a test that fails anyway:
 --baseline runs each selection on the unchanged copy first. The last lines name what survived.
 
-Exit code 1 if a mutant survived or could not be judged, or was caught in --against and is not now.
+Exit code 1 if a mutant survived or could not be judged; with --against those that were caught
+before are named once more.
 """
 
 from __future__ import annotations
@@ -578,10 +579,6 @@ class Found:
   seconds: float = 0.
   notes: tuple[str, ...] = ()
 
-  @property
-  def is_caught(self) -> bool:
-    return self.outcome.startswith('caught')
-
 
 class Copies:
   """Copies of a tree, one for each job, in which mutants are planted and tests run."""
@@ -608,13 +605,19 @@ class Copies:
       _kill(process)
     self._folder.cleanup()
 
+  def missing(self, mutant: Mutant) -> str:
+    """Why a mutant cannot be judged in this tree; '' if it can."""
+    path = self.tree / PACKAGE / mutant.file
+    if (count := path.read_text().count(mutant.old) if path.is_file() else 0) != 1:
+      return f'text is found {count} times' if count else 'text is gone'
+    lost = [name for name in mutant.tests if not (self.tree / 'tests' / name).is_file()]
+    return f'no test file {", ".join(lost)}' if lost else ''
+
   def judge(self, mutant: Mutant) -> Found:
     """What the tests say of a mutant."""
     with self._copy() as copy:
       path = copy / PACKAGE / mutant.file
-      text = path.read_text() if path.is_file() else ''
-      if (count := text.count(mutant.old)) != 1:
-        return Found(f'text is found {count} times' if count else 'text is gone')
+      text = path.read_text()
       path.write_text(text.replace(mutant.old, mutant.new))
       try:
         found = self._test(copy, mutant.tests, mutant.k)
@@ -638,18 +641,17 @@ class Copies:
       self._free.put(copy)
 
   def _test(self, copy, tests, k):
-    if missing := [name for name in tests if not (copy / 'tests' / name).is_file()]:
-      return Found(f'no test file {", ".join(missing)}')
     began, notes = time.monotonic(), ()
     code, said = self._pytest(copy, tests, k)
     if code == 5 and k:
       notes = (f'-k {k!r} selects nothing; all of {", ".join(tests)} ran',)
       code, said = self._pytest(copy, tests, '')
     by = re.search(r'^(?:FAILED|ERROR) (.+?)(?: - .*)?$', said, re.MULTILINE)
-    # 2: a file of tests could not even be imported.
+    # 2: a file of tests could not even be imported; 4: so with conftest.py, or a wrong argument.
+    code = 2 if code == 4 and 'while loading conftest' in said else code
     outcome = {None: 'time out', 0: 'survived', 1: 'caught', 2: 'caught', 5: 'no test'}.get(
         code, f'pytest ended with {code}')
-    if outcome == 'survived' and not re.search(r'\d+ passed', said):
+    if outcome == 'survived' and not re.search(r'\d+ passed|^\w*\.', said, re.MULTILINE):
       outcome = 'no test'  # all of them skipped
     if outcome.startswith('pytest'):
       notes += tuple(said.strip().splitlines()[-3:])
@@ -713,10 +715,12 @@ def show(mutants):
 
 
 def judge_all(mutants, copies, options, out):
-  """Runs the mutants, a line as each ends; `out` is filled and kept."""
+  """Runs the mutants, a line as each ends; `out` is filled and kept in a file."""
   with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
     try:
-      red = {}
+      missing = {m: reason for m in mutants if (reason := copies.missing(m))}
+      out |= {m.name: _entry(m, Found(reason)) for m, reason in missing.items()}
+      mutants, red = [m for m in mutants if m not in missing], {}
       if options.baseline:
         selections = list(dict.fromkeys((m.tests, m.k) for m in mutants))
         for selection, found in zip(selections, pool.map(
@@ -782,7 +786,7 @@ def main(arguments=None) -> int:
   lost = [m for m in left if before.get(m.name, {}).get('outcome', '').startswith('caught')]
   for m in lost:
     print(f'no longer caught, before by {before[m.name]["by"]}: {m.file}: {m.why}')
-  return int(bool(lost if before else left))
+  return int(bool(left))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """Work directories in a bucket, with a stand-in for the program that mounts it."""
 
+import fcntl
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,23 @@ def test_without_the_program_it_is_named(notes, monkeypatch, tmp_path):
   monkeypatch.setenv('PATH', str(tmp_path))
   with pytest.raises(ValueError, match='gcsfuse, which is not installed'):
     distributed.folder('gs://mine/runs')
+
+
+def test_a_bucket_that_is_no_longer_mounted_is_mounted_again(notes, tmp_path):
+  distributed.folder('gs://mine/runs')
+  (tmp_path / 'cache/jaxgan_compress/buckets/mine/.mounted').unlink()  # as after a restart
+  distributed.folder('gs://mine/runs')
+  assert len(notes.read_text().splitlines()) == 2
+
+
+def test_processes_of_a_host_mount_one_after_the_other(notes, tmp_path):
+  lock = tmp_path / 'cache/jaxgan_compress/buckets/.mine.lock'
+  lock.parent.mkdir(parents=True)
+  second = threading.Thread(target=distributed.folder, args=('gs://mine/runs',))
+  with open(lock, 'w') as first:
+    fcntl.flock(first, fcntl.LOCK_EX)
+    second.start()
+    second.join(.5)
+    assert second.is_alive() and not notes.exists()
+  second.join(30)
+  assert notes.exists()

@@ -216,6 +216,7 @@ def test_published_code_sums_over_devices(sgd, batch, taught):
   assert abs(logs['replica'] - logs['global']) > 1e-6
 
 
+@pytest.mark.essential
 def test_adapters_learn_with_the_student(sgd, batch, taught):
   method = small_cat(sgd, index='mse')
   state = method.init(jax.random.key(0), batch, taught)
@@ -285,6 +286,7 @@ def labels():
   return {'source': planes, 'target': rng.uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)}
 
 
+@pytest.mark.essential
 def test_students_of_label_maps(sgd, labels):
   """Without alignment a step is GauGAN's own; with it, that much more is minimised."""
   plain = small_labels(sgd, methods.GauGAN)

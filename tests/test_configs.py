@@ -335,3 +335,17 @@ def test_students_that_take_turns_learn_to_their_end():
   rate = build.make(c.stages.omgd.method.tx.learning_rate.to_dict(),
                     'jaxgan_compress.train.schedules', 'x')
   assert c.stages.omgd.steps == 600 + 3 * 1000 and rate(1400) == np.float32(4e-3) > rate(2900) > 0
+
+
+def test_a_stage_of_an_older_run_has_the_defaults_of_younger_keys():
+  stored = config.to_json(config.load('kd/digits:smoke'))
+  del stored['stages']['teacher']['shift'], stored['steps_per_call']
+  found = config.from_json(stored)
+  assert found.stages.teacher.shift == 0 and found.steps_per_call == 1
+
+
+def test_a_stage_does_not_learn_from_itself():
+  c = config.load('kd/digits:smoke')
+  c.stages.student_mse.teacher = ('student_mse',)
+  with pytest.raises(ValueError, match="'student_mse', which run does not have before it"):
+    build.validate(c)

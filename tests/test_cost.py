@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import jaxgan_compress as jgc
 from jaxgan_compress import analysis, cli, nn
@@ -280,3 +281,20 @@ def test_a_step_costs_its_products_and_what_replicas_exchange():
   found = analysis.step_cost(step, jnp.ones((3, 3)), jnp.ones((5, 3)))
   # The loss is taken once more for the log.
   assert found == (45 * (2 + 3 + 2), 4 * 9 + 4, 4 * 15)
+
+
+def test_what_a_loop_sends_counts_as_often_as_it_is_sent():
+  def step(x, axes):
+    return lax.scan(lambda c, _: (axes.mean(c), None), x, None, 7)[0]
+
+  assert analysis.step_cost(step, jnp.ones(3)).reduced == 7 * 3 * 4
+
+
+def test_a_picture_is_rounded():
+  assert analysis.images.to_uint8([-2, -1, -.5, 0, .999, 1, 2]).tolist() == [
+      0, 0, 64, 128, 255, 255, 255]
+
+
+def test_what_dies_is_written_over():
+  assert analysis.activation_bytes(lambda x: x * 2 + 1, (8,)) == 32
+  assert analysis.activation_bytes(lambda x: x * 2 + x, (8,)) == 64

@@ -213,6 +213,7 @@ def test_impossible_networks_say_what_is_possible(make, said):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('impl', ['transpose', 'subpixel'])
+@pytest.mark.essential
 def test_images_recorded_from_pytorch(impl):
   golden = np.load(Path(__file__).parent / 'golden' / 'dcgan_d1.npz')
   state = {name.removeprefix('state/'): golden[name] for name in golden if '/' in name}
@@ -227,3 +228,12 @@ def test_images_recorded_from_pytorch(impl):
                         mutable=['batch_stats'])
   np.testing.assert_allclose(image, golden['trained'].transpose(0, 2, 3, 1), atol=1e-5)
   assert largest_difference(new['batch_stats'], variables['batch_stats']) < 1e-5
+
+
+def test_the_frame_of_28_pixels_is_black():
+  image = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1), minval=-1)
+  small, large = (nn.DCGANDiscriminator(1, size) for size in (28, 32))
+  variables = nn.initialise(small, jax.random.key(1), image)
+  framed = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=-1)
+  np.testing.assert_array_equal(small.apply(variables, image)[0]['real'],
+                                large.apply(variables, framed)[0]['real'])

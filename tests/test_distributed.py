@@ -235,3 +235,23 @@ def test_numbers_that_differ_are_named(monkeypatch):
   with pytest.raises(RuntimeError, match='the state differs between processes in 1 of 2 arrays, '
                                          'first in b'):
     distributed.assert_same({'a': 1, 'b': 2}, 'the state')
+
+
+def test_devices_of_all_processes_are_counted(monkeypatch):
+  monkeypatch.setattr(distributed.runtime, 'host', lambda: distributed.Host(0, 2, 4, 8))
+  distributed.expect(8)
+  with pytest.raises(ValueError, match='4 devices were expected and 8 are here: 2 processes x 4'):
+    distributed.expect(4)
+
+
+def test_a_second_signal_has_its_usual_effect():
+  heard = []
+  before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+  try:
+    with distributed.StopSignal() as stop:
+      signal.raise_signal(signal.SIGINT)
+      assert stop.should_stop() and stop.exit_code == 130 and not heard
+      signal.raise_signal(signal.SIGINT)
+      assert heard == [1]
+  finally:
+    signal.signal(signal.SIGINT, before)

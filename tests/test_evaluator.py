@@ -327,3 +327,47 @@ def test_cityscapes_scores_resize_before_they_choose():
   found = metrics.cityscapes_scores(reader, [np.zeros((2, 2, 3))], [np.array(
       [[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1]])])
   assert found['miou'] == found['pixel_accuracy'] == 1
+
+
+def test_precision_is_of_the_first_folder_and_recall_of_the_second(tmp_path):
+  """Eight equal greys lie among many colours, and not the other way round."""
+  rng = np.random.default_rng(0)
+  look = lambda _, x: {'features': x.astype(jnp.float32).mean((1, 2))}
+  extractor = metrics.Extractor(look, {}, {})
+  for name, spread in (('dull', 3), ('varied', 100)):
+    (tmp_path / name).mkdir()
+    for i in range(8):
+      colour = 128 + rng.integers(-spread, spread + 1, 3)
+      Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(tmp_path / name / f'{i}.png')
+  found = metrics.compare_folders(tmp_path / 'dull', tmp_path / 'varied', extractor)
+  dull, varied = (metrics.folder_features(tmp_path / name, extractor) for name in (
+      'dull', 'varied'))
+  wanted = metrics.precision_recall(varied, dull)
+  assert wanted[0] != wanted[1]
+  assert (found['precision'].value, found['recall'].value) == wanted
+
+
+@pytest.mark.parametrize('protocol, rounds', [('fid_pytorch', False), ('fid_clean', True)])
+def test_drawings_become_bytes_as_their_protocol_says(protocol, rounds, monkeypatch):
+  network = nn.FIDInception()
+  variables = jax.eval_shape(network.init, jax.random.key(0), network.example())
+  asked, to_uint8 = [], metrics.resize.to_uint8
+  monkeypatch.setattr(nn, 'load', lambda path: (network, variables))
+  monkeypatch.setattr(metrics.extractors, 'checksum', lambda variables: '')
+  monkeypatch.setattr(metrics.resize, 'to_uint8', lambda images, round: asked.append(
+      round) or to_uint8(images, round))
+  extractor = metrics.inception('weights', protocol)
+  jax.eval_shape(extractor.look, variables, jnp.zeros((1, 80, 80, 3)))
+  assert asked == [rounds]
+
+
+def test_drn_sees_bytes_less_the_mean_over_the_deviation(tmp_path):
+  network = nn.DRN((4, 6, 8), (2, 1, 2, 1), (3, 4, 5, 6), (12, 10), 5)
+  variables = nn.initialise(network, jax.random.key(0), scheme='he')
+  nn.save(tmp_path / 'drn.safetensors', network, variables)
+  reader = metrics.drn(tmp_path / 'drn.safetensors')
+  image = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3), minval=-1)
+  pixels = np.floor((np.asarray(image) + 1) / 2 * 255) / 255
+  seen = (pixels - np.array(nn.drn.CITYSCAPES_MEAN)) / np.array(nn.drn.CITYSCAPES_STD)
+  np.testing.assert_allclose(reader.look(reader.variables, image), network.apply(
+      variables, seen.astype(np.float32))[0], atol=1e-4)

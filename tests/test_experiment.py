@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import cli, config, experiment
+from jaxgan_compress import analysis, cli, config, experiment
 from jaxgan_compress.experiment import compilation_cache
 from jaxgan_compress.train import records
+from jaxgan_compress.train.progress import Reporter
 from tests.conftest import quick
 from tests.test_survival import damage_flip
 
@@ -401,3 +402,23 @@ def get_config(arg=''):
   assert shown.shape[1] == 4 * 34 - 2 and shown.std() > 40
   assert cli.main(['show-data', f'--config={c}', f'--out={out}']) == 2
   assert 'exists; give another name' in capsys.readouterr().err
+
+
+def test_stages_and_seeds_have_random_numbers_of_their_own(tmp_path):
+  c = config.load('kd/digits:smoke')
+  run = jgc.workdir.Run(c, tmp_path, Reporter(quiet=True))
+  keys = [run.root_key('teacher'), run.root_key('scratch')]
+  c.seed = 1
+  keys.append(run.root_key('teacher'))
+  assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3
+
+
+def test_the_summary_says_what_a_student_keeps():
+  row = lambda role, teacher, score, fd: {
+      'title': role, 'role': role, 'teacher': teacher, 'from': 'latents', 'ratio': 10.,
+      'ratio_macs': 4., 'params': 1, 'best': {'measures': {
+          'is': {'value': score}, 'fd': {'value': fd}}}}
+  said = analysis.report._summary({'generators': {
+      'teacher': row('teacher', None, 8., 20.), 'student': row('student', 'teacher', 6., 30.)}})
+  assert '10.0 times smaller' in said and 'keeps 75% of its inception score' in said
+  assert 'FD 30.0 against 20.0' in said

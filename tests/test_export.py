@@ -81,6 +81,7 @@ def inputs_of(module, side, seed=1):
 
 
 @pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.essential
 def test_every_family_draws_the_same_in_every_format(name):
   module, side = NETWORKS[name]
   variables, inputs = learnt(module), inputs_of(module, side)
@@ -277,6 +278,7 @@ def write(out, module=SMALL, variables=None, **more):
   return export.write_folder(Drawer(variables, module), out, inputs_of(module, 16), **more)
 
 
+@pytest.mark.essential
 def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
   calibration = inputs_of(SMALL, 16, 2)[0]
   proof = write(tmp_path / 'out', facts={'run': 'mine'}, calibration=calibration)
@@ -403,3 +405,13 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
   assert not (tmp_path / 'out').exists()
   assert cli.main(['export', network, out, '--size=16', '--layout=NCHW']) == 0
   assert json.loads((tmp_path / 'out/proof.json').read_text())['layout'] == 'NCHW'
+
+
+def test_one_pixel_that_is_off_is_too_many(tmp_path, monkeypatch):
+  load = export.folder._load
+  spike = lambda y: y + .01 * (np.arange(y.size).reshape(y.shape) == 0)
+  monkeypatch.setattr(export.folder, '_load', lambda path, layout: (
+      lambda x, run=load(path, layout): spike(run(x))))
+  with pytest.raises(export.ExportError, match='off by 0.01 at most'):
+    export.write_folder(Drawer(learnt(SMALL), SMALL), tmp_path / 'out', inputs_of(SMALL, 16),
+                        to=('stablehlo',))

@@ -164,3 +164,13 @@ def test_a_slope_penalty_is_half_the_squared_slope():
   critic = lambda x: jnp.broadcast_to((x * jnp.array([3., 4.]).reshape(1, 1, 1, 2)).sum(
       (1, 2, 3)).reshape(-1, 1, 1, 1), (len(x), 5, 5, 1))
   np.testing.assert_allclose(gan.slope_penalty(critic, jnp.ones((2, 1, 1, 2))), 25 / 2, rtol=1e-6)
+
+
+def test_relative_averages_are_those_of_the_other_side():
+  """Means that differ, so that neither stands for the other."""
+  real, fake = jnp.array([1., 3.]), jnp.array([0., 6.])  # means 2 and 3
+  rise = lambda *x: np.log1p(np.exp(x)).mean()
+  np.testing.assert_allclose(gan.sides('ra', real, fake), (rise(3 - 1, 3 - 3), rise(0 - 2, 6 - 2)),
+                             rtol=1e-6)
+  np.testing.assert_allclose(gan.generator_loss('ra', fake, real),
+                             rise(2 - 0, 2 - 6) + rise(1 - 3, 3 - 3), rtol=1e-6)

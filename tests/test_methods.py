@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen
 
 import jaxgan_compress as jgc
 from jaxgan_compress import core, data, methods, nn
+from jaxgan_compress.axes import Axes
 from jaxgan_compress.losses import gan as gan_losses
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.parallel import replica_disagreement
@@ -191,6 +193,7 @@ def test_every_loss_trains_both_networks(sgd, images, loss):
 
 
 @pytest.mark.gpu
+@pytest.mark.essential
 def test_jit_equals_eager_and_traces_once(sgd, given, images):
   method = small_kd(sgd, adv_weight=.5)
   state = method.init(jax.random.key(0), {}, given)
@@ -269,6 +272,7 @@ def test_missing_teacher_is_named(sgd, given):
 
 
 @pytest.mark.gpu
+@pytest.mark.essential
 def test_pixels_alone_teach_the_student(given):
   """Forty steps more than halve the distance to the teacher."""
   method = methods.KD(nn.DCGANGenerator(d=2, size=32), nn.DCGANGenerator(d=2, size=32),
@@ -332,3 +336,52 @@ def test_a_step_updates_its_parameters_in_place():
   program = step.lower(state.replace(nets={'net': state.nets['net'].replace(ema=())}),
                        jnp.ones((4, 96))).compile().as_text()
   assert not re.findall(r'f32\[96,96\]\S* copy\(', program)
+
+
+class Brightness(linen.Module):
+  """A critic whose logit is the mean of an image."""
+  norm = 'none'
+
+  @linen.compact
+  def __call__(self, image, train=False, axes=None):
+    return {'real': self.param('w', linen.initializers.ones_init(), ()) * image.mean((1, 2, 3))}, {}
+
+
+def test_pairing_is_one_term_and_sees_both_kinds_of_real_images():
+  """Of four real images, two of each kind, the first of each is paired."""
+  adversary = methods.Adversary(Brightness(), optax.sgd(1.), 'rp')
+  shade = lambda *x: jnp.array(x).reshape(-1, 1, 1, 1)
+  found = adversary.d_loss({'params': {'w': jnp.float32(1)}}, shade(1., 9., 3., 9.), shade(0., 0.),
+                           None, Axes())
+  np.testing.assert_allclose(found, np.log1p(np.exp([-1, -3])).mean(), rtol=1e-6)
+
+
+def test_latents_are_lent_by_the_last_update(sgd, given, images):
+  method = small_kd(sgd, adv_weight=.5, fresh_z=False, n_critic=2)
+  state = method.init(jax.random.key(0), {}, given)
+  _, logs = method.step(state, core.normalise({'target': jnp.asarray(images[:8])}))
+  z = Axes().draw(jax.random.normal, state.key('z_disc1'), (4, 100))
+  drawn, _ = method.student.apply(state.nets['student'].variables, z, train=True,
+                                  mutable=['batch_stats'])[0]
+  np.testing.assert_allclose(logs['mse_per_pixel'], jnp.square(
+      drawn - method.lesson(state, z)).mean(), rtol=1e-5)
+
+
+def test_a_key_is_of_its_step_and_its_name():
+  state = core.TrainState(jnp.int32(0), jax.random.key(0), {})
+  keys = [state.key('z'), state.key('mix'), state.tick().key('z')]
+  assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3
+
+
+def test_a_norm_counts_arrays_of_any_size(monkeypatch):
+  monkeypatch.setattr(core, 'SMALL', 4)
+  np.testing.assert_allclose(core._norm([jnp.ones(n) for n in (3, 4, 5)]), np.sqrt(12), rtol=1e-6)
+
+
+def test_cross_entropy_is_a_mean(sgd):
+  method = methods.Classifier(nn.SmallClassifier(), sgd)
+  batch = {'target': jnp.zeros((6, 32, 32, 1)), 'label': jnp.arange(6)}
+  state = method.init(jax.random.key(0), batch)
+  zeros = jax.tree.map(jnp.zeros_like, state.nets['classifier'].params)
+  state = state.replace(nets={'classifier': state.nets['classifier'].replace(params=zeros)})
+  np.testing.assert_allclose(method.step(state, batch)[1]['cross_entropy'], np.log(10), rtol=1e-6)

@@ -13,6 +13,7 @@ from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms, layers
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
 from jaxgan_compress.nn.init import shapes
+from jaxgan_compress.nn.spade import Modulation
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -168,6 +169,7 @@ def test_inception_spade_generator_of_cat(slope, train, golden):
      (0.1806097, 0.7000344, 1.237504, 0.282411, 0.453283)),
     (nn.PatchGAN(128, inputs=6, norm='batch'),
      (0.0559554, 0.1024531, 0.118067, 0.165538, 0.127935))])
+@pytest.mark.essential
 def test_discriminators_of_cat(module, golden):
   found, variables = loaded(module, published.normal_fill)
   assert found == module
@@ -426,6 +428,7 @@ def test_forms_of_reflection_agree(amount):
 @pytest.mark.gpu
 @pytest.mark.parametrize('module', [nn.mobile_resnet(4, 2), nn.inception(8, 2), nn.unet(4, 3),
                                     nn.spade(2, labels=3, upsampling='normal', hidden=5)])
+@pytest.mark.essential
 def test_forms_of_whole_networks_agree(module):
   variables = nn.initialise(module, jax.random.key(0), scheme='he')
   x = normal(1, 32, 32, 3)
@@ -563,3 +566,47 @@ def test_blocks_that_remember_less_have_the_same_gradients(build):
     assert largest_difference(*(jax.jit(jax.grad(
         functools.partial(loss, module), has_aux=True))(variables['params'])
         for module in (whole, small))) < 2e-3
+
+
+def test_smaller_copies_leave_padding_out():
+  x = jnp.arange(16.).reshape(1, 4, 4, 1)
+  found = nn.discriminators._halved(x)[0, ..., 0]
+  np.testing.assert_allclose(found, [[2.5, 4], [8.5, 10]])  # of 4, 6, 6 and 9 pixels
+
+
+def test_dropout_of_the_unet_begins_at_level_4():
+  """Its innermost level has none; what leaves level 4 is seen by level 3 and all above."""
+  module = nn.unet(1, 6, dropout=.5)
+  x = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+  variables = nn.initialise(module, jax.random.key(1))
+  one, other = (module.apply(variables, x, True, mutable=['batch_stats'],
+                             rngs={'dropout': jax.random.key(i)})[0][1] for i in range(2))
+  assert {tap for tap in one if largest_difference(one[tap], other[tap])} == {
+      'up3', 'up2', 'up1', 'up0'}
+
+
+@pytest.mark.parametrize('form', ['plain', 'fast'])
+def test_a_modulation_scales_by_one_more_and_shifts(form):
+  module = Modulation(2, 'instance', False, True, form, jnp.float32)
+  x, labels = jax.random.normal(jax.random.key(0), (1, 4, 4, 3)), jnp.zeros((1, 8, 8, 5))
+  zeros = jax.tree.map(jnp.zeros_like, module.init(jax.random.key(1), x, labels, True, Axes()))
+  normed = nn.InstanceNorm().apply({}, x)
+  params = zeros['params']
+  for gamma, beta in ((0., 0.), (1., .5)):
+    given = {**params, 'gamma': {**params['gamma'], 'bias': jnp.full(3, gamma)},
+             'beta': {**params['beta'], 'bias': jnp.full(3, beta)}}
+    found = module.apply({'params': given}, x, labels, True, Axes())
+    np.testing.assert_allclose(found, (1 + gamma) * normed + beta, atol=1e-6)
+
+
+def test_every_kernel_is_drawn_anew():
+  params = nn.initialise(nn.resnet(4, 2), jax.random.key(0))['params']
+  assert params['block1']['conv1']['kernel'].shape == params['block2']['conv1']['kernel'].shape
+  assert not np.isclose(params['block1']['conv1']['kernel'],
+                        params['block2']['conv1']['kernel']).any()
+
+
+def test_he_is_for_relu():
+  kernel = nn.initialise(nn.resnet(16, 1), jax.random.key(0), scheme='he')['params']['block1'][
+      'conv1']['kernel']
+  assert abs(float(kernel.std()) / np.sqrt(2 / (9 * 64)) - 1) < .02

@@ -176,6 +176,7 @@ def test_students_do_not_feel_each_other(method, sgd, state, batch):
   assert largest_difference(many.frozen, state.frozen) == 0
 
 
+@pytest.mark.essential
 def test_teachers_move_when_they_are_due(sgd, batch):
   method = small_omgd(sgd, deep=None, n_dis=2, lessons=UNPERCEIVED)
   pupils = {'student', 'student_adapters'}
@@ -189,6 +190,7 @@ def test_teachers_move_when_they_are_due(sgd, batch):
     assert int(after.step) == step + 1
 
 
+@pytest.mark.essential
 def test_the_discriminator_moves_before_the_generator(batch):
   """pix2pix: the generator answers to the judge where it now stands."""
   method = small_pix2pix(RATED)
@@ -209,6 +211,7 @@ def test_the_discriminator_moves_before_the_generator(batch):
       state.nets['generator'].variables, after.nets['disc'].variables), rtol=1e-4)
 
 
+@pytest.mark.essential
 def test_a_label_map_generator_moves_before_its_discriminator():
   shapes = images_of('shapes', 2)
   method = small_gaugan(RATED)
@@ -327,6 +330,7 @@ def turns(sgd, textures):
   return method, jax.jit(method.step), alone(method.init(jax.random.key(0), textures))
 
 
+@pytest.mark.essential
 def test_turns_move_one_side_only(turns, textures):
   _, move, state = turns
   teachers = {'generator', 'back', 'disc', 'disc_back'}
@@ -440,6 +444,7 @@ def test_reductions_of_paper_and_code(sgd, batch):
   np.testing.assert_allclose(code['student_tv'], 8 * paper['student_tv'], rtol=1e-5)
 
 
+@pytest.mark.essential
 def test_an_offline_student_learns_from_a_finished_teacher(sgd, batch):
   teacher = small_pix2pix(sgd).init(jax.random.key(1), batch).nets['generator']
   method = methods.Offline(STUDENT, WIDE, sgd, LESSONS)
@@ -607,3 +612,59 @@ def test_other_features_are_refused(sgd, batch):
   other = nn.initialise(nn.VGG(16, layers=('relu1_2',)), jax.random.key(0))
   with pytest.raises(ValueError, match='is no VGG16 up to relu2_2: its conv2_1 is missing'):
     small_omgd(sgd).init(jax.random.key(0), batch, {'features': Net(other['params'])})
+
+
+@pytest.fixture(scope='module')
+def pairs(batch):
+  return {name: x[:4] for name, x in batch.items()}
+
+
+def test_a_discriminator_minimises_half_of_both_sides(sgd, pairs):
+  pix2pix, omgd = small_pix2pix(sgd), small_omgd(sgd, deep=None, lessons=UNPERCEIVED)
+  _, logs = jax.jit(pix2pix.step)(pix2pix.init(jax.random.key(0), pairs), pairs)
+  np.testing.assert_allclose(logs['disc_loss'], (logs['disc_real'] + logs['disc_fake']) / 2,
+                             rtol=1e-6)
+  _, logs = jax.jit(omgd.step)(omgd.init(jax.random.key(0), pairs), pairs)
+  np.testing.assert_allclose(logs['disc_loss'], (
+      logs['disc_real_wide'] + logs['disc_fake_wide']) / 2, rtol=1e-6)
+
+
+def test_features_of_the_judge_are_a_mean_over_scales(sgd):
+  shapes = images_of('shapes', 2)
+  method = small_gaugan(sgd)
+  state = method.init(jax.random.key(0), shapes)
+  _, logs = jax.jit(method.step)(state, shapes)
+  drawn = method.generator.apply(state.nets['generator'].variables, shapes['source'], train=True,
+                                 mutable=list(state.nets['generator'].stats))[0][0]
+  (logits, taps), _ = method.adversary.look(
+      state.nets['disc'].variables, jnp.concatenate([drawn, shapes['target']]),
+      jnp.concatenate([shapes['source']] * 2), Axes())
+  total = sum(jnp.abs(jnp.subtract(*jnp.split(x, 2))).mean() for x in taps.values())
+  assert len(logits) == 2
+  np.testing.assert_allclose(logs['generator_match'], 10 * total / 2, rtol=1e-4)
+
+
+def test_a_teacher_that_is_only_as_good_does_not_replace_the_best(sgd):
+  method = small_unpaired(sgd, clock=methods.Blocks(1, 1))
+  textures = images_of('grass2gravel', 2)
+  state = method.promote(method.init(jax.random.key(0), textures), {'generator': 5.})
+  moved = state.replace(nets={**state.nets, 'generator': state.nets['generator'].replace(
+      params=jax.tree.map(lambda x: x + 1, state.nets['generator'].params))})
+  again = method.promote(moved, {'generator': 5.})
+  assert largest_difference(again.frozen['best'], state.frozen['best']) == 0
+
+
+@pytest.mark.parametrize('loss', ['rp', 'ra'])
+def test_a_relative_loss_of_a_teacher_moves_the_teacher_alone(sgd, pairs, loss):
+  method = small_omgd(sgd, deep=None, adversary=dict(loss=loss), lessons=UNPERCEIVED)
+  state = method.init(jax.random.key(0), pairs)
+  grads = jax.jit(jax.grad(lambda p: method.losses(p, state, pairs)[0]['wide']))(state.params)
+  assert {name for name, grad in grads.items() if optax.tree.norm(grad)} == {'wide'}
+
+
+def test_a_finished_teacher_teaches_by_its_average(sgd, pairs):
+  params = nn.initialise(WIDE, jax.random.key(1), pairs['source'])['params']
+  average = jax.tree.map(lambda x: x / 2, params)
+  method = methods.Offline(STUDENT, WIDE, sgd, UNPERCEIVED)
+  state = method.init(jax.random.key(0), pairs, {'teacher': Net(params, ema=average)})
+  assert largest_difference(state.frozen['teacher']['params'], average) == 0

@@ -267,3 +267,13 @@ def test_two_processes_train_and_measure_as_one_does(tmp_path):
   for name, expected in alone.items():
     np.testing.assert_array_equal(first[name], second[name])
     np.testing.assert_allclose(first[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_are_gathered_in_the_order_of_their_replicas():
+  """Devices first, then the replicas on each."""
+  axes = Axes(('devices',), ('here',))
+  step = lambda x: (axes.gather(x), axes.index())
+  inner = jax.vmap(step, axis_name='here')
+  found, index = jax.vmap(inner, axis_name='devices')(jnp.arange(12).reshape(2, 3, 2))
+  assert index.ravel().tolist() == list(range(6))
+  np.testing.assert_array_equal(found, jnp.broadcast_to(jnp.arange(12), (2, 3, 12)))

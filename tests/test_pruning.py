@@ -518,3 +518,13 @@ def test_a_table_that_was_measured_is_what_prune_goes_by(tmp_path, capsys, monke
   assert analysis.macs(nn.load(out)[0], (1, 16, 16, 3)) <= stored['macs'][-1] * .75
   with pytest.raises(ValueError, match='one of jax, onnx'):
     pruning.milliseconds([module], (1, 16, 16, 3), backend='tflite')
+
+
+def test_what_scores_at_the_threshold_goes():
+  plan = plans.Plan({'a': plans.Group(4)}, {}, {}, {})
+  scores = {'a': np.array([1., 2., 3., 2.])}
+  for threshold, left in ((0., [1, 1, 1, 1]), (1., [0, 1, 1, 1]), (2., [0, 0, 1, 0])):
+    assert pruning.keep(plan, scores, threshold)['a'].tolist() == [bool(x) for x in left]
+  found = pruning.search(plan, scores, lambda widths: widths['a'], 3)  # met exactly
+  assert found.threshold == 1 and found.cost == 3 and found.masks['a'].tolist() == [
+      False, True, True, True]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import train
+from jaxgan_compress import core, data, train
+from jaxgan_compress.core import Net
 from jaxgan_compress.train import records
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference, small_gan, small_kd
@@ -36,6 +37,7 @@ def shapes_of(method, batch, given=None):
 
 
 @pytest.mark.parametrize('kind', ['gan', 'joint'])
+@pytest.mark.essential
 def test_n_and_n_steps_equal_2n_bit_for_bit(gan, sgd, given, pipeline, tmp_path, kind):
   method = gan if kind == 'gan' else small_kd(sgd, adv_weight=.5, distill_weight=.01, ema=.9)
   key = jax.random.key(5)
@@ -257,3 +259,55 @@ def test_data_that_ends_too_early_is_an_error(gan, pipeline):
   state = gan.init(jax.random.key(0), pipeline[0])
   with pytest.raises(ValueError, match='the data ended at step 2 of 5'):
     list(jgc.fit(gan, state, [pipeline[0], pipeline[1]], steps=5))
+
+
+def held(values, step=1):
+  return core.TrainState(jnp.int32(step), jax.random.key(0), {'w': Net(jnp.asarray(values))})
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, bad):
+  with train.Checkpointer(tmp_path) as checkpointer:
+    with pytest.raises(train.TermError, match='step 1: nets/w/params is not finite'):
+      checkpointer.save(held([1., bad]))
+    assert checkpointer.steps == []
+
+
+def test_a_checkpoint_of_other_widths_is_refused(tmp_path):
+  with train.Checkpointer(tmp_path) as checkpointer:
+    checkpointer.save(held(jnp.zeros(3)))
+    with pytest.raises(train.CheckpointError, match=r'nets/w/params is \[3\] there and \[4\]'):
+      checkpointer.restore(held(jnp.zeros(4)))
+  assert not list(tmp_path.glob('damaged-*'))
+
+
+class Noting:
+  """A method that learns nothing and says what it sees."""
+
+  def step(self, state, batch, axes):
+    return state.tick(), {'seen': axes.mean(batch['target'].mean())}
+
+
+def test_step_s_sees_batch_s_and_compiling_is_told_once():
+  source = data.ArraySource(np.arange(24, dtype=np.uint8)[:, None, None, None] *
+                            np.ones((1, 4, 4, 1), np.uint8))
+  pipeline, told = data.Pipeline(source, batch=4), []
+  state = core.TrainState(jnp.int32(0), jax.random.key(0), {'w': Net(jnp.zeros(1))})
+  for start in (0, 2):
+    logs = [float(logs['seen']) for _, logs in jgc.fit(
+        Noting(), state.replace(step=jnp.int32(start)), pipeline, steps=4, every=1,
+        compiled=told.append)]
+    np.testing.assert_allclose(logs, [
+        core.normalise(pipeline[step])['target'].mean() for step in range(start, 4)], rtol=1e-6)
+  assert len(told) == 2
+
+
+def test_time_left_is_that_of_the_steps_to_come(capsys, monkeypatch):
+  now = [0.]
+  monkeypatch.setattr('time.monotonic', lambda: now[0])
+  reporter = Reporter(seconds=0)
+  reporter.begin('student', 0, 41, images=8)
+  reporter.compiled(1, 2.6, 3 << 29)
+  now[0] = 5.
+  reporter.update(11, {'mse': 1.})
+  assert '2.0 steps/s 16 images/s mse 1, 15 s left' in capsys.readouterr().out

@@ -75,3 +75,8 @@ def test_a_rate_works_inside_an_optimiser():
     update, state = tx.update(weight + 1, state)
     rates.append(-float(update))
   np.testing.assert_allclose(rates, [1, .5, .5])
+
+
+def test_three_looks_in_a_row_are_enough():
+  bad = {**FINE, 'student_tv': 1e-6}
+  assert said(*[bad] * 2) == [] and len(said(*[bad] * 3)) == 2

@@ -1,8 +1,11 @@
 """Sources of image translation: layouts, views, damage, order, preparation."""
 
+import dataclasses
 import functools
+import io
 import json
 import logging
+import os
 import struct
 import zlib
 
@@ -582,3 +585,32 @@ def test_splits_keep_their_names(photographs, tmp_path, caplog):
   source = data.paired(tmp_path, 'test')  # either word finds the other, and it is told
   assert len(source) == 6 and repr(source).endswith('/val')
   assert "'val' takes its place" in caplog.text
+
+
+def test_a_device_mirrors_left_and_right():
+  ramp = np.add.outer(np.arange(40), 4 * np.arange(48)).astype(np.uint8)
+  arrays = {'x': np.stack([ramp] * 3, -1)}
+  reference, device = (data.views.View(size=32, load=44, backend=b) for b in ('pillow', 'device'))
+  plan = dataclasses.replace(reference.plan(40, 48, np.random.default_rng(0)), flip=True)
+  found = device.on_device({k: jnp.asarray(x)[None] for k, x in device.apply(arrays, plan).items()})
+  error = (np.asarray(found['x'])[0] + 1) * 127.5 - reference.apply(arrays, plan)['x']
+  assert np.abs(error).max() < 2.1
+
+
+def test_label_maps_are_turned_as_pictures_are():
+  labels, exif, out = np.arange(24, dtype=np.uint8).reshape(4, 6), Image.Exif(), io.BytesIO()
+  exif[274] = 6  # to be turned by 90 degrees clockwise
+  Image.fromarray(labels).save(out, 'png', exif=exif)
+  np.testing.assert_array_equal(images.decode_labels(out.getvalue()), np.rot90(labels, -1))
+
+
+def test_a_file_that_changed_is_checked_again_whatever_its_size(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  path = tmp_path / 'images' / '0.png'
+  path.parent.mkdir()
+  Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+  data.folder(path.parent, size=8)
+  path.write_bytes(b'x' * path.stat().st_size)
+  os.utime(path, (1, 1))
+  with pytest.raises(images.ImageError, match='1 of 1 files'):
+    data.folder(path.parent, size=8)

@@ -70,6 +70,7 @@ def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048'
                    ('fid', 'kid') if tap == '2048' else ('fd', 'mmd'))
 
 
+@functools.lru_cache(maxsize=1)  # a run has several evaluators, and it is large
 def random_vgg(seed: int = 0) -> Extractor:
   """A VGG16 that was never trained: a stand-in where no Inception weights are at hand.
 
