@@ -156,5 +156,6 @@ def kept_programs():
   use(changed)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(experiment, 'compilation_cache', lambda: None)  # of large ones, in another place
+    patch.setattr(jax, 'clear_caches', lambda: None)  # after each stage, for runs of many
     yield
   use(before)

@@ -197,7 +197,7 @@ def test_a_loss_that_explodes_is_named_and_the_good_checkpoint_stays(tmp_path):
 
 def start(workdir, log):
   """The command in a process of its own: a classifier and 60 steps of a teacher."""
-  environment = {**quick(devices=4), 'PYTHONUNBUFFERED': '1'}
+  environment = {**quick(), 'PYTHONUNBUFFERED': '1'}
   return subprocess.Popen(
       [sys.executable, '-m', 'jaxgan_compress', 'train', '--config=kd/digits:smoke',
        f'--workdir={workdir}', "--config.run=('classifier','teacher')",

@@ -462,6 +462,14 @@ def test_vgg_computes_what_is_asked_for_and_nothing_above(depth):
   assert list(variables['params']) == ['conv1_1', 'conv1_2', 'conv2_1', 'conv2_2', 'conv3_1']
 
 
+def test_what_is_remembered_of_a_network_is_of_one_precision():
+  module, x = nn.Conv(2), normal(1, 3, 3, 1)
+  for wide in (False, True, False):
+    with jax.enable_x64(wide):
+      assert {leaf.dtype for leaf in jax.tree.leaves(shapes(module, x))} == {
+          np.dtype('float64' if wide else 'float32')}
+
+
 def test_schemes_are_those_of_the_papers():
   module = nn.PatchGAN(64, norm='batch')
   normal, xavier = (nn.initialise(module, jax.random.key(0), scheme=scheme)['params']

@@ -315,6 +315,10 @@ def test_copies_of_a_group_are_counted():
       (), (), (('head/spade/dense3', 1),), (('fc', 2),))
   assert nn.unet(4, 4).plan().leaves['params', 'up2', 'kernel'] == (
       (), (), (('down2', 1), ('up3', 1)), (('up2', 1),))
+  plan = plans.Plan({'both': plans.Group(3)}, {}, {('params', 'x'): ((('both', 2),),)}, {})
+  x = np.array([0., 1, 2, 30, 40, 50])
+  assert pruning.scores(plan, {'x': x}, 'taylor', grads={'x': x ** 0})['both'].tolist() == [
+      30, 41, 52]
 
 
 @pytest.mark.parametrize('change, message', [

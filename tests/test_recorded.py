@@ -83,9 +83,10 @@ def test_latents_and_what_came_of_them_teach_what_their_network_would(tmp_path, 
   method = methods.KD(student, None, sgd)
   assert method.needs_data
   state = method.init(jax.random.key(0), batch)
-  after, logs = method.step(state, batch)
-  drawn = student.apply(state.nets['student'].variables, batch['z'], train=True,
-                        mutable=['batch_stats'])[0][0]
+  after, logs = jax.jit(method.step)(state, batch)
+  drawn = jax.jit(lambda variables, z: student.apply(
+      variables, z, train=True, mutable=['batch_stats'])[0][0])(
+          state.nets['student'].variables, batch['z'])
   np.testing.assert_allclose(logs['mse_per_pixel'], jnp.square(drawn - batch['target']).mean(),
                              rtol=1e-4)
   assert largest_difference(after.nets['student'].params, state.nets['student'].params) > 0
@@ -101,8 +102,9 @@ def test_a_judge_takes_recorded_pictures_for_real(tmp_path, sgd):
   method = methods.KD(generator, None, sgd, adv_weight=.5, disc_from='fresh',
                       adversary=methods.Adversary(disc, sgd))
   state = method.init(jax.random.key(0), batch)
-  after, _ = method.step(state, batch)
-  other, _ = method.step(state, {**batch, 'target': -batch['target']})
+  step = jax.jit(method.step)
+  after, _ = step(state, batch)
+  other, _ = step(state, {**batch, 'target': -batch['target']})
   assert largest_difference(after.nets['disc'].params, other.nets['disc'].params) > 0
 
 
