@@ -29,6 +29,7 @@ class Job:
   def __init__(self, workdir, count, devices=1, *flags):
     port, self.workdir, self.processes = local.free_port(), workdir, []
     folders = workdir if isinstance(workdir, list) else [workdir] * count
+    self.began = self.step()
     for i in range(count):
       environment = quick(devices)
       if count > 1:
@@ -39,13 +40,17 @@ class Job:
            f'--config=tests/tiny_run.py:steps={STEPS}', *flags], cwd=ROOT, env=environment,
           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
 
+  def step(self):
+    """How far the log has gone, if this is about one folder."""
+    log = None if isinstance(self.workdir, list) else self.workdir / 'gan' / 'log.jsonl'
+    lines = log.read_text().splitlines() if log and log.is_file() else []
+    return json.loads(lines[-1])['step'] if lines and lines[-1].endswith('}') else 0
+
   def reach(self, step):
-    """Waits until the log has gone that far."""
-    log = self.workdir / 'gan' / 'log.jsonl'
+    """Waits until the log has gone that far, and farther than it was."""
     until = time.monotonic() + 180
     while time.monotonic() < until:
-      lines = log.read_text().splitlines() if log.is_file() else []
-      if lines and lines[-1].endswith('}') and json.loads(lines[-1])['step'] >= step:
+      if self.step() >= max(step, self.began + 1):
         return
       assert None in [process.poll() for process in self.processes], self.end()
       time.sleep(0.02)

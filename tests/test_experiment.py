@@ -196,21 +196,19 @@ def test_a_loss_that_explodes_is_named_and_the_good_checkpoint_stays(tmp_path):
 
 
 def start(workdir, log):
-  """The command in a process of its own: a classifier and 60 steps of a teacher."""
+  """The command in a process of its own: a classifier and 100 steps of a teacher."""
   environment = {**quick(), 'PYTHONUNBUFFERED': '1'}
   return subprocess.Popen(
       [sys.executable, '-m', 'jaxgan_compress', 'train', '--config=kd/digits:smoke',
        f'--workdir={workdir}', "--config.run=('classifier','teacher')",
-       '--config.stages.teacher.steps=60', '--config.checkpoint.every=10', '--config.log_every=10',
-       '--config.evaluate.every=20', '--config.cache=False'],
+       '--config.stages.teacher.steps=100', '--config.checkpoint.every=10', '--config.log_every=10',
+       '--config.evaluate.every=50', '--config.cache=False'],
       stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=workdir.parent)
 
 
-def wait_for(path, seconds=120):
-  end = time.monotonic() + seconds
-  while not path.exists():
-    assert time.monotonic() < end, f'{path} never came'
-    time.sleep(0.02)
+def newest(workdir):
+  found = (path.name.removeprefix('step_') for path in workdir.glob('teacher/checkpoints/step_*'))
+  return max((int(step) for step in found if step.isdecimal()), default=0)
 
 
 def final_bytes(workdir):
@@ -225,9 +223,11 @@ def test_killed_terminated_and_interrupted_runs_end_like_an_undisturbed_one(tmp_
     assert start(tmp_path / 'whole', log).wait(200) == 0
     for number, code, said in ((signal.SIGKILL, -9, ''), (signal.SIGTERM, 75, 'stopped by SIGTERM'),
                                (signal.SIGINT, 130, 'stopped by SIGINT')):
+      before, end = newest(tmp_path / 'disturbed'), time.monotonic() + 120
       process = start(tmp_path / 'disturbed', log)
-      at = {signal.SIGKILL: 10, signal.SIGTERM: 20, signal.SIGINT: 30}[number]
-      wait_for(tmp_path / 'disturbed' / 'teacher' / 'checkpoints' / f'step_{at}')
+      while newest(tmp_path / 'disturbed') == before:
+        assert time.monotonic() < end, f'no checkpoint came after step {before}'
+        time.sleep(0.02)
       process.send_signal(number)
       returned = process.wait(100)
       log.seek(0)
@@ -239,7 +239,7 @@ def test_killed_terminated_and_interrupted_runs_end_like_an_undisturbed_one(tmp_
     assert start(tmp_path / 'disturbed', log).wait(200) == 0
   assert final_bytes(tmp_path / 'disturbed') == final_bytes(tmp_path / 'whole')
   steps = [line['step'] for line in lines(tmp_path / 'disturbed' / 'teacher' / 'log.jsonl')]
-  assert steps == sorted(set(steps)) and steps[-1] == 60
+  assert steps == sorted(set(steps)) and steps[-1] == 100
   evaluated = lines(tmp_path / 'disturbed' / 'teacher' / 'evaluations.jsonl')
   whole = lines(tmp_path / 'whole' / 'teacher' / 'evaluations.jsonl')
   assert evaluated == whole
