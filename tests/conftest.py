@@ -37,7 +37,14 @@ def pytest_addoption(parser):
   parser.addoption('--full', action='store_true', help='runs the tests marked full as well')
 
 
+# Of seconds, in their order: a worker that takes one of them last keeps all waiting.
+LONG = ('trajectories', 'experiment', 'omgd', 'distributed', 'networks', 'translation_runs', 'cat',
+        'configs', 'gradual', 'pruning', 'parallel', 'notebooks', 'export', 'methods', 'evaluator')
+
+
 def pytest_collection_modifyitems(config, items):
+  rank = {f'test_{name}.py': i for i, name in enumerate(LONG)}
+  items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
   if not config.getoption('--full'):
     full = [item for item in items if item.get_closest_marker('full')]
     config.hook.pytest_deselected(items=full)
