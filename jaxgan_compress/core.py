@@ -25,7 +25,6 @@ PyTree = Any
 Batch = Mapping[str, Array]
 Logs = Mapping[str, Array]
 
-fixed = jax.lax.stop_gradient  # a value that this learner may not change
 SMALL = 2 ** 14  # numbers of an array
 
 
@@ -202,6 +201,11 @@ def mean_apart(values: Mapping[str, PyTree], axes: Axes, of_student: Callable[[s
     return axes.mean(dict(values))
   return {name: (axes.apart if of_student(name) else axes).mean(value)
           for name, value in values.items()}
+
+
+def fixed(x: PyTree) -> PyTree:
+  """`jax.lax.stop_gradient`: a value that this learner may not change."""
+  return jax.lax.stop_gradient(x)
 
 
 def normalise(batch: Batch) -> Batch:
