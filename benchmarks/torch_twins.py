@@ -300,15 +300,14 @@ def frozen(networks, on):
     network.requires_grad_(not on)
 
 
-class Pix2Pix:
+class Paired:
   """The discriminator's step, then the generator's, on one drawing."""
 
-  def __init__(self, nets, loss, rate):
-    self.g, self.d, self.loss = nets['generator'], nets['disc'], loss
-    self.g_tx, self.d_tx = adam([self.g], rate), adam([self.d], rate)
+  def __init__(self, generator, disc, loss, rate):
+    self.d, self.loss = disc, loss
+    self.g_tx, self.d_tx = adam([generator], rate), adam([disc], rate)
 
-  def __call__(self, source, target):
-    drawn = self.g(source)
+  def __call__(self, source, target, drawn, more=0.):
     look = lambda x: self.d(torch.cat([source, x], 1))
     frozen([self.d], False)
     disc = sum(sides(self.loss, look(target), look(drawn.detach()))) / 2
@@ -316,10 +315,19 @@ class Pix2Pix:
     disc.backward()
     self.d_tx.step()
     frozen([self.d], True)
-    loss = deceive(self.loss, look(drawn)) + 100 * F.l1_loss(drawn, target)
+    loss = deceive(self.loss, look(drawn)) + 100 * F.l1_loss(drawn, target) + more
     self.g_tx.zero_grad()
     loss.backward()
     self.g_tx.step()
+    return disc, loss
+
+
+class Pix2Pix:
+  def __init__(self, nets, loss, rate):
+    self.g, self.step = nets['generator'], Paired(nets['generator'], nets['disc'], loss, rate)
+
+  def __call__(self, source, target):
+    disc, loss = self.step(source, target, self.g(source))
     return {'disc_loss': disc, 'generator_loss': loss}
 
 
@@ -434,10 +442,9 @@ class CAT:
   TAPS = (0, 3, 6, 9)  # stem, block3, block6, block9
 
   def __init__(self, nets, loss, rate, align=5.2):  # as published for maps
-    self.teacher, self.g, self.d = nets['teacher'].eval(), nets['student'], nets['disc']
+    self.teacher, self.g, self.align = nets['teacher'].eval(), nets['student'], align
     self.teacher.requires_grad_(False)
-    self.loss, self.align = loss, align
-    self.g_tx, self.d_tx = adam([self.g], rate), adam([self.d], rate)
+    self.step = Paired(self.g, nets['disc'], loss, rate)
 
   def alignment(self, a, b):
     grams = []
@@ -453,19 +460,8 @@ class CAT:
     with torch.no_grad():
       _, taught = self.teacher(source, self.TAPS)
     drawn, seen = self.g(source, self.TAPS)
-    look = lambda x: self.d(torch.cat([source, x], 1))
-    frozen([self.d], False)
-    disc = sum(sides(self.loss, look(target), look(drawn.detach()))) / 2
-    self.d_tx.zero_grad()
-    disc.backward()
-    self.d_tx.step()
-    frozen([self.d], True)
     aligned = sum(self.alignment(a, b) for a, b in zip(seen, taught, strict=True))
-    loss = (deceive(self.loss, look(drawn)) + 100 * F.l1_loss(drawn, target)
-            - self.align * aligned)
-    self.g_tx.zero_grad()
-    loss.backward()
-    self.g_tx.step()
+    disc, loss = self.step(source, target, drawn, -self.align * aligned)
     return {'disc_loss': disc, 'student_loss': loss}
 
 

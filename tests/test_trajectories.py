@@ -3,7 +3,6 @@
 A wrong gradient, norm, loss or running statistic anywhere shows within two steps.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
