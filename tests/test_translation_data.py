@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxgan_compress import core, data
-from jaxgan_compress.data import builtin, images, layouts, prepare, translation
+from jaxgan_compress.data import builtin, images, layouts, prepare
 from jaxgan_compress.data.views import View
 
 
@@ -109,7 +109,7 @@ def test_labels_come_back_to_the_pixel(via, tmp_path):
     np.testing.assert_array_equal(source[i]['label_map'], scene['label_map'])
     np.testing.assert_array_equal(source[i]['target'], scene['target'])
     np.testing.assert_array_equal(source[i]['edges'],
-                                  translation.instance_edges(scene['instances']))
+                                  images.instance_edges(scene['instances']))
 
 
 @pytest.mark.parametrize('bits', [1, 2, 4, 8])
@@ -148,7 +148,7 @@ def test_labels_stay_on_their_pictures(backend):
 
 def test_edges_mark_both_sides():
   instances = np.array([[1, 1, 2], [1, 1, 2], [3, 3, 3]])
-  np.testing.assert_array_equal(translation.instance_edges(instances),
+  np.testing.assert_array_equal(images.instance_edges(instances),
                                 [[0, 1, 1], [1, 1, 1], [1, 1, 1]])
 
 
@@ -392,6 +392,44 @@ def test_what_was_checked_is_remembered(photographs, tmp_path, monkeypatch):
   (root / 'train' / '0.png').write_bytes(b'changed')
   with pytest.raises(images.ImageError, match='1 of 6 files'):
     data.paired(root)
+
+
+def test_what_was_checked_by_another_reading_is_checked_again(tmp_path, monkeypatch):
+  for i, folder in enumerate(('train_label', 'train_img')):
+    save(np.full((8, 8), 4 * i, np.uint8), tmp_path / folder / '0.png')
+  monkeypatch.setattr(images, 'READING', images.READING - 1)
+  data.labels(tmp_path, classes=1)
+  decode = images.decode_labels
+  monkeypatch.setattr(images, 'decode_labels', lambda *a, **k: decode(*a, **k) + 5)
+  data.labels(tmp_path, classes=1)  # remembered
+  monkeypatch.setattr(images, 'READING', images.READING + 1)
+  with pytest.raises(images.ImageError, match='labels 5 are not among 0 to 0'):
+    data.labels(tmp_path, classes=1)
+
+
+def test_12_bit_data_in_16_bits_are_told_once(tmp_path, caplog):
+  for name, most in (('dark', 4096), ('bright', 65536)):
+    for i in range(3):
+      grey = np.random.default_rng(i).integers(0, most, (8, 8), dtype=np.uint16)
+      save(grey, tmp_path / name / f'{i}.png')
+      save(np.zeros((8, 8, 3), np.uint8), tmp_path / name / f'black{i}.png')
+  save(np.zeros((8, 8), np.uint16), tmp_path / 'bright' / 'night.png')
+  for name in ('bright', 'dark', 'dark'):  # the second time from memory
+    caplog.clear()
+    data.folder(tmp_path / name, size=8)
+    told = [r.message for r in caplog.records if 'below 4096' in r.message]
+    assert [f'{tmp_path / name}: the 3 pictures of 16 bits' in m for m in told] == \
+        [True] * (name == 'dark')
+
+
+def test_labels_that_changed_after_the_check_are_not_drawn(tmp_path, caplog):
+  for folder in ('train_label', 'train_img'):
+    for i in range(2):
+      save(np.full((8, 8), i, np.uint8), tmp_path / folder / f'{i}.png')
+  source = data.labels(tmp_path, classes=2, **AS_IT_IS)
+  save(np.full((8, 8), 7, np.uint8), tmp_path / 'train_label/0.png')
+  assert source[0]['label_map'].max() == 1 and source.lost == 1
+  assert '0.png: labels 7 are not among 0 to 1' in caplog.text
 
 
 def test_a_file_lost_in_training_is_stood_in_for(photographs, tmp_path, caplog):

@@ -75,6 +75,7 @@ class Scenes:
 
   def __init__(self, split: str, size: int, count: int):
     self.size, self.classes, self.name = size, len(CLASSES), f'samples:shapes/{split}'
+    self.labels = {'classes': self.classes, 'dont_care': False, 'edges': True}
     self._count, self._seed = count, SPLITS.index(split)
 
   def __len__(self):

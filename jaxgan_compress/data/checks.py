@@ -6,16 +6,22 @@ import concurrent.futures
 import functools
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from jaxgan_compress.data import images
 from jaxgan_compress.data.views import NEAREST, View
+
+DARK = 16  # of 255: what 12-bit data, below 4096 of 65535, are at most
+
+log = logging.getLogger(__name__)
 
 
 def check(records: Sequence[Mapping[str, Path]], view: View | None, *, classes: int | None = None,
@@ -24,10 +30,12 @@ def check(records: Sequence[Mapping[str, Path]], view: View | None, *, classes: 
 
   Raises ImageError naming up to ten wrong files. Wrong is what is no whole image; partners of
   different sizes; labels from `classes` upwards (255 aside if `dont_care`); what `view` cannot
-  show, or would show in another size than the rest.
+  show, or would show in another size than the rest. Folders whose 16-bit pictures are all nearly
+  black are named in a warning.
   """
   files = [(name, file) for record in records for name, file in record.items()]
-  facts = dict(zip((file for _, file in files), verify(files), strict=True))
+  facts = dict(zip((file for _, file in files), _facts(files), strict=True))
+  _warn_of_12_bits(facts)
   wrong, sizes = [], {}
   for record in records:
     first, *others = record.values()
@@ -43,12 +51,9 @@ def check(records: Sequence[Mapping[str, Path]], view: View | None, *, classes: 
                            f'{facts[other][0][0]}x{facts[other][0][1]}')
       if 'label_map' in record:
         labels = facts[record['label_map']][1]
-        wrong_labels = [x for x in labels if not (0 <= x < classes or (dont_care and x == 255))]
-        if wrong_labels:
-          shown = ', '.join(map(str, wrong_labels[:5])) + ', ...' * (len(wrong_labels) > 5)
-          more = '; 255 can be a label of its own: dont_care=True' if 255 in wrong_labels else ''
-          raise ValueError(f'labels {shown} are not among 0 to {classes - 1} '
-                           f'(classes={classes}){more}')
+        wrong_label = images.wrong_labels(labels, classes, dont_care)
+        if wrong_label:
+          raise ValueError(wrong_label)
       if view is not None:
         view.shape(height, width)
       sizes.setdefault((height, width), first)
@@ -85,6 +90,11 @@ def verify(files: Sequence[tuple[str, Path]]) -> list[tuple[list[int], list[int]
   in the user's cache by name, size and time; a second call only looks at files that changed.
   Raises ImageError naming up to ten files that cannot be decoded.
   """
+  return [(size, labels) for size, labels, _ in _facts(files)]
+
+
+def _facts(files):
+  """As `verify`, and of a 16-bit picture the brightest of its levels, 0 to 255, or None."""
   memory = _memory(files)
   known = _remembered(memory)
   found, wrong, new = [], [], False
@@ -112,20 +122,34 @@ def _verify(known, named):
   try:
     stat = file.stat()
     # What passed as a picture has not passed as a label map.
-    mark = [name if name in NEAREST else 'picture', stat.st_size, stat.st_mtime_ns]
+    mark = [name if name in NEAREST else 'picture', images.READING, stat.st_size, stat.st_mtime_ns]
     before = known.get(str(file))
     if before and before[0] == mark:
       return before, None
+    content, values, brightest = file.read_bytes(), [], None
     if name in NEAREST:
-      found = images.decode_labels(file.read_bytes(), name=str(file))
-      values = sorted(map(int, set(found.ravel().tolist()))) if name == 'label_map' else []
+      found = images.decode_labels(content, name=str(file))
+      values = np.unique(found).tolist() if name == 'label_map' else []
     else:
-      found, values = images.decode(file.read_bytes(), name=str(file)), []
-    return [mark, list(found.shape[:2]), values], None
+      found = images.decode(content, name=str(file))
+      brightest = int(found.max()) if images.stored_bits(content) == 16 else None
+    return [mark, list(found.shape[:2]), values, brightest], None
   except images.ImageError as e:
     return None, str(e)
   except OSError as e:
     return None, f'{file}: {e.strerror or e}'
+
+
+def _warn_of_12_bits(facts):
+  folders = {}
+  for file, (_, _, brightest) in facts.items():
+    if brightest is not None:
+      folders.setdefault(file.parent, []).append(brightest)
+  for folder, brightest in folders.items():
+    if max(brightest) <= DARK:
+      log.warning(
+          '%s: the %d pictures of 16 bits stay below 4096 of 65535, as 12-bit data do, and are '
+          'nearly black; multiply them by 16 and save them anew', folder, len(brightest))
 
 
 def _memory(files):

@@ -1,19 +1,39 @@
-"""Image files become uint8 arrays, or are refused by name."""
+"""Image files become uint8 arrays, or are refused by name.
+
+With NumPy and Pillow alone, since exports carry a copy of this file: training and what runs an
+exported network read a file equally.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from collections.abc import Sequence
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.gif')
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF')  # Pillow opens nothing else for us
+READING = 2                   # counts the changes of what is read from a file
 DECODERS = ('pillow', 'opencv')
 SIDES = 4, 32_768             # the fewest and the most pixels of a side
 MOST_PIXELS = 89_478_485      # Pillow's own guard: beyond it a small file can fill the memory
+WHITE_IS_ZERO, PHOTOMETRIC, SOFTWARE, SAMPLE_FORMAT = 0, 262, 305, 339  # of TIFF
+
+
+def quiet():
+  """Lets Pillow say of a damaged file only what `ImageError` says of it."""
+  warnings.filterwarnings('ignore', module=r'PIL\.')
+  logging.getLogger('PIL').setLevel(logging.CRITICAL)
+
+
+quiet()
 
 
 class ImageError(ValueError):
@@ -24,56 +44,116 @@ def decode(content: bytes, channels: int = 3, *, name: str = 'the image',
            decoder: str = 'pillow') -> np.ndarray:
   """The picture in an image file as a viewer shows it: uint8 [H,W,channels].
 
-  Turned as its EXIF says; CMYK and palettes become RGB, 16 bits 8, transparency white, and of
-  several frames the first is taken. channels: 3, or 1 for grey (0.299 R + 0.587 G + 0.114 B).
+  Turned as its EXIF says; CMYK and palettes become RGB, 16 and 12 bits 8, transparency white, and
+  of several frames the first is taken. channels: 3, or 1 for grey (0.299 R + 0.587 G + 0.114 B).
   decoder: 'pillow', or 'opencv' for plain RGB and grey files (faster; extra 'fast').
 
-  Raises ImageError for anything that is no whole image of 8 or 16 bits.
+  Raises ImageError for anything that is no whole image of 8 to 16 bits.
   """
-  try:
-    if decoder == 'opencv' and _is_plain_jpeg(content):
-      found = _opencv(content, channels)  # a tenth quicker than asking Pillow first
-      if found is not None:
-        _check_size(*found.shape[1::-1], name)
-        return found
-    with Image.open(io.BytesIO(content)) as image:
-      _check_size(*image.size, name)
-      if decoder == 'opencv' and image.mode in ('RGB', 'L') and 'transparency' not in image.info:
-        found = _opencv(content, channels)
-        if found is not None:
-          return found
-      kind = image.format
-      image = ImageOps.exif_transpose(_whole(image))
-      return _channels(_rgb(image, kind, name), channels)
-  except ImageError:
-    raise
-  except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
-    raise ImageError(f'{name}: {_reason(e, content)}') from e
+  plain = decoder == 'opencv' and _is_plain_jpeg(content)  # a tenth quicker than asking Pillow
+  if plain or (decoder == 'opencv' and _is_plain(content, name)):
+    found = _opencv(content, channels)
+    if found is not None:
+      _check_size(*found.shape[1::-1], name)
+      return found
+  with _opened(content, name) as (image, raw):
+    return _channels(_rgb(image, raw, name), channels)
 
 
 def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
   """The numbers in a label or instance map, [H,W] uint8 or int32, as they are stored.
 
-  A palette's numbers are taken, not its colours. Raises ImageError for a colour picture, which
-  holds no numbers, and for anything that is no whole image.
+  A palette's numbers are taken, not its colours; of a grey GIF, whose writers number its colours
+  anew, the grey levels. Raises ImageError for a colour picture, which holds no numbers, for what
+  may have changed them, and for anything that is no whole image.
   """
-  try:
-    with Image.open(io.BytesIO(content)) as image:
-      _check_size(*image.size, name)
-      if image.mode not in ('L', 'P', '1', 'I') and not image.mode.startswith('I;16'):
-        raise ImageError(f'{name} is a picture of mode {image.mode}, and a label map holds one '
-                         'number a pixel; save it as an 8- or 16-bit grey or palette PNG')
-      if image.format in ('JPEG', 'MPO', 'WEBP'):
-        raise ImageError(f'{name} is a {image.format}, whose compression changes labels; save '
-                         'label maps as PNG')
-      found = np.asarray(ImageOps.exif_transpose(_whole(image)))
-      if image.mode == 'L' and content[25:26] == b'\0' and content[24] in (2, 4):
-        found = found // (255 // (2 ** content[24] - 1))  # Pillow stretches 2 and 4 bits to 8
-      return found.astype(np.uint8 if image.mode in 'LP1' else np.int32)
-  except ImageError:
-    raise
-  except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
-    raise ImageError(f'{name}: {_reason(e, content)}') from e
+  with _opened(content, name) as (image, raw):
+    _check_labels(image, name)
+    found = np.asarray(ImageOps.exif_transpose(image))
+    if _white_is_zero(image) and image.mode in '1L':
+      found = ~found  # as stored: Pillow has turned them, 16 bits aside
+    if image.mode == 'L' and (bits := _bits(raw)) < 8:
+      found = found // (255 // (2 ** bits - 1))  # Pillow stretches 2 and 4 bits to 8
+    elif image.format == 'PPM' and isinstance(raw, tuple):
+      most = 255 if image.mode == 'L' else 65535  # and what a PGM says is white, to these
+      found = np.rint(found * (raw[1] / most))
+    elif image.format == 'GIF':
+      found = _grey_levels(image, found, name)
+    elif image.format == 'TIFF' and image.mode == 'L' and \
+        image.tag_v2.get(SAMPLE_FORMAT) == (2,):
+      found = found.view(np.int8)
+    small = found.dtype != np.int8 and image.mode in 'LP1'
+    return found.astype(np.uint8 if small else np.int32)
+
+
+def stored_bits(content: bytes, *, name: str = 'the image') -> int:
+  """The bits of one number of an image file: 8, 16, or fewer. Raises ImageError as `decode`."""
+  with _opened(content, name, whole=False) as (_, raw):
+    return 16 if isinstance(raw, tuple) and raw[1] == 65535 else _bits(raw)
+
+
+def wrong_labels(values: Iterable[int], classes: int, dont_care: bool = False) -> str | None:
+  """What is wrong with these labels of a map, if something is.
+
+  Right are 0 to classes - 1, and 255 if dont_care.
+  """
+  wrong = sorted({int(x) for x in values if not (0 <= x < classes or (dont_care and x == 255))})
+  if not wrong:
+    return None
+  shown = ', '.join(map(str, wrong[:5])) + ', ...' * (len(wrong) > 5)
+  more = '; 255 can be a label of its own: dont_care=True' if 255 in wrong else ''
+  return f'labels {shown} are not among 0 to {classes - 1} (classes={classes}){more}'
+
+
+def label_numbers(label_map: np.ndarray, classes: int, dont_care: bool = False, *,
+                  name: str = 'the label map') -> np.ndarray:
+  """Labels as a network counts them, uint8 of the same shape: 255 becomes `classes` if dont_care.
+
+  Raises ImageError for other labels than `wrong_labels` lets pass.
+  """
+  inside = label_map < classes if label_map.dtype == np.uint8 else \
+      (label_map >= 0) & (label_map < classes)
+  if inside.all():
+    return label_map.astype(np.uint8, copy=False)
+  wrong = wrong_labels(np.unique(label_map[~inside]), classes, dont_care)
+  if wrong:
+    raise ImageError(f'{name}: {wrong}')
+  return np.where(inside, label_map, classes).astype(np.uint8)
+
+
+def label_planes(label_map: np.ndarray, instances: np.ndarray | None = None, *, classes: int,
+                 dont_care: bool = False, edges: bool = True) -> np.ndarray:
+  """What a SPADE generator sees of one label map: float32 [H,W,C], 0 and 1.
+
+  One plane for each of `classes` labels, one for 255 if dont_care, and, if edges, one of the edges
+  of the instances, integers [H,W]; without instances of the labels themselves. Raises ImageError
+  for labels outside, and for instances of another size.
+  """
+  if instances is not None and instances.shape != label_map.shape:
+    height, width = label_map.shape
+    raise ImageError(f'the instance map has {instances.shape[0]}x{instances.shape[1]} pixels, and '
+                     f'its label map {height}x{width}; they must be of one size')
+  numbers = label_numbers(label_map, classes, dont_care)
+  planes = numbers[..., None] == np.arange(classes + dont_care)
+  if edges:
+    found = instance_edges(label_map if instances is None else instances)
+    planes = np.concatenate([planes, found[..., None]], -1)
+  return planes.astype(np.float32)
+
+
+def instance_edges(instances: np.ndarray) -> np.ndarray:
+  """1 where a pixel's instance differs from its left, right, upper or lower neighbour's.
+
+  instances: integers [H,W] -> uint8 [H,W]. Both pixels of a differing pair are marked.
+  """
+  edges = np.zeros(instances.shape, np.uint8)
+  rows = instances[1:] != instances[:-1]
+  columns = instances[:, 1:] != instances[:, :-1]
+  edges[1:] |= rows
+  edges[:-1] |= rows
+  edges[:, 1:] |= columns
+  edges[:, :-1] |= columns
+  return edges
 
 
 def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
@@ -103,22 +183,105 @@ def _check_size(width, height, name):
                      f'{SIDES[1]:,} each way; cut or shrink it')
 
 
-def _whole(image):
-  image.load()  # raises for a truncated file, which Pillow otherwise would only find later
-  return image
+@contextlib.contextmanager
+def _opened(content, name, *, whole=True):
+  """The image in a file, and how its numbers are stored: Pillow's raw mode, as 'L;4', and for PPM
+  also its white. What goes wrong, in here or in the body, is an ImageError."""
+  try:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+      _check_size(*image.size, name)
+      raw = _raw_mode(image)
+      _check_bmp(image, name)
+      if whole:
+        image.load()  # raises for a truncated file, which Pillow otherwise would only find later
+      yield image, raw
+  except ImageError:
+    raise
+  except Exception as e:  # Pillow raises whatever the damage leads to: struct.error, KeyError, ...
+    raise ImageError(f'{name}: {_reason(e, content)}') from e
 
 
-def _rgb(image, kind, name):
-  if image.mode == 'F' or (image.mode == 'I' and kind != 'PNG'):
+def _raw_mode(image):
+  arguments = image.tile[0][3] if image.tile else ''
+  if image.format == 'PPM' and isinstance(arguments, tuple) and isinstance(arguments[1], int):
+    return arguments[:2]
+  first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+  return first if isinstance(first, str) else ''
+
+
+def _bits(raw):
+  found = re.search(r';(\d+)', raw if isinstance(raw, str) else '')
+  return int(found[1]) if found else 8
+
+
+def _check_bmp(image, name):
+  # Where such a palette is a ramp of greys Pillow forgets how many bits a pixel has.
+  if image.format == 'BMP' and image.tile[0][0] == 'raw' and image.mode in '1L':
+    image.fp.seek(14)
+    head = image.fp.read(16)
+    bits = int.from_bytes(head[10:12] if head[0] == 12 else head[14:16], 'little')
+    if bits != {'1': 1, 'L': 8}[image.mode]:
+      raise ImageError(f'{name} is a BMP of {bits} bits with a grey palette, which Pillow cannot '
+                       'read; save it as PNG')
+
+
+def _check_labels(image, name):
+  if image.format in ('JPEG', 'MPO', 'WEBP') or 'jpeg' in str(image.info.get('compression')):
+    raise ImageError(f'{name} is a {image.format}, whose compression changes labels; save '
+                     'label maps as PNG')
+  if image.mode not in ('L', 'P', '1', 'I') and not image.mode.startswith('I;16'):
+    raise ImageError(f'{name} is a picture of mode {image.mode}, and a label map holds one '
+                     'number a pixel; save it as an 8- or 16-bit grey or palette PNG')
+  # tifffile says so of every mask, and means what is stored; other writers mean what is shown.
+  if _white_is_zero(image) and not str(image.tag_v2.get(SOFTWARE)).startswith('tifffile'):
+    raise ImageError(f'{name} is a TIFF in which white is 0, so that its labels can be meant as '
+                     'stored or as shown; save label maps as PNG')
+
+
+def _white_is_zero(image):
+  return image.format == 'TIFF' and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def _grey_levels(image, numbers, name):
+  """What the numbers of a GIF stand for, if nobody can mean anything else."""
+  if image.mode == 'P':
+    palette = np.zeros((256, 3), np.uint8)
+    colours = np.reshape(image.getpalette(), (-1, 3))
+    palette[:len(colours)] = colours
+    if (palette != palette[:, :1]).any():
+      raise ImageError(f'{name} is a GIF in colour, whose writers number the colours anew; save '
+                       'label maps as PNG')
+    numbers = palette[:, 0][numbers]
+  if set(np.unique(numbers)) <= {0, 255} and numbers.any():
+    raise ImageError(f'{name} is a GIF in black and white, whose white can be label 1 or 255; save '
+                     'label maps as PNG')
+  return numbers
+
+
+def _rgb(image, raw, name):
+  """An image as RGB or L, on white and the right way up. raw: how its numbers were stored."""
+  if image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM')):
     raise ImageError(f'{name} holds numbers of mode {image.mode}, not 8- or 16-bit pixels; save '
                      'it as an 8-bit image')
-  if image.mode.startswith('I'):  # 16-bit grey
-    return Image.fromarray((np.asarray(image).astype(np.uint32) / 257).round().astype(np.uint8))
-  if image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in image.info:
-    image = image.convert('RGBA')
-    white = Image.new('RGBA', image.size, 'white')
-    return Image.alpha_composite(white, image).convert('RGB')
-  return image if image.mode in ('RGB', 'L') else image.convert('RGB')
+  found = ImageOps.exif_transpose(image)
+  clear = found.info.get('transparency')
+  if found.mode.startswith('I'):  # 16-bit grey, or 12
+    white = 4095 if _bits(raw) == 12 else 65535
+    levels = np.minimum(np.arange(65536) * 255 / white, 255).round().astype(np.uint8)
+    levels = levels[::-1] if _white_is_zero(image) else levels  # Pillow forgets it in 16 bits
+    if isinstance(clear, int):
+      levels[clear] = 255
+    return Image.fromarray(levels[np.asarray(found)])
+  if found.has_transparency_data:
+    if image.format == 'PNG':  # which has the clear colour as stored, not as Pillow stretches it
+      if found.mode == 'L' and isinstance(clear, int):
+        found.info['transparency'] = clear * (255 // (2 ** _bits(raw) - 1))
+      elif found.mode == 'RGB' and isinstance(clear, tuple) and _bits(raw) == 16:
+        found.info['transparency'] = tuple(x >> 8 for x in clear)
+    found = (found.convert('LA') if found.mode == 'La' else found).convert('RGBA')
+    white = Image.new('RGBA', found.size, 'white')
+    return Image.alpha_composite(white, found).convert('RGB')
+  return found if found.mode in ('RGB', 'L') else found.convert('RGB')
 
 
 def _channels(image, channels):
@@ -126,9 +289,18 @@ def _channels(image, channels):
       np.asarray(image.convert('RGB'))
 
 
+def _is_plain(content, name):
+  """Whether OpenCV reads it as Pillow does: opaque RGB or grey of 8 bits, not a JPEG."""
+  with _opened(content, name, whole=False) as (image, raw):
+    return image.format in ('PNG', 'BMP', 'WEBP') and image.mode in ('RGB', 'L') \
+        and _bits(raw) == 8 and 'transparency' not in image.info
+
+
 def _is_plain_jpeg(content):
-  """Whether this is a JPEG of one or three channels of 8 bits, by its frame header."""
-  at = 2 if content[:2] == b'\xff\xd8' else len(content)
+  """Whether this is a whole JPEG of one or three channels of 8 bits, by its headers."""
+  # OpenCV fills up with grey what is cut off.
+  whole = content[:2] == b'\xff\xd8' and content[-2:] == b'\xff\xd9'
+  at = 2 if whole else len(content)
   while at + 9 < len(content) and content[at] == 0xFF:
     if 0xC0 <= content[at + 1] <= 0xCF and content[at + 1] not in (0xC4, 0xC8, 0xCC):
       return content[at + 4] == 8 and content[at + 9] in (1, 3)
@@ -157,7 +329,8 @@ def opencv():
 
 def _reason(e, content):
   if isinstance(e, Image.UnidentifiedImageError):
-    return 'it is empty' if not content else 'it is no image file, or its beginning is damaged'
+    return 'it is empty' if not content else \
+        f'it is no image file ({", ".join(FORMATS)}), or its beginning is damaged'
   if isinstance(e, Image.DecompressionBombError):
     return f'it has more than {MOST_PIXELS:,} pixels; cut or shrink it'
-  return f'it is damaged ({e})'
+  return f'it is damaged ({type(e).__name__}: {e})'

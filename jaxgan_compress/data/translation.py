@@ -32,7 +32,8 @@ class Images:
   """Records, how one is read, and how it is shown: what every source of files is.
 
   records: a sequence of `{name: file or its bytes}`. read: one of them -> `{name: uint8 array}`.
-  classes, dont_care: of label maps; `classes` then counts a plane for 255, and an element is
+  classes, dont_care: of label maps, kept in `labels` for whoever encodes other maps as these; the
+  source's `classes` then counts a plane for 255, and an element is
   `{'label_map': uint8 [H,W], 'edges': uint8 [H,W], 'target': uint8 [H,W,3]}`, and on the device it
   gains 'source', see `planes`.
   A file that cannot be read any more after it was checked does not end a run: its neighbour takes
@@ -48,7 +49,9 @@ class Images:
                        'in all')
     self.records, self.view, self.name = records, view, name
     self.classes = None if classes is None else classes + dont_care
-    self._read, self._dont_care = read, dont_care
+    self.labels = None if classes is None else {'classes': classes, 'dont_care': dont_care,
+                                                'edges': True}
+    self._read = read
     self._lost, self._lock = set(), threading.Lock()
 
   def __len__(self):
@@ -61,8 +64,7 @@ class Images:
     arrays = self._load(i)
     height, width = next(iter(arrays.values())).shape[:2]
     arrays = self.view.apply(arrays, self.view.plan(height, width, rng))
-    return arrays if self.classes is None else \
-        label_element(arrays, self.classes - 1 if self._dont_care else None)
+    return arrays if self.classes is None else label_element(arrays)
 
   def prepare(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return self.view.on_device(batch) if self.classes is None else \
@@ -244,8 +246,9 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
   view = _view({'preprocess': preprocess, 'size': size, **view}, 'classes', 'dont_care')
   records, split = layouts.labels(path, split)
   checks.check(records, view, classes=classes, dont_care=dont_care)
-  return Images(records, functools.partial(read_labels, decoder=_decoder(view)), view,
-                f'labels:{path}/{split}', classes, dont_care)
+  read = functools.partial(read_labels, decoder=_decoder(view), classes=classes,
+                           dont_care=dont_care)
+  return Images(records, read, view, f'labels:{path}/{split}', classes, dont_care)
 
 
 def layout(builder) -> dict | None:
@@ -285,7 +288,7 @@ def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments
                               for size in sizes.get(part, ())})
   decoder = _decoder(view)
   if kind == 'labels':
-    read = functools.partial(read_labels, decoder=decoder)
+    read = functools.partial(read_labels, decoder=decoder, classes=classes, dont_care=dont_care)
     rename = {'image_left': 'target', 'segmentation_label': 'label_map'}
     return Images(records[0], lambda r: read({rename.get(k, k): x for k, x in r.items()}),
                   view, name, classes, dont_care)
@@ -299,7 +302,7 @@ def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments
 
 
 def planes(label_map, edges, classes: int):
-  """What a SPADE generator sees: one-hot labels and instance edges (jax).
+  """What a SPADE generator sees, as `images.label_planes`, but in the step (jax).
 
   label_map, edges: integers [B,H,W] -> float32 [B,H,W,classes + 1], 0 and 1.
   """
@@ -307,29 +310,10 @@ def planes(label_map, edges, classes: int):
                           edges[..., None].astype(jnp.float32)], -1)
 
 
-def instance_edges(instances: np.ndarray) -> np.ndarray:
-  """1 where a pixel's instance differs from its left, right, upper or lower neighbour's.
-
-  instances: integers [H,W] -> uint8 [H,W]. Both pixels of a differing pair are marked.
-  """
-  edges = np.zeros(instances.shape, np.uint8)
-  rows = instances[1:] != instances[:-1]
-  columns = instances[:, 1:] != instances[:, :-1]
-  edges[1:] |= rows
-  edges[:-1] |= rows
-  edges[:, 1:] |= columns
-  edges[:, :-1] |= columns
-  return edges
-
-
-def label_element(arrays: Mapping[str, np.ndarray], void: int | None = None
-                  ) -> dict[str, np.ndarray]:
-  """'label_map', 'instances' (or none) and 'target' as they travel: labels and edges as uint8.
-  void: what becomes of 255, if it is a label of its own."""
-  label_map = arrays['label_map']
-  found = label_map if void is None else np.where(label_map == 255, void, label_map)
-  return {'label_map': found.astype(np.uint8),
-          'edges': instance_edges(arrays.get('instances', label_map)),
+def label_element(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """'label_map', 'instances' (or none) and 'target' as they travel: labels and edges as uint8."""
+  return {'label_map': arrays['label_map'].astype(np.uint8),
+          'edges': images.instance_edges(arrays.get('instances', arrays['label_map'])),
           'target': arrays['target']}
 
 
@@ -353,13 +337,16 @@ def read_image(record, *, channels: int, decoder: str) -> dict[str, np.ndarray]:
   return {'image': _decode(record['image'], channels, decoder)}
 
 
-def read_labels(record, *, decoder: str) -> dict[str, np.ndarray]:
+def read_labels(record, *, decoder: str, classes: int, dont_care: bool) -> dict[str, np.ndarray]:
+  """'target', 'label_map' as `images.label_numbers` has it, and 'instances' where there are."""
   found = {'target': _decode(record['target'], 3, decoder)}
-  for name in ('label_map', 'instances'):
-    if name in record:
-      content, label = _content(record[name])
-      found[name] = content[..., 0] if isinstance(content, np.ndarray) else \
-          images.decode_labels(content, name=label)
+  for key in ('label_map', 'instances'):
+    if key in record:
+      content, name = _content(record[key])
+      found[key] = content[..., 0] if isinstance(content, np.ndarray) else \
+          images.decode_labels(content, name=name)
+      if key == 'label_map':
+        found[key] = images.label_numbers(found[key], classes, dont_care, name=name)
   return found
 
 
