@@ -35,7 +35,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
   name = name or next((each for each in there if run.taught_by(each)), there[0])
   if name not in there:
     raise ValueError(f'no generator {name!r}; {configs.suggest(name, there)}')
-  draw, pictures, calibration = run.drawer(name, checkpoint), None, None
+  draw, pictures, calibration, labels = run.drawer(name, checkpoint), None, None, None
   if hasattr(draw.module, 'latent'):
     inputs = latents(draw.module, run.config.evaluate.seed)
     calibration = np.concatenate(latents(draw.module, run.config.evaluate.seed + 1, CALIBRATION))
@@ -45,6 +45,9 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
     inputs = of_sizes(draw.module, np.asarray(shown['source'], np.float32))
     stage, _ = run.role(name)
     source = run.source(**run.config.stages[stage].data)
+    labels = getattr(source, 'labels', None)
+    if labels and sum(labels.values()) != inputs[0].shape[-1]:
+      labels = None  # it draws from something else
     if int8:
       side = 'target' if run.is_back(name) else 'source'
       rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
@@ -66,7 +69,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
     facts['measured'] += f' (on {protocol["data"]}, by {protocol["feature_net"]})'
   return out, write_folder(draw, out, inputs, to=to, layout=layout,
                            calibration=calibration if int8 else None, facts=facts,
-                           pictures=pictures, **more)
+                           pictures=pictures, labels=labels, **more)
 
 
 def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,

@@ -285,7 +285,7 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
   assert {path.name for path in (tmp_path / 'out').iterdir()} == {
       'network.safetensors', 'architecture.json', 'network.stablehlo', 'network.onnx',
       'network.int8.onnx', 'examples.npz', 'samples.png', 'run_onnx.py', 'README.md',
-      'proof.json'}
+      'proof.json', 'input.json', 'images.py'}
   assert [path.name for path in tmp_path.iterdir()] == ['out']
   for name, each in proof['artefacts'].items():
     assert each['ms'] > 0 and each['bytes'] == (tmp_path / 'out' / name).stat().st_size
@@ -306,7 +306,7 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
   Image.fromarray(pixels).save(tmp_path / 'photograph.png')
   expected = draw(module, variables, pixels[None].astype(np.float32) / 127.5 - 1)[0]
   program = ('import runpy, sys; sys.modules.update(jax=None, flax=None, jaxgan_compress=None); '
-             'sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])')
+             "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
   subprocess.run([sys.executable, '-c', program, tmp_path / 'out/run_onnx.py',
                   tmp_path / 'photograph.png', tmp_path / 'drawing.png'], check=True)
   drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32)

@@ -32,7 +32,7 @@ ALLOWED = {
     'parallel': {'axes', 'core', 'cpu'}, 'data': {'core'}, 'convert': {'files', 'nn'},
     'config': set(),
     'analysis': {'axes', 'config', 'cpu', 'nn'},
-    'export': {'analysis', 'core', 'cpu', 'files', 'nn', '_version'},
+    'export': {'analysis', 'core', 'cpu', 'data', 'files', 'nn', '_version'},
     'metrics': {'core', 'cpu', 'data', 'losses', 'nn', 'parallel'},
     'train': {'core', 'cpu', 'data', 'distributed', 'parallel'},
     'pruning': {'analysis', 'core', 'cpu', 'export', 'nn'},

@@ -51,9 +51,11 @@ def check(records: Sequence[Mapping[str, Path]], view: View | None, *, classes: 
                            f'{facts[other][0][0]}x{facts[other][0][1]}')
       if 'label_map' in record:
         labels = facts[record['label_map']][1]
-        wrong_label = images.wrong_labels(labels, classes, dont_care)
-        if wrong_label:
-          raise ValueError(wrong_label)
+        wrong_labels = images.wrong_labels(labels, classes, dont_care)
+        if wrong_labels:
+          more = '; 255 can be a label of its own: dont_care=True' \
+              if 255 in labels and not dont_care and classes < 256 else ''
+          raise ValueError(f'{wrong_labels} (classes={classes}){more}')
       if view is not None:
         view.shape(height, width)
       sizes.setdefault((height, width), first)

@@ -101,8 +101,7 @@ def wrong_labels(values: Iterable[int], classes: int, dont_care: bool = False) -
   if not wrong:
     return None
   shown = ', '.join(map(str, wrong[:5])) + ', ...' * (len(wrong) > 5)
-  more = '; 255 can be a label of its own: dont_care=True' if 255 in wrong else ''
-  return f'labels {shown} are not among 0 to {classes - 1} (classes={classes}){more}'
+  return f'labels {shown} are not among 0 to {classes - 1}' + ' or 255' * dont_care
 
 
 def label_numbers(label_map: np.ndarray, classes: int, dont_care: bool = False, *,
@@ -122,7 +121,8 @@ def label_numbers(label_map: np.ndarray, classes: int, dont_care: bool = False, 
 
 
 def label_planes(label_map: np.ndarray, instances: np.ndarray | None = None, *, classes: int,
-                 dont_care: bool = False, edges: bool = True) -> np.ndarray:
+                 dont_care: bool = False, edges: bool = True,
+                 name: str = 'the label map') -> np.ndarray:
   """What a SPADE generator sees of one label map: float32 [H,W,C], 0 and 1.
 
   One plane for each of `classes` labels, one for 255 if dont_care, and, if edges, one of the edges
@@ -131,9 +131,9 @@ def label_planes(label_map: np.ndarray, instances: np.ndarray | None = None, *, 
   """
   if instances is not None and instances.shape != label_map.shape:
     height, width = label_map.shape
-    raise ImageError(f'the instance map has {instances.shape[0]}x{instances.shape[1]} pixels, and '
-                     f'its label map {height}x{width}; they must be of one size')
-  numbers = label_numbers(label_map, classes, dont_care)
+    raise ImageError(f'{name} has {height}x{width} pixels, and its instance map '
+                     f'{instances.shape[0]}x{instances.shape[1]}; they must be of one size')
+  numbers = label_numbers(label_map, classes, dont_care, name=name)
   planes = numbers[..., None] == np.arange(classes + dont_care)
   if edges:
     found = instance_edges(label_map if instances is None else instances)

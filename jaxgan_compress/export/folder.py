@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import platform
 import shutil
 import statistics
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from jaxgan_compress import analysis, files, nn
 from jaxgan_compress._version import __version__
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.cpu import jit
+from jaxgan_compress.data import images as reading
 from jaxgan_compress.export import litert, onnx, stablehlo
 from jaxgan_compress.nn import storage
 
@@ -33,7 +36,8 @@ INT8 = {'onnx': 'network.int8.onnx', 'litert': 'network.int8.tflite'}
 # The largest difference that is rounding, images in [-1, 1]. int8 rounds by design: there the mean
 # difference is bounded.
 TOLERANCE, MEAN_INT8 = 1e-4, 0.1
-PROOF, EXAMPLES = 'proof.json', 'examples.npz'
+RUNNER = Path(__file__).with_name('runner.py')
+PROOF, EXAMPLES, INPUT = 'proof.json', 'examples.npz', 'input.json'
 
 
 class ExportError(ValueError):
@@ -43,8 +47,9 @@ class ExportError(ValueError):
 def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
                  to: Sequence[str] = DEFAULT, layout: str = 'NHWC',
                  calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
-                 pictures: np.ndarray | None = None, tolerance: float = TOLERANCE,
-                 overwrite: bool = False) -> dict[str, Any]:
+                 pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
+                 tolerance: float = TOLERANCE, overwrite: bool = False
+                 ) -> dict[str, Any]:
   """Writes a generator, in every format asked for, with all that its user needs; returns the proof.
 
   draw: with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or [B,latent]) on
@@ -52,13 +57,16 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
   of `FORMATS`. layout: of ONNX images, 'NHWC' or 'NCHW'; LiteRT's are NHWC. calibration: inputs by
   which an int8 ONNX network besides finds its ranges, a LiteRT network in 8 bits beside it, which
   finds them as it draws; None: there is neither. facts: lines for the model card. pictures: what
-  the first inputs look like, where they are no images. tolerance: the largest error of float32
+  the first inputs look like, where they are no images. labels: where they are label maps, what
+  their planes are, as `images.label_planes` takes it: {'classes', and perhaps 'dont_care' and
+  'edges'}; without it whoever runs the network has to say. tolerance: the largest error of float32
   artefacts; instance norms of maps of a few pixels may amplify rounding to more than the default.
 
   network.safetensors        weights and architecture, for `nn.load`
   network.onnx, .stablehlo   for others; architecture.json: what `nn.storage` can build
   network.tflite             for LiteRT
   run_onnx.py                draws with ONNX Runtime and without JAX
+  input.json, images.py      what it takes, and the code by which training reads files and these do
   examples.npz               the inputs, and what the network drew from them; samples.png shows them
   proof.json                 of each artefact the largest and mean error on these, its size,
                              checksum and milliseconds for one input on this device
@@ -75,6 +83,7 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
     raise ValueError(f'to={", ".join(to) or "nothing"}; some of {", ".join(FORMATS)}')
   if calibration is not None and not INT8.keys() & set(to):
     raise ValueError(f'int8 is there for {" and ".join(INT8)}; add one of them to the formats')
+  takes = _takes(draw.module, inputs[0].shape, labels, layout)
   if out.exists() and not overwrite:
     raise FileExistsError(f'{out} is there; use another folder or overwrite it')
   if out.exists() and not (out / PROOF).is_file():
@@ -103,7 +112,7 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
     one = inputs[0][:1]
     proof = {
         'network': storage.spell(module), 'params': analysis.count_params(draw.variables),
-        'macs': analysis.macs(module, one.shape), 'input': _kind(one), 'layout': layout,
+        'macs': analysis.macs(module, one.shape), 'input': takes['kind'], 'layout': layout,
         'tolerance': tolerance,
         'ms_jax': _milliseconds(lambda: jax.block_until_ready(apply(draw, one))),
         'device': _device(), 'versions': _versions(), 'facts': dict(facts or {})}
@@ -120,8 +129,11 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
     rows = [images[0]] if from_images is None else [from_images, images[0]]
     Image.fromarray(analysis.contact_sheet(rows)).save(part / 'samples.png')
     if 'onnx' in to:
-      (part / 'run_onnx.py').write_text(_runner(inputs[0], layout))
-    (part / 'README.md').write_text(_card(proof, from_images is not None))
+      (part / 'run_onnx.py').write_text(RUNNER.read_text())
+    (part / INPUT).write_text(json.dumps(takes, indent=1))
+    if takes['kind'] != 'latents':
+      (part / 'images.py').write_text(inspect.getsource(reading))
+    (part / 'README.md').write_text(_card(proof, takes, from_images is not None))
     proof['sha256'] = {path.name: _sha256(path) for path in sorted(part.iterdir())}
     (part / PROOF).write_text(json.dumps(proof, indent=1))
   return proof
@@ -274,54 +286,55 @@ def _picture_of(x, pictures, drawn):
   return np.asarray(pictures)[:len(x)]
 
 
-_RUNNER = '''"""Draws with ONNX Runtime: pip install numpy pillow onnxruntime
-
-    python run_onnx.py {usage}
-"""
-import pathlib
-import sys
-
-import numpy as np
-import onnxruntime
-from PIL import Image
-
-here = pathlib.Path(__file__).parent
-session = onnxruntime.InferenceSession(str(here / 'network.onnx'))
-{read}
-y, = session.run(None, {{'input': x}})
-y = y[0]{back}
-pixels = np.round((y + 1) * 127.5).clip(0, 255).astype(np.uint8)
-Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(sys.argv[2])
-'''
+def _takes(module, shape, labels, layout):
+  """What a network takes, for `runner.py` and other programs. Raises ValueError for labels that
+  make another number of planes."""
+  takes = {'kind': 'latents', 'channels': shape[-1], 'layout': layout}
+  if len(shape) == 2:
+    return takes
+  step, least = stablehlo.sides(module) if hasattr(module, 'example') else (1, 1)
+  takes.update(kind='pictures', multiple=step, smallest=least, shown=list(shape[1:3]))
+  if labels is None and shape[-1] in (1, 3) and not hasattr(module, 'labels'):
+    return takes
+  known = {'classes': None, 'dont_care': None, 'edges': None} if labels is None else \
+      {'dont_care': False, 'edges': True, **labels}
+  if labels is not None and sum(known.values()) != shape[-1]:
+    raise ValueError(f'labels={dict(labels)} make {sum(known.values())} planes, and the network '
+                     f'takes {shape[-1]}')
+  return {**takes, 'kind': 'labels', **known}
 
 
-def _kind(x):
-  if x.ndim == 2:
-    return 'latents, N(0, I)'
-  return 'images in [-1, 1]' if x.shape[-1] in (1, 3) else 'label maps, one-hot'
-
-
-def _runner(x, layout):
-  """A program of a few lines for inputs like these."""
-  swapped = layout == 'NCHW'
-  order = '.transpose(2, 0, 1)' if swapped else ''
-  if x.ndim == 2:
-    usage = 'SEED drawing.png'
-    read = (f'x = np.random.default_rng(int(sys.argv[1])).standard_normal((1, {x.shape[1]}), '
-            'np.float32)')
-  elif x.shape[-1] in (1, 3):
-    usage = 'photograph.png drawing.png    # in the size that it learned, for the best result'
-    mode = 'RGB' if x.shape[-1] == 3 else 'L'
-    read = (f"x = np.asarray(Image.open(sys.argv[1]).convert('{mode}'), np.float32) / 127.5 - 1\n"
-            f'x = x.reshape(*x.shape[:2], {x.shape[-1]}){order}[None]')
+def _in_words(takes):
+  """(what it takes, how the runner is called, how Python makes an input) for the model card."""
+  if takes['kind'] == 'latents':
+    return (f'{takes["channels"]} numbers, N(0, 1)', '7 drawing.png',
+            f'x = np.random.default_rng(7).standard_normal((1, {takes["channels"]}), np.float32)')
+  sizes = f'heights and widths that are multiples of {takes["multiple"]} from {takes["smallest"]}'
+  if takes['kind'] == 'pictures':
+    return (f'{"RGB" if takes["channels"] == 3 else "grey"} pictures in [-1, 1] (a byte / 127.5 - '
+            f'1), of {sizes}', 'photograph.png drawing.png',
+            f"x = images.decode(open('photograph.png', 'rb').read(), {takes['channels']})[None]\n"
+            'x = x.astype(np.float32) / 127.5 - 1')
+  found = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
+  usage, classes, dont_care, edges = 'labels.png drawing.png', *(
+      takes[name] for name in ('classes', 'dont_care', 'edges'))
+  rule = 'the instance of a pixel (its label, without an instance map) differs from a neighbour\'s'
+  if classes is None:
+    found += f'; `--edges` says that the last has 1 where {rule}, `--no-edges` that it is a label'
+    usage, classes, edges = f'{usage} --edges', takes['channels'] - 1, True
   else:
-    usage = f'labels.png drawing.png    # a grey image whose values are labels below {x.shape[-1]}'
-    read = ('labels = np.asarray(Image.open(sys.argv[1]))\n'
-            f'x = np.eye({x.shape[-1]}, dtype=np.float32)[labels]{order}[None]')
-  return _RUNNER.format(usage=usage, read=read, back='.transpose(1, 2, 0)' if swapped else '')
+    found += f': one for each label from 0 to {classes - 1}' + ', one for 255' * dont_care
+    found += f', and the last has 1 where {rule}' * edges
+  usage += ' --instances=instances.png' * edges
+  read = "images.decode_labels(open('{}.png', 'rb').read())".format
+  return (found, usage, f"""\
+labels = {read('labels')}
+instances = {read('instances') + '    # or None' if edges else None}
+x = images.label_planes(labels, instances, classes={classes}, dont_care={bool(dont_care)},
+                        edges={edges})[None]""")
 
 
-def _card(proof, from_images):
+def _card(proof, takes, from_images):
   rows = ''.join(
       f'| `{name}` | {each["bytes"] / 1e6:.2f} MB | {each["max_error"]:.1e} | '
       f'{each["mean_error"]:.1e} | {each["ms"]:.2f} |\n'
@@ -345,15 +358,20 @@ network.set_tensor(given['index'], x)
 network.invoke()
 image = network.get_tensor(drawn['index'])
 '''
-  without_jax = 'Without JAX: `python run_onnx.py`, see its first lines. ' \
+  taken, usage, make_x = _in_words(takes)
+  taken = textwrap.fill(
+      f'It takes {taken}. It draws images in [-1, 1], and takes any batch, float32, as NHWC, in '
+      f'ONNX as {proof["layout"]}. `{INPUT}` says so to programs.', 100)
+  without_jax = f'Without JAX: `python run_onnx.py {usage}`, see `--help`. ' \
       if FORMATS['onnx'] in there else ''
+  reading = '' if takes['kind'] == 'latents' else \
+      'import images                                                 # the file beside this one\n'
   return f"""# A generator in {len(proof['artefacts'])} format{'s'[:len(proof['artefacts']) > 1]}
 
 ![{shown}](samples.png)
 
 `{proof['network']}`: {proof['params']:,} parameters, {proof['macs']:,} multiply-accumulates for an
-input of the first size below. It takes {proof['input']}, and draws images in [-1, 1], any batch,
-float32, in ONNX as {proof['layout']}.
+input of the first size below. {taken}
 
 {facts}
 | file | size | largest error | mean error | ms |
@@ -364,6 +382,9 @@ Errors are differences to the network in Flax, images in [-1, 1], on the inputs 
 takes {proof['ms_jax']:.2f}. `jaxgan-compress export --verify=.` measures all of it again.
 
 ```python
+import numpy as np
+{reading}{make_x}
+
 from jaxgan_compress import nn                                # Flax: train on, prune, distil
 module, variables = nn.load('network.safetensors')
 {jax_alone}{litert_alone}```

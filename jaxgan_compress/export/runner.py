@@ -1,0 +1,135 @@
+"""Draws with ONNX Runtime and without JAX: pip install numpy pillow onnxruntime
+
+`python run_onnx.py --help` says what it takes, and `input.json` says it to other programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # where images.py is
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Draws what the arguments ask for; says in one line what stands against it, and exits with 2."""
+  takes = json.loads((HERE / 'input.json').read_text())
+  parser = _parser(takes)
+  given = parser.parse_args(argv)
+  try:
+    import onnxruntime
+    _check_drawing(given)
+    x = {'latents': _latents, 'pictures': _picture, 'labels': _labels}[takes['kind']](given, takes)
+    session = onnxruntime.InferenceSession(str(HERE / 'network.onnx'))
+    _save(_draw(session, x, takes['layout']), given.drawing)
+  except ImportError as e:
+    parser.error(f'{e.name} is not installed; pip install numpy pillow onnxruntime')
+  except (OSError, ValueError) as e:
+    missing = isinstance(e, OSError) and e.filename and e.strerror
+    parser.error(f'{e.filename}: {e.strerror}' if missing else str(e))
+  return 0
+
+
+def _parser(takes):
+  parser = argparse.ArgumentParser('run_onnx.py', description='Draws with ONNX Runtime.',
+                                   allow_abbrev=False)
+  if takes['kind'] == 'latents':
+    parser.add_argument('seed', type=int, help='a whole number from 0; each is another drawing')
+  elif takes['kind'] == 'pictures':
+    parser.add_argument('picture', type=Path, help=f'an image file, {_sizes(takes)}')
+  else:
+    parser.add_argument('labels', type=Path, help='a grey or palette PNG that holds the label of '
+                        f'each pixel, {_labels_of(takes)}, {_sizes(takes)}')
+  parser.add_argument('drawing', type=Path, help='the image file to write')
+  if takes['kind'] == 'labels' and takes['classes'] is None:
+    parser.add_argument('--edges', action=argparse.BooleanOptionalAction, required=True,
+                        help='whether the last plane of this network is instance edges')
+    parser.add_argument('--dont_care', action='store_true',
+                        help='the last label is for what has 255 in the file')
+  if takes['kind'] == 'labels' and takes['edges'] is not False:
+    parser.add_argument('--instances', type=Path, help='a file of the same size with a number for '
+                        'each instance (default: edges are between labels)')
+  return parser
+
+
+def _sizes(takes):
+  return (f'heights and widths that are multiples of {takes["multiple"]} from {takes["smallest"]} '
+          f'(it was shown {takes["shown"][0]}x{takes["shown"][1]})')
+
+
+def _labels_of(takes):
+  if takes['classes'] is None:
+    return f'below {takes["channels"]}'
+  return f'0 to {takes["classes"] - 1}' + (', or 255 for void' if takes['dont_care'] else '')
+
+
+def _check_drawing(given):
+  if Image.registered_extensions().get(given.drawing.suffix.lower()) not in Image.SAVE:
+    raise ValueError(f'{given.drawing} has no suffix of an image that can be written; use .png')
+  if not given.drawing.parent.is_dir():
+    raise ValueError(f'there is no folder {given.drawing.parent}')
+  for name in ('picture', 'labels', 'instances'):
+    source = getattr(given, name, None)
+    if source and source.exists() and given.drawing.exists() and source.samefile(given.drawing):
+      raise ValueError(f'{given.drawing} would be overwritten by the drawing; give it another name')
+
+
+def _latents(given, takes):
+  if given.seed < 0:
+    raise ValueError(f'seed {given.seed}; a whole number from 0')
+  return np.random.default_rng(given.seed).standard_normal((1, takes['channels']), np.float32)
+
+
+def _picture(given, takes):
+  import images
+  found = images.decode(given.picture.read_bytes(), takes['channels'], name=str(given.picture))
+  _check_size(found, given.picture, takes)
+  return found[None].astype(np.float32) / 127.5 - 1
+
+
+def _labels(given, takes):
+  import images
+  edges, dont_care = getattr(given, 'edges', takes['edges']), getattr(
+      given, 'dont_care', takes['dont_care'])
+  read = lambda file: images.decode_labels(file.read_bytes(), name=str(file))
+  labels, instances = read(given.labels), getattr(given, 'instances', None)
+  if instances and not edges:
+    raise ValueError(f'{instances}: this network takes no instances')
+  _check_size(labels, given.labels, takes)
+  return images.label_planes(
+      labels, instances and read(instances), classes=takes['channels'] - edges - dont_care,
+      dont_care=dont_care, edges=edges, name=str(given.labels))[None]
+
+
+def _check_size(x, file, takes):
+  step, least = takes['multiple'], takes['smallest']
+  if any(side % step or side < least for side in x.shape[:2]):
+    best = [max(-(-least // step), round(side / step)) * step for side in x.shape[:2]]
+    raise ValueError(f'{file} has {x.shape[0]}x{x.shape[1]} pixels, and the network takes '
+                     f'{_sizes(takes)}; resize or cut it, to {best[0]}x{best[1]} for example')
+
+
+def _draw(session, x, layout):
+  """float32 [1,H,W,C] or [1,latent] -> the drawing [h,w,c] in [-1, 1]."""
+  swapped = layout == 'NCHW'
+  x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if swapped and x.ndim == 4 else x
+  try:
+    drawing, = session.run(None, {'input': x})
+  except Exception as e:  # ONNX Runtime has many, all RuntimeError or its own
+    raise ValueError(f'ONNX Runtime cannot draw this: {e}') from e
+  return drawing[0].transpose(1, 2, 0) if swapped else drawing[0]
+
+
+def _save(drawing, file):
+  pixels = np.round((drawing + 1) * 127.5).clip(0, 255).astype(np.uint8)
+  Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
