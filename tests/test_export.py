@@ -2,8 +2,10 @@
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +18,12 @@ import pytest
 from flax import linen, traverse_util
 from PIL import Image
 
-from jaxgan_compress import cli, export, nn, pruning
+from jaxgan_compress import cli, core, data, export, nn, pruning
 from jaxgan_compress.core import Drawer
+from jaxgan_compress.data import images
 from jaxgan_compress.export import folder as folders
 from jaxgan_compress.ship import latents, of_sizes
+from tests import files, test_images
 from tests.test_convert import PRUNED_SPADE
 
 INCEPTION = nn.InceptionGenerator(
@@ -313,17 +317,35 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
   assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
 
 
+class Tiny(linen.Module):
+  """The smallest generator of pictures, in multiples of 4 from 8."""
+  channels: int
+
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
+    if x.shape[1] % 4 or x.shape[2] % 4:
+      raise ValueError('multiples of 4')
+    return jnp.tanh(linen.Conv(3, (3, 3))(x)), {}
+
+  def example(self):
+    return jnp.zeros((1, 8, 8, self.channels))
+
+
+def runner(out):
+  return runpy.run_path(str(out / 'run_onnx.py'))
+
+
 @pytest.mark.parametrize('name, layout', [
-    ('inception spade', 'NCHW'), ('dcgan of 28 px', 'NCHW'), ('resnet', 'NCHW')])
-def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path, monkeypatch):
-  module, side = NETWORKS[name]
+    ('labels', 'NCHW'), ('dcgan of 28 px', 'NCHW'), ('resnet', 'NCHW')])
+def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path):
+  module, side = (Tiny(5), 12) if name == 'labels' else NETWORKS[name]
   variables, inputs = learnt(module), inputs_of(module, side)
   export.write_folder(Drawer(variables, module), tmp_path / 'out', inputs[:1], to=('onnx',),
                       layout=layout)
-  given = str(tmp_path / 'given.png')
-  if 'spade' in name:
+  given, more = str(tmp_path / 'given.png'), []
+  if name == 'labels':
     Image.fromarray(inputs[0][0].argmax(-1).astype(np.uint8)).save(given)
-    expected = draw(module, variables, inputs[0][:1])[0]
+    expected, more = draw(module, variables, inputs[0][:1])[0], ['--no-edges']
   elif side:
     pixels = np.round((inputs[0][0] + 1) * 127.5).astype(np.uint8)
     Image.fromarray(pixels).save(given)
@@ -332,10 +354,166 @@ def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path, monkeyp
     given = '7'
     z = np.random.default_rng(7).standard_normal((1, 100), np.float32)
     expected = draw(module, variables, z)[0]
-  monkeypatch.setattr(sys, 'argv', ['run_onnx.py', given, str(tmp_path / 'drawing.png')])
-  runpy.run_path(str(tmp_path / 'out/run_onnx.py'))
+  assert runner(tmp_path / 'out')['main']([given, str(tmp_path / 'drawing.png'), *more]) == 0
   drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32).reshape(expected.shape)
   assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
+  assert (tmp_path / 'out/images.py').is_file() == bool(side)
+  assert side or '100 numbers, N(0, 1)' in (tmp_path / 'out/README.md').read_text()
+
+
+@pytest.fixture(scope='module')
+def exports(tmp_path_factory):
+  """Networks that take pictures, known labels, unknown labels and latents: their folders."""
+  root, found = tmp_path_factory.mktemp('exports'), {}
+  for kind, channels, labels in (('pictures', 3, None), ('unknown', 5, None),
+                                 ('labels', 5, {'classes': 3, 'dont_care': True})):
+    module, found[kind] = Tiny(channels), root / kind
+    export.write_folder(Drawer(learnt(module), module), root / kind, inputs_of(module, 32)[:1],
+                        to=('onnx',), labels=labels)
+  found['latents'] = shutil.copytree(root / 'pictures', root / 'latents')
+  (root / 'latents/input.json').write_text('{"kind": "latents", "channels": 9, "layout": "NHWC"}')
+  return found
+
+
+def options(file, **more):
+  return types.SimpleNamespace(picture=file, labels=file, **more)
+
+
+@pytest.mark.essential
+def test_the_exported_runner_and_training_read_every_kind_of_file_equally(
+    exports, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  program, takes = runner(exports['pictures']), {'channels': 3, 'multiple': 1, 'smallest': 1}
+  read = [*test_images.picture_files()]
+  assert len(read) > 40
+  for i, (_, content, *_) in enumerate(read):
+    file = tmp_path / 'all' / f'{i:03}.png'
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+  source = data.folder(file.parent, same_size=False, preprocess='none', flip=False)
+  for i, (kind, *_) in enumerate(read):
+    trained = np.asarray(core.normalise({'image': jnp.asarray(source[i]['image'])[None]})['image'])
+    found = program['_picture'](options(source.records[i]['image']), takes)
+    np.testing.assert_allclose(found, trained, atol=1e-6, err_msg=kind)
+
+
+def test_the_exported_runner_and_training_see_the_same_planes(exports, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  program = runner(exports['labels'])
+  takes = {'kind': 'labels', 'channels': 257, 'multiple': 1, 'smallest': 1, 'edges': True,
+           'dont_care': True}
+  read = [(kind, content) for kind, content, expected in test_images.label_files()
+          if expected.min() >= 0 and expected.max() < 256]
+  instances = test_images.numbers(16)
+  for i, (_, content) in enumerate(read):
+    for folder, what in (('label', content), ('inst', files.pillow(instances)),
+                         ('img', files.pillow(np.zeros((6, 10, 3), np.uint8)))):
+      file = tmp_path / f'train_{folder}' / f'{i:03}.png'
+      file.parent.mkdir(exist_ok=True)
+      file.write_bytes(what)
+  arguments = {'preprocess': 'none', 'flip': False, 'classes': 255, 'dont_care': True}
+  for given in (file.parent.with_name('train_inst'), None):
+    source = data.labels(tmp_path, **arguments)
+    for i, (kind, _) in enumerate(read):
+      element = {name: x[None] for name, x in source[i].items()}
+      trained = np.asarray(source.prepare(element)['source'])
+      found = program['_labels'](options(
+          source.records[i]['label_map'], instances=given and given / f'{i:03}.png'), takes)
+      np.testing.assert_array_equal(found, trained, kind)
+    shutil.rmtree(tmp_path / 'train_inst', ignore_errors=True)
+
+
+def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
+  module = Tiny(5)
+  rng, drawing = np.random.default_rng(0), tmp_path / 'drawing.png'
+  labels = rng.choice([0, 1, 2, 255], (12, 16)).astype(np.uint8)
+  instances = rng.integers(0, 70_000, (3, 4)).repeat(4, 0).repeat(4, 1).astype(np.int32)
+  Image.fromarray(labels).save(tmp_path / 'labels.png')
+  Image.fromarray(instances).save(tmp_path / 'instances.tif')
+  seen = {}
+  for name, whose, more in (('instances', instances, [f'--instances={tmp_path}/instances.tif']),
+                            ('labels', labels, [])):
+    planes = np.asarray(data.planes(np.where(labels == 255, 3, labels)[None],
+                                    images.instance_edges(whose)[None], 4))
+    expected = (np.asarray(draw(module, learnt(module), planes))[0] + 1) * 127.5
+    assert not runner(exports['labels'])['main']([f'{tmp_path}/labels.png', str(drawing), *more])
+    seen[name] = np.asarray(Image.open(drawing), np.float32)
+    assert np.abs(seen[name] - expected).max() < .51
+  assert np.abs(seen['instances'] - seen['labels']).max() > 10
+
+
+@pytest.mark.parametrize('kind, arguments, said', [
+    ('pictures', 'nowhere.png out.png', 'nowhere.png: No such file'),
+    ('pictures', '. out.png', 'Is a directory'),
+    ('pictures', 'text.png out.png', 'text.png: it is no image file (JPEG, PNG'),
+    ('pictures', 'half.png out.png', 'half.png: it is damaged'),
+    ('pictures', 'odd.png out.png', 'odd.png has 30x34 pixels, and the network takes heights and '
+     'widths that are multiples of 4 from 8 (it was shown 32x32); resize or cut it, to 32x32'),
+    ('pictures', 'small.png out.png', 'to 8x8 for example'),
+    ('pictures', 'good.png', 'required: drawing'),
+    ('pictures', 'good.png out.png more.png', 'unrecognized arguments: more.png'),
+    ('pictures', 'good.png out', 'out has no suffix of an image that can be written'),
+    ('pictures', 'good.png out.psd', 'out.psd has no suffix'),
+    ('pictures', 'good.png nowhere/out.png', 'there is no folder nowhere'),
+    ('pictures', 'good.png good.png', 'good.png would be overwritten'),
+    ('labels', 'labels.png labels.png', 'labels.png would be overwritten'),
+    ('labels', 'labels.png out.png --instances=good.png', 'good.png is a picture of mode RGB'),
+    ('labels', 'labels.png out.png --instances=odd_labels.png', 'labels.png has 32x32 pixels, and '
+     'its instance map 30x34'),
+    ('labels', 'labels.png instances.png out.png', 'unrecognized arguments: out.png'),
+    ('labels', 'three.png out.png', 'three.png: labels 3 are not among 0 to 2 or 255'),
+    ('labels', 'odd_labels.png out.png', 'multiples of 4 from 8 (it was shown 32x32)'),
+    ('labels', 'good.png out.png', 'good.png is a picture of mode RGB'),
+    ('unknown', 'labels.png out.png', 'required: --edges/--no-edges'),
+    ('unknown', 'labels.png out.png --no-edges --instances=labels.png', 'takes no instances'),
+    ('unknown', 'void.png out.png --edges', 'void.png: labels 255 are not among 0 to 3'),
+    ('labels', 'void.png out.png --no-edges', 'unrecognized arguments: --no-edges'),
+    ('latents', 'x out.png', "invalid int value: 'x'"),
+    ('latents', '-1 out.png', 'seed -1; a whole number from 0')])
+def test_the_runner_says_what_it_takes(kind, arguments, said, exports, tmp_path, monkeypatch,
+                                       capsys):
+  monkeypatch.chdir(tmp_path)
+  for name, x in (('good', np.zeros((32, 32, 3), np.uint8)), ('small', np.zeros((4, 4), np.uint8)),
+                  ('odd', np.zeros((30, 34, 3), np.uint8)), ('three', np.full((32, 32), 3, 'u1')),
+                  ('labels', np.zeros((32, 32), np.uint8)), ('void', np.full((32, 32), 255, 'u1')),
+                  ('odd_labels', np.zeros((30, 34), np.uint8))):
+    Image.fromarray(x).save(f'{name}.png')
+  Path('text.png').write_text('hello')
+  Path('half.png').write_bytes(Path('good.png').read_bytes()[:60])
+  before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+  with pytest.raises(SystemExit, match='2'):
+    runner(exports[kind])['main'](arguments.split())
+  told = capsys.readouterr().err
+  assert said in told.splitlines()[-1] and 'usage: run_onnx.py' in told
+  assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_runner_says_what_is_not_installed(exports, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+  with pytest.raises(SystemExit, match='2'):
+    runner(exports['latents'])['main'](['1', 'out.png'])
+  assert 'onnxruntime is not installed; pip install numpy' in capsys.readouterr().err
+
+
+def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):
+  card = {kind: (out / 'README.md').read_text() for kind, out in exports.items()}
+  assert 'RGB pictures in [-1, 1]' in card['pictures']
+  assert 'one for each label from 0 to 2, one for 255' in card['labels']
+  assert '`python run_onnx.py labels.png drawing.png --instances=instances.png`' in card['labels']
+  assert '`--no-edges` that it is a label' in card['unknown']
+  for out in exports.values():
+    assert (out / 'images.py').read_text() == Path(images.__file__).read_text()
+  monkeypatch.syspath_prepend(exports['labels'])
+  for kind, shape in (('pictures', (1, 8, 8, 3)), ('labels', (1, 8, 8, 5))):
+    Image.new('L', (8, 8)).save(tmp_path / 'labels.png')
+    for name in ('photograph.png', 'instances.png'):
+      shutil.copy(tmp_path / 'labels.png', tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names, lines = {}, card[kind].split('```python\n')[1].partition('\n\n')[0]
+    exec(lines, names)
+    assert names['x'].shape == shape and names['x'].dtype == np.float32
+  with pytest.raises(ValueError, match='make 4 planes, and the network takes 3'):
+    write(exports['labels'].with_name('wrong'), labels={'classes': 3})
 
 
 def test_what_draws_something_else_is_not_kept(tmp_path, monkeypatch):

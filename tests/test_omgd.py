@@ -87,6 +87,9 @@ class OneBlock(linen.Module):
         x, labels, train, axes)
     return to_range(nn.Conv(3, dtype=self.dtype, name='to_image')(x)), {'head': x}
 
+  def example(self):
+    return jnp.zeros((1, 8, 8, self.labels))
+
 
 def small_gaugan(tx):
   return methods.GauGAN(OneBlock(4), methods.Adversary(

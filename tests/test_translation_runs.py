@@ -1,13 +1,16 @@
 """Runs of image-to-image methods from their configs: what is measured, shown and stored."""
 
 import json
+import runpy
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, distributed, experiment, nn
+from jaxgan_compress import build, config, distributed, experiment, nn, ship
+from jaxgan_compress.data import builtin
 from jaxgan_compress.parallel import spread
 from tests.conftest import largest_difference
 
@@ -202,6 +205,18 @@ def test_labels_are_read_back_by_a_trained_network(tmp_path):
   measures = results['generators']['gaugan']['best']['measures']
   assert 0 <= measures['miou']['value'] <= 1 and len(measures['iou']['value']) == 6
   assert 'mIoU' in (tmp_path / 'run' / 'report.html').read_text()
+  # What is exported draws from files what the run draws, edges of instances and all.
+  folder, _ = ship.export_run(tmp_path / 'run', 'gaugan', to=('onnx',))
+  scene = builtin.scene(np.random.default_rng(3), 32)
+  Image.fromarray(scene['label_map']).save(tmp_path / 'labels.png')
+  Image.fromarray(scene['instances']).save(tmp_path / 'instances.tif')
+  runpy.run_path(str(folder / 'run_onnx.py'))['main']([
+      f'{tmp_path}/labels.png', f'{tmp_path}/drawing.png', f'--instances={tmp_path}/instances.tif'])
+  element = {name: x[None] for name, x in builtin.label_element(scene).items()}
+  draw = experiment.open_run(tmp_path / 'run').drawer('gaugan', 'best')
+  expected = (np.asarray(draw(builtin.label_batch(element, 6)['source']))[0] + 1) * 127.5
+  drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32)
+  assert np.abs(drawn - expected).max() < .51
 
 
 def test_given_features_are_taken_and_checked_early(paired, tmp_path):
