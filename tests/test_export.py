@@ -23,7 +23,7 @@ from jaxgan_compress.core import Drawer
 from jaxgan_compress.data import images
 from jaxgan_compress.export import folder as folders
 from jaxgan_compress.ship import latents, of_sizes
-from tests import files, test_images
+from tests import files
 from tests.test_convert import PRUNED_SPADE
 
 INCEPTION = nn.InceptionGenerator(
@@ -384,7 +384,7 @@ def test_the_exported_runner_and_training_read_every_kind_of_file_equally(
     exports, tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   program, takes = runner(exports['pictures']), {'channels': 3, 'multiple': 1, 'smallest': 1}
-  read = [*test_images.picture_files()]
+  read = [*files.picture_files()]
   assert len(read) > 40
   for i, (_, content, *_) in enumerate(read):
     file = tmp_path / 'all' / f'{i:03}.png'
@@ -402,9 +402,9 @@ def test_the_exported_runner_and_training_see_the_same_planes(exports, tmp_path,
   program = runner(exports['labels'])
   takes = {'kind': 'labels', 'channels': 257, 'multiple': 1, 'smallest': 1, 'edges': True,
            'dont_care': True}
-  read = [(kind, content) for kind, content, expected in test_images.label_files()
+  read = [(kind, content) for kind, content, expected in files.label_files()
           if expected.min() >= 0 and expected.max() < 256]
-  instances = test_images.numbers(16)
+  instances = files.numbers(16)
   for i, (_, content) in enumerate(read):
     for folder, what in (('label', content), ('inst', files.pillow(instances)),
                          ('img', files.pillow(np.zeros((6, 10, 3), np.uint8)))):
