@@ -70,7 +70,7 @@ MODES = (*Image.MODES, 'La', 'RGBa', 'PA', 'I;16', 'I;16B', 'I;16L', 'RGBX')
 def test_every_mode_of_pillow_is_a_picture_or_refused(mode):
   image = Image.new(mode, (6, 4))
   if mode in ('F', 'I'):
-    with pytest.raises(images.ImageError, match=f'holds files.numbers of mode {mode}'):
+    with pytest.raises(images.ImageError, match=f'holds numbers of mode {mode}'):
       images._rgb(image, '', 'x')
   else:
     assert images._rgb(image, '', 'x').mode in ('RGB', 'L')
@@ -81,7 +81,7 @@ def test_what_is_no_picture_of_8_to_16_bits_is_refused():
                   files.by_tifffile(files.PICTURE[..., 0].astype(np.int32)),
                   files.by_tifffile(files.PICTURE[..., 0].astype(np.int16)),
                   files.pillow(np.ones((8, 8), np.float32), 'ppm')):
-    with pytest.raises(images.ImageError, match='holds files.numbers of mode [FI], not 8'):
+    with pytest.raises(images.ImageError, match='holds numbers of mode [FI], not 8'):
       images.decode(content)
 
 
@@ -100,6 +100,19 @@ def test_reading_needs_numpy_and_pillow_alone():
            for name in ([each.name for each in node.names] if isinstance(node, ast.Import) else
                         [node.module] if isinstance(node, ast.ImportFrom) else [])}
   assert found - set(sys.stdlib_module_names) == {'numpy', 'PIL', 'cv2'}  # the last on demand
+
+
+@pytest.mark.parametrize('content, reads', [
+    (lambda whole: files.pillow(whole, 'jpeg')[:400], False),  # OpenCV would fill up with grey
+    (lambda whole: files.pillow(whole)[:-12] + b'\x7f\0\0\0junkjunk', True)])  # and wait here
+def test_opencv_gets_whole_files_only(content, reads, monkeypatch):
+  monkeypatch.setattr(images, '_opencv', lambda *_: pytest.fail('OpenCV was asked'))
+  if reads:
+    found = images.decode(content(files.PICTURE), decoder='opencv')
+    np.testing.assert_array_equal(found, files.PICTURE)
+  else:
+    with pytest.raises(images.ImageError, match='truncated'):
+      images.decode(content(files.PICTURE), decoder='opencv')
 
 
 def test_damaged_files_are_read_or_refused():

@@ -292,8 +292,18 @@ def _channels(image, channels):
 def _is_plain(content, name):
   """Whether OpenCV reads it as Pillow does: opaque RGB or grey of 8 bits, not a JPEG."""
   with _opened(content, name, whole=False) as (image, raw):
-    return image.format in ('PNG', 'BMP', 'WEBP') and image.mode in ('RGB', 'L') \
+    plain = image.format in ('PNG', 'BMP', 'WEBP') and image.mode in ('RGB', 'L') \
         and _bits(raw) == 8 and 'transparency' not in image.info
+    return plain and (image.format != 'PNG' or _is_whole_png(content))
+
+
+def _is_whole_png(content):
+  """Whether its chunks end with the file: OpenCV 5 can spend half a minute on others."""
+  at, kind = 8, b''
+  while at + 12 <= len(content):
+    size, kind = int.from_bytes(content[at:at + 4], 'big'), content[at + 4:at + 8]
+    at += 12 + size
+  return at == len(content) and kind == b'IEND'
 
 
 def _is_plain_jpeg(content):
