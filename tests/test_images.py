@@ -102,17 +102,13 @@ def test_reading_needs_numpy_and_pillow_alone():
   assert found - set(sys.stdlib_module_names) == {'numpy', 'PIL', 'cv2'}  # the last on demand
 
 
-@pytest.mark.parametrize('content, reads', [
-    (lambda whole: files.pillow(whole, 'jpeg')[:400], False),  # OpenCV would fill up with grey
-    (lambda whole: files.pillow(whole)[:-12] + b'\x7f\0\0\0junkjunk', True)])  # and wait here
-def test_opencv_gets_whole_files_only(content, reads, monkeypatch):
+@pytest.mark.parametrize('cut', [
+    files.pillow(files.PICTURE, 'jpeg')[:400],  # OpenCV would fill up with grey
+    files.pillow(files.PICTURE)[:-12] + b'\x7f\0\0\0junkjunk'])  # OpenCV 5 waits half a minute
+def test_opencv_is_asked_for_whole_files_only(cut, monkeypatch):
   monkeypatch.setattr(images, '_opencv', lambda *_: pytest.fail('OpenCV was asked'))
-  if reads:
-    found = images.decode(content(files.PICTURE), decoder='opencv')
-    np.testing.assert_array_equal(found, files.PICTURE)
-  else:
-    with pytest.raises(images.ImageError, match='truncated'):
-      images.decode(content(files.PICTURE), decoder='opencv')
+  with pytest.raises(images.ImageError, match='[Tt]runcated'):
+    images.decode(cut, decoder='opencv')
 
 
 def test_damaged_files_are_read_or_refused():

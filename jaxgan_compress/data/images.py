@@ -30,7 +30,7 @@ WHITE_IS_ZERO, PHOTOMETRIC, SOFTWARE, SAMPLE_FORMAT = 0, 262, 305, 339  # of TIF
 def quiet():
   """Lets Pillow say of a damaged file only what `ImageError` says of it."""
   warnings.filterwarnings('ignore', module=r'PIL\.')
-  logging.getLogger('PIL').setLevel(logging.CRITICAL)
+  logging.getLogger('PIL.TiffImagePlugin').setLevel(logging.CRITICAL)
 
 
 quiet()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # where images.py is
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,15 +86,23 @@ def _latents(given, takes):
   return np.random.default_rng(given.seed).standard_normal((1, takes['channels']), np.float32)
 
 
+def _reading():
+  """The module by which training reads files; its copy lies beside this one."""
+  spec = importlib.util.spec_from_file_location('images', HERE / 'images.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
 def _picture(given, takes):
-  import images
-  found = images.decode(given.picture.read_bytes(), takes['channels'], name=str(given.picture))
+  found = _reading().decode(given.picture.read_bytes(), takes['channels'],
+                            name=str(given.picture))
   _check_size(found, given.picture, takes)
   return found[None].astype(np.float32) / 127.5 - 1
 
 
 def _labels(given, takes):
-  import images
+  images = _reading()
   edges, dont_care = getattr(given, 'edges', takes['edges']), getattr(
       given, 'dont_care', takes['dont_care'])
   read = lambda file: images.decode_labels(file.read_bytes(), name=str(file))
