@@ -30,6 +30,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import jax
@@ -218,16 +219,24 @@ def convert(verb: str, argv: list[str]) -> int:
     module, variables = nn.load(source)
   else:
     hints = dict(_assignment(hint, '--hint') for hint in values.hint)
-    module, variables = converter.from_torch(converter.load(source, values.part or None),
-                                             prefix=values.prefix, **hints)
+    state = converter.load(source, values.part or None)
+    try:
+      with warnings.catch_warnings(record=True, action='always', category=UserWarning) as said:
+        module, variables = converter.from_torch(state, prefix=values.prefix, **hints)
+    except ValueError as e:
+      raise ValueError(f'{source}: {e}') from e
   unused = variables.get('unused', {})
   print(f'{source}: {nn.storage.spell(module)}\n'
         f'{analysis.count_params(variables):,} parameters'
         + (f'; kept and unused: {", ".join(unused)}' if unused else ''))
-  guessed = [f'{name}={getattr(module, name)!r}' for name in converter.torch.assumed(module)
-             if name not in hints]
-  if guessed and not nn.storage.is_network(source):
-    print(f'assumed, since keys cannot tell: {", ".join(guessed)}; change with --hint')
+  if not nn.storage.is_network(source):
+    for warning in said:
+      print(warning.message)
+    guessed = [f'{name}={value!r}' for name, value in converter.assumed(module).items()
+               if name not in hints]
+    if guessed:
+      print(f'assumed, since keys cannot tell: {", ".join(guessed)}; change with --hint')
+    print(f'built in, as published: {converter.built_in(module)}')
   if values.to == 'torch':
     files.write(out, converter.to_torch(module, variables), {'format': 'pt'},
                 overwrite=values.overwrite)

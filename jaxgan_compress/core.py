@@ -89,11 +89,12 @@ class TrainState:
     return self.replace(step=self.step + 1)
 
 
-@flax.struct.dataclass
+@functools.partial(flax.struct.dataclass, eq=False)
 class Drawer:
   """A generator bound to its variables: `drawer(x) -> image`, in inference mode.
 
-  A pytree, so a jitted function takes it as an argument and no weight becomes a constant.
+  A pytree, so a jitted function takes it as an argument and no weight becomes a constant. It is
+  equal to itself alone, and so has a hash: `jax.jit(drawer)` works too, with constant weights.
   """
   variables: PyTree
   module: linen.Module = flax.struct.field(pytree_node=False)

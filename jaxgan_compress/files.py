@@ -106,6 +106,25 @@ _Storage = namedtuple('_Storage', 'key dtype count')
 _Tensor = namedtuple('_Tensor', 'storage offset shape strides')
 
 
+# What stands beside weights in a checkpoint and is no code: kept as a name alone.
+_HARMLESS = {
+    'argparse.Namespace', 'types.SimpleNamespace', 'copyreg._reconstructor', '_codecs.encode',
+    'collections.Counter', 'collections.deque', 'numpy.dtype', 'numpy.ndarray', 'torch.device',
+    *(f'builtins.{name}' for name in (
+        'bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'long',
+        'object', 'range', 'set', 'slice', 'str', 'tuple', 'xrange')),
+    *(f'datetime.{name}' for name in ('date', 'datetime', 'time', 'timedelta')),
+    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core')
+      for name in ('scalar', '_reconstruct')),
+    *(f'numpy.{core}.numeric._frombuffer' for core in ('core', '_core')),
+    *(f'pathlib.{local}{kind}{name}' for local in ('', '_local.') for kind in ('', 'Pure')
+      for name in ('Path', 'PosixPath', 'WindowsPath')),
+    *(f'torch.{name}' for name in (
+        'bfloat16', 'bool', 'complex128', 'complex64', 'float16', 'float32', 'float64', 'int16',
+        'int32', 'int64', 'int8', 'uint8'))}
+_PYTHON_2 = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}  # as protocol 2 writes them
+
+
 class _Refused(Exception):  # noqa: N818
   """Why a file is not read, its name left out; any other exception means that it is damaged."""
 
@@ -281,10 +300,14 @@ class _Unpickler(pickle.Unpickler):
     admitted = {
         **dict.fromkeys(_STORAGES, f'{module}.{name}'),
         'collections.OrderedDict': OrderedDict,
+        'collections.defaultdict': lambda *_: {},
         'torch.Size': tuple,
         'torch._utils._rebuild_tensor': lambda *args: _tensor(*args),
         'torch._utils._rebuild_tensor_v2': lambda *args: _tensor(*args),
         'torch._utils._rebuild_parameter': lambda data, *_: data}
+    harmless = f'{_PYTHON_2.get(module, module)}.{name}'
+    if harmless in _HARMLESS:
+      return _inert(harmless)
     if f'{module}.{name}' not in admitted:
       raise _Refused(_pickled_code(f'{module}.{name}'))
     return admitted[f'{module}.{name}']
@@ -297,6 +320,26 @@ class _Unpickler(pickle.Unpickler):
     if self.storages.setdefault(key, made) != made:
       raise ValueError(f'storage {key} has two sizes or types')
     return made
+
+
+def _inert(name):
+  """A class of that name whose making, and whatever a pickle does to it, does nothing: a fresh one,
+  since BUILD could set attributes."""
+
+  class Inert:
+    __slots__ = ()
+
+    def __new__(cls, *_args, **_options):
+      return object.__new__(cls)
+
+    def nothing(*_):
+      return None
+
+    __call__ = __new__
+    __init__ = __setstate__ = __setitem__ = append = extend = add = nothing
+
+  Inert.__name__ = Inert.__qualname__ = name
+  return Inert
 
 
 def _pickled_code(name):

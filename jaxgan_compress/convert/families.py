@@ -18,6 +18,7 @@ from jaxgan_compress import nn
 from jaxgan_compress.nn.drn import bilinear_kernel
 from jaxgan_compress.nn.features import VGG_STAGES, vgg_layers
 from jaxgan_compress.nn.fid_inception import BLOCKS, CLASSES, STEM, stages
+from jaxgan_compress.nn.norms import conv_bias
 from jaxgan_compress.nn.spade import block_names
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -39,7 +40,8 @@ class Family:
 
   pattern: a regular expression that each of its keys matches. told: whether keys show the family.
   module: the network that keys and shapes describe. rows: its layers. hints: fields of the module
-  that keys cannot tell. dead: prefixes of parameters that PyTorch keeps and this module never uses.
+  that keys may not tell. built_in: what they cannot tell either and no field can change.
+  dead: prefixes of parameters that PyTorch keeps and this module never uses.
   beyond: keys that belong to more than the module and are left behind (VGG's classifier).
   fixed: float32 arrays that PyTorch keeps among the parameters and the module has built in.
   """
@@ -50,6 +52,7 @@ class Family:
   module: Callable[[Shapes, Mapping], linen.Module]
   rows: Callable[[linen.Module], Iterator[Row]]
   hints: tuple[str, ...] = ()
+  built_in: str = ''
   dead: Callable[[linen.Module], tuple[str, ...]] = lambda module: ()
   beyond: Callable[[str], bool] = lambda key: False
   fixed: Callable[[linen.Module], Mapping[str, np.ndarray]] = lambda module: {}
@@ -59,6 +62,7 @@ class Family:
 
 
 def _resnet(shapes, hints):
+  inputs = shapes['model.1.weight'][1]
   indices = sorted({int(key.split('.')[1]) for key in shapes if key.endswith('weight')})
   blocks = [i for i in indices if _starts(shapes, f'model.{i}.conv_block.')]
   expansions = [i for i in blocks if len(
@@ -81,8 +85,8 @@ def _resnet(shapes, hints):
       stem=tuple(shapes[key][0] for key in stem),
       hidden=tuple(shapes[f'model.{i}.conv_block.{inside[0]}{conv}'][0] for i in residual),
       up=tuple(shapes[key][1] for key in up),
-      inputs=shapes[convs[0]][1], channels=shapes[convs[-1]][0],
-      norm=_norm(shapes, f'model.{first_norm}', f'model.{first_norm + 1}'),
+      inputs=inputs, channels=shapes[convs[-1]][0],
+      **_norm(shapes, hints, f'model.{first_norm}', f'model.{first_norm + 1}'),
       separable=separable, deeper=bool(expansions),
       padding='reflect' if inside[0] else 'zero',
       dropout=0. if inside[1] - inside[0] == (5 if inside[0] else 4) else None)
@@ -174,7 +178,7 @@ def _unet(shapes, hints):
   return nn.UNetGenerator(
       down=tuple(shape[0] for shape in down), up=tuple(shape[1] for shape in up[1:]),
       inputs=down[0][1], channels=up[0][1], deeper=deeper,
-      norm=_norm(shapes, levels[0][0], f'{innermost[0]}.{int(innermost[1]) + 1}'))
+      **_norm(shapes, hints, levels[0][0], f'{innermost[0]}.{int(innermost[1]) + 1}'))
 
 
 def _unet_rows(m):
@@ -199,7 +203,7 @@ def _inception(shapes, hints):
       blocks=tuple(_branches(shapes, f'features.{b}', '.1.0', '.2.0') for b in range(blocks)),
       up=tuple(shapes[f'up_sampling.{i}.weight'][1] for i in (0, 3)),
       inputs=shapes['down_sampling.1.weight'][1], channels=shapes['up_sampling.7.weight'][0],
-      norm=_norm(shapes, 'down_sampling.1', 'down_sampling.2'))
+      **_norm(shapes, hints, 'down_sampling.1', 'down_sampling.2'))
 
 
 def _inception_rows(m):
@@ -287,19 +291,19 @@ def _inception_spade_rows(m):
 
 def _spade(shapes, hints):
   if len(shapes['fc.weight']) != 4:
-    raise ValueError('fc.weight is a matrix: this SPADE generator starts from a latent vector '
+    raise ValueError('fc.weight is a matrix: it starts from a latent vector '
                      '(trained with use_vae), which is not supported')
   upsampling = _upsampling(shapes, hints)
-  spectral = 'head_0.conv_0.weight_orig' in shapes
-  weight = 'weight_orig' if spectral else 'weight'
+  stats = _starts(shapes, 'head_0.norm_0.param_free_norm.')
   blocks = tuple(nn.SPADEBlock(
-      shapes[f'{theirs}.conv_0.{weight}'][0], shapes[f'{theirs}.conv_1.{weight}'][0],
+      shapes[f'{theirs}.conv_0.weight'][0], shapes[f'{theirs}.conv_1.weight'][0],
       shapes[f'{theirs}.norm_0.mlp_shared.0.weight'][0], _starts(shapes, f'{theirs}.conv_s.'))
       for theirs, _ in _torch_blocks(upsampling))
   return nn.SPADEGenerator(
       shapes['fc.weight'][0], blocks, labels=shapes['fc.weight'][1],
-      channels=shapes['conv_img.weight'][0], upsampling=upsampling, spectral=spectral,
-      norm='batch' if 'head_0.norm_0.param_free_norm.running_mean' in shapes else 'instance',
+      channels=shapes['conv_img.weight'][0], upsampling=upsampling,
+      spectral='head_0.conv_0.weight_orig' in shapes,
+      norm=hints.get('norm', 'batch' if stats else 'instance'),
       separable='head_0.norm_0.mlp_gamma.conv.0.weight' in shapes)
 
 
@@ -327,17 +331,17 @@ def _patch(shapes, hints):
   layers = _count(shapes, r'model\.(\d+)\.weight', lambda i: i and i % 3 == 2) - 1
   return nn.PatchGAN(ndf=shapes['model.0.weight'][0], layers=layers,
                      inputs=shapes['model.0.weight'][1],
-                     norm=_norm(shapes, 'model.2', 'model.3'))
+                     **_norm(shapes, hints, 'model.2', 'model.3'))
 
 
 def _heads(shapes, hints):
   if 'shared' not in hints:
-    raise ValueError('a discriminator of two heads stores every convolution twice, and its keys do '
-                     'not tell how many of the five the heads share; give the hint shared=0 .. 5 '
+    raise ValueError('it stores every convolution twice, and its keys do not tell how many of the '
+                     'five the heads share; give the hint shared=0 .. 5 '
                      '(n_share of the training script; 5: one discriminator)')
   return nn.PatchGAN(ndf=shapes['block1s.0.block.0.weight'][0],
                      inputs=shapes['block1s.0.block.0.weight'][1],
-                     norm=_norm(shapes, 'block2s.0.block.0', 'block2s.0.block.1'),
+                     **_norm(shapes, hints, 'block2s.0.block.0', 'block2s.0.block.1'),
                      heads=('wide', 'deep'), shared=hints['shared'])
 
 
@@ -363,7 +367,7 @@ def _dead_copies(m):
 
 def _pixel(shapes, hints):
   return nn.PixelGAN(ndf=shapes['net.0.weight'][0], inputs=shapes['net.0.weight'][1],
-                     norm=_norm(shapes, 'net.2', 'net.3'))
+                     **_norm(shapes, hints, 'net.2', 'net.3'))
 
 
 def _pixel_rows(m):
@@ -376,6 +380,7 @@ def _multi_scale(shapes, hints):
   first = shapes['discriminator_0.model0.0.weight']
   return nn.MultiScale(ndf=first[0], inputs=first[1],
                        layers=_count(shapes, r'discriminator_0\.model(\d+)\.') - 1,
+                       spectral='discriminator_0.model1.0.0.weight_orig' in shapes,
                        scales=_count(shapes, r'discriminator_(\d+)\.'))
 
 
@@ -390,9 +395,10 @@ def _multi_scale_rows(m):
 
 def _dcgan(shapes, hints):
   layers = _count(shapes, r'deconv(\d+)\.')
-  return nn.DCGANGenerator(
-      d=shapes[f'deconv{layers}.weight'][0], channels=shapes[f'deconv{layers}.weight'][1],
-      size=2 ** (layers + 1), latent=shapes['deconv1.weight'][0])
+  latent, *widths = (shapes[f'deconv{i}.weight'][0] for i in range(1, layers + 1))
+  module = nn.DCGANGenerator(widths[-1], shapes[f'deconv{layers}.weight'][1], 2 ** (layers + 1),
+                             latent)
+  return module if module.layer_widths == tuple(widths) else module.clone(widths=tuple(widths))
 
 
 def _dcgan_rows(m):
@@ -448,7 +454,7 @@ def _adapter_rows(m):
 def _fid_inception(shapes, hints):
   classes = shapes['fc.weight'][0]
   if classes != CLASSES:
-    raise ValueError(f'an Inception v3 of {classes} classes, but that of FID has {CLASSES}: the '
+    raise ValueError(f'it is an Inception v3 of {classes} classes, but that of FID has {CLASSES}: the '
                      "keys are the same, torchvision's network has other poolings and weights. "
                      'Take pt_inception-2015-12-05-6726825d.pth, the file of pytorch-fid')
   return nn.FIDInception()
@@ -496,60 +502,89 @@ def _drn_rows(m):
 _UNET = r'model\.model(\.\d+\.model)*\.\d+\.(conv_block\.\d+\.)?' + _LEAF
 _SPADE_BLOCK = r'(head_0|G_middle_[01]|up_\d)\.'
 
+_PUBLISHED = 'epsilon 1e-5 in norms'
+_JUDGING = ('stride 2, at the last two convolutions 1 (1x1 convolutions: everywhere), zeros around, '
+            f'leaky ReLUs of slope 0.2, logits without a sigmoid, {_PUBLISHED}')
+
 FAMILIES = (
     Family('ResNet generator', nn.ResNetGenerator,
            r'model\.\d+\.(conv_block\.\d+\.)?(conv\.[02]\.)?' + _LEAF,
-           lambda s: _starts(s, 'model.1.') and any('.conv_block.' in key for key in s),
-           _resnet, _resnet_rows, ('dropout', 'padding', 'clamp', 'norm')),
-    Family('U-Net generator', nn.UNetGenerator, _UNET, lambda s: 'model.model.0.weight' in s,
-           _unet, _unet_rows, ('dropout', 'norm')),
+           lambda s: _any(s, r'model\.\d+\.conv_block\.'),
+           _resnet, _resnet_rows, ('dropout', 'padding', 'clamp', 'norm'),
+           'stride 2 between resolutions, 7x7 convolutions that reflect, ReLU, instance norms in '
+           f'separable convolutions, tanh, {_PUBLISHED}'),
+    Family('U-Net generator', nn.UNetGenerator, _UNET,
+           lambda s: 'model.model.0.weight' in s or _any(s, r'model\.model\.\d+\.model\.'),
+           _unet, _unet_rows, ('dropout', 'norm'),
+           'stride 2, skips after their leaky ReLU of slope 0.2, expansion blocks that reflect, '
+           f'tanh, {_PUBLISHED}'),
     Family('inception generator', nn.InceptionGenerator,
            r'(down_sampling|up_sampling|features)\.\d+\.((res|dw)_ops\.\d+\.\d(\.\d)?\.|pw_bn\.)?'
            + _LEAF, lambda s: _starts(s, 'down_sampling.') and _starts(s, 'up_sampling.'),
-           _inception, _inception_rows, ('dropout', 'padding', 'slope'),
+           _inception, _inception_rows, ('dropout', 'padding', 'slope', 'norm'),
+           'stride 2 between resolutions, 7x7 convolutions that reflect, ReLU outside blocks, tanh, '
+           f'{_PUBLISHED}',
            lambda m: tuple(f'features.{b}.pw_bn.' for b, block in enumerate(m.blocks)
                            if not block)),
     Family('inception SPADE generator', nn.InceptionSPADEGenerator,
            rf'(fc(_norm)?|conv_img|{_SPADE_BLOCK}(spade|shortcut|res_ops|dw_ops)\..*)\.?' + _LEAF,
-           lambda s: 'fc_norm.weight' in s, _inception_spade, _inception_spade_rows,
-           ('slope', 'upsampling'),
+           lambda s: 'fc_norm.weight' in s or _any(s, _SPADE_BLOCK + '(spade|res_ops|dw_ops)'),
+           _inception_spade, _inception_spade_rows, ('slope', 'upsampling'),
+           'convolutions padded with zeros, nearest pixels of the label map, ReLU in modulations, '
+           f'a leaky ReLU of slope 0.2 before the image, tanh, {_PUBLISHED}',
            lambda m: tuple(f'{theirs}.spade.' for (theirs, _), block in zip(
                _torch_blocks(m.upsampling), m.blocks, strict=True) if not block.main)),
     Family('SPADE generator', nn.SPADEGenerator,
            rf'(fc|conv_img|{_SPADE_BLOCK}(conv|norm)_[01s](\..*)?)\.' + _LEAF,
-           lambda s: 'fc.weight' in s and _starts(s, 'head_0.conv_0.'), _spade, _spade_rows,
-           ('separable_norm', 'upsampling')),
+           lambda s: _any(s, _SPADE_BLOCK + r'conv_[01]\.'), _spade, _spade_rows,
+           ('separable_norm', 'upsampling', 'norm'),
+           'convolutions padded with zeros, nearest pixels of the label map, ReLU in modulations, '
+           f'leaky ReLUs of slope 0.2, tanh, {_PUBLISHED}'),
     Family('PatchGAN discriminator', nn.PatchGAN, r'model\.\d+\.' + _LEAF,
-           lambda s: s.get('model.0.weight', ())[2:] == (4, 4), _patch, _patch_rows, ('norm',)),
+           lambda s: (4, 4) in (s.get(f'model.{i}.weight', ())[2:] for i in (0, 2)),
+           _patch, _patch_rows, ('norm',), _JUDGING),
     Family('discriminator of two heads', nn.PatchGAN, r'block\ds\.[01]\.block\.[01]\.' + _LEAF,
-           lambda s: 'block1s.0.block.0.weight' in s, _heads, _patch_rows, ('shared', 'heads'),
-           _dead_copies),
+           lambda s: _any(s, r'block\ds\.[01]\.block\.'), _heads, _patch_rows,
+           ('shared', 'heads', 'norm'), _JUDGING, _dead_copies),
     Family('pixel discriminator', nn.PixelGAN, r'net\.\d\.' + _LEAF,
-           lambda s: 'net.0.weight' in s, _pixel, _pixel_rows),
+           lambda s: (1, 1) in (s.get(f'net.{i}.weight', ())[2:] for i in (0, 2)),
+           _pixel, _pixel_rows, ('norm',), _JUDGING),
     Family('multi-scale discriminator', nn.MultiScale,
            r'discriminator_\d\.model\d\.0\.(0\.)?' + _LEAF,
-           lambda s: 'discriminator_0.model0.0.weight' in s, _multi_scale, _multi_scale_rows),
+           lambda s: _any(s, r'discriminator_\d\.model\d\.'), _multi_scale, _multi_scale_rows,
+           built_in='instance norms without parameters, smaller copies by 3x3 means, ' + _JUDGING),
     Family('DCGAN generator', nn.DCGANGenerator, r'deconv\d(_bn)?\.' + _LEAF,
-           lambda s: 'deconv1.weight' in s, _dcgan, _dcgan_rows, ('size',)),
+           lambda s: _any(s, r'deconv\d\.'), _dcgan, _dcgan_rows, ('size',),
+           f'stride 2, ReLU, tanh, {_PUBLISHED}'),
     Family('VGG trunk', nn.VGG, r'features\.\d+\.(weight|bias)',
-           lambda s: s.get('features.0.weight', ())[1:] == (3, 3, 3), _vgg, _vgg_rows,
-           ('depth', 'layers'), beyond=_above_vgg),
+           lambda s: (3, 3) in (s.get(f'features.{i}.weight', ())[2:] for i in (0, 2)),
+           _vgg, _vgg_rows, ('depth', 'layers'), 'ReLU, maxima of 2x2 between stages',
+           beyond=_above_vgg),
     Family('FID Inception', nn.FIDInception,
            r'(Conv2d_\d[ab]_\dx\d|Mixed_\d[a-e]\.branch\w+)\.(conv|bn)\.' + _LEAF
-           + r'|fc\.(weight|bias)|AuxLogits\..*', lambda s: 'Conv2d_1a_3x3.conv.weight' in s,
-           _fid_inception, _fid_inception_rows, dead=lambda m: ('AuxLogits.',)),
+           + r'|fc\.(weight|bias)|AuxLogits\..*', lambda s: _any(s, r'(Conv2d_1a|Mixed_5b\.)'),
+           _fid_inception, _fid_inception_rows, (),
+           'poolings of the graph of 2015-12-05, ReLU, epsilon 1e-3 in norms',
+           dead=lambda m: ('AuxLogits.',)),
     Family('DRN', nn.DRN,
            r'base\.\d\.\d+\.((conv|bn)\d\.|downsample\.[01]\.)?' + _LEAF
-           + r'|seg\.(weight|bias)|up\.weight', lambda s: 'base.0.0.weight' in s, _drn, _drn_rows,
+           + r'|seg\.(weight|bias)|up\.weight', lambda s: _any(s, r'base\.[03]\.0\.'),
+           _drn, _drn_rows, (),
+           f'strides and dilations of DRN-D, ReLU, log-softmax at 8 times the size, {_PUBLISHED}',
            fixed=lambda m: {'up.weight': bilinear_kernel(m.classes)}),
     Family('adapter', nn.Adapter, r'([01]\.)?' + _LEAF,
            lambda s: s.get('0.weight', s.get('weight', ()))[2:] == (1, 1), _adapter,
-           _adapter_rows),
+           _adapter_rows,
+           built_in=f'with a norm, ReLU and the statistics of each batch, {_PUBLISHED}'),
 )
 
 
 def _starts(shapes, prefix):
   return any(key.startswith(prefix) for key in shapes)
+
+
+def _any(shapes, pattern):
+  return any(re.match(pattern, key) for key in shapes)
 
 
 def _count(shapes, pattern, counted=lambda i: True):
@@ -558,11 +593,29 @@ def _count(shapes, pattern, counted=lambda i: True):
   return len({int(match[1]) for match in found if match and counted(int(match[1]))})
 
 
-def _norm(shapes, conv, norm):
-  """The kind of norm, from which of its arrays there are and whether its convolution is biased."""
+def _norm(shapes, hints, conv, norm):
+  """{norm, bias}: the hint, or else what published code has of such arrays, where convolutions are
+  biased before an instance norm and before no other."""
   biased = f'{conv}.bias' in shapes
-  if f'{norm}.weight' in shapes:
-    if f'{norm}.running_mean' in shapes:
-      return 'batch'
-    return 'instance_affine' if biased else 'batch_stat'
-  return 'instance' if biased else 'none'
+  if 'norm' in hints:
+    kind = hints['norm']
+  elif f'{norm}.weight' not in shapes:
+    kind = 'instance' if biased else 'none'
+  elif f'{norm}.running_mean' in shapes:
+    kind = 'batch'
+  else:
+    kind = 'instance_affine' if biased else 'batch_stat'
+  return {'norm': kind, 'bias': None if biased == conv_bias(kind) else biased}
+
+
+# Of each hint, whether keys leave it open in this module.
+OPEN = {
+    'norm': lambda m: m.norm != 'batch' if isinstance(m, nn.SPADEGenerator) else
+    m.norm != 'batch' or m.bias is not None,
+    'padding': lambda m: m.padding != 'zero' or not isinstance(m, nn.ResNetGenerator),
+    'dropout': lambda m: m.dropout is not None,
+    'separable_norm': lambda m: m.separable,
+    'upsampling': lambda m: m.upsampling != 'most',
+    'size': lambda m: m.size != 64,
+    'depth': lambda m: not {'relu3_4', 'relu4_1'} & set(m.layers),
+}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax import linen
 
 from jaxgan_compress import files
-from jaxgan_compress.convert.families import FAMILIES, Family
+from jaxgan_compress.convert.families import FAMILIES, OPEN, Family
 from jaxgan_compress.nn.forms import FORMS
 from jaxgan_compress.nn.init import shapes
 from jaxgan_compress.nn.layers import PADDINGS
@@ -46,10 +49,13 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
     widths, depth, norm, heads and surviving branches are inferred from keys and shapes, and every
     array must then have its place and shape. Variables are NumPy arrays of the dtypes given.
   prefix: of the keys to take ('module.'), which is removed; others are left out.
-  hints: fields that keys cannot tell, by family: `dropout`, `padding`, `clamp` (ResNets), `dropout`
-    (U-Nets), `slope` (CAT's generators), `upsampling` (SPADE), `separable_norm`, `shared` (OMGD's
-    discriminator, required), `size=28` (DCGAN), `depth` and `layers` (VGG); `dtype` and `form`
-    always. Where the norm has no parameters `norm` may be given; it must agree with the keys.
+  hints: fields that keys cannot tell, by family: `norm` (all that have a choice), `dropout`,
+    `padding`, `clamp` (ResNets), `dropout` (U-Nets), `slope` (CAT's generators), `upsampling`
+    (SPADE), `separable_norm`, `shared` (OMGD's discriminator, required), `size=28` (DCGAN), `depth`
+    and `layers` (VGG); `dtype` and `form` always. Without a hint published code's value is taken:
+    `assumed` tells which fields that concerns. Norms without parameters ('instance', 'none') look
+    alike, and so do those with a scale ('instance_affine', 'batch_stat'): by their convolutions'
+    biases the published one is taken.
 
   Known parameters that no forward pass reads (dead copies of heads, statistics that PyTorch before
   0.4 kept of instance norms, norms of emptied blocks, Inception's auxiliary classifier) are kept in
@@ -57,17 +63,24 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
   behind. Newer files with such statistics may have been trained to use them, so they need the hint
   norm='instance'. DRN's upsampling kernel is built in: the file's must equal it.
 
+  Spectral norm is kept where the network has it (SPADE, its discriminator), also of newer names
+  (`parametrizations`), which become the older ones. Elsewhere it is folded into the weights as
+  PyTorch's eval mode does, W / (u' W v), with a UserWarning; so is weight norm.
+
   Raises ValueError, with what to do, for an unknown family, missing or unknown keys, wrong shapes
-  or dtypes, a prefix on every key, an unknown hint.
+  or dtypes, NaN or infinity in what a forward pass reads, a prefix on every key, an unknown hint.
   """
   state = {key: np.asarray(x) for key, x in state.items()}
   if prefix:
+    starts = list(dict.fromkeys(key.partition('.')[0] + '.' for key in state))
     state = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
     if not state:
-      raise ValueError(f'no key starts with {prefix!r}')
+      raise ValueError(f'no key starts with {prefix!r}; there are {_some(starts)}')
     if all(key.startswith('.') for key in state):
       raise ValueError(f'prefix={prefix!r} lacks its dot; pass {prefix + "."!r}')
-  shapes = {key: x.shape for key, x in state.items()}
+  state = _without_weight_norm(_older_names(state))
+  shapes = {key.removesuffix('_orig'): x.shape for key, x in state.items()} | {
+      key: x.shape for key, x in state.items()}
   family = _family(shapes)
   for name, value in hints.items():
     if name not in (*family.hints, 'dtype', 'form'):
@@ -78,23 +91,33 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
       raise ValueError(f'{name}={value!r}; {possible}')
   if isinstance(hints.get('dtype'), str):
     hints['dtype'] = build(hints['dtype'], 'dtype')
-  strange = [f'{key} {shape}' for key, shape in shapes.items()
+  strange = [f'{key} {x.shape}' for key, x in state.items()
              if not re.fullmatch(family.pattern, key) and not family.beyond(key)]
   if strange:
     raise ValueError(f'this looks like a {family.name}, but {len(strange)} unknown: '
                      f'{_some(strange)}')
   try:
     module = family.module(shapes, hints).clone(**hints)
-  except (KeyError, IndexError, StopIteration) as e:
-    which = str(e) if isinstance(e, KeyError) else 'a convolution'
-    raise ValueError(f'this looks like a {family.name}, but {which} is missing, or of another '
-                     f'rank, among {len(state)} arrays') from e
+    places = _places(family, module)
+  except (LookupError, StopIteration, ValueError, TypeError, ArithmeticError, MemoryError) as e:
+    said = e if isinstance(e, ValueError) else (
+        f'{e if isinstance(e, KeyError) else "a convolution"} is missing, or of another rank or '
+        'size')
+    raise ValueError(f'this looks like a {family.name}, but {said}. {_convolutions(shapes)}') from e
+  state = _without_spectral_norm(state, places)
   return module, _fill(family, module, state, hints)
 
 
-def assumed(module: linen.Module) -> tuple[str, ...]:
-  """The fields of a module that keys could not tell: hints it was given, or defaults."""
-  return tuple(name for name in _family_of(module).hints if name != 'norm')
+def assumed(module: linen.Module) -> dict[str, Any]:
+  """{field: value} of what keys cannot tell of such a module: hints it was given, or what published
+  code has; another value is another hint. Raises ValueError as `to_torch`."""
+  return {name: getattr(module, name) for name in _family_of(module).hints
+          if OPEN.get(name, lambda module: True)(module)}
+
+
+def built_in(module: linen.Module) -> str:
+  """What keys cannot tell either, and is as in published code for every such module."""
+  return _family_of(module).built_in
 
 
 def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
@@ -121,6 +144,69 @@ def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
     state[place.key] = array
   dtype = jax.tree.leaves(variables['params'])[0].dtype
   return state | {key: x.astype(dtype) for key, x in family.fixed(module).items()}
+
+
+def _older_names(state):
+  """The names of `torch.nn.utils.spectral_norm` and `weight_norm` for those that replaced them."""
+  leaves = {'original': '_orig', '0._u': '_u', '0._v': '_v', 'original0': '_g', 'original1': '_v'}
+
+  def older(key):
+    found = re.fullmatch(r'(.*\.)?parametrizations\.(\w+)\.(.*)', key)
+    return f'{found[1] or ""}{found[2]}{leaves[found[3]]}' if found and found[3] in leaves else key
+
+  renamed = {older(key): x for key, x in state.items()}
+  return renamed if len(renamed) == len(state) else state
+
+
+def _without_weight_norm(state):
+  """weight_g, weight_v become weight = g v / |v|, the norm over all axes along which g is 1."""
+  state, folded = dict(state), [key[:-2] for key in state if key.endswith('.weight_g')]
+  for name in folded:
+    g, v = state.pop(f'{name}_g'), state.pop(f'{name}_v', np.zeros(()))
+    if g.ndim not in (0, v.ndim) or any(n not in (1, m) for n, m in zip(g.shape, v.shape,
+                                                                        strict=False)):
+      raise ValueError(f'{name}_g {g.shape} and {name}_v {v.shape} are no weight norm; call '
+                       'torch.nn.utils.remove_weight_norm before the state dict is saved')
+    axes = tuple(i for i in range(v.ndim) if not g.ndim or g.shape[i] == 1)
+    wide = v.astype(np.float64)
+    state[name] = _divided(wide * g, np.sqrt((wide ** 2).sum(axes, keepdims=True)), v.dtype)
+  _warn_of_folding('weight', folded)
+  return state
+
+
+def _without_spectral_norm(state, places):
+  """weight_orig, weight_u, weight_v become weight = weight_orig / (u' W v), as in PyTorch's eval
+  mode, where the module has a plain weight. Files of PyTorch 0.4 keep the weight itself, no v."""
+  state, folded = dict(state), []
+  for place in places:
+    if f'{place.key}_orig' not in state:
+      continue
+    w, u, v = (state.pop(f'{place.key}{end}', None) for end in ('_orig', '_u', '_v'))
+    folded.append(place.key)
+    if v is None and place.key in state:
+      continue
+    wide = w.astype(np.float64)
+    matrix = wide.swapaxes(0, 1) if place.transposed else wide
+    matrix = matrix.reshape(len(matrix), -1) if w.ndim > 1 else wide[:, None]
+    if u is None or v is None or (u.shape, v.shape) != tuple((n,) for n in matrix.shape):
+      u, v = ('missing' if x is None else x.shape for x in (u, v))
+      raise ValueError(f'{place.key}_orig {w.shape} is of spectral norm, and {place.key}_u is {u}, '
+                       f'{place.key}_v is {v}; call torch.nn.utils.remove_spectral_norm before the '
+                       'state dict is saved')
+    state[place.key] = _divided(wide, u.astype(np.float64) @ matrix @ v.astype(np.float64), w.dtype)
+  _warn_of_folding('spectral', folded)
+  return state
+
+
+def _divided(x, norm, dtype):
+  with np.errstate(all='ignore'):  # who divides by 0 is told of what is not finite
+    return (x / norm).astype(dtype)
+
+
+def _warn_of_folding(kind, names):
+  if names:
+    warnings.warn(f'the {kind} norm of {len(names)} layers is folded into their weights, as in eval '
+                  f'mode; a run that goes on from here has none: {_some(names)}', stacklevel=3)
 
 
 def _is_number(x):
@@ -156,7 +242,13 @@ class _Place(collections.namedtuple('Place', 'key collection path shape transpos
 
   @property
   def torch_shape(self):
-    return self.to_torch(np.empty(self.shape, np.bool_)).shape
+    shape = self.shape
+    if self.path[-1] == 'v':
+      return (math.prod(shape),)
+    if self.path[-1] != 'kernel' or len(shape) == 2:
+      return shape[::-1]
+    *area, into, out = shape
+    return (into, out, *area) if self.transposed else (out, into, *area)
 
   def to_torch(self, x):
     name = self.path[-1]
@@ -206,7 +298,7 @@ def _has(tree, path):
 
 def _fill(family, module, state, hints):
   """The variables, once every key is accounted for."""
-  left, missing, wrong, tails, variables = dict(state), [], [], set(), {}
+  left, missing, wrong, broken, tails, variables = dict(state), [], [], [], set(), {}
   for place in _places(family, module):
     x, shape = left.pop(place.key, None), place.torch_shape
     if x is None and place.path[-1] == 'count':
@@ -226,6 +318,10 @@ def _fill(family, module, state, hints):
       wrong.append(f'{place.key} holds {x.dtype} and should hold '
                    f'{"whole" if place.path[-1] == "count" else "floating-point"} numbers')
     else:
+      if not np.isfinite(x).all():
+        broken.append(place.key)
+      elif place.path[-1] == 'var' and (x < 0).any():
+        broken.append(f'{place.key} (a negative variance)')
       tree = variables.setdefault(place.collection, {})
       for part in place.path[:-1]:
         tree = tree.setdefault(part, {})
@@ -246,13 +342,18 @@ def _fill(family, module, state, hints):
         ('missing', missing), ('unknown', unknown), ('of another shape or kind', wrong)) if found]
     raise ValueError(f'this looks like a {family.name}, {spell(module)}, but not all arrays fit.\n'
                      + '\n'.join(lines))
+  if broken:
+    raise ValueError(f'{len(broken)} of {len(state)} arrays hold NaN or infinity, and so would every '
+                     f'image: {_some(broken)}. The run diverged before it saved them, or the file is '
+                     'damaged; take an earlier checkpoint')
   return {**variables, **({UNUSED: unused} if unused else {})}
 
 
 def _statistics(key, state, family, module, hints):
   """Running statistics of instance norms, which PyTorch before 0.4 kept and never read."""
   layer, _, leaf = key.rpartition('.')
-  if getattr(module, 'norm', '') != 'instance' or f'{layer}.weight' in state or \
+  scaled = f'{layer}.weight' in state
+  if getattr(module, 'norm', '') != ('instance_affine' if scaled else 'instance') or \
       leaf not in ('running_mean', 'running_var', 'num_batches_tracked') or \
       layer not in {row.torch for row in family.rows(module)}:
     return False
@@ -270,8 +371,7 @@ def _family(shapes) -> Family:
     return found
   if not shapes:
     raise ValueError('no arrays: an empty state dict describes no network')
-  heads = {'.'.join(key.split('.')[:n]) + '.' for key in shapes for n in (1, 2)
-           if key.count('.') >= n}
+  heads = {key[:at + 1] for key in shapes for at, letter in enumerate(key) if letter == '.'}
   for head in sorted(heads, key=len):
     inside = {key.removeprefix(head): s for key, s in shapes.items() if key.startswith(head)}
     family = next((family for family in FAMILIES if family.told(inside)), None)
@@ -298,6 +398,11 @@ def _family_of(module):
       return family
   raise ValueError(f'{type(module).__name__} has no published PyTorch counterpart; known are '
                    f'{", ".join(sorted({family.builds.__name__ for family in FAMILIES}))}')
+
+
+def _convolutions(shapes):
+  found = [f'{key} {shape}' for key, shape in shapes.items() if len(shape) == 4]
+  return f'Of {len(shapes)} arrays {len(found)} are convolutions: {_some(found, 12)}'
 
 
 def _some(names, count=6):

@@ -21,8 +21,9 @@ class PatchGAN(nn.Module):
   -> `{head: [B,h,w,1]}` logits, 30x30 for 256x256 and three strided layers, and taps 'stage1' ..
   after each leaky ReLU.
 
-  inputs: C + C'. layers: strided ones. Convolutions before a norm have a bias with instance norm
-  only, the first and the last always.
+  inputs: C + C'. layers: strided ones.
+  bias: whether convolutions before a norm have one; None: as published, with instance norm only.
+  The first and the last always have.
   heads: with several, OMGD's shared discriminator: the first `shared` of the layers + 2
   convolutions serve all heads, the others are each head's own (taps 'stage4_wide' and so on).
 
@@ -34,6 +35,7 @@ class PatchGAN(nn.Module):
   norm: str = 'instance'
   heads: tuple[str, ...] = ('real',)
   shared: int = 0
+  bias: bool | None = None
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -45,7 +47,7 @@ class PatchGAN(nn.Module):
       raise ValueError(f'heads={self.heads}, layers={self.layers}; at least one of each')
     x = _conditioned(image, condition)
     check_images(x, self.inputs, 1, 3 * 2 ** self.layers, 'this PatchGAN')
-    bias = conv_bias(self.norm)
+    bias = conv_bias(self.norm, self.bias)
     taps = {}
 
     def stage(k, x, name):
@@ -81,11 +83,13 @@ class PatchGAN(nn.Module):
 class PixelGAN(nn.Module):
   """Three 1x1 convolutions, ndf, 2 ndf, 1: every pixel is judged by itself.
 
-  image, condition: as `PatchGAN` -> `{'real': [B,H,W,1]}` and taps. Isola et al. 2017.
+  image, condition: as `PatchGAN` -> `{'real': [B,H,W,1]}` and taps. bias: of the last two, as
+  there. Isola et al. 2017.
   """
   ndf: int = 64
   inputs: int = 3
   norm: str = 'instance'
+  bias: bool | None = None
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -93,7 +97,7 @@ class PixelGAN(nn.Module):
     x = _conditioned(image, condition)
     check_images(x, self.inputs, 1, 1, 'this PixelGAN')
     conv = functools.partial(Conv, kernel=1, dtype=self.dtype)
-    bias = conv_bias(self.norm)
+    bias = conv_bias(self.norm, self.bias)
     x = stage1 = leaky_relu(conv(self.ndf, name='stage1')(x))
     x = norm(self.norm, 'stage2_norm')(conv(2 * self.ndf, bias=bias, name='stage2')(x), train, axes)
     stage2 = leaky_relu(x)
@@ -112,8 +116,8 @@ class MultiScale(nn.Module):
   image, condition: as `PatchGAN` -> logits `{'scale0': [B,h,w,1], 'scale1': ...}`, scale 0 full
   size, and taps 'scale0_stage1' .. for feature matching: every activation before the logits.
 
-  Each scale: 4x4 convolutions padded by 2; the first biased, without norm; `layers - 1` spectrally
-  normalised ones without bias, each before an instance norm without parameters, strided but for
+  Each scale: 4x4 convolutions padded by 2; the first biased, without norm; `layers - 1` (with
+  `spectral` spectrally normalised) ones without bias, each before an instance norm without parameters, strided but for
   the last; one to the logits. Smaller copies are 3x3 means of stride 2 that leave padding out.
 
   Raises ValueError for an image too small. Park et al. 2019, SPADE; after Wang et al. 2018.
@@ -122,6 +126,7 @@ class MultiScale(nn.Module):
   layers: int = 4
   scales: int = 2
   inputs: int = 39
+  spectral: bool = True
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -139,7 +144,7 @@ class MultiScale(nn.Module):
           conv(self.ndf, stride=2, name=f'scale{scale}_stage1')(x))
       for k in range(2, self.layers + 1):
         y = conv(min(2 ** (k - 1), 8) * self.ndf, stride=2 if k < self.layers else 1, bias=False,
-                 spectral=True, name=f'scale{scale}_stage{k}')(y, train)
+                 spectral=self.spectral, name=f'scale{scale}_stage{k}')(y, train)
         y = taps[f'scale{scale}_stage{k}'] = leaky_relu(InstanceNorm()(y))
       y = conv(1, name=f'scale{scale}_stage{self.layers + 1}')(y)
       logits[f'scale{scale}'] = y.astype(jnp.promote_types(y.dtype, jnp.float32))

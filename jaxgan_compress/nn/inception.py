@@ -80,14 +80,15 @@ def inception(ngf: int = 64, blocks: int = 9, reduction: int = 6, **fields) -> I
 class InceptionGenerator(nn.Module):
   """The ResNet generator with inception blocks: the search space of CAT, and its students.
 
-  x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 -> image [B,H,W,channels] in [-1, 1], and
-  taps 'stem' (after the last strided convolution), 'block1' .. 'block9'.
+  x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 from 12 (16 with 7x7 kernels) -> image
+  [B,H,W,channels] in [-1, 1], and taps 'stem' (after the last strided convolution), 'block1' .. 'block9'.
 
   stem, up: channels of the convolutions before and the transposed ones after the blocks; the
     residual stream is as wide as the stem's last. blocks: `Branches` of each; an empty one is the
     identity.
   norm: 'instance_affine' (horse2zebra), 'batch' (paired tasks), 'batch_stat' (zebra2horse).
   padding: in blocks 'reflect', 'replicate' or 'zero'. dropout: rate inside the branches.
+  bias: whether convolutions before a norm have one; None: as published, with instance norm only.
   slope: of the leaky ReLU in the blocks, 0 for ReLU. remat: as of the ResNet.
   form: of the replaceable operations, see `nn.forms`. dtype: of the computation.
 
@@ -102,14 +103,15 @@ class InceptionGenerator(nn.Module):
   padding: str = 'reflect'
   dropout: float = 0.
   slope: float = 0.
+  bias: bool | None = None
   remat: bool = False
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
-    check_images(x, self.inputs, 4, 12, 'this inception generator')
-    bias = conv_bias(self.norm)
+    check_images(x, self.inputs, 4, self.least, 'this inception generator')
+    bias = conv_bias(self.norm, self.bias)
     conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
 
     def normed(x, name):
@@ -150,9 +152,16 @@ class InceptionGenerator(nn.Module):
                       blocks=tuple(branches.with_widths(widths, f'block{i}/')
                                    for i, branches in enumerate(self.blocks, 1)))
 
+  @property
+  def least(self) -> int:
+    """Pixels of the smallest side: blocks reflect a quarter of it by half their largest kernel."""
+    kernels = [k for block in self.blocks for k, _ in block.dense + block.depthwise]
+    reflected = max(kernels, default=1) // 2 if self.padding == 'reflect' else 0
+    return 4 * max(3, reflected + 1)
+
   def example(self):
     """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, 12, 12, self.inputs))
+    return jnp.zeros((1, self.least, self.least, self.inputs))
 
 
 class InceptionBranches(nn.Module):

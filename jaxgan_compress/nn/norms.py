@@ -31,9 +31,10 @@ def norm(kind: str, name: str | None = None):
   return BatchNorm(track=kind == 'batch', name=name)
 
 
-def conv_bias(kind: str) -> bool:
-  """Whether convolutions before this norm have a bias: with instance norm only, as published."""
-  return kind.startswith('instance')
+def conv_bias(kind: str, given: bool | None = None) -> bool:
+  """Whether convolutions before this norm have a bias: as given, or else as published, with
+  instance norm only."""
+  return kind.startswith('instance') if given is None else given
 
 
 def scaled(kind: str) -> bool:

@@ -40,8 +40,8 @@ def mobile_deepest_resnet(ngf: int = 16, blocks: int = 9, **fields) -> ResNetGen
 class ResNetGenerator(nn.Module):
   """A 7x7 convolution and strided ones, residual blocks, transposed convolutions, 7x7, tanh.
 
-  x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 from 8 -> image [B,H,W,channels] in [-1, 1],
-  and taps 'stem' (after the last strided convolution), 'block1' .. 'block9'.
+  x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 from 8 (with two strided ones) -> image
+  [B,H,W,channels] in [-1, 1], and taps 'stem' (after the last strided convolution), 'block1' .. 'block9'.
 
   stem: channels of the first convolutions. hidden: of each block, channels between its two
     convolutions; the residual stream is as wide as the stem's last. up: of the transposed ones.
@@ -51,6 +51,7 @@ class ResNetGenerator(nn.Module):
   padding: at the 7x7 convolutions always reflection; in blocks 'reflect', 'replicate', 'zero'.
   dropout: rate inside blocks; None: no such layer, which PyTorch's parameter names tell from 0.
   clamp: inputs are cut to [-1, 1] first, as GAN Compression's plain and pruned ResNets do.
+  bias: whether convolutions before a norm have one; None: as published, with instance norm only.
   remat: blocks remember their inputs alone and compute the rest again for the gradient: less
     memory, up to a third more time. Of no use on CPUs, where XLA merges both.
   form: of the replaceable operations, see `nn.forms`. dtype: of the computation.
@@ -68,17 +69,17 @@ class ResNetGenerator(nn.Module):
   padding: str = 'reflect'
   dropout: float | None = None
   clamp: bool = False
+  bias: bool | None = None
   remat: bool = False
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
-    scale = 2 ** len(self.up)
     if len(self.stem) != len(self.up) + 1:
       raise ValueError(f'{len(self.stem)} stem and {len(self.up)} up widths; the stem has one more')
-    check_images(x, self.inputs, scale, 2 * scale, 'this ResNet')
-    bias = conv_bias(self.norm)
+    check_images(x, self.inputs, 2 ** len(self.up), self.least, 'this ResNet')
+    bias = conv_bias(self.norm, self.bias)
     conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
 
     def normed(x, name):
@@ -86,7 +87,7 @@ class ResNetGenerator(nn.Module):
 
     def expand(x, name):
       block = remembering(ExpansionBlock, self.remat)
-      return block(self.norm, self.padding, self.dropout, self.form, self.dtype,
+      return block(self.norm, bias, self.padding, self.dropout, self.form, self.dtype,
                    name=name)(x, train, axes)
 
     def deepen(x, name):
@@ -103,8 +104,8 @@ class ResNetGenerator(nn.Module):
       if self.deeper and i == len(self.hidden) // 2 + 1:
         x = expand(expand(x, 'expand1'), 'expand2')
       x = taps[f'block{i}'] = remembering(ResidualBlock, self.remat)(
-          width, self.norm, self.separable, self.padding, self.dropout, self.form, self.dtype,
-          name=f'block{i}')(x, train, axes)
+          width, self.norm, bias, self.separable, self.padding, self.dropout, self.form,
+          self.dtype, name=f'block{i}')(x, train, axes)
     for i, width in enumerate(self.up):
       x = UpConv(width, 3, bias, self.form, self.dtype, name=f'up{i}')(x)
       x = normed(x, f'up{i}')
@@ -126,10 +127,14 @@ class ResNetGenerator(nn.Module):
                       hidden=renewed(widths, 'block', self.hidden, 1),
                       up=renewed(widths, 'up', self.up))
 
+  @property
+  def least(self) -> int:
+    """Pixels of the smallest side: the blocks reflect by 1, the 7x7 convolutions by 3."""
+    return max(2 * 2 ** len(self.up), 4)
+
   def example(self):
     """An input of batch 1, for counting and initialising."""
-    side = 2 * 2 ** len(self.up)
-    return jnp.zeros((1, side, side, self.inputs))
+    return jnp.zeros((1, self.least, self.least, self.inputs))
 
 
 class ResidualBlock(nn.Module):
@@ -139,6 +144,7 @@ class ResidualBlock(nn.Module):
   """
   hidden: int
   norm: str
+  bias: bool
   separable: bool
   padding: str
   dropout: float | None
@@ -151,7 +157,7 @@ class ResidualBlock(nn.Module):
       if self.separable:
         return SeparableConv(features, mode=self.padding, form=self.form, dtype=self.dtype,
                              name=name)(x)
-      return Conv(features, mode=self.padding, bias=conv_bias(self.norm), form=self.form,
+      return Conv(features, mode=self.padding, bias=self.bias, form=self.form,
                   dtype=self.dtype, name=name)(x)
 
     y = norm(self.norm, 'norm1')(conv(x, self.hidden, 'conv1'), train, axes)
@@ -166,6 +172,7 @@ class ExpansionBlock(nn.Module):
   x: [B,h,w,C] -> the same shape. Ren et al. 2021, OMGD.
   """
   norm: str
+  bias: bool
   padding: str
   dropout: float | None
   form: str
@@ -173,8 +180,8 @@ class ExpansionBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x, train: bool, axes: Axes):
-    channels, bias = x.shape[-1], conv_bias(self.norm)
-    conv = functools.partial(Conv, padding=0, bias=bias, form=self.form, dtype=self.dtype)
+    channels = x.shape[-1]
+    conv = functools.partial(Conv, padding=0, bias=self.bias, form=self.form, dtype=self.dtype)
 
     def normed(y, name):
       return norm(self.norm, name)(y, train, axes)

@@ -27,7 +27,7 @@ from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan
 
 # How many resolutions the label map is above the first convolution.
 UPSAMPLING = {'normal': 5, 'more': 6, 'most': 7}
-NORMS = ('batch', 'instance')
+NORMS = ('batch', 'batch_stat', 'instance')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,8 @@ class SPADEGenerator(nn.Module):
   right after each block.
 
   fc: channels of the first convolution. blocks: a `SPADEBlock` each.
-  norm: what modulation starts from, 'batch' (over all replicas) or 'instance', without parameters.
+  norm: what modulation starts from, without parameters: 'batch' (over all replicas), 'batch_stat'
+  (the same without running statistics) or 'instance'.
   spectral: spectral norm of the blocks' convolutions. separable: modulations by separable
   convolutions, with an instance norm inside where `separable_norm`. remat: as of the ResNet.
 
@@ -187,7 +188,8 @@ class Modulation(nn.Module):
 
   @nn.compact
   def __call__(self, x, labels, train: bool, axes: Axes):
-    free = BatchNorm(affine=False, name='norm') if self.norm == 'batch' else InstanceNorm()
+    free = InstanceNorm() if self.norm == 'instance' else BatchNorm(
+        track=self.norm == 'batch', affine=False, name='norm')
     seen = subsample(labels, *x.shape[1:3])
     conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
     seen = nn.relu(conv(self.hidden, name='shared')(seen))

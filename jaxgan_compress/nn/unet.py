@@ -39,6 +39,7 @@ class UNetGenerator(nn.Module):
   up: of the transposed convolutions of levels 1, 2, ...; level 0 draws the image.
   deeper: two expansion blocks after every step down and up, except at the innermost level.
   dropout: rate on the way up, from level 4 on, except at the innermost.
+  bias: whether convolutions before a norm have one; None: as published, with instance norm only.
   form: of the replaceable operations, see `nn.forms`. dtype: of the computation.
 
   What skips a level is its input *after* the leaky ReLU, as published code has it, where that
@@ -53,12 +54,13 @@ class UNetGenerator(nn.Module):
   norm: str = 'batch'
   deeper: bool = False
   dropout: float = 0.
+  bias: bool | None = None
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
-    depth, bias = len(self.down), conv_bias(self.norm)
+    depth, bias = len(self.down), conv_bias(self.norm, self.bias)
     if depth < 2 or len(self.up) != depth - 1:
       raise ValueError(f'{depth} down and {len(self.up)} up widths; at least 2 down and one fewer '
                        'up')
@@ -71,7 +73,7 @@ class UNetGenerator(nn.Module):
 
     def deepen(x, name):
       for i in (1, 2) if self.deeper else ():
-        x = ExpansionBlock(self.norm, 'reflect', self.dropout, self.form, self.dtype,
+        x = ExpansionBlock(self.norm, bias, 'reflect', self.dropout, self.form, self.dtype,
                            name=f'{name}_expand{i}')(x, train, axes)
       return x
 
