@@ -111,8 +111,8 @@ _HARMLESS = {
     'argparse.Namespace', 'types.SimpleNamespace', 'copyreg._reconstructor', '_codecs.encode',
     'collections.Counter', 'collections.deque', 'numpy.dtype', 'numpy.ndarray', 'torch.device',
     *(f'builtins.{name}' for name in (
-        'bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'long',
-        'object', 'range', 'set', 'slice', 'str', 'tuple', 'xrange')),
+        'bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list',
+        'long', 'object', 'range', 'set', 'slice', 'str', 'tuple', 'xrange')),
     *(f'datetime.{name}' for name in ('date', 'datetime', 'time', 'timedelta')),
     *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core')
       for name in ('scalar', '_reconstruct')),
@@ -135,6 +135,8 @@ def _explained(path):
     yield
   except _Refused as e:
     raise ValueError(f'{path} {e}') from None
+  except MemoryError as e:  # which says nothing of the file
+    raise MemoryError(f'{path} is larger than the memory that is left; free some') from e
   except Exception as e:
     reason = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
     raise ValueError(f'{path} is damaged or incomplete ({reason}). Copy or download it again, or '

@@ -1,17 +1,24 @@
 """Published state dicts become networks and come back bit for bit; anything else is refused."""
 
+import dataclasses
 import json
 import pickle
+import re
+import warnings
 import zipfile
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import cli, convert, files, nn
 from jaxgan_compress.nn.init import shapes
+from jaxgan_compress.nn.layers import PADDINGS
+from jaxgan_compress.nn.norms import NORMS, conv_bias
+from jaxgan_compress.nn.spade import UPSAMPLING
 from tests import published
 from tests.conftest import largest_difference
 
@@ -170,8 +177,8 @@ RESNET = published_dict(nn.resnet(4, 2))
      "keys start with 'netG.'"),
     ({key: x for key, x in RESNET.items() if key != 'model.4.bias'}, {},
      r'1 missing: model.4.bias \(8,\)'),
-    ({key: x for key, x in RESNET.items() if not key.startswith('model.1.')}, {},
-     'Closest is a ResNet generator'),
+    ({key: x for key, x in RESNET.items() if not key.startswith('model.4.')}, {},
+     r'looks like a ResNet generator, but 2 stem and 2 up widths.* 9 are convolutions: model.1'),
     ({**RESNET, 'model.99.gamma': np.ones(3, np.float32)}, {}, r'1 unknown: model.99.gamma \(3,\)'),
     ({**RESNET, 'model.4.bias': np.ones(9, np.float32)}, {},
      r'model.4.bias is \(9,\) and should be \(8,\)'),
@@ -198,6 +205,186 @@ RESNET = published_dict(nn.resnet(4, 2))
 def test_what_does_not_fit_is_named(state, hints, said):
   with pytest.raises(ValueError, match=f'(?s){said}'):
     convert.from_torch(state, **hints)
+
+
+def test_a_first_convolution_that_is_missing_is_named():
+  for module, first in ((nn.resnet(2, 1), 'model.1'), (nn.unet(2, 2), 'model.model.0'),
+                        (PRUNED, 'down_sampling.1'), (PRUNED_SPADE, 'fc'),
+                        (nn.spade(1, 'normal'), 'fc'), (nn.PatchGAN(2, 1), 'model.0'),
+                        (nn.PixelGAN(2), 'net.0'), (nn.DCGANGenerator(1, size=32), 'deconv1'),
+                        (nn.MultiScale(1, 2, 1), 'discriminator_0.model0.0'),
+                        (nn.VGG(16, ('relu1_2',)), 'features.0'),
+                        (nn.PatchGAN(2, heads=('wide', 'deep'), shared=5), 'block1s.0.block.0')):
+    state = {key: x for key, x in published_dict(module).items() if not key.startswith(f'{first}.')}
+    with pytest.raises(ValueError, match=rf'(?s)looks like .*{re.escape(first)}\.weight'):
+      convert.from_torch(state, **({'shared': 5} if first.startswith('block') else {}))
+
+
+def test_a_prefix_of_any_length_is_found():
+  for prefix in ('a.', 'a.b.', 'a.b.c.', 'trainer.model.module.net_g.'):
+    state = {f'{prefix}{key}': x for key, x in RESNET.items()}
+    with pytest.raises(ValueError, match=f'this is a ResNet generator; pass prefix={prefix!r}'):
+      convert.from_torch(state)
+    assert convert.from_torch(state, prefix=prefix)[0] == nn.resnet(4, 2)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf, 1e39])
+def test_weights_that_are_not_finite_are_refused_by_name(bad):
+  with np.errstate(all='ignore'):
+    dead = {key: np.full_like(x, bad) for key, x in published_dict(PRUNED).items()
+            if '.1.pw_bn.' in key}
+    last = np.float32([0, 1, bad])
+  assert set(convert.from_torch({**published_dict(PRUNED), **dead})[1]['unused']) == set(dead)
+  for dtype in (np.float32, ml_dtypes.bfloat16):
+    broken = {**RESNET, 'model.1.bias': np.append(last, 1).astype(dtype)}
+    with pytest.raises(ValueError, match='1 of 20 arrays hold NaN or infinity.*: model.1.bias. The '
+                       'run diverged .* take an earlier checkpoint'):
+      convert.from_torch(broken)
+  unet = published_dict(nn.unet(2, 3))
+  with pytest.raises(ValueError, match=r'model.model.1.model.2.running_var \(a negative variance'):
+    convert.from_torch({**unet, 'model.model.1.model.2.running_var': -np.ones(4, np.float32)})
+
+
+# Layers with a norm of their weights --------------------------------------------------------------
+
+
+def _spectral(state, layers, newer=False):
+  """The state with spectral norm of the layers as PyTorch keeps it, and what it stands for."""
+  state, plain, rng = dict(state), dict(state), np.random.default_rng(0)
+  for layer in layers:
+    w = state.pop(f'{layer}.weight')
+    into, out = w.shape[:2]
+    turned = layer.startswith('deconv')
+    u, v = (rng.standard_normal(n).astype(np.float32) / 9
+            for n in ((out, w.size // out) if turned else (into, w.size // into)))
+    names = (('parametrizations.weight.original', 'parametrizations.weight.0._u',
+              'parametrizations.weight.0._v') if newer else ('weight_orig', 'weight_u', 'weight_v'))
+    state |= {f'{layer}.{name}': x for name, x in zip(names, (w, u, v), strict=True)}
+    matrix = (w.transpose(1, 0, 2, 3) if turned else w).reshape(len(u), -1)
+    plain[f'{layer}.weight'] = w / (np.float64(u) @ matrix @ v)
+  return state, plain
+
+
+_FOLDED = [(nn.PatchGAN(2), ('model.0', 'model.2', 'model.11')), (nn.PixelGAN(2), ('net.2',)),
+           (nn.resnet(2, 1), ('model.1', 'model.10.conv_block.5')),
+           (nn.DCGANGenerator(1, size=32), ('deconv1', 'deconv3', 'deconv4')),
+           (nn.MultiScale(1, 2, 1, spectral=False), ('discriminator_0.model0.0',))]
+
+
+@pytest.mark.parametrize('module, layers', _FOLDED, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize('newer', [False, True])
+def test_spectral_norm_of_a_network_without_is_folded_into_its_weights(module, layers, newer):
+  state, plain = _spectral(published_dict(module), layers, newer)
+  with pytest.warns(UserWarning, match=f'spectral norm of {len(layers)} layers is folded .* eval'):
+    found, variables = convert.from_torch(state)
+  assert found == module
+  back = convert.to_torch(found, variables)
+  assert back.keys() == plain.keys()
+  for key, x in plain.items():
+    np.testing.assert_allclose(back[key], x, rtol=2e-5, err_msg=key)
+
+
+@pytest.mark.parametrize('module', [nn.spade(1, 'normal'), nn.MultiScale(1, 2, 1)])
+def test_newer_names_of_spectral_norm_are_those_of_the_older(module):
+  state = published_dict(module)
+  new = {'weight_orig': 'parametrizations.weight.original', 'weight_u':
+         'parametrizations.weight.0._u', 'weight_v': 'parametrizations.weight.0._v'}
+  newer = {re.sub('|'.join(new), lambda match: new[match[0]], key): x for key, x in state.items()}
+  assert newer.keys() != state.keys()
+  found, variables = convert.from_torch(newer)
+  assert found.spectral and same(convert.to_torch(found, variables), state)
+
+
+@pytest.mark.parametrize('names', [('weight_g', 'weight_v'), (
+    'parametrizations.weight.original0', 'parametrizations.weight.original1')])
+def test_weight_norm_is_folded(names):
+  state = published_dict(nn.PatchGAN(2))
+  v = state.pop('model.2.weight')
+  g = np.float32([1, 2, 3, 4]).reshape(4, 1, 1, 1)
+  state |= {f'model.2.{name}': x for name, x in zip(names, (g, v), strict=True)}
+  with pytest.warns(UserWarning, match='weight norm of 1 layers is folded'):
+    found, variables = convert.from_torch(state)
+  weight = convert.to_torch(found, variables)['model.2.weight']
+  np.testing.assert_allclose(np.sqrt((weight ** 2).sum((1, 2, 3))), [1, 2, 3, 4], rtol=1e-6)
+  np.testing.assert_allclose(weight / weight[:, :1, :1, :1], v / v[:, :1, :1, :1], rtol=1e-5)
+
+
+def test_norms_of_weights_that_are_not_whole_are_refused():
+  state, _ = _spectral(published_dict(nn.PatchGAN(2)), ('model.2',))
+  older = {key: x for key, x in state.items() if key != 'model.2.weight_v'}
+  for change, said in (
+      ({'model.2.weight_u': np.ones(3, np.float32)}, r'model.2.weight_u is \(3,\), .*_v is '
+       r'\(32,\); call torch.nn.utils.remove_spectral_norm'),
+      ({'model.2.weight_u': np.zeros(4, np.float32)}, 'NaN or infinity.*: model.2.weight'),
+      ({'model.5.weight_g': np.ones((3, 1, 1, 1), np.float32)}, 'are no weight norm; call')):
+    with pytest.raises(ValueError, match=said), warnings.catch_warnings(action='ignore'):
+      convert.from_torch({**state, **change})
+  with pytest.raises(ValueError, match='weight_v is missing; call'):
+    convert.from_torch(older)
+  weight = state['model.2.weight_orig'] / 2  # PyTorch 0.4 kept what it computed with
+  with pytest.warns(UserWarning, match='folded'):
+    found, variables = convert.from_torch({**older, 'model.2.weight': weight})
+  np.testing.assert_array_equal(convert.to_torch(found, variables)['model.2.weight'], weight)
+
+
+# What keys cannot tell ----------------------------------------------------------------------------
+
+_NORMED = [nn.ResNetGenerator((2,), (2,), (), dropout=0.), nn.unet(1, 2), nn.PatchGAN(1, 1),
+           nn.InceptionGenerator((1, 1, 1), (B(((1, 2),)),), (1, 1)), nn.PixelGAN(1),
+           nn.PatchGAN(1, 3, heads=('wide', 'deep'), shared=5)]
+_OPEN = {'padding': PADDINGS, 'dropout': (0., 0.5), 'clamp': (False, True), 'slope': (0., 0.2),
+         'upsampling': tuple(UPSAMPLING), 'separable_norm': (True, False), 'size': (28, 32),
+         'shared': (1, 5), 'heads': (('wide', 'deep'), ('a', 'b')), 'depth': (16, 19)}
+
+
+def _keys(module):
+  return {(key, x.shape) for key, x in published_dict(module).items()}
+
+
+@pytest.mark.parametrize('module', [
+    *_NORMED, nn.ResNetGenerator((2,), (2,), (), padding='zero', norm='batch'),
+    nn.mobile_spade(1, 'normal'), nn.spade(2, 'most', norm='instance'),
+    PRUNED_SPADE.clone(labels=5), nn.DCGANGenerator(1, size=32), nn.VGG(16, ('relu1_1',)),
+    nn.MultiScale(1, 2, 1)], ids=lambda module: type(module).__name__)
+def test_what_keys_leave_open_is_listed_and_can_be_told(module):
+  state = published_dict(module)
+  found = set()
+  for name in [field.name for field in dataclasses.fields(module) if field.name in _OPEN]:
+    if name in ('shared', 'heads') and len(module.heads) == 1:
+      continue  # of one head
+    for value in _OPEN[name]:
+      other = module.clone(**{name: value})
+      try:
+        alike = other == module or _keys(other) == _keys(module)
+      except ValueError:  # no network: more blocks
+        continue
+      if not alike or (name == 'separable_norm' and not module.separable):
+        continue
+      hinted, variables = convert.from_torch(state, **convert.assumed(other))
+      assert hinted == other
+      assert same(convert.to_torch(hinted, variables), state)
+      found |= {name} if other != module else set()
+  assert found <= set(convert.assumed(module)) <= found | {'norm', 'layers'}
+  assert convert.built_in(module)
+
+
+@pytest.mark.parametrize('module', _NORMED, ids=lambda module: type(module).__name__)
+def test_every_norm_is_told_with_biases_and_without(module):
+  """Guessed as published, listed, and taken as told: 5 norms, biases or none before them."""
+  required = {'shared': 5} if len(getattr(module, 'heads', 'x')) > 1 else {}
+  guesses = {}
+  for kind in NORMS:
+    for bias in (None, not conv_bias(kind)):
+      wanted = module.clone(norm=kind, bias=bias)
+      state = published_dict(wanted)
+      hinted, variables = convert.from_torch(state, **required, norm=kind)
+      assert hinted == wanted and same(convert.to_torch(hinted, variables), state)
+      guessed = convert.from_torch(state, **required)[0]
+      assert guessed == wanted or bias is not None
+      assert kind == 'batch' or 'norm' in convert.assumed(guessed)
+      guesses[kind, bias is None] = guessed.norm
+  assert guesses['instance', False] == 'none' and guesses['none', False] == 'instance'
+  assert guesses['batch', False] == 'batch'
 
 
 def test_no_single_change_of_keys_or_shapes_goes_unnoticed():

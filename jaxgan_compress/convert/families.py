@@ -454,8 +454,8 @@ def _adapter_rows(m):
 def _fid_inception(shapes, hints):
   classes = shapes['fc.weight'][0]
   if classes != CLASSES:
-    raise ValueError(f'it is an Inception v3 of {classes} classes, but that of FID has {CLASSES}: the '
-                     "keys are the same, torchvision's network has other poolings and weights. "
+    raise ValueError(f'it is an Inception v3 of {classes} classes, but that of FID has {CLASSES}: '
+                     "the keys are the same, torchvision's network has other poolings and weights. "
                      'Take pt_inception-2015-12-05-6726825d.pth, the file of pytorch-fid')
   return nn.FIDInception()
 
@@ -503,8 +503,8 @@ _UNET = r'model\.model(\.\d+\.model)*\.\d+\.(conv_block\.\d+\.)?' + _LEAF
 _SPADE_BLOCK = r'(head_0|G_middle_[01]|up_\d)\.'
 
 _PUBLISHED = 'epsilon 1e-5 in norms'
-_JUDGING = ('stride 2, at the last two convolutions 1 (1x1 convolutions: everywhere), zeros around, '
-            f'leaky ReLUs of slope 0.2, logits without a sigmoid, {_PUBLISHED}')
+_JUDGING = ('stride 2, at the last two convolutions 1 (1x1 convolutions: everywhere), zeros '
+            f'around, leaky ReLUs of slope 0.2, logits without a sigmoid, {_PUBLISHED}')
 
 FAMILIES = (
     Family('ResNet generator', nn.ResNetGenerator,
@@ -522,8 +522,8 @@ FAMILIES = (
            r'(down_sampling|up_sampling|features)\.\d+\.((res|dw)_ops\.\d+\.\d(\.\d)?\.|pw_bn\.)?'
            + _LEAF, lambda s: _starts(s, 'down_sampling.') and _starts(s, 'up_sampling.'),
            _inception, _inception_rows, ('dropout', 'padding', 'slope', 'norm'),
-           'stride 2 between resolutions, 7x7 convolutions that reflect, ReLU outside blocks, tanh, '
-           f'{_PUBLISHED}',
+           'stride 2 between resolutions, 7x7 convolutions that reflect, ReLU outside blocks, '
+           f'tanh, {_PUBLISHED}',
            lambda m: tuple(f'features.{b}.pw_bn.' for b, block in enumerate(m.blocks)
                            if not block)),
     Family('inception SPADE generator', nn.InceptionSPADEGenerator,

@@ -205,8 +205,8 @@ def _divided(x, norm, dtype):
 
 def _warn_of_folding(kind, names):
   if names:
-    warnings.warn(f'the {kind} norm of {len(names)} layers is folded into their weights, as in eval '
-                  f'mode; a run that goes on from here has none: {_some(names)}', stacklevel=3)
+    warnings.warn(f'the {kind} norm of {len(names)} layers is folded into their weights, as in '
+                  f'eval mode; a run that goes on from here has none: {_some(names)}', stacklevel=3)
 
 
 def _is_number(x):
@@ -343,9 +343,9 @@ def _fill(family, module, state, hints):
     raise ValueError(f'this looks like a {family.name}, {spell(module)}, but not all arrays fit.\n'
                      + '\n'.join(lines))
   if broken:
-    raise ValueError(f'{len(broken)} of {len(state)} arrays hold NaN or infinity, and so would every '
-                     f'image: {_some(broken)}. The run diverged before it saved them, or the file is '
-                     'damaged; take an earlier checkpoint')
+    raise ValueError(f'{len(broken)} of {len(state)} arrays hold NaN or infinity, and so would '
+                     f'every image: {_some(broken)}. The run diverged before it saved them, or the '
+                     'file is damaged; take an earlier checkpoint')
   return {**variables, **({UNUSED: unused} if unused else {})}
 
 

@@ -117,8 +117,9 @@ class MultiScale(nn.Module):
   size, and taps 'scale0_stage1' .. for feature matching: every activation before the logits.
 
   Each scale: 4x4 convolutions padded by 2; the first biased, without norm; `layers - 1` (with
-  `spectral` spectrally normalised) ones without bias, each before an instance norm without parameters, strided but for
-  the last; one to the logits. Smaller copies are 3x3 means of stride 2 that leave padding out.
+  `spectral` spectrally normalised) ones without bias, each before an instance norm without
+  parameters, strided but for the last; one to the logits. Smaller copies are 3x3 means of stride 2
+  that leave padding out.
 
   Raises ValueError for an image too small. Park et al. 2019, SPADE; after Wang et al. 2018.
   """

@@ -81,7 +81,8 @@ class InceptionGenerator(nn.Module):
   """The ResNet generator with inception blocks: the search space of CAT, and its students.
 
   x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 from 12 (16 with 7x7 kernels) -> image
-  [B,H,W,channels] in [-1, 1], and taps 'stem' (after the last strided convolution), 'block1' .. 'block9'.
+  [B,H,W,channels] in [-1, 1], and taps 'stem' (after the last strided convolution), 'block1' ..
+  'block9'.
 
   stem, up: channels of the convolutions before and the transposed ones after the blocks; the
     residual stream is as wide as the stem's last. blocks: `Branches` of each; an empty one is the

@@ -41,7 +41,8 @@ class ResNetGenerator(nn.Module):
   """A 7x7 convolution and strided ones, residual blocks, transposed convolutions, 7x7, tanh.
 
   x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 from 8 (with two strided ones) -> image
-  [B,H,W,channels] in [-1, 1], and taps 'stem' (after the last strided convolution), 'block1' .. 'block9'.
+  [B,H,W,channels] in [-1, 1], and taps 'stem' (after the last strided convolution), 'block1' ..
+  'block9'.
 
   stem: channels of the first convolutions. hidden: of each block, channels between its two
     convolutions; the residual stream is as wide as the stem's last. up: of the transposed ones.

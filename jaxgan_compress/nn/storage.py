@@ -54,9 +54,13 @@ def load(path: str | Path) -> tuple[linen.Module, dict]:
     raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
   try:
     module = build(json.loads(metadata['architecture']))
-    _check(module, arrays, str(path))
-  except (TypeError, KeyError, AttributeError) as e:
-    raise ValueError(f'{path} describes no network of this version: {e}') from e
+    _check(module, arrays, 'its arrays')
+  except MemoryError:
+    raise
+  except Exception as e:  # whatever a network of these fields may raise
+    kind = '' if isinstance(e, ValueError) else f'{type(e).__name__}, '
+    raise ValueError(f'{path} describes no network of this version: {kind}{e}. Update '
+                     'jaxgan_compress, or make the file again') from e
   return module, traverse_util.unflatten_dict(arrays, sep='/')
 
 
@@ -131,6 +135,10 @@ def _check(module, arrays, what):
   if not (isinstance(module, linen.Module) and hasattr(module, 'example')):
     raise ValueError(f'{type(module).__name__} does not say what its input is, so it could not be '
                      'rebuilt from a file; generators and image discriminators can')
+  for field in ('layers', 'scales'):  # depths, which a walk over the module is as long as
+    count = getattr(module, field, 0)
+    if isinstance(count, int) and count > len(arrays):
+      raise ValueError(f'{what}: {len(arrays)}, too few for {field}={count}')
   expected = {name: x.shape for name, x in _flat(shapes(module)).items()}
   found = {name: x.shape for name, x in arrays.items() if not name.startswith('unused/')}
   wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
