@@ -337,8 +337,7 @@ def _inert(name):
     def nothing(*_):
       return None
 
-    __call__ = __new__
-    __init__ = __setstate__ = __setitem__ = append = extend = add = nothing
+    __init__ = __call__ = __setstate__ = __setitem__ = append = extend = add = nothing
 
   Inert.__name__ = Inert.__qualname__ = name
   return Inert

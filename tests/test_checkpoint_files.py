@@ -1,7 +1,11 @@
 """Weights in files: what PyTorch recorded is read, and what is hostile or broken is refused."""
 
+import argparse
+import collections
 import copyreg
+import datetime
 import os
+import pathlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -209,6 +213,49 @@ def test_build_changes_nothing_that_is_used(form, tmp_path):
                 tensor(of=storage() + several(b'N', mapping(count=number(9))) + b'b')):
     with pytest.raises(ValueError, match='damaged'):
       files.read(saved(tmp_path / 'G.pth', form, mapping(x=built)))
+
+
+@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('protocol', [2, 5])
+def test_what_stands_beside_weights_and_is_no_code_is_no_obstacle(form, protocol, tmp_path):
+  """As any pickler writes it, in Python 2's names too; it is kept as a name, never made."""
+  beside = {
+      'best': np.float64(3), 'step': np.int32(3), 'flag': np.bool_(True), 'array': np.arange(3.),
+      'names': np.array(['a']), 'dtype': np.dtype('f4'), 'at': datetime.datetime(2024, 1, 1),
+      'path': pathlib.PurePosixPath('/a/b'), 'set': {1, 2}, 'frozen': frozenset([1]), 'j': 1j,
+      'options': argparse.Namespace(lr=1, sizes=[1]), 'counts': collections.Counter('aab'),
+      'lists': collections.defaultdict(list, a=[1]), 'queue': collections.deque([1]),
+      'bytes': b'12', 'more': bytearray(b'12'), 'part': slice(1, 2), 'range': range(3),
+      'ordered': collections.OrderedDict(a=1), 'kind': float, 'numpy': np.random.get_state()}
+  fragments = {key: pickle.dumps(x, protocol)[2:-1] for key, x in beside.items()}
+  if protocol > 3:  # after its frame
+    fragments = {key: x[9:] if x[:1] == b'\x95' else x for key, x in fragments.items()}
+  fragments |= {'device': call(name('torch', 'device'), text('cuda'), number(0)),
+                'torch': name('torch', 'float32'), 'python_2': call(name('__builtin__', 'set'))}
+  for key, fragment in fragments.items():
+    file = saved(tmp_path / 'G.pth', form, mapping(state_dict=mapping(x=tensor()), beside=fragment))
+    found = files.read(file, 'state_dict')
+    assert same(found, {'x': np.arange(6, dtype='f4').reshape(2, 3)}), key
+  file = saved(tmp_path / 'G.pth', form, mapping(x=tensor(), best=fragments['best']))
+  with pytest.raises(ValueError, match=r'more than tensors .*: best \(numpy\._?core\.multiarray'):
+    files.read(file)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_nothing_is_done_with_a_name_that_is_no_code(form, tmp_path):
+  made = call(name('argparse', 'Namespace'))
+  for hostile in (made + mapping(__class__=number(1), lr=number(2)) + b'b',
+                  name('builtins', 'object') + mapping(__init__=number(1)) + b'b',
+                  call(made, text('touch')), call(name('builtins', 'dict'), text('x')) + b'(' +
+                  text('a') + number(1) + b'u', name('builtins', 'int') + several() + b'\x81'):
+    files.read(saved(tmp_path / 'G.pth', form, mapping(
+        state_dict=mapping(x=tensor()), beside=hostile)), 'state_dict')
+  for other in ('builtins.eval', 'builtins.getattr', 'builtins.object.__subclasses__', 'io.open',
+                'numpy.load', 'numpy.core.multiarray.fromfile', 'torch.load', 'types.FunctionType'):
+    body = stack_name(*other.split('.', 1)) if other.count('.') < 3 else name(
+        'numpy.core.multiarray', 'fromfile')
+    with pytest.raises(ValueError, match='pickled code .* never run'):
+      files.read(saved(tmp_path / 'G.pth', form, mapping(x=tensor(), y=body)))
 
 
 @pytest.mark.parametrize('form', FORMATS)

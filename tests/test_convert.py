@@ -19,7 +19,7 @@ from jaxgan_compress.nn.init import shapes
 from jaxgan_compress.nn.layers import PADDINGS
 from jaxgan_compress.nn.norms import NORMS, conv_bias
 from jaxgan_compress.nn.spade import UPSAMPLING
-from tests import published
+from tests import fuzz_checkpoints, published
 from tests.conftest import largest_difference
 
 B = nn.Branches
@@ -521,9 +521,33 @@ def test_convert_there_and_back(tmp_path, capsys):
                    '--hint=clamp=True']) == 2
   assert 'leave out --hint' in capsys.readouterr().err
   assert cli.main(['convert', '--in', str(theirs), '--out', str(ours), '--overwrite']) == 0
-  assert "assumed, since keys cannot tell: dropout=0.0, padding='reflect'" in \
-      capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert ("assumed, since keys cannot tell: dropout=0.0, padding='reflect', clamp=False, "
+          "norm='instance'; change with --hint") in said
+  assert 'built in, as published: stride 2 between resolutions' in said and 'epsilon 1e-5' in said
   assert largest_difference(nn.load(ours)[1], variables) == 0
+
+
+def test_convert_takes_a_norm_that_keys_cannot_tell_and_says_what_it_folds(tmp_path, capsys):
+  module = nn.PatchGAN(2, 1, norm='instance', bias=False)
+  state, _ = _spectral(published_dict(module), ('model.0',))
+  np.savez(tmp_path / 'D.npz', **state)
+  argv = ['convert', '--in', str(tmp_path / 'D.npz'), '--out', str(tmp_path / 'D.safetensors')]
+  assert cli.main(argv) == 0
+  said = capsys.readouterr().out
+  assert "norm='none'; change with --hint" in said and 'spectral norm of 1 layers is folded' in said
+  assert cli.main([*argv, '--overwrite', '--hint=norm=instance']) == 0
+  assert 'assumed' not in capsys.readouterr().out
+  assert nn.load(tmp_path / 'D.safetensors')[0] == module
+  np.savez(tmp_path / 'D.npz', **{**state, 'model.0.bias': np.float32([np.nan, 1])})
+  assert cli.main([*argv, '--overwrite']) == 2
+  assert 'D.npz: 1 of 5 arrays hold NaN' in capsys.readouterr().err
+
+
+def test_files_that_were_changed_at_random(tmp_path):
+  """A few of the cases of `tests.fuzz_checkpoints`, those that were wrong once among them."""
+  outcomes = {fuzz_checkpoints.case(i, 0, tmp_path) for i in (*range(20), 34, 39, 44)}
+  assert outcomes == {'opened', 'refused'}
 
 
 def test_convert_takes_hints_prefixes_and_parts(tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, cpu, nn
 from jaxgan_compress.axes import Axes
+from jaxgan_compress.core import Drawer
 from jaxgan_compress.nn import forms, layers
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
 from jaxgan_compress.nn.init import shapes
@@ -276,6 +277,44 @@ def test_generators_draw_any_valid_size_in_either_precision(module, size, drawn)
   if drawn:
     assert all(np.abs(image).max() <= 1 and np.isfinite(image).all() for image in images)
     assert 0 < np.abs(np.subtract(*images)).mean() < 0.05
+
+
+@pytest.mark.parametrize('modules', [
+    [nn.ResNetGenerator((2,) * (n + 1), (2,), (2,) * n, padding=mode)
+     for n in (0, 1, 3) for mode in layers.PADDINGS] + [nn.ResNetGenerator(
+         (2,), (2, 2), (), deeper=True, separable=True)],
+    [nn.InceptionGenerator((1, 1, 1), (Branches(), Branches.even(1, kernels)), (1, 1), padding=mode)
+     for kernels, mode in (((3, 5, 7), 'reflect'), ((1,), 'reflect'), ((11,), 'reflect'),
+                           ((11,), 'zero'), ((9,), 'replicate'))],
+    [nn.unet(1, 2), nn.unet(1, 6), nn.unet(1, 3, deeper=True)],
+    [nn.PatchGAN(1, 1), nn.PatchGAN(1, 6), nn.MultiScale(1, 1, 1), nn.MultiScale(1, 2, 4)],
+    [nn.SPADEGenerator(1, (nn.SPADEBlock(1, 1, 1),) * 7, 2, upsampling='normal'),
+     nn.InceptionSPADEGenerator(1, (nn.InceptionSPADEBlock(1, Branches.even(1, (11,)), Branches(
+         ((9, 1),))),) * 7, 2, upsampling='normal')],
+], ids=lambda modules: type(modules[0]).__name__)
+def test_the_example_is_large_enough_for_whatever_a_network_is_made_of(modules):
+  """Sized by its kernels, paddings and depths, so that plans and initial values can be made."""
+  for module in modules:
+    x = jax.eval_shape(module.example)
+    jax.eval_shape(module.apply, shapes(module), x)
+    if isinstance(module, nn.ResNetGenerator | nn.InceptionGenerator):
+      less = jax.ShapeDtypeStruct((1, *(np.subtract(x.shape[1:3], 1)), x.shape[3]), x.dtype)
+      with pytest.raises(ValueError, match=f'from {x.shape[1]} and got'):
+        jax.eval_shape(module.apply, shapes(module), less)
+  assert not hasattr(module, 'plan') or module.plan().groups
+
+
+def test_a_drawer_can_be_jitted_with_its_weights():
+  for module in (nn.DCGANGenerator(1, size=28, widths=(2, 3, 4)), nn.resnet(2, 1), nn.unet(1, 2),
+                 nn.inception(6, 1), nn.spade(1, 'normal'), nn.inception_spade(16, 'normal')):
+    draw = Drawer({'params': {'kernel': np.ones(2)}}, module)
+    assert hash(draw) == hash(draw) and draw == draw and draw != draw.replace(module=module)
+    jax.jit(draw)  # of other weights: it could not be called
+  module = nn.ResNetGenerator((1,), (1,), ())
+  draw = Drawer(nn.initialise(module, jax.random.key(0)), module)
+  x = normal(2, 4, 4, 3)
+  np.testing.assert_allclose(jax.jit(draw)(x), draw(x), atol=1e-6)
+  assert jax.tree.structure(draw) == jax.tree.structure(jax.tree.map(jnp.copy, draw))
 
 
 @pytest.mark.parametrize('module, shape, said', [
