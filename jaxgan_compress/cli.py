@@ -23,24 +23,29 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 from rich.table import Table
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import distributed
+
+
+# --config.KEY, or --noconfig.KEY of what is true or false.
+OVERRIDE = re.compile(r'--?(?:no)?config\.(.*)')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -586,10 +591,10 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   """Parsed flags of one verb; of `fid` and `report` also what is left. `config` None: optional."""
   values = flags.FlagValues()
   required = []
+  argv = _expanded(argv)
+  helps = any(arg in ('-h', '--help', '-help') for arg in argv)
   if config is not False:
-    config_flags.DEFINE_config_file(
-        'config', help_string='Config file, with its argument after a colon; '
-        '--config.key=value overrides.', flag_values=values)
+    argv = _define_config(values, argv, helps)
     required += ['config'] if config else []
   if workdir:
     flags.DEFINE_string('workdir', None, 'Folder of the run, or gs://BUCKET/RUN.',
@@ -738,15 +743,15 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_bool('overwrite', False, 'Replace the output if it is there.',
                       flag_values=values)
   flags.DEFINE_bool('help', False, 'This text.', short_name='h', flag_values=values)
-  if any(arg in ('-h', '--help', '-help') for arg in argv):
+  if helps:
     raise _Help(f'jaxgan-compress {verb}: {VERBS[verb].__doc__}\n'
                 f'{values.main_module_help() or values.get_help()}')
-  argv = [verb, *map(_located, _joined(argv))]
   try:
-    with _as_command_line(argv):
-      left = values(argv)[1:]
-  except (AttributeError, KeyError, TypeError) as e:  # of an override
-    raise ValueError(e.args[0] if e.args else str(e)) from e
+    left = values([verb, *argv])[1:]
+  except flags.IllegalFlagValueError as e:
+    raise ValueError(_explained(str(e))) from e
+  except IndexError as e:  # of an override of one entry
+    raise ValueError(f'{e}; give all entries, as --config.run="(\'teacher\',)"') from e
   if fid or report:
     return values, left
   if left:
@@ -758,30 +763,60 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   return values
 
 
-@contextlib.contextmanager
-def _as_command_line(argv):
-  """config_flags looks for --config.key=value in sys.argv, whatever it is asked to parse."""
-  before, sys.argv = sys.argv, argv
-  try:
-    yield
-  finally:
-    sys.argv = before
-
-
-def _joined(argv):
-  """`--config NAME` as `--config=NAME`."""
-  argv = iter(argv)
+def _expanded(argv):
+  """The arguments, those of every --flagfile in its place, `--config NAME` as `--config=NAME`."""
+  argv = iter(flags.FlagValues().read_flags_from_files(argv, force_gnu=False))
   return [f'{arg}={next(argv, "")}' if arg in ('--config', '-config') else arg for arg in argv]
 
 
-def _located(arg):
-  """--config=NAME with NAME as a path that exists, so that shipped configs are found anywhere."""
-  head, equals, name = arg.partition('=')
-  if head.lstrip('-') != 'config' or not equals:
-    return arg
-  configs.load(name)  # its own complaint is clearer than the flag's about it
-  path, argument = configs.locate(name)
-  return f'--config={path}' + (f':{argument}' if argument else '')
+def _define_config(values, argv, helps):
+  """Defines --config and its overrides; returns the arguments without --config=NAME, the last of
+  which is loaded."""
+  parts = [arg.partition('=') for arg in argv]
+  names = [name for flag, _, name in parts if flag.lstrip('-') == 'config']
+  overrides = [flag for flag, _, _ in parts if OVERRIDE.match(flag)]
+  if helps or not names:
+    if overrides and not helps:
+      raise ValueError(f'{overrides[0]} changes a config; give --config=NAME, too')
+    flags.DEFINE_string('config', None, 'Config file, with its argument after a colon; '
+                        '--config.key=value overrides.', flag_values=values)
+    return argv
+  config = configs.load(names[-1])
+  for flag in overrides:
+    _check_override(config, flag)
+  rest = [arg for arg, (flag, _, _) in zip(argv, parts, strict=True)
+          if flag.lstrip('-') != 'config']
+  try:
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=rest)
+  except (AttributeError, KeyError, TypeError) as e:
+    raise ValueError(f'{", ".join(overrides)}: {e}') from e
+  return rest
+
+
+def _explained(text):
+  """What is wrong with the value of a flag, in words."""
+  flag = text.removeprefix('flag ').partition(': ')[0]
+  for words, kind in (('invalid literal for int()', 'a whole number, as 8'),
+                      ('could not convert string to float', 'a number, as 0.5'),
+                      ('Non-boolean argument', 'true or false'),
+                      ('as a ConfigDict', "a section, as \"{'name': 'adam'}\"")):
+    if words in text:
+      return f'{flag} is not {kind}; leave it out for the default'
+  return text
+
+
+def _check_override(config, flag):
+  """Raises ValueError, nearest key suggested, unless the config has what an override names."""
+  path = OVERRIDE.match(flag)[1].split('.')
+  for i, part in enumerate(path):
+    key, there = part.partition('[')[0], '.'.join(['config', *path[:i]])
+    if not isinstance(config, Mapping | ConfigDict):
+      raise ValueError(f'{flag}: {there} is {config!r} and has no {key!r} inside')
+    if key not in config:
+      raise ValueError(f'{flag}: {there} has no {key!r}; ' + (
+          configs.suggest(key, config) if len(config) else
+          f'it is empty, and is given as a whole: --{there}="{{{key!r}: ...}}"'))
+    config = config[key]
 
 
 class _Help(Exception):  # noqa: N818

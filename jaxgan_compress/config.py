@@ -10,6 +10,7 @@ import difflib
 import importlib
 import json
 import runpy
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'p
           'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'perceptual': 'min',
           'miou': 'max', 'pixel_accuracy': 'max'}
 CHECKPOINTS = ('best', 'last')
+
+# How a stage spreads over devices, see `parallel.parallelize`.
+VIA = ('pmap', 'shard_map')
+SEEDS = 2 ** 32 - 1  # the largest: JAX keeps 32 bits
 
 STAGE = {
     'title': '',               # what reports call it; '' takes the stage's name
@@ -39,9 +44,34 @@ STAGE = {
 }
 
 
-def base() -> ConfigDict:
+class Config(ConfigDict):
+  """A ConfigDict in which no section and no list stands in two places: what is assigned is copied,
+  so that a change of one changes one. A `FieldReference` stays what it is: shared on purpose.
+
+  Raises ValueError for a section that contains itself.
+  """
+
+  def __setitem__(self, key, value):
+    super().__setitem__(key, _apart(value))
+
+
+def _apart(value, within=()):
+  """A copy of sections, lists and tuples, whatever is shared inside."""
+  if id(value) in within:
+    raise ValueError('a section of the config contains itself')
+  within = (*within, id(value))
+  if isinstance(value, ConfigDict | dict):
+    found = Config()
+    refs = {'preserve_field_references': True} if isinstance(value, ConfigDict) else {}
+    for key, x in value.items(**refs):
+      ConfigDict.__setitem__(found, key, _apart(x, within))
+    return found.lock() if getattr(value, 'is_locked', False) else found
+  return type(value)(_apart(x, within) for x in value) if type(value) in (list, tuple) else value
+
+
+def base() -> Config:
   """A config with every key that a run reads and no stage."""
-  return ConfigDict({
+  return Config({
       'seed': 0,
       'batch': 64,             # images an update, over all devices
       'data': {},              # name of a source and its arguments, see `data`
@@ -85,7 +115,7 @@ def stage(**fields) -> dict[str, Any]:
   for field in fields:
     if field not in STAGE:
       raise ValueError(f'a stage has no field {field!r}; {suggest(field, STAGE)}')
-  return {**STAGE, **fields}
+  return _apart({**STAGE, **fields}).to_dict()
 
 
 def measures(config: ConfigDict) -> bool:
@@ -132,14 +162,32 @@ def smoke(config: ConfigDict, steps: int = 4) -> ConfigDict:
   return config
 
 
-def load(name: str) -> ConfigDict:
+def load(name: str) -> Config:
   """The config of `file.py:arg`: a path, or a shipped config such as `kd/digits:smoke`.
 
-  The file is run as Python. Raises FileNotFoundError, with the shipped ones, if there is none.
+  The file is run as Python. Raises FileNotFoundError, with the shipped ones, if there is none, and
+  ValueError, with the line, for a mistake in it.
   """
   path, arg = locate(name)
+  try:
+    made = _ran(path, arg)
+  except Exception as e:
+    lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__)
+             if frame.filename == str(path)]
+    if not lines and isinstance(e, SyntaxError):
+      lines = [e.lineno]
+    if isinstance(e, ValueError | OSError) and len(str(e)) > 20:
+      raise  # ours, or as clear
+    raise ValueError(f'{path}, line {lines[-1] if lines else "?"}: {type(e).__name__}: {e}') from e
+  if not isinstance(made, ConfigDict):
+    raise ValueError(f'{path}: get_config(arg) returns a {type(made).__name__}; a config is wanted, '
+                     'as config.base() makes')
+  return Config(made)
+
+
+def _ran(path, arg):
   defined = runpy.run_path(str(path))
-  if 'get_config' not in defined:
+  if not callable(defined.get('get_config')):
     raise ValueError(f'{path} has no get_config(arg), which a config file defines')
   return defined['get_config'](arg)
 

@@ -129,12 +129,8 @@ def published_unpaired(arg, folder, *, catalogue, widths, tap, epoch, epochs=200
 
 
 def fill(c, run):
-  """The stages, in order. No section is shared by two, so that an override changes one alone."""
-  c.stages, c.run = _unshared(run), tuple(run)
-
-
-def _unshared(section):
-  return {key: _unshared(x) if isinstance(x, dict) else x for key, x in section.items()}
+  """The stages, in order."""
+  c.stages, c.run = run, tuple(run)
 
 
 # A VGG of random weights has no meaning high up, and most of its cost there.
