@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
 import inspect
+import math
+import numbers
+import os
+import re
+import types
+import typing
+from collections import abc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optax
+from flax import linen
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
@@ -48,25 +59,111 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
   """Calls what `section.name` names with the section's other entries; sections inside are made
   first. Raises ValueError that says where, for an unknown name or argument.
   """
-  if not section.get('name'):
-    raise ValueError(f'{where} has no name; it says what to build, from {home}')
-  target = resolve(section['name'], home)
+  target = resolve(_named(section, where, home), home)
   given = dict(injected)
   for key, value in section.items():
     if isinstance(value, ConfigDict | dict):
       value = _made(value, HOMES.get(key, home), f'{where}.{key}')
     if key != 'name':
       given[key] = value
-  try:
-    signature = inspect.signature(target)
+  with blaming(where):
+    signature, hints = inspect.signature(target), _hints(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    for key in given:
-      if key not in signature.parameters and not open_ended:
+    for key, value in given.items():
+      known = signature.parameters.get(key)
+      if known is None and not open_ended:
         raise ValueError(f'{section["name"]} has no argument {key!r}; '
                          f'{configs.suggest(key, signature.parameters)}')
+      if known is None or value is not known.default:
+        _check_argument(key, value, hints.get(key, Any))
     return target(**given)
-  except (TypeError, ValueError) as e:
-    raise ValueError(f'{where}: {e}') from e
+
+
+def _named(section, where, home=HOMES['method']):
+  name = section.get('name')
+  if not name or not isinstance(name, str):
+    raise ValueError(f'{where} has no name ({name!r}); it says what to build, from {home}')
+  return name
+
+
+@contextlib.contextmanager
+def blaming(where: str):
+  """What goes wrong inside becomes a ValueError that begins with `where`, a place in the config;
+  files and modules that are missing say so themselves."""
+  try:
+    yield
+  except (OSError, ImportError):
+    raise
+  except Exception as e:
+    kind = '' if isinstance(e, TypeError | ValueError) else f'{type(e).__name__}: '
+    text = str(e).strip().split('\n\n')[0]
+    raise ValueError(f'{where}: {kind}{text}') from e
+
+
+# Numbers by the names of arguments, of one's own classes, too: the least, and what they stay below.
+RANGES = {
+    **dict.fromkeys(('d', 'ngf', 'ndf', 'channels', 'size', 'load', 'latent', 'features', 'width',
+                     'widths', 'classes', 'inputs', 'layers', 'scales', 'depth', 'reduction',
+                     'hidden', 'stem', 'up', 'down', 'labels', 'kernel', 'stride', 'teach', 'learn',
+                     'total', 'n_critic', 'n_dis', 'every', 'floor', 'multiple'), (1, math.inf)),
+    **dict.fromkeys(('blocks', 'shared', 'pool', 'adv', 'recon', 'align', 'match', 'feature',
+                     'style', 'ssim', 'tv', 'tap', 'pixel', 'cycle', 'identity', 'penalty', 'r1', 'r2',
+                     'learning_rate', 'value', 'init_value', 'slope'), (0, math.inf)),
+    **dict.fromkeys(('ema', 'dropout', 'b1', 'b2', 'momentum'), (0, 1)),
+}
+
+
+def _check_argument(key, value, hint):
+  """Raises ValueError for a value that is not what the argument's annotation says, or out of
+  range."""
+  if not _fits(value, hint):
+    words = configs.KINDS.get(hint) or re.sub(r'\b(\w+\.)+', '', getattr(
+        hint, '__name__', '') if isinstance(hint, type) else str(hint))
+    raise ValueError(f'{key}={value!r}; it is {words}')
+  low, high = RANGES.get(key, (-math.inf, math.inf))
+  for number in value if isinstance(value, tuple | list) else (value,):
+    if _is_number(number) and key in RANGES and not low <= number < high:
+      raise ValueError(f'{key}={value!r}; at least {low}' + (
+          f' and below {high}' if high < math.inf else ', and finite' if number > low else ''))
+
+
+def _hints(target):
+  try:
+    return typing.get_type_hints(target if inspect.isfunction(target) or dataclasses.is_dataclass(
+        target) else getattr(target, '__init__', target))
+  except (NameError, TypeError, AttributeError):
+    return {}
+
+
+def _is_number(value):
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _fits(value, hint):
+  """Whether a value is what an annotation says, as far as a config can tell."""
+  if hint is Any:
+    return True
+  origin, parts = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (typing.Union, types.UnionType):
+    return any(_fits(value, part) for part in parts)
+  if origin is tuple:
+    return isinstance(value, tuple | list) and (
+        all(_fits(x, parts[0]) for x in value) if parts[1:] == (...,) else
+        len(value) == len(parts) and all(map(_fits, value, parts)))
+  kind = origin or hint
+  if kind in (bool, str, type(None)):
+    return isinstance(value, kind)
+  if kind in (int, float):
+    return _is_number(value) and (kind is float or isinstance(value, numbers.Integral))
+  if kind is abc.Callable:
+    return callable(value)
+  if isinstance(kind, type) and isinstance(value, str | tuple | list | Mapping | ConfigDict):
+    return isinstance(value, kind | Mapping if kind is abc.Mapping else kind) or (
+        isinstance(value, str) and issubclass(kind, os.PathLike))
+  if isinstance(kind, type) and (issubclass(kind, linen.Module | optax.GradientTransformation)
+                                 or kind.__module__.startswith('jaxgan_compress')):
+    return getattr(kind, '_is_protocol', False) or isinstance(value, kind)
+  return True
 
 
 def _made(section, home, where):
@@ -86,6 +183,10 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   stands for each.
   """
   section, where = config.stages[name].method, f'stages.{name}.method'
+  target = resolve(_named(section, where), HOMES['method'])
+  if not hasattr(target, 'product'):
+    raise ValueError(f'{where}: {section.name} is no method; methods are GAN, KD, Pix2Pix, and '
+                     'more in jaxgan_compress.methods')
   if teacher is None:
     return make(section, HOMES['method'], where)
   # Who taught the teacher matters for its weights and not for its networks.
@@ -95,7 +196,7 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   section.unlock()
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
-  whole, target = getattr(source, source.product), resolve(section.name, HOMES['method'])
+  whole = getattr(source, source.product)
   found = {'teacher': whole}
   if config.stages[name].prune:
     first, *more = budgets(config, name)
@@ -137,97 +238,114 @@ def source(section: Mapping[str, Any]):
 
 def validate(config: ConfigDict) -> None:
   """Builds everything but the data, so that a mistake costs no training. Raises ValueError."""
-  for name in config.run:
-    if name not in config.stages:
-      raise ValueError(f'run names the stage {name!r}; {configs.suggest(name, config.stages)}')
-  if not config.run:
-    raise ValueError('run names no stage; give at least one')
-  if config.evaluate.classifier and config.evaluate.classifier not in config.run:
-    raise ValueError(f'evaluate.classifier={config.evaluate.classifier!r} is not in run; '
-                     f"one of {', '.join(config.run)}, or ''")
-  settings = config.evaluate
-  if settings.classifier and settings.extractor:
-    raise ValueError('evaluate.classifier and evaluate.extractor are both given; one measures')
-  for metric in (settings.select, *settings.best):
-    if metric not in configs.SELECT:
-      raise ValueError(f'evaluate.select and evaluate.best know no {metric!r}; one of '
-                       f'{", ".join(configs.SELECT)}')
-  for name, value in (('batch', config.batch), ('log_every', config.log_every),
-                      ('steps_per_call', config.steps_per_call),
-                      ('evaluate.every', settings.every), ('checkpoint.every',
-                                                           config.checkpoint.every),
-                      ('checkpoint.keep', config.checkpoint.keep)):
-    if value < 1:
-      raise ValueError(f'{name}={value}; at least 1')
-  if settings.count < max(2, settings.splits):
-    raise ValueError(f'evaluate.count={settings.count}; at least 2, and evaluate.splits='
-                     f'{settings.splits}')
-  for key in ('evaluate', 'checkpoint'):
-    if config[key].every % config.log_every:
-      raise ValueError(f'{key}.every={config[key].every} is not a multiple of '
-                       f'log_every={config.log_every}; make it one')
-  if config.log_every % config.steps_per_call:
-    raise ValueError(f'log_every={config.log_every} is not a multiple of steps_per_call='
-                     f'{config.steps_per_call}; make it one')
-  reader = settings.segmenter.get('stage')
-  if reader and reader not in config.run:
-    raise ValueError(f'evaluate.segmenter.stage={reader!r} is not in run; one of '
-                     f'{", ".join(config.run)}')
-  if config.steps_per_call > 1 and config.mesh.space > 1:
-    raise ValueError(f'mesh.space={config.mesh.space} takes steps_per_call=1')
+  configs.check(config)
+  for refuses, key, message in RULES:
+    if refuses(config):
+      raise ValueError(f'{key}={configs.value_of(config, key)!r}{message(config)}')
   places, beside = config.mesh.student, [0]
   for i, name in enumerate(config.run):
     stage = config.stages[name]
-    if '.' in name:
-      raise ValueError(f'stages.{name}: a stage has no point in its name; use _')
-    for role, path in stage.given.items():
-      if not Path(path).is_file():
-        raise ValueError(f'stages.{name}.given.{role}: there is no file {path}; make one by '
-                         'jaxgan-compress convert')
-    for field in stage:
-      if field not in configs.STAGE:
-        raise ValueError(f'stages.{name} has no field {field!r}; '
-                         f'{configs.suggest(field, configs.STAGE)}')
-    if stage.steps < 1:
-      raise ValueError(f'stages.{name}.steps={stage.steps}; at least 1')
-    if stage.steps % config.steps_per_call:
-      raise ValueError(f'stages.{name}.steps={stage.steps} is not a multiple of steps_per_call='
-                       f'{config.steps_per_call}; make it one')
-    if config.steps_per_call > 1 and stage.method.get('clock'):
-      raise ValueError(f'stages.{name} looks at its teachers between steps; give steps_per_call=1')
-    if stage.batch < 0:
-      raise ValueError(f"stages.{name}.batch={stage.batch}; at least 1, or 0 for the run's")
-    if stage.teacher_checkpoint not in configs.CHECKPOINTS:
-      raise ValueError(f'stages.{name}.teacher_checkpoint={stage.teacher_checkpoint!r}; one of '
-                       f'{", ".join(configs.CHECKPOINTS)}')
-    for teacher in stage.teacher:
-      if teacher not in config.run[:i]:
-        raise ValueError(f'stages.{name} learns from {teacher!r}, which run does not have before '
-                         f'it; it has {", ".join(config.run[:i]) or "nothing"}')
-    if stage.prune and not stage.teacher:
-      raise ValueError(f'stages.{name}.prune cuts the generator of a teacher and there is none; '
-                       'give teacher')
-    if stage.prune and not stage.prune.get('budget'):
-      raise ValueError(f'stages.{name}.prune has no budget; give what the student may cost, as '
-                       'budget=2.6e9')
-    if len(stage.teacher) > 1 and not configs.measures(config):
-      raise ValueError(f'stages.{name} chooses among {len(stage.teacher)} teachers, which needs '
-                       'evaluate.classifier or evaluate.extractor')
+    for refuses, key, message in STAGE_RULES:
+      if refuses(config, stage, config.run[:i]):
+        raise ValueError(f'stages.{name}.{key}={configs.value_of(stage, key)!r}'
+                         f'{message(config, stage, config.run[:i])}')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
       beside.append(len(getattr(built, 'beside', ())))
-      if built.draws and 'direction' in stage.data:
-        raise ValueError(f'stages.{name}.data.direction={stage.data.direction!r}: give it as '
-                         'data.direction, which evaluation follows, too')
-      for looking in filter(None, (settings.classifier, reader)):
-        if built.draws and looking not in config.run[:i]:
-          raise ValueError(f'run has {name!r} before {looking!r}, which measures it; put '
-                           f'{looking!r} first')
-      clock = getattr(built, 'clock', None)
-      if clock and clock.steps and clock.steps != stage.steps:
-        raise ValueError(f'stages.{name}.steps={stage.steps} and its clock takes {clock.steps} '
-                         f'(total={clock.total} of the teachers, and learn={clock.learn} of the '
-                         f'students after every teach={clock.teach}); give steps={clock.steps}')
+      _check_order(config, name, built, config.run[:i])
   if places > 1 and places not in beside:
     raise ValueError(f'mesh.student={places} and no stage has as many students that shrink to '
                      f'budgets of their own; there are {max(beside)}')
+
+
+def _first(found):
+  return next(iter(found), None)
+
+
+def _unknown_metric(c):
+  return _first(metric for metric in (c.evaluate.select, *c.evaluate.best)
+                if metric not in configs.SELECT)
+
+
+def _one_of(names):
+  return f'one of {", ".join(names)}' if names else 'there is none'
+
+
+# (whether a config is refused, the key that is shown, what is said of it): of a run ...
+RULES = (
+    (lambda c: not c.run, 'run', lambda c: '; run names no stage; give at least one'),
+    (lambda c: set(c.run) - set(c.stages.keys()), 'run', lambda c: '; run names the stage ' + next(
+        f'{name!r}; {configs.suggest(name, c.stages)}' for name in c.run if name not in c.stages)),
+    (lambda c: len(set(c.run)) < len(c.run), 'run', lambda c: ' names a stage twice; once is all'),
+    (lambda c: c.via not in configs.VIA, 'via', lambda c: f'; {_one_of(configs.VIA)}'),
+    (lambda c: c.evaluate.classifier and c.evaluate.classifier not in c.run,
+     'evaluate.classifier', lambda c: f" is not in run; {_one_of(c.run)}, or ''"),
+    (lambda c: c.evaluate.classifier and c.evaluate.extractor, 'evaluate.classifier',
+     lambda c: ' and evaluate.extractor are both given; one measures'),
+    (_unknown_metric, 'evaluate.select', lambda c: (
+        f': evaluate.select and evaluate.best know no {_unknown_metric(c)!r}; '
+        f'{_one_of(configs.SELECT)}')),
+    (lambda c: c.evaluate.count < c.evaluate.splits, 'evaluate.count',
+     lambda c: f'; at least evaluate.splits={c.evaluate.splits}'),
+    *((lambda c, key=key: configs.value_of(c, key) % c.log_every, key, lambda c: (
+        f' is not a multiple of log_every={c.log_every}; make it one'))
+      for key in ('evaluate.every', 'checkpoint.every')),
+    (lambda c: c.log_every % c.steps_per_call, 'log_every', lambda c: (
+        f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
+    (lambda c: c.evaluate.segmenter.get('stage') not in (None, '', *c.run),
+     'evaluate.segmenter.stage', lambda c: f' is not in run; {_one_of(c.run)}'),
+    (lambda c: c.steps_per_call > 1 and c.mesh.space > 1, 'mesh.space',
+     lambda c: ' takes steps_per_call=1'),
+)
+# ... and of a stage, with those before it.
+STAGE_RULES = (
+    (lambda c, s, before: not s.method, 'method', lambda c, s, before: (
+        "; it is empty: give the section of a method, as dict(name='GAN', ...)")),
+    (lambda c, s, before: s.steps % c.steps_per_call, 'steps', lambda c, s, before: (
+        f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
+    (lambda c, s, before: c.steps_per_call > 1 and s.method.get('clock'), 'method.clock',
+     lambda c, s, before: ' looks at its teachers between steps; give steps_per_call=1'),
+    (lambda c, s, before: s.teacher_checkpoint not in configs.CHECKPOINTS, 'teacher_checkpoint',
+     lambda c, s, before: f'; {_one_of(configs.CHECKPOINTS)}'),
+    (lambda c, s, before: set(s.teacher) - set(before), 'teacher', lambda c, s, before: (
+        f': it learns from {_first(set(s.teacher) - set(before))!r}, which run does not have '
+        f'before it; {_one_of(before)}')),
+    (lambda c, s, before: len(s.teacher) > 1 and not configs.measures(c), 'teacher',
+     lambda c, s, before: (f': it chooses among {len(s.teacher)} teachers, which needs '
+                           'evaluate.classifier or evaluate.extractor')),
+    (lambda c, s, before: s.prune and not s.teacher, 'prune', lambda c, s, before: (
+        ' cuts the generator of a teacher and there is none; give teacher')),
+    (lambda c, s, before: s.prune and not s.prune.get('budget'), 'prune', lambda c, s, before: (
+        ': prune has no budget; give what the student may cost, as budget=2.6e9')),
+    (lambda c, s, before: 'teacher' in s.given and s.teacher, 'given.teacher',
+     lambda c, s, before: f' and teacher={tuple(s.teacher)} both say who teaches; give one'),
+    (lambda c, s, before: _no_file(s), 'given', lambda c, s, before: (
+        f'.{_no_file(s)}: there is no file {s.given[_no_file(s)]}; make one by '
+        'jaxgan-compress convert')),
+)
+
+
+def _no_file(stage):
+  """The first role that is given by a file which is not there."""
+  return _first(role for role, path in stage.given.items()
+                if not isinstance(path, str) or not Path(path).is_file())
+
+
+def _check_order(config, name, built, before):
+  """What only the method of a stage knows: its data, who measures it, its clock."""
+  stage, settings = config.stages[name], config.evaluate
+  if built.draws and 'direction' in stage.data:
+    raise ValueError(f'stages.{name}.data.direction={stage.data.direction!r}: give it as '
+                     'data.direction, which evaluation follows, too')
+  for looking in filter(None, (settings.classifier, settings.segmenter.get('stage'))):
+    if built.draws and looking not in before:
+      raise ValueError(f'run has {name!r} before {looking!r}, which measures it; put '
+                       f'{looking!r} first')
+  clock = getattr(built, 'clock', None)
+  if clock and clock.steps and clock.steps != stage.steps:
+    raise ValueError(f'stages.{name}.steps={stage.steps} and its clock takes {clock.steps} '
+                     f'(total={clock.total} of the teachers, and learn={clock.learn} of the '
+                     f'students after every teach={clock.teach}); give steps={clock.steps}')
+  for role in budgets(config, name).keys() & set(stage.given):
+    raise ValueError(f'stages.{name}.given.{role} and stages.{name}.prune both say where {role} '
+                     'starts; give one')

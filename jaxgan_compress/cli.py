@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import errno
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -38,11 +40,15 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import distributed
 
+WRONG_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
+               PermissionError)
+LARGEST = 8192  # pixels of a side
 
 # --config.KEY, or --noconfig.KEY of what is true or false.
 OVERRIDE = re.compile(r'--?(?:no)?config\.(.*)')
@@ -79,8 +85,7 @@ def _run(verb, argv):
   except _Help as e:
     print(e)
     return 0
-  except (flags.Error, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError,
-          ImportError) as e:
+  except (flags.Error, ValueError, ImportError, *WRONG_PATHS) as e:
     if distributed.from_runtime(e):
       raise
     return _fail(e)
@@ -94,7 +99,7 @@ def _run(verb, argv):
       print(f'\n{e}', file=sys.stderr)
       return e.exit_code
     if isinstance(e, CheckpointError | TermError | OSError):
-      return _fail(e, 1)
+      return _fail(e, 2 if getattr(e, 'errno', None) in (errno.ENAMETOOLONG, errno.ELOOP) else 1)
     raise
 
 
@@ -268,12 +273,16 @@ def prune(verb: str, argv: list[str]) -> int:
   run = experiment.open_run(values.workdir) if values.workdir else None
   out = Path(values.out or run.workdir / 'student.safetensors')
   outs = [_named_after(out, budget, len(budgets)) for budget in budgets]
+  if len(set(outs)) < len(outs):
+    raise ValueError(f'--budget={values.budget}: {" and ".join(out.name for out in outs)} would be '
+                     'one file; give budgets that differ in three digits')
   for out in outs:
     _check_output(out, ('.safetensors',), values.overwrite)
     _check_output(out.with_suffix('.png'), ('.png',), values.overwrite)
   module, variables, shape = _whole(run, values, verb)
   if not hasattr(module, 'plan'):
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
+  nn.storage.describe(module, like=module)  # before time is spent: what is left will be saved
   unit, backend = _latencies(values, module, shape) if values.unit == 'ms' else (values.unit, '')
   more = dict(how=values.how, floor=values.floor, multiple=values.multiple, per=values.per,
               legacy=values.legacy, start=values.start, key=jax.random.key(values.seed))
@@ -298,7 +307,7 @@ def prune(verb: str, argv: list[str]) -> int:
   rows.append(('threshold', '', *(f'{cut.threshold:.6g}' for cut in cuts)))
   _print_table(('channels', 'before', *(f'budget {budget:,.12g}' for budget in budgets)), rows)
   for out, cut in zip(outs, cuts, strict=True):
-    nn.save(out, cut.module, cut.variables, overwrite=values.overwrite)
+    nn.save(out, cut.module, cut.variables, overwrite=values.overwrite, like=module)
     title = f'{out.name}: channels that stay (dark), in their order'
     Image.fromarray(pruning.picture(cut.masks, title)).save(out.with_suffix('.png'))
     print(f'{out} and {out.with_suffix(".png").name}: {nn.storage.spell(cut.module)}')
@@ -328,18 +337,30 @@ def _latencies(values, module, shape):
   """The table of --table, or one measured on this device now, and of which backend it is."""
   from jaxgan_compress import pruning
   if values.table:
-    try:
-      points = json.loads(Path(values.table).read_text())
-    except ValueError:
-      points = None
-    if not isinstance(points, dict) or not points.keys() >= {'macs', 'ms'}:
-      raise ValueError(f'--table={values.table}: a table is {{"macs": [...], "ms": [...]}}')
+    points = _points(values.table)
     price = pruning.cost(module, module.plan(), shape)
     return (pruning.LatencyTable(price, tuple(points['macs']), tuple(points['ms'])),
             points.get('backend', values.backend))
   table = pruning.latency_table(module, shape, backend=values.backend)
   print('measured here: ' + json.dumps({'macs': table.macs, 'ms': [round(x, 4) for x in table.ms]}))
   return table, values.backend
+
+
+def _points(path):
+  """{'macs': [...], 'ms': [...]} of a latency table, and what else it says."""
+  try:
+    points = json.loads(Path(path).read_text())
+  except (ValueError, RecursionError):  # no text, or no JSON
+    points = None
+  if not isinstance(points, dict) or not points.keys() >= {'macs', 'ms'}:
+    raise ValueError(f'--table={path}: a table is {{"macs": [...], "ms": [...]}}')
+  for name in ('macs', 'ms'):
+    if not isinstance(points[name], list) or any(
+        isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < math.inf
+        for x in points[name]):
+      raise ValueError(f'--table={path}: {name!r} is {str(points[name])[:60]}; a list of numbers, '
+                       'at least 0')
+  return points
 
 
 def profile_latency(verb: str, argv: list[str]) -> int:
@@ -374,9 +395,12 @@ def profile_latency(verb: str, argv: list[str]) -> int:
 
 def _budgets(text):
   try:
-    return [float(part) for part in text.split(',')]
+    found = [float(part) for part in text.split(',')]
   except ValueError:
-    raise ValueError(f'--budget={text}; give numbers, as 2.6e9 or 1e9,2e9,4e9') from None
+    found = [0]
+  if not all(0 < budget < math.inf for budget in found):
+    raise ValueError(f'--budget={text}; give numbers above 0, as 2.6e9 or 1e9,2e9,4e9')
+  return found
 
 
 def _named_after(out, budget, count):
@@ -387,6 +411,8 @@ def _named_after(out, budget, count):
 def export(verb: str, argv: list[str]) -> int:
   """Write a generator for other programs, proved to draw the same; or --verify such a folder."""
   values = _flags(verb, argv, export=True)
+  if math.isnan(values.tolerance):
+    raise ValueError('--tolerance=nan; give a number, as 1e-4')
   if sum(map(bool, (values.network, values.workdir, values.verify))) != 1:
     raise ValueError('export takes --workdir=FOLDER of a run, --network=FILE, or --verify=FOLDER '
                      'of an export; give one of them')
@@ -540,16 +566,18 @@ def _input_shape(module, size, verb='info'):
                      'generators and image discriminators')
   shape = module.example().shape
   if len(shape) != 4:
+    if size:
+      raise ValueError(f'--size={size}: a {type(module).__name__} draws from {shape[-1]} latents '
+                       'and is of one size; leave --size out')
     return shape
   if not size:
     raise ValueError(f'{verb} --network needs --size for networks on images, as 256 or 256x512 '
                      '(height x width)')
-  try:
-    sides = [int(side) for side in size.lower().split('x')]
-    height, width = sides * 2 if len(sides) == 1 else sides
-  except ValueError:
-    raise ValueError(f'--size={size}; give 256, or 256x512 (height x width)') from None
-  return (1, height, width, shape[-1])
+  sides = size.lower().split('x')
+  if len(sides) > 2 or not all(side.isascii() and side.isdecimal() and 1 <= int(side) <= LARGEST
+                               for side in sides):
+    raise ValueError(f'--size={size}; give 256, or 256x512 (height x width), 1 to {LARGEST}')
+  return (1, int(sides[0]), int(sides[-1]), shape[-1])
 
 
 def profile(verb: str, argv: list[str]) -> int:
@@ -561,7 +589,7 @@ def profile(verb: str, argv: list[str]) -> int:
   total = sum(each.seconds for each in spent)
   _print_table(
       ('operation', 'of', 'result', 'ms a step', 'of all', 'GFLOP/s', 'GB/s', 'of the roofline'),
-      [(each.name, each.operation.layer, each.operation.result[:40],
+      [(each.name, each.operation.layer, each.operation.result,
         f'{1e3 * each.seconds:.3f}', f'{each.seconds / total:.1%}',
         f'{each.calls * each.operation.flops / each.seconds / 1e9:.1f}',
         f'{each.calls * each.operation.bytes / each.seconds / 1e9:.1f}', f'{each.roofline:.0%}')
@@ -604,7 +632,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('checkpoint', 'best', 'best, last, or best:METRIC for a metric of '
                         'evaluate.best.', flag_values=values)
     flags.DEFINE_integer('intervals', 0, 'Halvings of the samples for 95 % intervals, as 100.',
-                         lower_bound=0, flag_values=values)
+                         lower_bound=0, upper_bound=10_000, flag_values=values)
     flags.DEFINE_integer('count', None, 'Images for each generator (default: the config\'s).',
                          lower_bound=10, flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
@@ -619,7 +647,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_bool('latency', False, 'Also time its forward pass on this machine.',
                       flag_values=values)
     flags.DEFINE_integer('batch', 8, 'The batch to time besides 1.', lower_bound=1,
-                         flag_values=values)
+                         upper_bound=4096,                         flag_values=values)
   if convert:
     flags.DEFINE_string('in', None, 'The file: .pth, .safetensors or .npz.', flag_values=values)
     flags.DEFINE_string('out', None, 'The .safetensors file to write.', flag_values=values)
@@ -647,7 +675,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('out', '~/tensorflow_datasets', 'Where sets are kept.',
                         flag_values=values)
     flags.DEFINE_integer('classes', None, 'Of label maps: how many labels.', lower_bound=1,
-                         flag_values=values)
+                         upper_bound=256,                         flag_values=values)
     flags.DEFINE_bool('dont_care', False, 'Of label maps: 255 is a label of its own.',
                       flag_values=values)
     required += ['layout', 'path', 'name']
@@ -667,7 +695,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('save', None, 'Keep the statistics of one folder in this .npz file.',
                         flag_values=values)
     flags.DEFINE_integer('intervals', 0, 'Halvings of the samples for 95 % intervals, as 100.',
-                         lower_bound=0, flag_values=values)
+                         lower_bound=0, upper_bound=10_000, flag_values=values)
     flags.DEFINE_bool('json', False, 'Print JSON with protocols.', flag_values=values)
   if prune:
     flags.DEFINE_string('budget', None, 'What the network may cost, 2.6e9; several, 1e9,2e9, make '
@@ -689,14 +717,15 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
                       flag_values=values)
     flags.DEFINE_enum('start', 'inherit', ('inherit', 'reinit', 'reinit_keep_norm'), 'The weights '
                       'to write: what is left of the old ones, or fresh.', flag_values=values)
-    flags.DEFINE_integer('seed', 0, 'Of fresh weights and random scores.', flag_values=values)
+    flags.DEFINE_integer('seed', 0, 'Of fresh weights and random scores.', lower_bound=0,
+                         upper_bound=configs.SEEDS, flag_values=values)
     flags.DEFINE_string('out', None, 'The .safetensors file to write; a .png goes beside it '
                         '(default with --workdir: student.safetensors there).',
                         flag_values=values)
     required += ['budget']
   if latency:
     flags.DEFINE_integer('rounds', 20, 'Calls of each network, in turn.', lower_bound=3,
-                         flag_values=values)
+                         upper_bound=10_000,                         flag_values=values)
     flags.DEFINE_string('out', None, 'The .json file to write.', flag_values=values)
     required += ['out']
   if latency or prune:
@@ -727,7 +756,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_bool('int8', False, 'Of a run: also an ONNX network in 8 bits, and a LiteRT one.',
                       flag_values=values)
     flags.DEFINE_float('tolerance', 1e-4, 'The largest error that is rounding, images in [-1, 1].',
-                       flag_values=values)
+                       lower_bound=0, upper_bound=2, flag_values=values)
     flags.DEFINE_enum('layout', 'NHWC', ('NHWC', 'NCHW'), 'Of images in ONNX.',
                       flag_values=values)
     flags.DEFINE_string('out', None, 'The folder to write (default: export/GENERATOR in the '
@@ -736,7 +765,8 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('out', None, 'The folder for the trace.', flag_values=values)
     flags.DEFINE_string('stage', None, 'Whose step (default: the first that learns from another); '
                         'nothing needs to have been trained.', flag_values=values)
-    flags.DEFINE_integer('steps', 5, 'Steps to look at.', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('steps', 5, 'Steps to look at.', lower_bound=1, upper_bound=1000,
+                         flag_values=values)
     flags.DEFINE_integer('top', 10, 'Operations to print.', lower_bound=1, flag_values=values)
     required += ['out']
   if convert or show or fid or prune or export or latency:
@@ -838,11 +868,21 @@ def _print_table(columns, rows):
                      no_wrap=True)
   for row in rows:
     table.add_row(*row)
-  Console(width=None if sys.stdout.isatty() else 160).print(table)
+  # As wide as the table, whatever the terminal: a number that is cut off is another number.
+  console = Console(width=2 ** 16)
+  console.width = max(1, Measurement.get(console, console.options, table).maximum)
+  console.print(table)
 
 
 def _fail(e, code=2):
-  print(f'jaxgan-compress: {str(e).strip()}', file=sys.stderr)
+  text = str(e).strip()
+  if isinstance(e, OSError) and e.strerror and e.filename is not None:
+    text = f'{e.filename}: {e.strerror[:1].lower()}{e.strerror[1:]}; give another path'
+  elif 'embedded null' in text:
+    text = 'a path holds the character 0; give another'
+  elif isinstance(e, UnicodeError):
+    text = f'a text is not UTF-8: {text}; give another file, or write it anew'
+  print(f'jaxgan-compress: {text}', file=sys.stderr)
   return code
 
 

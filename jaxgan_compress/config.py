@@ -7,6 +7,7 @@ that a run reads, and its default, is in `base`.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import json
 import runpy
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 # Measures that can decide, and which way is better.
@@ -66,7 +68,9 @@ def _apart(value, within=()):
     for key, x in value.items(**refs):
       ConfigDict.__setitem__(found, key, _apart(x, within))
     return found.lock() if getattr(value, 'is_locked', False) else found
-  return type(value)(_apart(x, within) for x in value) if type(value) in (list, tuple) else value
+  if type(value) in (list, tuple):
+    return type(value)(_apart(x, within) for x in value)
+  return value.item() if isinstance(value, np.generic) else value
 
 
 def base() -> Config:
@@ -116,6 +120,88 @@ def stage(**fields) -> dict[str, Any]:
     if field not in STAGE:
       raise ValueError(f'a stage has no field {field!r}; {suggest(field, STAGE)}')
   return _apart({**STAGE, **fields}).to_dict()
+
+
+# Numbers of a config and the least and the largest they may be.
+LIMITS = {
+    'seed': (0, SEEDS), 'batch': (1,), 'log_every': (1,), 'steps_per_call': (1,),
+    'workers': (0, 256), 'replicas': (1,), 'devices': (1,), 'mesh.student': (1,), 'mesh.space': (1,),
+    'checkpoint.every': (1,), 'checkpoint.keep': (1,), 'evaluate.every': (1,),
+    'evaluate.count': (4,), 'evaluate.splits': (1,), 'evaluate.seed': (0, SEEDS),
+}
+STAGE_LIMITS = {'steps': (1,), 'batch': (0,), 'shift': (0, 64)}
+KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a word',
+         tuple: "several, as ('a', 'b')", dict: "a section, as dict(name='adam')"}
+
+
+def check(config: ConfigDict) -> None:
+  """Raises ValueError, with the key, for one that no run reads, one that is missing, a value of
+  another kind, one out of range, and one that cannot be stored beside a run."""
+  _check_keys(config, base(), 'the config', '')
+  _check_limits(config, LIMITS, '')
+  for name, each in config.stages.items():
+    _check_keys(each, STAGE, f'stages.{name}', f'stages.{name}.')
+    if name in config.run:
+      _check_limits(each, STAGE_LIMITS, f'stages.{name}.')
+  for key in ('run', 'evaluate.best', *(f'stages.{name}.teacher' for name in config.stages)):
+    for each in value_of(config, key):
+      check_kind(each, str, key)
+  _check_storable(config, '')
+
+
+def value_of(config: ConfigDict, key: str):
+  """What stands under a dotted key."""
+  return functools.reduce(lambda section, part: section[part], key.split('.'), config)
+
+
+def _check_keys(ours, known, what, prefix):
+  check_kind(ours, dict, what)
+  for key in ours:
+    if key not in known:
+      raise ValueError(f'{what} has no field {key!r}; {suggest(str(key), known)}')
+  for key, default in known.items():
+    if key not in ours:
+      raise ValueError(f'{what} lacks {key!r}; begin with config.base(), and each stage with '
+                       'config.stage()')
+    if default is None:  # a placeholder
+      if ours[key] is not None:
+        check_kind(ours[key], int, prefix + key)
+    elif isinstance(default, Mapping | ConfigDict) and len(default):
+      _check_keys(ours[key], default, prefix + key, f'{prefix}{key}.')
+    else:
+      check_kind(ours[key], type(default), prefix + key)
+
+
+def check_kind(value, kind: type, where: str):
+  """Raises ValueError unless the value of a key is of a kind: one of `KINDS`."""
+  several = {dict: Mapping | ConfigDict, Config: Mapping | ConfigDict, tuple: tuple | list,
+             float: int | float}
+  if not isinstance(value, several.get(kind, kind)) or (
+      isinstance(value, bool) and kind in (int, float)):
+    words = KINDS[dict if kind is Config else kind]
+    raise ValueError(f'{where}={value!r}; it is {words}')
+
+
+def _check_limits(config, limits, prefix):
+  for key, (low, *high) in limits.items():
+    value = value_of(config, key)
+    if value is not None and not low <= value <= (high[0] if high else value):
+      raise ValueError(f'{prefix}{key}={value}; at least {low}'
+                       + (f' and at most {high[0]}' if high else ''))
+
+
+def _check_storable(value, where):
+  if isinstance(value, Mapping | ConfigDict):
+    for key, x in value.items():
+      _check_storable(x, f'{where}.{key}' if where else str(key))
+  elif isinstance(value, tuple | list):
+    for i, x in enumerate(value):
+      _check_storable(x, f'{where}[{i}]')
+  elif value is not None and not isinstance(value, bool | int | float | str):
+    raise ValueError(f'{where} is {value!r}; a config is stored beside its run, and holds numbers, '
+                     "words, tuples and sections: name what you mean, as 'package.module:name'")
+  elif value != value:
+    raise ValueError(f'{where} is nan; give a number')
 
 
 def measures(config: ConfigDict) -> bool:
@@ -180,8 +266,8 @@ def load(name: str) -> Config:
       raise  # ours, or as clear
     raise ValueError(f'{path}, line {lines[-1] if lines else "?"}: {type(e).__name__}: {e}') from e
   if not isinstance(made, ConfigDict):
-    raise ValueError(f'{path}: get_config(arg) returns a {type(made).__name__}; a config is wanted, '
-                     'as config.base() makes')
+    raise ValueError(f'{path}: get_config(arg) returns a {type(made).__name__}; a config is '
+                     'wanted, as config.base() makes')
   return Config(made)
 
 

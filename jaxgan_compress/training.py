@@ -123,7 +123,7 @@ def _prune(run, name):
     run.folder(name).mkdir(parents=True, exist_ok=True)
     for role, cut in run.cut(name, whole.module, jax.device_get(whole.variables), own).items():
       Image.fromarray(pruning.picture(cut.masks, title)).save(files[role].with_suffix('.png'))
-      nn.save(files[role], cut.module, cut.variables, overwrite=True)
+      nn.save(files[role], cut.module, cut.variables, overwrite=True, like=whole.module)
       run.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} '
                        f'{stage.prune.get("unit", "macs")}')
 

@@ -22,6 +22,9 @@ from jaxgan_compress.metrics import Evaluator, Measure, classifier
 from jaxgan_compress.train import Checkpointer, records
 from jaxgan_compress.train.progress import Reporter
 
+# Steps of earlier stages from which on the step of a later one is traced before they are taken.
+LONG = 200
+
 
 def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
   """The run in a work directory. Raises FileNotFoundError if there is none."""
@@ -46,31 +49,124 @@ class Run:
   _known_drawings: dict = dataclasses.field(default_factory=dict)
   _known_learners: dict = dataclasses.field(default_factory=dict)
   _known_shapes: dict = dataclasses.field(default_factory=dict)
+  _cuts: dict = dataclasses.field(default_factory=dict)
+  _begun: dict = dataclasses.field(default_factory=dict)
+  _looking: dict = dataclasses.field(default_factory=dict)
 
   def open_sources(self):
-    """Opens all data that the run will need, so that a missing set costs no training."""
-    tried = set()
+    """Opens all that the run will need and begins every stage on shapes alone, so that a missing
+    set, a wrong file or a network that does not fit costs no training."""
+    cuts, spent = {}, 0
+    for name in self.config.run:
+      stage = self.config.stages[name]
+      for teacher in tuple(stage.teacher) or (None,):
+        method, batch = build.method(self.config, name, teacher), {}
+        if method.needs_data:
+          source = self.source(**stage.data)
+          if stage.shift:
+            data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
+          batch = ready(source, [0])
+          self._check_images(name, method, batch)
+        if stage.prune and not self.pruned(name):
+          # A dry run on weights that mean nothing tells whether the budget can be met.
+          module = getattr(method, method.product)
+          trial = repr((module, stage.prune.to_dict(), stage.data.to_dict()))
+          if trial not in cuts:
+            cuts[trial] = self.cut(name, module, nn.initialise(module, jax.random.key(0)))
+          self._cuts[name, teacher] = cuts[trial]
+        if not self.is_done(name):
+          with build.blaming(f'stages.{name}'):
+            self._begin(name, teacher, spent > LONG)
+      spent += stage.steps * (not self.is_done(name))
+    if configs.measures(self.config):
+      self._check_evaluation()
+
+  def _begin(self, name, teacher, step=False):
+    """The shapes of a stage's first state, with its teacher's as that begins; step: of the next
+    state, too."""
+    if (name, teacher) in self._begun and not step:
+      return self._begun[name, teacher]
+    stage, cut = self.config.stages[name], self._cuts.get((name, teacher)) or {
+        role: pruning.Cut(*nn.load(path, self._whole(name)), {}, 0, 0, 0)
+        for role, path in self.pruned(name).items()}
+    method = build.method(self.config, name, teacher, {
+        role: each.module for role, each in cut.items()})
+    batch = ready(self.source(**stage.data), [0]) if method.needs_data else {}
+    files = self._given(name, method)
+    given = {role: Net.of(each.variables) for role, each in cut.items()} | files
+    if teacher is not None and _is_taught(method, stage):
+      theirs = self._begin(teacher, next(iter(self.config.stages[teacher].teacher), None))
+      given = self.as_given(teacher, theirs.nets) | given
+    traced, state = jax.make_jaxpr(
+        lambda given: method.init(self.root_key(name), batch, given or None),
+        return_shape=True)(given)
+    _check_all_used(traced.jaxpr, given, files, state)
+    if step:
+      rows = (stage.batch or self.config.batch) * method.updates
+      many = {key: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for key, x in batch.items()}
+      jax.eval_shape(method.step, state.replace(memory=jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.memory)),
+          many or {'row': jax.ShapeDtypeStruct((rows,), np.int32)})
+    self._begun[name, teacher] = state
+    return state
+
+  def _check_evaluation(self):
+    """Whether what measures can be opened, knows the measures that decide, and takes the images
+    that are drawn. What a stage trains to measure is known only then."""
+    settings, probs = self.config.evaluate, True
+    for key in ('held_out', 'real', 'test'):
+      section = settings[key]
+      if not section and key != 'real':
+        continue
+      with build.blaming(f'evaluate.{key}'):
+        sources = self.sides(section)
+        if key == 'held_out':
+          continue
+        if sum(len(getattr(each, 'b', each)) for each in sources) < 4:
+          raise ValueError('distances between sets take at least 4 images')
+        shown = ready(getattr(sources[-1], 'a', sources[-1]), [0])
+        self._check_drawings(shown, ready(getattr(sources[0], 'b', sources[0]), [0]))
+    distances, images = ('fd', 'mmd'), 'source' in shown or 'image' in shown
+    if settings.extractor:
+      extractor, distances = self._extractor(), self._extractor().distances
+      with build.blaming('evaluate.extractor'):
+        picture = shown.get('target', shown.get('image'))
+        probs = 'probs' in jax.eval_shape(extractor.look, extractor.variables, picture)
+    if settings.segmenter:
+      if 'label_map' not in shown:
+        raise ValueError(f'evaluate.segmenter compares label maps and the data has '
+                         f'{", ".join(shown)}; take data that has them, or leave it out')
+      if not settings.segmenter.get('stage'):
+        self._segmenter()
+    names = (*distances, 'precision', 'recall', *(('is',) if probs else ()),
+             *(('psnr', 'ssim', 'l1') if images and 'target' in shown else ()),
+             *(('miou', 'pixel_accuracy') if settings.segmenter else ()))
+    _check_deciding(settings, names)
+
+  def _check_drawings(self, shown, real):
+    """That every stage draws images like the real ones it is compared with."""
     for name in self.config.run:
       stage = self.config.stages[name]
       method = build.method(self.config, name, next(iter(stage.teacher), None))
-      if method.needs_data:
-        source = self.source(**stage.data)
-        if stage.shift:
-          data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
-        self._check_images(name, method, ready(source, [0]))
-      self._files(name)
-      if stage.prune and not self.pruned(name):
-        # A dry run on weights that mean nothing tells whether the budget can be met.
-        module = getattr(method, method.product)
-        trial = repr((module, stage.prune.to_dict(), stage.data.to_dict()))
-        if trial not in tried:
-          self.cut(name, module, nn.initialise(module, jax.random.key(0)))
-        tried.add(trial)
-    if configs.measures(self.config):
-      self.sides(self.config.evaluate.real)
-      for section in (self.config.evaluate.test, self.config.evaluate.held_out):
-        if section:
-          self.sides(section)
+      if not method.draws:
+        continue
+      module = getattr(method, method.product)
+      x = module.example() if hasattr(module, 'latent') else shown.get('source', shown.get('image'))
+      if x is None:
+        raise ValueError(f'stage {name!r} draws from images, and the data has {", ".join(shown)}')
+      drawn, picture = self._drawing(module, x), real.get('target', real.get('image'))
+      if drawn.shape[1:] != picture.shape[1:]:
+        ours, theirs = ('x'.join(map(str, x.shape[1:])) for x in (drawn, picture))
+        raise ValueError(f'stage {name!r} draws {ours} (height x width x channels) and is compared '
+                         f'with images of {theirs}; give both the same size')
+
+  def _drawing(self, module, x):
+    """The shape of what a generator draws; stages share networks, and tracing one takes seconds."""
+    seen = repr((module, x.shape))
+    if seen not in self._known_drawings:
+      self._known_drawings[seen] = jax.eval_shape(
+          module.init_with_output, jax.random.key(0), x)[0][0]
+    return self._known_drawings[seen]
 
   def _check_images(self, name, method, batch):
     module = getattr(method, method.product)
@@ -81,11 +177,8 @@ class Run:
           raise ValueError(f'stage {name!r} learns from {role!r}, and its data has '
                            f'{", ".join(batch)}')
       x = module.example() if latent else batch['source']
-      seen = repr((module, x.shape))
-      if seen not in self._known_drawings:  # stages share networks, and tracing one takes seconds
-        self._known_drawings[seen] = jax.eval_shape(
-            module.init_with_output, jax.random.key(0), x)[0][0]
-      drawn = self._known_drawings[seen]
+      with build.blaming(f'stages.{name}.method.{method.product}'):
+        drawn = self._drawing(module, x)
       if drawn.shape[1:] != batch['target'].shape[1:]:
         ours, theirs = ('x'.join(map(str, x.shape[1:])) for x in (drawn, batch['target']))
         raise ValueError(f'stage {name!r}: its generator draws {ours} (height x width x channels) '
@@ -101,8 +194,13 @@ class Run:
 
   def method(self, name: str) -> Method:
     """A stage's method, its students as they were cut."""
-    cut = {role: nn.load(path)[0] for role, path in self.pruned(name).items()}
+    cut = {role: nn.load(path, self._whole(name))[0] for role, path in self.pruned(name).items()}
     return build.method(self.config, name, self.teacher(name), cut)
+
+  def _whole(self, name):
+    """The network that a stage is cut from."""
+    method = build.method(self.config, name, next(iter(self.config.stages[name].teacher), None))
+    return getattr(method, method.product)
 
   def teacher(self, name: str) -> str | None:
     """The stage that this one learns from: of several candidates, the best measured."""
@@ -210,21 +308,31 @@ class Run:
     if settings.classifier:
       extractor = classifier(*self._trained(settings.classifier))
     else:
-      extractor = build.make(settings.extractor, build.HOMES['extractor'], 'evaluate.extractor')
+      extractor = self._extractor()
     sources = self.sides(section, back)
     images, segmenter = self._from_images(name), None
     if settings.segmenter.get('stage'):
       segmenter = metrics.segmenter(*self._trained(settings.segmenter.stage))
     elif settings.segmenter:
-      segmenter = build.make(settings.segmenter, build.HOMES['extractor'], 'evaluate.segmenter')
+      segmenter = self._segmenter()
     found = Evaluator(extractor, tuple(sources), count=settings.count, seed=settings.seed,
                       splits=settings.splits, segmenter=segmenter,
                       inputs=self._questions(section, back) if images else None)
-    for metric in (settings.select, *settings.best):
-      if metric not in found.names:
-        raise ValueError(f'evaluate.select or evaluate.best names {metric!r}, which nothing here '
-                         f'measures; there is {", ".join(found.names)}')
+    _check_deciding(settings, found.names)
     return found
+
+  def _extractor(self):
+    return self._looks_by('extractor')
+
+  def _segmenter(self):
+    return self._looks_by('segmenter')
+
+  def _looks_by(self, key):
+    """A network of `metrics` that measures, opened once."""
+    if key not in self._looking:
+      self._looking[key] = build.make(self.config.evaluate[key], build.HOMES['extractor'],
+                                      f'evaluate.{key}')
+    return self._looking[key]
 
   def _trained(self, name):
     """Module, variables and accuracy of the network that a stage trained to look."""
@@ -279,16 +387,27 @@ class Run:
   def is_taught(self, name):
     """Whether a stage learns from its teacher or goes on with its teachers, and is not only cut
     from it."""
-    method = self.method(name)
-    return not self.config.stages[name].prune or hasattr(method, 'teacher') or hasattr(
-        method, 'teachers')
+    return _is_taught(self.method(name), self.config.stages[name])
 
   def _files(self, name):
     """{role: Net} of the stage's files."""
-    found = {}
-    given = {**self.pruned(name), **self.config.stages[name].given}
-    for role, path in given.items():
-      found[role] = Net.of(nn.load(path)[1])
+    return {role: Net.of(nn.load(path, self._whole(name))[1])
+            for role, path in self.pruned(name).items()} | self._given(name, self.method(name))
+
+  def _given(self, name, method):
+    """{role: Net} of `given`, whose files are of the networks that the method has there."""
+    found, there = {}, networks(method)
+    for role, path in self.config.stages[name].given.items():
+      where = f'stages.{name}.given.{role}'
+      with build.blaming(where):
+        module, variables = nn.load(path, there.get(role))
+        if role not in there:
+          raise ValueError(f'{type(method).__name__} has no network of this role; it has '
+                           f'{", ".join(there)}')
+        if differing := _differences(module, there[role], role):
+          raise ValueError(f'{path} is of another network, with {differing}; change the method, or '
+                           'give the file of its network')
+      found[role] = Net.of(variables)
     return found
 
   def pruned(self, name: str) -> dict[str, Path]:
@@ -310,17 +429,21 @@ class Run:
     stage = self.config.stages[name]
     shape = module.example().shape if hasattr(module, 'latent') else (
         1, *ready(self.source(**stage.data), [0])['source'].shape[1:])
-    try:
-      return {role: pruning.cut(
+    with build.blaming(f'stages.{name}.prune'):
+      if not hasattr(module, 'plan'):
+        raise ValueError(f'a {type(module).__name__} has no plan() of what may be cut; see '
+                         'docs/howto.md')
+      found = {role: pruning.cut(
           module, others(role) or variables, shape, key=self.root_key(f'{name}.prune'),
           **{**stage.prune.to_dict(), 'budget': budget})
           for role, budget in build.budgets(self.config, name).items()}
-    except (TypeError, ValueError) as e:
-      raise ValueError(f'stages.{name}.prune: {e}') from e
+      for each in found.values():
+        nn.storage.describe(each.module, like=module)  # it will have to be saved
+      return found
 
   def as_given(self, teacher: str, nets: Mapping[str, Net]) -> dict[str, Net]:
     """The networks of a teacher's stage under the roles that its student's method gives them."""
-    product = self.method(teacher).product
+    product = build.resolve(self.config.stages[teacher].method.name, build.HOMES['method']).product
     # Its adapters are of another pair of networks.
     return {'teacher': nets[product], **{role: net for role, net in nets.items()
                                          if role != product and not role.endswith('_adapters')}}
@@ -402,6 +525,56 @@ class Run:
     if key not in self._sources:
       self._sources[key] = build.source(section)
     return self._sources[key]
+
+
+def networks(method: Method) -> dict[str, Any]:
+  """{role: module} of all that a method may be given: who draws, judges, teaches and looks."""
+  found = {}
+  for part in filter(None, (method, getattr(method, 'cycle', None))):
+    adversary = getattr(part, 'adversary', None)
+    found |= {'disc': adversary.disc} if adversary else {}
+    for several in ('modules', 'students', 'teachers'):
+      found |= getattr(part, several, None) or {}
+    if adversary and getattr(part, 'backwards', ()):
+      found['disc_back'] = adversary.disc
+  for role in (method.product, 'teacher'):
+    found |= {role: getattr(method, role)} if getattr(method, role, None) else {}
+  look = getattr(method, 'look', None) or getattr(getattr(method, 'lessons', None), 'look', None)
+  return found | ({'features': look} if look else {})
+
+
+def _differences(ours, theirs, role):
+  """In words, the fields in which two networks differ, but for those that change no drawing; what
+  looks at features may go further up."""
+  if type(ours) is not type(theirs):
+    return f'a {type(ours).__name__} where a {type(theirs).__name__} is wanted'
+  free = {'name', 'parent', 'dtype', 'dropout'} | ({'layers'} if role == 'features' else set())
+  pairs = {field.name: (getattr(ours, field.name), getattr(theirs, field.name))
+           for field in dataclasses.fields(ours) if field.name not in free}
+  return ', '.join(f'{key}={nn.storage.spell(a)} where {nn.storage.spell(b)} is wanted'
+                   for key, (a, b) in pairs.items() if a != b)
+
+
+def _is_taught(method, stage):
+  return not stage.prune or hasattr(method, 'teacher') or hasattr(method, 'teachers')
+
+
+def _check_all_used(jaxpr, given, files, state):
+  """Raises ValueError for a file that a stage begins without looking at."""
+  read = {id(x) for part in (jaxpr, *jaxpr.eqns) for x in (
+      part.outvars if part is jaxpr else part.invars)}
+  leaves = [role for role in sorted(given) for _ in jax.tree.leaves(given[role])]
+  used = {role for role, x in zip(leaves, jaxpr.invars, strict=True) if id(x) in read}
+  if unused := sorted(files.keys() - used):
+    raise ValueError(f'given.{unused[0]} is not used: this method, with its fields, begins without '
+                     f'it and has {", ".join(sorted({*state.nets, *state.frozen}))}; leave it out')
+
+
+def _check_deciding(settings, names):
+  for metric in (settings.select, *settings.best):
+    if metric not in names:
+      raise ValueError(f'evaluate.select or evaluate.best names {metric!r}, which nothing here '
+                       f'measures; there is {", ".join(names)}')
 
 
 def ready(source, rows) -> Batch:

@@ -20,22 +20,27 @@ from jaxgan_compress.nn.init import shapes
 FORMAT = 'jaxgan_compress network 1'
 
 
-def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrite: bool = False):
+def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrite: bool = False,
+         like: linen.Module | None = None):
   """Writes module and variables, to be opened by `load`.
 
   Arrays are named 'params/block1/conv1/kernel'. The metadata holds the architecture as JSON and a
-  checksum. Raises FileExistsError if the file is there and may not be overwritten, and ValueError
-  for a module that `describe` cannot describe, or variables that are not those of the module.
+  checksum. like: see `load`. Raises FileExistsError if the file is there and may not be
+  overwritten, and ValueError for a module that `describe` cannot describe, or variables that are
+  not those of the module.
   """
   arrays = {name: np.asarray(x) for name, x in _flat(variables).items()}
   _check(module, arrays, 'these variables')
   files.write(path, arrays, {
-      'format': FORMAT, 'architecture': json.dumps(describe(module)),
+      'format': FORMAT, 'architecture': json.dumps(describe(module, like=like)),
       'crc32': str(_checksum(arrays))}, overwrite=overwrite)
 
 
-def load(path: str | Path) -> tuple[linen.Module, dict]:
+def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Module, dict]:
   """The module and its variables (NumPy arrays) from a file that `save` wrote, and that alone.
+
+  like: a network of your own, whose classes the file may name besides those of
+  `jaxgan_compress.nn`. A file never says what is imported.
 
   Raises FileNotFoundError, and ValueError for a file of another kind, a damaged one, or one whose
   arrays are not those of its architecture. No code of the file runs: it can only name networks of
@@ -53,7 +58,7 @@ def load(path: str | Path) -> tuple[linen.Module, dict]:
   if str(_checksum(arrays)) != metadata.get('crc32'):
     raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
   try:
-    module = build(json.loads(metadata['architecture']))
+    module = build(json.loads(metadata['architecture']), like=like)
     _check(module, arrays, 'its arrays')
   except MemoryError:
     raise
@@ -69,21 +74,21 @@ def is_network(path: str | Path) -> bool:
   return files.metadata(path).get('format', '').startswith(FORMAT.rstrip('0123456789'))
 
 
-def describe(value: Any, field: str = '') -> Any:
-  """A module as JSON: its class's name and its fields, nested values likewise.
+def describe(value: Any, field: str = '', like: linen.Module | None = None) -> Any:
+  """A module as JSON: its class's name and its fields, nested values likewise. like: see `load`.
 
   Raises ValueError for a class that is not public in `jaxgan_compress.nn`, or any other object.
   """
   if dataclasses.is_dataclass(value):
-    name = type(value).__name__
-    if getattr(_home(), name, None) is not type(value):
-      raise ValueError(f'{type(value).__module__}.{name} is not one of jaxgan_compress.nn; only '
-                       'these can be rebuilt from a file')
-    return {'name': name, **{field.name: describe(getattr(value, field.name), field.name)
+    name = next((name for name, each in _classes(like).items() if each is type(value)), None)
+    if name is None:
+      raise ValueError(f'{_qualified(type(value))} is not one of jaxgan_compress.nn; a file of '
+                       'another class is saved and loaded with like=, a network of that class')
+    return {'name': name, **{field.name: describe(getattr(value, field.name), field.name, like)
                              for field in dataclasses.fields(value)
                              if field.name not in ('parent', 'name')}}
   if isinstance(value, tuple | list):
-    return [describe(each, field) for each in value]
+    return [describe(each, field, like) for each in value]
   if isinstance(value, np.generic):
     value = value.item()  # widths that were computed
   if value is None or isinstance(value, str | bool | int | float):
@@ -93,26 +98,51 @@ def describe(value: Any, field: str = '') -> Any:
   raise ValueError(f'{field}={value!r} cannot be written as JSON')
 
 
-def build(description: Any, field: str = '') -> Any:
+def build(description: Any, field: str = '', like: linen.Module | None = None) -> Any:
   """What `describe` described. Raises ValueError for an unknown name or field."""
   if isinstance(description, dict):
     name = description.get('name')
-    if name not in _home().__all__ or not dataclasses.is_dataclass(getattr(_home(), name)):
-      raise ValueError(f'no network {name!r} in jaxgan_compress.nn')
-    target = getattr(_home(), name)
-    given = {key: build(value, key) for key, value in description.items() if key != 'name'}
+    target = _classes(like).get(name)
+    if target is None:
+      raise ValueError(f'no network {name!r} in jaxgan_compress.nn' + (
+          '; a file of another class is loaded with like=, a network of that class, or in a run '
+          'whose config names it' if ':' in str(name) else ''))
+    given = {key: build(value, key, like) for key, value in description.items() if key != 'name'}
     unknown = given.keys() - {each.name for each in dataclasses.fields(target)} | \
         given.keys() & {'parent'}
     if unknown:
       raise ValueError(f'{name} has no field {", ".join(sorted(unknown))}')
     return target(**given)
   if isinstance(description, list):
-    return tuple(build(each) for each in description)
+    return tuple(build(each, like=like) for each in description)
   if field == 'dtype':
     if description not in ('float16', 'bfloat16', 'float32', 'float64'):
       raise ValueError(f'dtype {description!r}; a floating-point one')
     return getattr(jnp, description)
   return description
+
+
+def _classes(like) -> dict[str, type]:
+  """{name in a file: class} of all that a file may name."""
+  home = _home()
+  known = {name: getattr(home, name) for name in home.__all__}
+  known = {name: each for name, each in known.items()
+           if isinstance(each, type) and dataclasses.is_dataclass(each)}
+  return known | {_qualified(each): each for each in _within(like) - set(known.values())}
+
+
+def _within(value) -> set[type]:
+  """The classes of a network and of all that its fields hold."""
+  if isinstance(value, tuple | list):
+    return set().union(*map(_within, value))
+  if not dataclasses.is_dataclass(value):
+    return set()
+  return {type(value)}.union(*(_within(getattr(value, field.name, None))
+                               for field in dataclasses.fields(value) if field.name != 'parent'))
+
+
+def _qualified(kind):
+  return f'{kind.__module__}:{kind.__qualname__}'
 
 
 def spell(value: Any) -> str:

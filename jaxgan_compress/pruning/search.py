@@ -68,7 +68,7 @@ def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[
   masks, least = cheap(values[-1])
   if least > budget:
     form = ',.0f' if least >= 100 else '.3g'
-    raise ValueError(f'a budget of {budget:{form}} is below {least:{form}}, what the smallest '
+    raise ValueError(f'a budget of {budget:,.12g} is below {least:{form}}, what the smallest '
                      f'network costs that keeps floor={floor}; give more, or a lower floor')
   if legacy:
     return _bisect(cheap, np.float32(values[0]), np.float32(values[-1]), budget)
