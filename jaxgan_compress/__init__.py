@@ -25,7 +25,7 @@
 | use many devices and processes | `jaxgan_compress.parallel`, `jaxgan_compress.distributed` |
 """
 
-import jaxgan_compress._interrupt  # first: it hears Ctrl-C while the rest is imported
+import jaxgan_compress._interrupt  # noqa: F401 - first: hears Ctrl-C while others are imported
 from jaxgan_compress import (
   analysis,
   config,

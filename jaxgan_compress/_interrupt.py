@@ -1,5 +1,5 @@
-"""Ctrl-C while JAX is imported, which takes seconds and `cli.main` cannot hear: one line and 130, as
-of `cli.main`, where this package is the program that runs."""
+"""Ctrl-C while JAX is imported, which takes seconds and which `cli.main` cannot hear: one line and
+the code of `cli.main`, where this package is the program that runs."""
 
 import os
 import sys
@@ -13,5 +13,6 @@ def _answer(kind, error, trace):
   os._exit(130)
 
 
-if ''.join(sys.argv[:1]).endswith('jaxgan-compress') or sys.orig_argv[1:3] == ['-m', 'jaxgan_compress']:
+if ''.join(sys.argv[:1]).endswith('jaxgan-compress') or (
+    sys.orig_argv[1:3] == ['-m', 'jaxgan_compress']):
   sys.excepthook = _answer

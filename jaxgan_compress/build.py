@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import math
@@ -50,7 +51,8 @@ def resolve(name: str, home: str) -> Any:
   except ImportError as e:
     raise ValueError(f'{name!r}: cannot import {module or home} ({e})') from e
   if not hasattr(found, attribute) or attribute.startswith('_'):
-    public = getattr(found, '__all__', None) or [x for x in dir(found) if not x.startswith('_')]
+    public = getattr(found, '__all__', None) or [
+        x for x in dir(found) if x[0].islower() and callable(getattr(found, x))]
     raise ValueError(f'no {attribute!r} in {found.__name__}; {configs.suggest(attribute, public)}')
   return getattr(found, attribute)
 
@@ -59,7 +61,8 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
   """Calls what `section.name` names with the section's other entries; sections inside are made
   first. Raises ValueError that says where, for an unknown name or argument.
   """
-  target = resolve(_named(section, where, home), home)
+  with blaming(where):
+    target = resolve(_named(section, home), home)
   given = dict(injected)
   for key, value in section.items():
     if isinstance(value, ConfigDict | dict):
@@ -79,10 +82,11 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
     return target(**given)
 
 
-def _named(section, where, home=HOMES['method']):
+def _named(section, home=HOMES['method']):
   name = section.get('name')
   if not name or not isinstance(name, str):
-    raise ValueError(f'{where} has no name ({name!r}); it says what to build, from {home}')
+    raise ValueError(f'it has no name ({configs.shown(name)}), which says what to build, from '
+                     f'{home}')
   return name
 
 
@@ -95,20 +99,33 @@ def blaming(where: str):
   except (OSError, ImportError):
     raise
   except Exception as e:
-    kind = '' if isinstance(e, TypeError | ValueError) else f'{type(e).__name__}: '
     text = str(e).strip().split('\n\n')[0]
+    for said, better in REWORDED:
+      text = re.sub(said, better, text)
+    kind = '' if isinstance(e, TypeError | ValueError) else f'{type(e).__name__}: '
     raise ValueError(f'{where}: {kind}{text}') from e
+
+
+# What Python says of calls, in a user's words.
+REWORDED = (
+    (r"^\S*?([A-Z]\w*)?(\.__init__)?\(\) got an unexpected keyword argument ('\w+')",
+     r'there is no argument \3'),
+    (r'^\S+ missing \d+ required (positional|keyword-only) arguments?: (.*)', r'it lacks \2'),
+    (r"^missing a required argument: ('\w+')", r'it lacks \1'),
+)
 
 
 # Numbers by the names of arguments, of one's own classes, too: the least, and what they stay below.
 RANGES = {
     **dict.fromkeys(('d', 'ngf', 'ndf', 'channels', 'size', 'load', 'latent', 'features', 'width',
                      'widths', 'classes', 'inputs', 'layers', 'scales', 'depth', 'reduction',
-                     'hidden', 'stem', 'up', 'down', 'labels', 'kernel', 'stride', 'teach', 'learn',
+                     'hidden', 'stem', 'up', 'down', 'labels', 'kernel', 'teach', 'learn',
                      'total', 'n_critic', 'n_dis', 'every', 'floor', 'multiple'), (1, math.inf)),
     **dict.fromkeys(('blocks', 'shared', 'pool', 'adv', 'recon', 'align', 'match', 'feature',
-                     'style', 'ssim', 'tv', 'tap', 'pixel', 'cycle', 'identity', 'penalty', 'r1', 'r2',
-                     'learning_rate', 'value', 'init_value', 'slope'), (0, math.inf)),
+                     'style', 'ssim', 'tv', 'tap', 'pixel', 'cycle', 'identity', 'penalty', 'r1',
+                     'r2', 'learning_rate', 'value', 'init_value', 'slope'), (0, math.inf)),
+    **dict.fromkeys(('epoch', 'constant', 'decay', 'stride', 'decay_steps', 'transition_steps',
+                     'at', 'warmup_steps'), (0, 2 ** 31)),
     **dict.fromkeys(('ema', 'dropout', 'b1', 'b2', 'momentum'), (0, 1)),
 }
 
@@ -119,14 +136,15 @@ def _check_argument(key, value, hint):
   if not _fits(value, hint):
     words = configs.KINDS.get(hint) or re.sub(r'\b(\w+\.)+', '', getattr(
         hint, '__name__', '') if isinstance(hint, type) else str(hint))
-    raise ValueError(f'{key}={value!r}; it is {words}')
+    raise ValueError(f'{key}={configs.shown(value)}; it is {words}')
   low, high = RANGES.get(key, (-math.inf, math.inf))
   for number in value if isinstance(value, tuple | list) else (value,):
     if _is_number(number) and key in RANGES and not low <= number < high:
-      raise ValueError(f'{key}={value!r}; at least {low}' + (
+      raise ValueError(f'{key}={configs.shown(value)}; at least {low}' + (
           f' and below {high}' if high < math.inf else ', and finite' if number > low else ''))
 
 
+@functools.cache
 def _hints(target):
   try:
     return typing.get_type_hints(target if inspect.isfunction(target) or dataclasses.is_dataclass(
@@ -183,7 +201,8 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   stands for each.
   """
   section, where = config.stages[name].method, f'stages.{name}.method'
-  target = resolve(_named(section, where), HOMES['method'])
+  with blaming(where):
+    target = resolve(_named(section), HOMES['method'])
   if not hasattr(target, 'product'):
     raise ValueError(f'{where}: {section.name} is no method; methods are GAN, KD, Pix2Pix, and '
                      'more in jaxgan_compress.methods')
@@ -209,8 +228,9 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   if 'adversary' in section and section.get('disc_from', 'teacher') != 'fresh':
     theirs = getattr(getattr(source, 'adversary', None), 'disc', None)
     if theirs != built.adversary.disc:
-      raise ValueError(f"{where}: it goes on with the discriminator of {teacher!r} ({theirs}) and "
-                       f"names another ({built.adversary.disc}); leave out adversary.disc, or set "
+      raise ValueError(f"{where}: it goes on with the discriminator of {teacher!r} ("
+                       f"{configs.shown(theirs)}) and names another ("
+                       f"{configs.shown(built.adversary.disc)}); leave out adversary.disc, or set "
                        "disc_from='fresh'")
   return built
 
@@ -229,7 +249,8 @@ def source(section: Mapping[str, Any]):
   """The data source of a `data` section: a name in `data` ('paired'), 'tfds:<name>',
   'samples:<task>' or 'package.module:function'."""
   arguments = {key: value for key, value in section.items() if key != 'name'}
-  name = section['name']
+  with blaming('data'):
+    name = _named(section, 'jaxgan_compress.data')
   for prefix, argument in (('tfds', 'catalogue'), ('samples', 'task')):
     if name.startswith(f'{prefix}:'):
       arguments[argument], name = name.removeprefix(f'{prefix}:'), prefix
@@ -241,13 +262,13 @@ def validate(config: ConfigDict) -> None:
   configs.check(config)
   for refuses, key, message in RULES:
     if refuses(config):
-      raise ValueError(f'{key}={configs.value_of(config, key)!r}{message(config)}')
+      raise ValueError(f'{key}={configs.shown(configs.value_of(config, key))}{message(config)}')
   places, beside = config.mesh.student, [0]
   for i, name in enumerate(config.run):
     stage = config.stages[name]
     for refuses, key, message in STAGE_RULES:
       if refuses(config, stage, config.run[:i]):
-        raise ValueError(f'stages.{name}.{key}={configs.value_of(stage, key)!r}'
+        raise ValueError(f'stages.{name}.{key}={configs.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
@@ -320,7 +341,7 @@ STAGE_RULES = (
     (lambda c, s, before: 'teacher' in s.given and s.teacher, 'given.teacher',
      lambda c, s, before: f' and teacher={tuple(s.teacher)} both say who teaches; give one'),
     (lambda c, s, before: _no_file(s), 'given', lambda c, s, before: (
-        f'.{_no_file(s)}: there is no file {s.given[_no_file(s)]}; make one by '
+        f'; given.{_no_file(s)}: there is no file {s.given[_no_file(s)]}; make one by '
         'jaxgan-compress convert')),
 )
 

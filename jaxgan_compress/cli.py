@@ -46,6 +46,19 @@ from rich.table import Table
 from jaxgan_compress import config as configs
 from jaxgan_compress import distributed
 
+ANY = ()
+# {verb: {flag: the flag without which it means nothing, and that one's values}}
+NEEDS = {
+    'info': {'layers': ('config', ANY), 'size': ('network', ANY), 'latency': ('network', ANY),
+             'batch': ('latency', ANY)},
+    'prune': {'stage': ('workdir', ANY), 'checkpoint': ('workdir', ANY), 'table': ('unit', ('ms',)),
+              'backend': ('unit', ('ms',))},
+    'profile-latency': {'stage': ('workdir', ANY), 'checkpoint': ('workdir', ANY)},
+    'export': {'generator': ('workdir', ANY), 'checkpoint': ('workdir', ANY),
+               'int8': ('workdir', ANY), 'size': ('network', ANY)},
+    'fid': {'protocol': ('weights', ANY)},
+    'prepare-data': {'classes': ('layout', ('labels',)), 'dont_care': ('layout', ('labels',))},
+}
 WRONG_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
                PermissionError)
 LARGEST = 8192  # pixels of a side
@@ -160,6 +173,8 @@ def info(verb: str, argv: list[str]) -> int:
   from jaxgan_compress.train import records
   if values.network and values.config is not None:
     raise ValueError('info takes --network or --config; give one')
+  if values.json and values.config is not None:
+    raise ValueError('--json is for --network; leave it out, for a config has a table alone')
   if values.network:
     return _network_info(values)
   if values.config is None:
@@ -780,8 +795,14 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     left = values([verb, *argv])[1:]
   except flags.IllegalFlagValueError as e:
     raise ValueError(_explained(str(e))) from e
-  except IndexError as e:  # of an override of one entry
-    raise ValueError(f'{e}; give all entries, as --config.run="(\'teacher\',)"') from e
+  except (AttributeError, KeyError, TypeError) as e:  # of overrides, one by one
+    raise ValueError(f'--config: an override cannot be applied ({e.args[0] if e.args else e}); '
+                     'give a section as a whole or what is inside it, and not both') from e
+  for flag, (other, wanted) in NEEDS.get(verb, {}).items():
+    found = values[other].value
+    if values[flag].present and (found not in wanted if wanted else not found):
+      raise ValueError(f'--{flag} is for --{"=".join((other, *wanted))} and would change nothing '
+                       'here; leave it out, or give both')
   if fid or report:
     return values, left
   if left:
@@ -795,7 +816,12 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
 
 def _expanded(argv):
   """The arguments, those of every --flagfile in its place, `--config NAME` as `--config=NAME`."""
-  argv = iter(flags.FlagValues().read_flags_from_files(argv, force_gnu=False))
+  try:
+    argv = iter(flags.FlagValues().read_flags_from_files(argv, force_gnu=False))
+  except (flags.Error, OSError, UnicodeError) as e:
+    named = [arg for arg in argv if arg.lstrip('-').startswith('flagfile')]
+    raise ValueError(f'{" or ".join(named)} cannot be read; it is a text file with one flag a '
+                     'line, as --config=kd/digits') from e
   return [f'{arg}={next(argv, "")}' if arg in ('--config', '-config') else arg for arg in argv]
 
 
@@ -840,6 +866,8 @@ def _check_override(config, flag):
   path = OVERRIDE.match(flag)[1].split('.')
   for i, part in enumerate(path):
     key, there = part.partition('[')[0], '.'.join(['config', *path[:i]])
+    if '[' in part:
+      raise ValueError(f'{flag}: one entry cannot be changed; give all: --{there}.{key}="(1, 2)"')
     if not isinstance(config, Mapping | ConfigDict):
       raise ValueError(f'{flag}: {there} is {config!r} and has no {key!r} inside')
     if key not in config:
@@ -882,6 +910,7 @@ def _fail(e, code=2):
     text = 'a path holds the character 0; give another'
   elif isinstance(e, UnicodeError):
     text = f'a text is not UTF-8: {text}; give another file, or write it anew'
+  text = re.sub(r'\S{300,}', lambda word: f'{word[0][:100]}...{word[0][-10:]}', text)
   print(f'jaxgan-compress: {text}', file=sys.stderr)
   return code
 

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict, config_dict
 SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'precision': 'max',
           'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'perceptual': 'min',
           'miou': 'max', 'pixel_accuracy': 'max'}
+MANY = 48  # names that a message lists
 CHECKPOINTS = ('best', 'last')
 
 # How a stage spreads over devices, see `parallel.parallelize`.
@@ -125,7 +126,8 @@ def stage(**fields) -> dict[str, Any]:
 # Numbers of a config and the least and the largest they may be.
 LIMITS = {
     'seed': (0, SEEDS), 'batch': (1,), 'log_every': (1,), 'steps_per_call': (1,),
-    'workers': (0, 256), 'replicas': (1,), 'devices': (1,), 'mesh.student': (1,), 'mesh.space': (1,),
+    'workers': (0, 256), 'replicas': (1,), 'devices': (1,), 'mesh.student': (1,),
+    'mesh.space': (1,),
     'checkpoint.every': (1,), 'checkpoint.keep': (1,), 'evaluate.every': (1,),
     'evaluate.count': (4,), 'evaluate.splits': (1,), 'evaluate.seed': (0, SEEDS),
 }
@@ -145,7 +147,9 @@ def check(config: ConfigDict) -> None:
       _check_limits(each, STAGE_LIMITS, f'stages.{name}.')
   for key in ('run', 'evaluate.best', *(f'stages.{name}.teacher' for name in config.stages)):
     for each in value_of(config, key):
-      check_kind(each, str, key)
+      if not isinstance(each, str):
+        raise ValueError(f'{key}={shown(value_of(config, key))}; every entry is {KINDS[str]}, and '
+                         f'{shown(each)} is not')
   _check_storable(config, '')
 
 
@@ -179,7 +183,7 @@ def check_kind(value, kind: type, where: str):
   if not isinstance(value, several.get(kind, kind)) or (
       isinstance(value, bool) and kind in (int, float)):
     words = KINDS[dict if kind is Config else kind]
-    raise ValueError(f'{where}={value!r}; it is {words}')
+    raise ValueError(f'{where}={shown(value)}; it is {words}')
 
 
 def _check_limits(config, limits, prefix):
@@ -202,6 +206,12 @@ def _check_storable(value, where):
                      "words, tuples and sections: name what you mean, as 'package.module:name'")
   elif value != value:
     raise ValueError(f'{where} is nan; give a number')
+
+
+def shown(value) -> str:
+  """A value as messages show it: in one line, and not all of what is long."""
+  text = ' '.join(repr(value.to_dict() if isinstance(value, ConfigDict) else value).split())
+  return text if len(text) <= 120 else f'{text[:100]}...{text[-10:]}'
 
 
 def measures(config: ConfigDict) -> bool:
@@ -229,7 +239,7 @@ def parse_arg(arg: str, **defaults) -> ConfigDict:
       else:
         value = kind(text)
     except (KeyError, ValueError):
-      raise ValueError(f'config argument {part!r}: a {kind.__name__} is expected, '
+      raise ValueError(f'config argument {part!r}: it is {KINDS[kind]}, '
                        f'as in {name}={_example(defaults[name])}') from None
     found[name] = value
   return found
@@ -266,8 +276,8 @@ def load(name: str) -> Config:
       raise  # ours, or as clear
     raise ValueError(f'{path}, line {lines[-1] if lines else "?"}: {type(e).__name__}: {e}') from e
   if not isinstance(made, ConfigDict):
-    raise ValueError(f'{path}: get_config(arg) returns a {type(made).__name__}; a config is '
-                     'wanted, as config.base() makes')
+    raise ValueError(f'{path}: get_config(arg) returns {shown(made)}; a config is wanted, as '
+                     'config.base() makes')
   return Config(made)
 
 
@@ -328,7 +338,9 @@ def suggest(name: str, possible) -> str:
   """'did you mean ...?' if something is near, else everything there is."""
   possible = sorted(possible)
   near = difflib.get_close_matches(name, possible, 1)
-  return f'did you mean {near[0]!r}?' if near else f'there is {", ".join(possible)}'
+  listed = ', '.join(possible[:MANY]) + (f' and {len(possible) - MANY} more' if len(
+      possible) > MANY else '')
+  return f'did you mean {near[0]!r}?' if near else f'there is {listed}'
 
 
 def _example(value):

@@ -1,10 +1,10 @@
-"""Random command lines, overrides and arguments: none may end in a traceback, or without saying what
-is wrong and what to do.
+"""Random command lines, overrides and arguments: none may end in a traceback, or without saying
+what is wrong and what to do.
 
     python -m tests.fuzz_commands --count=2000 --seed=0
 
 Everything runs in this process up to where training, or a measurement, would begin; `begins` lists
-these places. A few of them, and all of `test_fuzz.py`'s, are part of the suite.
+these places. A few are part of the suite.
 """
 
 import argparse
@@ -32,21 +32,32 @@ CODES = {0, 1, 2, 75, 130}
 SECONDS, BYTES = 60, 4 * 2 ** 30
 # What Python, NumPy, JAX and absl say to programmers.
 BARE = re.compile('|'.join((
-    r"^'[^']*'$", r'^\(', 'NoneType', 'has no attribute', 'not supported between', 'keyword argument',
-    'must be real number', 'invalid literal', 'could not convert', '<class', ' at 0x', 'Traceback',
-    'unhashable', 'not iterable', 'not subscriptable', 'positional argument', 'unsupported operand',
-    'Errno', 'division by zero', 'out of range$', 'cannot be interpreted', r'^\w+Error', 'Tracer',
-    'takes no arguments', 'object is not callable', 'must be str', 'expected str', 'codec can')))
+    r"^'[^']*'$", r"^\('[^']*', .*\)$", 'NoneType', 'has no attribute', 'not supported between',
+    'keyword argument', 'must be real number', 'invalid literal', 'could not convert', '<class',
+    ' at 0x', 'Traceback', 'unhashable', 'not iterable', 'not subscriptable', 'positional argument',
+    'unsupported operand', 'Errno', 'division by zero', 'out of range$', 'cannot be interpreted',
+    r'^\w+Error', 'Tracer', 'takes no arguments', 'object is not callable', 'must be str',
+    'expected str', 'codec can')))
 WORDS = ['', ' ', '0', '-1', '1', '2', '3', '7', '64', '1e9', '-4', '0.5', 'nan', 'inf', '-inf',
-         '1e400', '9' * 20, 'None', 'True', 'false', 'x', 'é😀', "'", '"', '()', "('a',)", '(1,2',
-         '[]', '{}', "{'name': 'adam'}", "{'name': 3}", "{'stage': 'x'}", 'a,b', 'best', 'best:',
-         'best:fd', '..', '/', '/dev/null', 'a' * 5000, '%s', '-', '--', '=', 'a=b', 'stablehlo',
-         '1,2', '1e3,2e3', '256', '16', '32x', '8x8x8', '-4x4', '10000000', 'teacher', 'gan', 'adam',
-         "('teacher',)", '(4, 8)', 'fid', 'DCGANGenerator', 'mobile_resnet:ngf=2', 'onnx', 'nowhere:X',
-         'mobile_resnet:ngf=', 'VGG:layers=3', 'jaxgan_compress.nn:VGG', 'a\0b', 'os:getcwd']
+         '1e400', '99999999999999999999', 'None', 'True', 'false', 'x', 'é😀', "'", '"', '()',
+         "('a',)", '(1,2', '[]', '{}', "{'name': 'adam'}", "{'name': 3}", "{'stage': 'x'}", 'a,b',
+         'best', 'best:', 'best:fd', '..', '/', '/dev/null',
+         'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',
+         '%s', '-', '--', '=', 'a=b', 'stablehlo', '1,2', '1e3,2e3', '256', '16', '32x', '8x8x8',
+         '-4x4', '10000000', 'teacher', 'gan', 'adam', "('teacher',)", '(4, 8)', 'fid',
+         'DCGANGenerator', 'mobile_resnet:ngf=2', 'onnx', 'nowhere:X', 'mobile_resnet:ngf=',
+         'VGG:layers=3', 'jaxgan_compress.nn:VGG', 'a\x00b', 'os:getcwd']
+NAMES = ['', 'adam', 'sgd', 'GAN', 'KD', 'CAT', 'Offline', 'Pix2Pix', 'CycleGAN', 'OMGD',
+         'Classifier', 'DCGANGenerator', 'mobile_resnet', 'unet', 'inception', 'PatchGAN',
+         'PixelGAN', 'VGG', 'Lessons', 'Adversary', 'digits', 'samples:colorize', 'samples:shapes',
+         'samples:x', 'paired', 'unpaired', 'tfds:mnist', 'random_vgg', 'classifier',
+         'cosine_decay_schedule', 'step_decay', 'test', 'train', 'all', 'fd', 'fid', 'mmd', 'miou',
+         'last', 'best', 'teacher', 'student', 'wgan_gp', 'hinge', 'ns', 'rp', 'batch', 'none',
+         'instance', 'shard_map', 'pmap', 'l1', 'norm', 'BtoA', 'ka', 'mse', 'os:getcwd',
+         'builtins:exit', 'jaxgan_compress.nn:Adapter', 'numpy:ones']
 SHIPPED = ('kd/digits:smoke', 'kd/mnist:smoke', 'omgd/colorize:smoke', 'omgd/grass2gravel:smoke',
-           'omgd/horse2zebra:smoke', 'omgd/edges2shoes:smoke', 'cat/colorize:smoke', 'cat/maps:smoke',
-           'cat/gaugan:smoke', 'cat/shapes:smoke')
+           'omgd/horse2zebra:smoke', 'omgd/edges2shoes:smoke', 'cat/colorize:smoke',
+           'cat/maps:smoke', 'cat/gaugan:smoke', 'cat/shapes:smoke')
 TINY = '''"""A teacher and students of every kind of field, on the digits and on pairs."""
 from jaxgan_compress import config
 
@@ -58,14 +69,15 @@ def get_config(arg=''):
            checkpoint={'every': 1})
   tx = dict(name='adam', learning_rate=1e-3, b1=.5)
   if arg.wrong:
-    return {'none': None, 'name': lambda: nothing, 'list': []}.get(arg.wrong, 1 / 0)
+    return {'none': lambda: None, 'name': lambda: nothing, 'list': list}.get(
+        arg.wrong, lambda: 1 / 0)()
   net = dict(name='DCGANGenerator', d=arg.d, size=32)
   judge = dict(name='Adversary', disc=dict(name='DCGANDiscriminator', d=1, size=32), tx=tx)
   c.data = dict(name='digits', size=32, split='all')
   c.evaluate.extractor = dict(name='random_vgg')
   c.stages = {
-      'teacher': config.stage(steps=2, method=dict(name='GAN', generator=net, tx=tx, adversary=judge,
-                                                   ema=.5)),
+      'teacher': config.stage(steps=2, method=dict(
+          name='GAN', generator=net, tx=tx, adversary=judge, ema=.5)),
       'student': config.stage(steps=2, teacher=('teacher',), shift=1, batch=2, method=dict(
           name='KD', student=net, tx=tx, adv_weight=.5,
           adversary=dict(name='Adversary', tx=tx, loss='ns', n_critic=1)))}
@@ -120,7 +132,8 @@ def make_folder(home: Path):
   for i in range(2):
     Image.fromarray(np.full((32, 64, 3), 90 * i, np.uint8)).save(home / f'pairs/train/{i}.png')
   for name, net in (('digits', nn.DCGANGenerator(d=1, size=32)),
-                    ('photos', nn.mobile_resnet(ngf=4, blocks=1)), ('look', nn.VGG(16, ('relu1_1',)))):
+                    ('look', nn.VGG(16, ('relu1_1',))),
+                    ('photos', nn.mobile_resnet(ngf=4, blocks=1))):
     nn.save(home / f'{name}.safetensors', net, nn.initialise(net, jax.random.key(0)))
   whole = (home / 'photos.safetensors').read_bytes()
   (home / 'broken.safetensors').write_bytes(whole[:-100])
@@ -156,7 +169,8 @@ class Commands:
   def _flags_of(self, verb):
     with contextlib.redirect_stdout(io.StringIO()) as out:
       cli.main([verb, '--help'])
-    return re.findall(r'--(?:\[no\])?(\w+):', out.getvalue())
+    return [name for name in re.findall(r'--(?:\[no\])?(\w+):', out.getvalue())
+            if name not in ('undefok', 'flagfile')]
 
   def value(self):
     pick = self.random.random()
@@ -164,8 +178,9 @@ class Commands:
 
   def configs(self):
     tiny = self.home / 'tiny.py'
-    return self.random.choice([*SHIPPED, *[str(tiny), f'{tiny}:pairs'] * 5, f'{tiny}:wrong=name',
-                               f'{tiny}:wrong=list', f'{tiny}:wrong=zero', f'{tiny}:d={self.value()}'])
+    return self.random.choice([
+        *SHIPPED, *[str(tiny), f'{tiny}:pairs'] * 8, f'{tiny}:wrong=name', f'{tiny}:wrong=list',
+        f'{tiny}:wrong=zero', f'{tiny}:d={self.value()}'])
 
   def out(self, suffix=''):
     self.made += 1
@@ -198,13 +213,35 @@ class Commands:
     name = next((arg.partition('=')[2] for arg in args if arg.startswith('--config=')), None)
     if name not in self.keys:
       try:
-        self.keys[name] = list(dotted(config.load(name)))
+        self.keys[name] = dict(dotted(config.load(name)))
       except Exception:  # a wrong one is another case
-        self.keys[name] = ['seed', 'x.y']
-    key = self.random.choice(self.keys[name])
+        self.keys[name] = {'seed': 0, 'x.y': None}
+    key = self.random.choice(list(self.keys[name]))
+    value = self.like(self.keys[name][key]) if self.random.random() < .7 else self.value()
     if self.random.random() < .05:
       key += self.random.choice(('x', '.x', '[0]', '[9]', '.', '..name'))
-    return f'--config.{key}={self.value()}'
+    return f'--config.{key}={value}'
+
+  def like(self, value):
+    """A value of the same kind, or nearly."""
+    numbers = ['0', '-1', '1', '2', '3', '5', '8', '16', '100', '4096', '10' * 9]
+    if isinstance(value, bool):
+      return self.random.choice(('true', 'false'))
+    if isinstance(value, int) or value is None:
+      return self.random.choice(numbers)
+    if isinstance(value, float):
+      return self.random.choice([*numbers, '-0.5', '1e-30', '1e30', 'nan', 'inf', '0.999'])
+    if isinstance(value, str):
+      return self.random.choice(NAMES)
+    if isinstance(value, tuple | list):
+      return self.random.choice(("()", "('teacher',)", "('x','y')", '(1,)', "('student','teacher')",
+                                 '(4,8,16)', "('teacher','student','student')", '(-1,2)'))
+    return str(self.random.choice((
+        {}, {'name': 'adam', 'learning_rate': 1e-3}, {'budget': 1e3}, {'budget': (1e5, 2e5)},
+        {'split': 'test'}, {'split': ('train', 'x')}, {'name': 'random_vgg'}, {'x': 1},
+        {'name': 'digits', 'size': 16}, {'name': 'inception', 'path': 'x'}, {'size': 64},
+        {'name': 'DCGANGenerator', 'd': 2}, {'teacher': self.random.choice(self.paths)},
+        {'generator': str(self.home / 'photos.safetensors')}, {'name': 'PatchGAN', 'ndf': 2})))
 
   def command(self):
     verb = self.random.choice([*cli.VERBS, *['train'] * 12])
@@ -229,9 +266,9 @@ class Commands:
 
 
 def dotted(section, prefix=''):
-  """Every key of a config, whole sections among them."""
+  """Every key of a config and what it holds, whole sections among them."""
   for key in section:
-    yield prefix + key
+    yield prefix + key, section[key]
     if isinstance(section[key], config.ConfigDict):
       yield from dotted(section[key], f'{prefix}{key}.')
 
@@ -269,11 +306,11 @@ def wrong_with(argv) -> tuple[str, str]:
 def wrong_words(said: str) -> str:
   """Why a message is none for a user, or ''."""
   text = said.rpartition('jaxgan-compress: ')[2]
-  if 'jaxgan-compress: ' not in said or len(text) < 25 or ' ' not in text.strip():
+  if 'jaxgan-compress: ' not in said or len(text.split()) < 3:
     return 'bare'
   if len(text) > 7000 or text.count('\n') > 12:
     return 'long'
-  found = BARE.search(text)
+  found = BARE.search(text) if not re.search(r'\.py, line \d+: ', text) else None  # one's own
   return f'words of programmers: {found[0]!r}' if found else ''
 
 

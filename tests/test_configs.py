@@ -12,7 +12,7 @@ import tensorflow_datasets
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, configs, core, experiment, nn, workdir
+from jaxgan_compress import build, cli, config, configs, core, experiment, nn, workdir
 from jaxgan_compress.nn import DCGANGenerator
 from jaxgan_compress.train.progress import Reporter
 
@@ -71,8 +71,8 @@ def test_rates_fall_at_the_epochs_meant_whatever_the_critic_updates():
 def test_arguments_are_typed_by_their_defaults():
   arg = config.parse_arg('smoke,d=2+8,rate=1e-3,name=x', smoke=False, d=(1,), rate=1., name='', n=3)
   assert (arg.smoke, arg.d, arg.rate, arg.name, arg.n) == (True, (2, 8), 1e-3, 'x', 3)
-  for text, said in (('smoek', "'smoke'"), ('n=two', 'a int is expected, as in n=3'),
-                     ('d=a+b', 'as in d=1'), ('smoke=maybe', 'bool')):
+  for text, said in (('smoek', "'smoke'"), ('n=two', 'it is a whole number, as in n=3'),
+                     ('d=a+b', 'as in d=1'), ('smoke=maybe', 'True or False')):
     with pytest.raises(ValueError, match=said):
       config.parse_arg(text, smoke=False, d=(1,), n=3)
 
@@ -83,6 +83,8 @@ def set_key(path, value):
     with c.unlocked():
       for parent in parents:
         c = c[parent]
+      if last in c:
+        del c[last]  # whatever its kind was
       c[last] = value
   return change
 
@@ -110,6 +112,33 @@ def set_key(path, value):
     (set_key('run', ('teacher', 'classifier')), "has 'teacher' before 'classifier'"),
     (set_key('stages.student_joint.method.adversary.disc', {
         'name': 'DCGANDiscriminator', 'd': 3, 'size': 32}), "or set disc_from='fresh'"),
+    (set_key('bacth', 3), "the config has no field 'bacth'; did you mean 'batch'"),
+    (set_key('evaluate.evry', 3), "evaluate has no field 'evry'; did you mean 'every'"),
+    (set_key('batch', 8.), 'batch=8.0; it is a whole number'),
+    (set_key('seed', -1), 'seed=-1; at least 0 and at most 4294967295'),
+    (set_key('cache', 1), 'cache=1; it is True or False'),
+    (set_key('run', 'teacher'), "run='teacher'; it is several"),
+    (set_key('run', ('classifier', 'teacher', 'teacher')), 'run names a stage twice|names a stage'),
+    (set_key('devices', 'all'), "devices='all'; it is a whole number"),
+    (set_key('replicas', 0), 'replicas=0; at least 1'),
+    (set_key('via', 'map'), "via='map'; one of pmap, shard_map"),
+    (set_key('data', 'digits'), "data='digits'; it is a section"),
+    (set_key('data.size', 'small'), "size='small'; it is int"),
+    (set_key('data.view', print), 'data.view is <built-in function print>; a config is stored'),
+    (set_key('evaluate.select', 'fid'), "names 'fid', which nothing here measures; there is fd, "),
+    (set_key('evaluate.best', ('miou',)), "names 'miou', which nothing here measures"),
+    (set_key('evaluate.segmenter', {'stage': 'classifier'}), 'compares label maps and the'),
+    (set_key('evaluate.real', {'size': 28}), 'draws 32x32x1 .* is compared with images of 28x28x1'),
+    (set_key('stages.student_mse.shift', 99), 'shift=99; at least 0 and at most 64'),
+    (set_key('stages.teacher.method', {}), 'stages.teacher.method={}; it is empty'),
+    (set_key('stages.teacher.method.tx', {}), 'stages.teacher.method: tx={}; it is Gradient'),
+    (set_key('stages.teacher.method.ema', 1.5), 'method: ema=1.5; at least 0 and below 1'),
+    (set_key('stages.teacher.method.tx.learning_rate', 'x'), "tx: learning_rate='x'; it is"),
+    (set_key('stages.teacher.method.generator.d', 0), 'generator: d=0; at least 1'),
+    (set_key('stages.teacher.method.name', 'Adversary'), 'Adversary is no method; methods are'),
+    (set_key('stages.classifier.method.label', 'digit'),
+     "stages.classifier: .*'digit' of 'target'"),
+    (set_key('stages.teacher.method.tx.learning_rate', float('nan')), 'learning_rate is nan'),
     (set_key('replicas', 3), 'replicas=3 does not divide over 4 devices'),
     (set_key('batch', 6), 'batch 6 does not divide over 4 replicas; use 8')])
 def test_a_mistake_is_named_with_its_place_and_a_cure(change, said, tmp_path):
@@ -319,6 +348,56 @@ def test_an_override_changes_one_section_alone(name):
 
   walk(c, '')
   assert len(seen) > 10
+
+
+SHARING = """from ml_collections import ConfigDict
+from jaxgan_compress import config
+
+def get_config(arg):
+  adam = dict(name='adam', learning_rate=1e-3, b1=.5, at=[1])
+  method = dict(name='GAN', tx=adam, adversary=dict(name='Adversary', tx=adam))
+  c = config.base() if arg else ConfigDict(config.base().to_dict())
+  c.stages = {name: {**config.STAGE, 'method': method} for name in ('one', 'two')}
+  c.stages.three = c.stages.one
+  c.evaluate.real = c.evaluate.test = dict(split='test')
+  return c
+"""
+
+
+@pytest.mark.parametrize('arg', ['', 'base'])
+@pytest.mark.parametrize('loaded', [
+    lambda name: cli._flags('train', [
+        f'--config={name}', '--workdir=x', '--config.stages.one.method.tx.learning_rate=5.',
+        '--config.evaluate.test.split=val'], config=True, workdir=True).config,
+    lambda name: config.load(name),
+    lambda name: config.Config(config._ran(*config.locate(name)))])
+def test_no_section_of_a_config_is_shared(loaded, arg, tmp_path):
+  (tmp_path / 'mine.py').write_text(SHARING)
+  c = loaded(f'{tmp_path / "mine.py"}:{arg}')
+  c.stages.one.method.tx.learning_rate, c.evaluate.test.split = 5., 'val'
+  c.stages.one.method.tx.at.append(2)
+  rates = [(tx.learning_rate, tx.at) for stage in (c.stages.one, c.stages.two, c.stages.three)
+           for tx in (stage.method.tx, stage.method.adversary.tx)]
+  assert rates == [(5., [1, 2])] + [(1e-3, [1])] * 5
+  assert c.evaluate.real.split == 'test'
+  sections = [c.stages.one.data, c.stages.one.prune, c.stages.two.data, c.stages.two.given]
+  assert len(set(map(id, sections))) == 4
+
+
+def test_what_python_assigns_twice_is_not_shared():
+  c, adam = config.base(), dict(name='adam', b1=.5)
+  c.stages = {name: config.stage(method=dict(tx=adam)) for name in ('one', 'two')}
+  c.data, c.evaluate.real = adam, adam
+  c.stages.three = c.stages.one
+  c.stages.one.method.tx.b1 = c.data.b1 = .9
+  assert c.stages.two.method.tx.b1 == c.stages.three.method.tx.b1 == c.evaluate.real.b1 == .5
+  assert adam['b1'] == .5
+  c.devices = 4
+  assert config.base().devices is None
+  loop = ml_collections.ConfigDict()
+  loop.inside = loop
+  with pytest.raises(ValueError, match='contains itself'):
+    c.data = loop
 
 
 @pytest.mark.parametrize('task', ['colorize', 'grass2gravel', 'shapes'])

@@ -262,8 +262,8 @@ def test_info_prints_layers_and_totals(capsys, tmp_path):
     (['--network=resnet:nfg=4', '--size=32'], 'nfg'),
     (['--network=G.safetensors', '--size=32'], 'there is no file'),
     (['--network=SeparableConv:features=4', '--size=32'], 'does not say what its input'),
-    (['--network=resnet:ngf=4.5', '--size=32'], 'whole numbers'),
-    (['--network=resnet:ngf=0', '--size=32'], 'stem0 would have 0 channels'),
+    (['--network=resnet:ngf=4.5', '--size=32'], 'ngf=4.5; it is a whole number'),
+    (['--network=resnet:ngf=0', '--size=32'], 'ngf=0; at least 1'),
     (['--network=resnet:ngf=4,dtype=int8', '--size=32'], 'floating')])
 def test_info_says_what_is_wrong(argv, said, capsys):
   assert cli.main(['info', *argv]) == 2

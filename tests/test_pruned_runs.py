@@ -1,5 +1,6 @@
 """Runs whose students are cut from their teachers: once, and never again on going on."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -8,7 +9,8 @@ import jax
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, experiment, nn, pruning, training
+from jaxgan_compress import build, config, experiment, nn, pruning, training, workdir
+from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
 from tests.test_translation_runs import ADAM, base, judge, with_stages
 
@@ -153,3 +155,136 @@ def test_a_stage_that_cannot_be_cut_is_refused_before_training(change, message):
     c.stages.student.prune = change['prune']
   with pytest.raises(ValueError, match=message):
     build.validate(c)
+
+
+class Mine(nn.InceptionGenerator):
+  """A network of one's own, and a block inside it."""
+  extra: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+  scale: int = 1
+
+
+def mine(strange=False):
+  fields = {field.name: getattr(whole(), field.name) for field in dataclasses.fields(whole())
+            if field.name not in ('parent', 'name')}
+  return Mine(**fields, extra=(Own(2),) if not strange else (jax.nn.relu,))
+
+
+def test_a_network_of_ones_own_is_cut_in_a_run(finished, tmp_path):
+  """Its class is what the config names, never what the file does."""
+  c = recipe()
+  c.stages.teacher.method.generator.name = f'{__name__}:mine'
+  c.run = ('teacher', 'student')
+  run = workdir.Run(c, tmp_path / 'run', Reporter(quiet=True))
+  run.open_sources()
+  cut = run.cut('student', mine(), nn.initialise(mine(), jax.random.key(0)))['student']
+  file, = run.cut_files('student').values()
+  file.parent.mkdir(parents=True)
+  with pytest.raises(ValueError, match='Mine is not one of jaxgan_compress.nn'):
+    nn.save(file, cut.module, cut.variables)
+  nn.save(file, cut.module, cut.variables, like=mine())
+  assert run.method('student').student == cut.module != mine()
+  assert largest_difference(run._files('student')['student'].params, cut.variables['params']) == 0
+  with pytest.raises(ValueError, match='no network .*:Mine.* is loaded with like='):
+    nn.load(file)
+  with pytest.raises(ValueError, match='no network .*:Mine'):
+    nn.load(file, like=whole())
+  c.stages.teacher.method.generator.strange = True  # it could not be written down
+  with pytest.raises(ValueError, match='stages.student.prune: extra=.* cannot be written'):
+    jgc.run(c, tmp_path / 'other', quiet=True)
+
+
+# --- networks that are given ---
+
+FILES = {
+    'zero': lambda: nn.mobile_resnet(ngf=4, blocks=1, padding='zero'),
+    'same': lambda: nn.mobile_resnet(ngf=4, blocks=1, dropout=.5),
+    'wide': lambda: nn.mobile_resnet(ngf=6, blocks=1),
+    'unet': lambda: nn.unet(ngf=2, depth=5),
+    'judge': lambda: nn.PatchGAN(ndf=2, layers=1, inputs=6),
+    'vgg19': lambda: nn.VGG(19, layers=('relu1_2', 'relu2_2')),
+    'vgg16': lambda: nn.VGG(16, layers=('relu1_2', 'relu2_2', 'relu3_1'))}
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('given')
+  for name, module in FILES.items():
+    net = module()
+    nn.save(folder / f'{name}.safetensors', net, nn.initialise(net, jax.random.key(0)))
+  return {name: str(folder / f'{name}.safetensors') for name in FILES}
+
+
+def given_to(stage, **more):
+  """A change of the config of `with_files`."""
+  return lambda c, files: c.stages[stage].update(
+      {key: {role: files.get(x, x) for role, x in value.items()} if key == 'given' else value
+       for key, value in more.items()})
+
+
+def with_files():
+  net = dict(name='mobile_resnet', ngf=4, blocks=1)
+  looking = dict(name='Lessons', tap=1., taps=('stem',), distance='attention', style=0.,
+                 look=dict(name='VGG', layers=('relu1_2', 'relu2_2')))
+  pupil = dict(name='Offline', student=net, tx=ADAM, lessons=looking)
+  return with_stages(
+      base('colorize'),
+      teacher=dict(steps=2, method=dict(name='Pix2Pix', generator=net, adversary=judge(6, 'hinge'),
+                                        tx=ADAM)),
+      pupil=dict(steps=2, teacher=('teacher',), method=pupil))
+
+
+def lessons(**fields):
+  def change(c, files):
+    with c.unlocked():
+      c.stages.pupil.method.lessons.update(fields)
+  return change
+
+
+@pytest.mark.parametrize('change, message', [
+    (given_to('teacher', given={'generatr': 'same'}),
+     'stages.teacher.given.generatr: Pix2Pix has no network of this role; it has disc, generator'),
+    (given_to('teacher', given={'generator': 'zero'}),
+     "given.generator: .* another network, with padding='zero' where 'reflect' is wanted"),
+    (given_to('pupil', given={'student': 'unet'}),
+     'given.student: .* a UNetGenerator where a ResNetGenerator is wanted'),
+    (given_to('pupil', given={'student': 'wide'}), 'stages.pupil.given.student: .* with stem='),
+    (given_to('pupil', given={'features': 'vgg19'}), 'given.features: .* depth=19 where 16'),
+    (given_to('pupil', given={'features': 'vgg19'}, steps=3), 'depth=19 where 16'),
+    (given_to('pupil', given={'disc': 'judge'}),
+     'pupil.given.disc: Offline has no network of this role; it has student, teacher, features'),
+    (given_to('pupil', given={'teacher': 'same'}), 'both say who teaches; give one'),
+    (given_to('pupil', given={'features': 3}), 'given.features: there is no file 3'),
+    (given_to('pupil', prune=dict(budget=1e5, how='l1'), given={'student': 'same'}),
+     'stages.pupil.given.student and stages.pupil.prune both say'),
+    (lessons(taps=('stem', 'block7')),
+     'stages.pupil: student has no tap block7; it has block1, stem'),
+    (lambda c, files: c.stages.teacher.update(steps=500) or lessons(look=dict(
+        name='VGG', layers=('relu2_2', 'relu5_1')))(c, files) or c.data.update(size=40),
+     'stages.pupil: this VGG16')])
+def test_what_does_not_fit_is_said_before_training(files, tmp_path, change, message):
+  c = with_files()
+  change(c, files)
+  with pytest.raises(ValueError, match=message):
+    jgc.run(c, tmp_path / 'run', quiet=True)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_what_a_method_leaves_unread_is_refused(files, tmp_path):
+  c = recipe()
+  with c.unlocked():
+    c.stages.student.method.going_on = False
+  c.stages.student.given = {'disc': files['judge']}
+  with pytest.raises(ValueError, match='stages.student: given.disc is not used: .* leave it out'):
+    jgc.run(c, tmp_path / 'run', quiet=True)
+
+
+def test_networks_that_fit_may_be_given(files, tmp_path):
+  c = with_files()
+  given_to('teacher', given={'generator': 'same', 'disc': 'judge'})(c, files)
+  given_to('pupil', given={'features': 'vgg16', 'student': 'same'})(c, files)
+  build.validate(c)
+  workdir.Run(c, tmp_path, Reporter(quiet=True)).open_sources()

@@ -93,12 +93,10 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
     # download=False: it would otherwise fetch and prepare the set, and without TensorFlow fail.
     records = [library.data_source(name, split=part, data_dir=data_dir, decoders=raw,
                                    download=False) for part in splits]
-  except (ValueError, KeyError) as e:
-    if builder.info.splits:
+  except (AssertionError, KeyError, NotImplementedError, OSError, ValueError) as e:
+    if builder.info.splits and isinstance(e, KeyError | ValueError):
       raise ValueError(f'{name} has no split {split!r}; one of {", ".join(builder.info.splits)}'
                        ) from e
-    raise
-  except (AssertionError, FileNotFoundError, NotImplementedError, OSError) as e:
     raise FileNotFoundError(
         f'data set {name!r} is not prepared as array_record in {builder.data_dir}; prepare it '
         f"once: pip install 'jaxgan-compress[tf]' && tfds build {name} "

@@ -1,0 +1,146 @@
+"""The command line told something wrong: it says what, what is possible and what to do."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxgan_compress import cli, nn, workdir
+from tests import fuzz_commands
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def network(tmp_path_factory):
+  path = tmp_path_factory.mktemp('networks') / 'digits.safetensors'
+  net = nn.DCGANGenerator(d=1, size=32)
+  nn.save(path, net, nn.initialise(net, jax.random.key(0)))
+  return path
+
+
+TABLES = {'words': {'macs': ['a', 'b'], 'ms': [1, 2]}, 'nested': {'macs': [[1], [2]], 'ms': [1, 2]},
+          'negative': {'macs': [1, 2], 'ms': [-1, 2]}, 'text': {'macs': 'ab', 'ms': [1, 2]},
+          'list': [1, 2], 'short': {'macs': [1], 'ms': [1]},
+          'nan': {'macs': [0, float('nan')], 'ms': [1, 2]}}
+
+
+@pytest.mark.parametrize('command, said', [
+    *((f'prune --network=NET --out=x.safetensors --budget=2 --unit=ms --table={name}.json', said)
+      for name, said in (('words', "'macs' is ['a', 'b']; a list of numbers"),
+                         ('nested', "'macs' is [[1], [2]]; a list"),
+                         ('negative', "'ms' is [-1, 2]; a list of numbers, at least 0"),
+                         ('text', "'macs' is ab; a list"), ('list', 'a table is {"macs"'),
+                         ('short', 'a table has two or more'), ('nan', 'a list of numbers'))),
+    ('prune --network=NET --out=x.safetensors --budget=0.5', 'a budget of 0.5 is below'),
+    ('prune --network=NET --out=x.safetensors --budget=-1', '--budget=-1; give numbers above 0'),
+    ('prune --network=NET --out=x.safetensors --budget=nan', '--budget=nan; give numbers above 0'),
+    ('prune --network=NET --out=x.safetensors --budget=1e5,1.0001e5',
+     'x_1e05.safetensors and x_1e05.safetensors would be one'),
+    ('prune --network=NET --out=x.safetensors --budget=1e5 --seed=-1', '--seed=-1'),
+    ('prune --network=NET --out=x.safetensors --budget=1e5 --size=32',
+     '--size=32: a DCGANGenerator draws from 100 latents'),
+    *((f'info --network=mobile_resnet:ngf=4,blocks=1 --size={size}', f'--size={size}; give 256')
+      for size in ('-4', '0', '8x-8', '1x2x3', '8.', 'x', '1' * 9, '٣')),
+    ('export --network=NET --out=x --tolerance=nan', '--tolerance=nan; give a number'),
+    ('export --network=NET --out=x --tolerance=-1', '--tolerance=-1'),
+    *((f'{command} {flag}', f'{flag.partition("=")[0]} is for --{other} and would change nothing')
+      for command, other, some in (
+          ('prune --network=NET --out=x.safetensors --budget=1e5', 'workdir', '--stage=x'),
+          ('prune --network=NET --out=x.safetensors --budget=1e5', 'workdir', '--checkpoint=last'),
+          ('prune --network=NET --out=x.safetensors --budget=1e5', 'unit=ms', '--table=words.json'),
+          ('prune --network=NET --out=x.safetensors --budget=1e5', 'unit=ms', '--backend=onnx'),
+          ('profile-latency --network=NET --out=x.json', 'workdir', '--stage=x'),
+          ('export --network=NET --out=x', 'workdir', '--generator=x'),
+          ('export --network=NET --out=x', 'workdir', '--int8'),
+          ('export --workdir=x', 'network', '--size=32'),
+          ('info --network=NET', 'config', '--layers'), ('info', 'network', '--size=32'),
+          ('info --network=NET', 'latency', '--batch=3'), ('fid A B', 'weights',
+                                                           '--protocol=fid_clean'),
+          ('prepare-data --layout=paired --path=A --name=b', 'layout=labels', '--classes=3'))
+      for flag in (some,)),
+    ('train --config=kd/digits --workdir=x --config.evaluate.test.split=test',
+     'has no \'split\'; it is empty, and is given as a whole: --config.evaluate.test="'),
+    ('train --config=kd/digits --workdir=x --config.evaluate.tset.split=test',
+     "config.evaluate has no 'tset'; did you mean 'test'"),
+    ('train --config=kd/digits --workdir=x --config.seed.x=1', 'config.seed is 0 and has no'),
+    ('train --config=kd/digits --workdir=x --config.run[0]=teacher', 'one entry cannot be changed'),
+    ('train --config=kd/digits --workdir=x --config.replicas=None',
+     '--config.replicas=None is not a whole number, as 8; leave it out for the default'),
+    ('train --config=kd/digits --workdir=x --config.batch=0.5', 'is not a whole number'),
+    ('train --config=kd/digits --workdir=x --config.cache=maybe', 'is not true or false'),
+    ('train --config=kd/digits --workdir=x --config.data=3', 'is not a section, as "{'),
+    ('train --workdir=x --config.seed=1', '--config.seed changes a config; give --config=NAME'),
+    ('train --workdir=x --flagfile=nowhere', '--flagfile=nowhere cannot be read; it is a text'),
+    ('train --workdir=x --config=syntax.py', 'syntax.py, line 2: SyntaxError'),
+    ('train --workdir=x --config=error.py', "error.py, line 2: NameError: name 'x' is not defined"),
+    ('train --workdir=x --config=none.py', 'get_config(arg) returns None; a config is'),
+    ('train --workdir=error.py/x --config=kd/digits:smoke', 'error.py/x: not a directory'),
+    ('evaluate --workdir=' + 'a' * 300, 'file name too long; give another path'),
+    ('evaluate --workdir=a\0b', 'holds no run (no config.json)')])
+def test_what_is_wrong_is_said(command, said, network, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  for name, table in TABLES.items():
+    Path(f'{name}.json').write_text(json.dumps(table))
+  Path('syntax.py').write_text('def get_config(arg):\n  return (')
+  Path('error.py').write_text('def get_config(arg):\n  return x')
+  Path('none.py').write_text('def get_config(arg):\n  pass')
+  before = set(tmp_path.iterdir())
+  assert cli.main(command.replace('NET', str(network)).split(' ')) == 2
+  error = capsys.readouterr().err
+  assert said in error and not fuzz_commands.wrong_words(error), error
+  assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('lines', [
+    '--config=kd/digits:smoke\n--config.seed=3\n--workdir=x', '--config.seed=3\n--workdir=x'])
+def test_a_flag_file_may_hold_any_flag(lines, tmp_path):
+  (tmp_path / 'flags').write_text(lines)
+  more = [] if '--config=' in lines else ['--config', 'kd/digits:smoke']
+  values = cli._flags('train', [f'--flagfile={tmp_path / "flags"}', *more], config=True,
+                      workdir=True)
+  assert (values.config.seed, values.config.batch, values.workdir) == (3, 8, 'x')
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_no_number_of_a_table_is_cut_off(terminal, capsys, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '40')
+  monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
+  rows = [[f'{1.2345e6 * i:.4f} [{i:.3g}, {i + 1:.3g}]' for i in range(1, 30)]] * 2
+  cli._print_table([f'measure{i}' for i in range(29)], [('name', *row[1:]) for row in rows])
+  printed = capsys.readouterr().out
+  assert len(printed.strip().splitlines()) == 3 and '…' not in printed
+  assert all(printed.count(cell) == 2 for cell in rows[0][1:])
+
+
+@pytest.mark.parametrize('command', [['-m', 'jaxgan_compress'], ['jaxgan-compress']])
+def test_ctrl_c_while_jax_is_imported_is_one_line(command, tmp_path):
+  """A JAX that is interrupted as soon as it is imported stands in for a slow one."""
+  (tmp_path / 'jax.py').write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
+                                   'import time\ntime.sleep(9)\n')
+  (tmp_path / 'jaxgan-compress').write_text('from jaxgan_compress.cli import main\n')
+  environment = {**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
+  done = subprocess.run([sys.executable, *command, 'info'], cwd=tmp_path, env=environment,
+                        text=True, capture_output=True, check=False)
+  assert (done.returncode, done.stderr.strip()) == (130, 'interrupted')
+
+
+def test_random_commands_end_with_a_message(tmp_path_factory, monkeypatch):
+  """A few of `fuzz_commands`: those that look at no image."""
+  home = tmp_path_factory.mktemp('fuzz')
+  monkeypatch.chdir(home)
+  monkeypatch.setenv('HOME', str(home))
+  monkeypatch.setattr(workdir.Run, 'open_sources', fuzz_commands._begin)
+  commands, wrong = fuzz_commands.Commands(home, random.randrange(2 ** 32)), []
+  with fuzz_commands.begins():
+    for _ in range(150):
+      argv = commands.command()
+      if argv[0] in ('train', 'evaluate', 'report', 'convert'):
+        why, said = fuzz_commands.wrong_with(argv)
+        wrong += [(argv, why, said)] if why else []
+  assert not wrong
