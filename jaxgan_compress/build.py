@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import importlib
 import inspect
-import math
-import numbers
-import os
 import re
-import types
-import typing
-from collections import abc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optax
-from flax import linen
 from ml_collections import ConfigDict
 
+from jaxgan_compress import arguments, pruning
 from jaxgan_compress import config as configs
-from jaxgan_compress import pruning
 
 # Where a bare name in a section of this key is looked up.
 HOMES = {
@@ -70,7 +60,7 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
     if key != 'name':
       given[key] = value
   with blaming(where):
-    signature, hints = inspect.signature(target), _hints(target)
+    signature, hints = inspect.signature(target), arguments.hints(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for key, value in given.items():
       known = signature.parameters.get(key)
@@ -78,14 +68,14 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
         raise ValueError(f'{section["name"]} has no argument {key!r}; '
                          f'{configs.suggest(key, signature.parameters)}')
       if known is None or value is not known.default:
-        _check_argument(key, value, hints.get(key, Any))
+        arguments.check(key, value, hints.get(key, Any))
     return target(**given)
 
 
 def _named(section, home=HOMES['method']):
   name = section.get('name')
   if not name or not isinstance(name, str):
-    raise ValueError(f'it has no name ({configs.shown(name)}), which says what to build, from '
+    raise ValueError(f'it has no name ({arguments.shown(name)}), which says what to build, from '
                      f'{home}')
   return name
 
@@ -113,75 +103,6 @@ REWORDED = (
     (r'^\S+ missing \d+ required (positional|keyword-only) arguments?: (.*)', r'it lacks \2'),
     (r"^missing a required argument: ('\w+')", r'it lacks \1'),
 )
-
-
-# Numbers by the names of arguments, of one's own classes, too: the least, and what they stay below.
-RANGES = {
-    **dict.fromkeys(('d', 'ngf', 'ndf', 'channels', 'size', 'load', 'latent', 'features', 'width',
-                     'widths', 'classes', 'inputs', 'layers', 'scales', 'depth', 'reduction',
-                     'hidden', 'stem', 'up', 'down', 'labels', 'kernel', 'teach', 'learn',
-                     'total', 'n_critic', 'n_dis', 'every', 'floor', 'multiple'), (1, math.inf)),
-    **dict.fromkeys(('blocks', 'shared', 'pool', 'adv', 'recon', 'align', 'match', 'feature',
-                     'style', 'ssim', 'tv', 'tap', 'pixel', 'cycle', 'identity', 'penalty', 'r1',
-                     'r2', 'learning_rate', 'value', 'init_value', 'slope'), (0, math.inf)),
-    **dict.fromkeys(('epoch', 'constant', 'decay', 'stride', 'decay_steps', 'transition_steps',
-                     'at', 'warmup_steps'), (0, 2 ** 31)),
-    **dict.fromkeys(('ema', 'dropout', 'b1', 'b2', 'momentum'), (0, 1)),
-}
-
-
-def _check_argument(key, value, hint):
-  """Raises ValueError for a value that is not what the argument's annotation says, or out of
-  range."""
-  if not _fits(value, hint):
-    words = configs.KINDS.get(hint) or re.sub(r'\b(\w+\.)+', '', getattr(
-        hint, '__name__', '') if isinstance(hint, type) else str(hint))
-    raise ValueError(f'{key}={configs.shown(value)}; it is {words}')
-  low, high = RANGES.get(key, (-math.inf, math.inf))
-  for number in value if isinstance(value, tuple | list) else (value,):
-    if _is_number(number) and key in RANGES and not low <= number < high:
-      raise ValueError(f'{key}={configs.shown(value)}; at least {low}' + (
-          f' and below {high}' if high < math.inf else ', and finite' if number > low else ''))
-
-
-@functools.cache
-def _hints(target):
-  try:
-    return typing.get_type_hints(target if inspect.isfunction(target) or dataclasses.is_dataclass(
-        target) else getattr(target, '__init__', target))
-  except (NameError, TypeError, AttributeError):
-    return {}
-
-
-def _is_number(value):
-  return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _fits(value, hint):
-  """Whether a value is what an annotation says, as far as a config can tell."""
-  if hint is Any:
-    return True
-  origin, parts = typing.get_origin(hint), typing.get_args(hint)
-  if origin in (typing.Union, types.UnionType):
-    return any(_fits(value, part) for part in parts)
-  if origin is tuple:
-    return isinstance(value, tuple | list) and (
-        all(_fits(x, parts[0]) for x in value) if parts[1:] == (...,) else
-        len(value) == len(parts) and all(map(_fits, value, parts)))
-  kind = origin or hint
-  if kind in (bool, str, type(None)):
-    return isinstance(value, kind)
-  if kind in (int, float):
-    return _is_number(value) and (kind is float or isinstance(value, numbers.Integral))
-  if kind is abc.Callable:
-    return callable(value)
-  if isinstance(kind, type) and isinstance(value, str | tuple | list | Mapping | ConfigDict):
-    return isinstance(value, kind | Mapping if kind is abc.Mapping else kind) or (
-        isinstance(value, str) and issubclass(kind, os.PathLike))
-  if isinstance(kind, type) and (issubclass(kind, linen.Module | optax.GradientTransformation)
-                                 or kind.__module__.startswith('jaxgan_compress')):
-    return getattr(kind, '_is_protocol', False) or isinstance(value, kind)
-  return True
 
 
 def _made(section, home, where):
@@ -229,9 +150,9 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
     theirs = getattr(getattr(source, 'adversary', None), 'disc', None)
     if theirs != built.adversary.disc:
       raise ValueError(f"{where}: it goes on with the discriminator of {teacher!r} ("
-                       f"{configs.shown(theirs)}) and names another ("
-                       f"{configs.shown(built.adversary.disc)}); leave out adversary.disc, or set "
-                       "disc_from='fresh'")
+                       f"{arguments.shown(theirs)}) and names another ("
+                       f"{arguments.shown(built.adversary.disc)}); leave out adversary.disc, or "
+                       "set disc_from='fresh'")
   return built
 
 
@@ -248,13 +169,13 @@ def budgets(config: ConfigDict, name: str) -> dict[str, float]:
 def source(section: Mapping[str, Any]):
   """The data source of a `data` section: a name in `data` ('paired'), 'tfds:<name>',
   'samples:<task>' or 'package.module:function'."""
-  arguments = {key: value for key, value in section.items() if key != 'name'}
+  given = {key: value for key, value in section.items() if key != 'name'}
   with blaming('data'):
     name = _named(section, 'jaxgan_compress.data')
   for prefix, argument in (('tfds', 'catalogue'), ('samples', 'task')):
     if name.startswith(f'{prefix}:'):
-      arguments[argument], name = name.removeprefix(f'{prefix}:'), prefix
-  return make({**arguments, 'name': name}, 'jaxgan_compress.data', 'data')
+      given[argument], name = name.removeprefix(f'{prefix}:'), prefix
+  return make({**given, 'name': name}, 'jaxgan_compress.data', 'data')
 
 
 def validate(config: ConfigDict) -> None:
@@ -262,13 +183,13 @@ def validate(config: ConfigDict) -> None:
   configs.check(config)
   for refuses, key, message in RULES:
     if refuses(config):
-      raise ValueError(f'{key}={configs.shown(configs.value_of(config, key))}{message(config)}')
+      raise ValueError(f'{key}={arguments.shown(configs.value_of(config, key))}{message(config)}')
   places, beside = config.mesh.student, [0]
   for i, name in enumerate(config.run):
     stage = config.stages[name]
     for refuses, key, message in STAGE_RULES:
       if refuses(config, stage, config.run[:i]):
-        raise ValueError(f'stages.{name}.{key}={configs.shown(configs.value_of(stage, key))}'
+        raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)

@@ -796,8 +796,9 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
   except flags.IllegalFlagValueError as e:
     raise ValueError(_explained(str(e))) from e
   except (AttributeError, KeyError, TypeError) as e:  # of overrides, one by one
-    raise ValueError(f'--config: an override cannot be applied ({e.args[0] if e.args else e}); '
-                     'give a section as a whole or what is inside it, and not both') from e
+    given = ', '.join(arg.partition('=')[0] for arg in argv if OVERRIDE.match(arg))
+    raise ValueError(f'{given} cannot all be applied; give a section as a whole or what is inside '
+                     'it, and not both') from e
   for flag, (other, wanted) in NEEDS.get(verb, {}).items():
     found = values[other].value
     if values[flag].present and (found not in wanted if wanted else not found):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import comparison
 from jaxgan_compress.analysis.comparison import Family, Group, Point
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.experiment import HARMLESS
 from jaxgan_compress.ship import latents
@@ -22,6 +23,7 @@ from jaxgan_compress.workdir import Run, open_run
 COLUMNS, MOST_ROWS = 6, 30
 
 
+@typed
 def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
             metric: str | None = None) -> Path:
   """Writes one page over finished runs and returns its path: quality against multiply-accumulates

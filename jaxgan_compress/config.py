@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, config_dict
 
+from jaxgan_compress.arguments import KINDS, shown, typed
+
 # Measures that can decide, and which way is better.
 SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'precision': 'max',
           'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'perceptual': 'min',
@@ -125,15 +127,13 @@ def stage(**fields) -> dict[str, Any]:
 
 # Numbers of a config and the least and the largest they may be.
 LIMITS = {
-    'seed': (0, SEEDS), 'batch': (1,), 'log_every': (1,), 'steps_per_call': (1,),
+    'seed': (0, SEEDS), 'batch': (1, 2 ** 20), 'log_every': (1,), 'steps_per_call': (1,),
     'workers': (0, 256), 'replicas': (1,), 'devices': (1,), 'mesh.student': (1,),
     'mesh.space': (1,),
     'checkpoint.every': (1,), 'checkpoint.keep': (1,), 'evaluate.every': (1,),
     'evaluate.count': (4,), 'evaluate.splits': (1,), 'evaluate.seed': (0, SEEDS),
 }
-STAGE_LIMITS = {'steps': (1,), 'batch': (0,), 'shift': (0, 64)}
-KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a word',
-         tuple: "several, as ('a', 'b')", dict: "a section, as dict(name='adam')"}
+STAGE_LIMITS = {'steps': (1, 2 ** 31 - 1), 'batch': (0, 2 ** 20), 'shift': (0, 64)}
 
 
 def check(config: ConfigDict) -> None:
@@ -208,12 +208,6 @@ def _check_storable(value, where):
     raise ValueError(f'{where} is nan; give a number')
 
 
-def shown(value) -> str:
-  """A value as messages show it: in one line, and not all of what is long."""
-  text = ' '.join(repr(value.to_dict() if isinstance(value, ConfigDict) else value).split())
-  return text if len(text) <= 120 else f'{text[:100]}...{text[-10:]}'
-
-
 def measures(config: ConfigDict) -> bool:
   """Whether anything measures the generators of a run."""
   return bool(config.evaluate.classifier or config.evaluate.extractor)
@@ -258,6 +252,7 @@ def smoke(config: ConfigDict, steps: int = 4) -> ConfigDict:
   return config
 
 
+@typed
 def load(name: str) -> Config:
   """The config of `file.py:arg`: a path, or a shipped config such as `kd/digits:smoke`.
 
@@ -288,6 +283,7 @@ def _ran(path, arg):
   return defined['get_config'](arg)
 
 
+@typed
 def locate(name: str) -> tuple[Path, str]:
   """The file and the argument that `load` reads."""
   path, _, arg = name.partition(':')
@@ -320,6 +316,15 @@ def from_json(stored: Mapping[str, Any]) -> ConfigDict:
   for name, each in config.stages.items():
     config.stages[name] = {**STAGE, **each.to_dict()}
   return config
+
+
+def read(path: Path) -> Config:
+  """The config that is stored beside a run. Raises ValueError for a file that was changed."""
+  try:
+    return from_json(json.loads(path.read_text()))
+  except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
+    raise ValueError(f'{path} is no config of a run: {str(e).strip() or type(e).__name__}; '
+                     'take it from a copy of the run') from e
 
 
 def differences(ours: Mapping, theirs: Mapping, prefix: str = '') -> dict[str, tuple[Any, Any]]:

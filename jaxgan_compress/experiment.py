@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from jaxgan_compress import build, data, distributed
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, cost, report, roofline
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.core import Net, normalise
 from jaxgan_compress.cpu import jit
 from jaxgan_compress.metrics import Measure
@@ -44,6 +45,7 @@ HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cach
             'replicas', 'steps_per_call', 'devices', 'mesh.student', 'mesh.space'}
 
 
+@typed
 def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:
   """Trains every stage of the config, measures it and writes `report.html`; returns the results.
 
@@ -87,6 +89,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   return results
 
 
+@typed
 def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = None,
              intervals: int = 0) -> dict[str, dict[str, Measure]]:
   """Measures every generator of a run again: `{stage: {measure: Measure}}`, 'real' included.
@@ -109,6 +112,7 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
   return {**found, **this.real(intervals)}
 
 
+@typed
 def describe(config: ConfigDict) -> list[dict[str, Any]]:
   """Every generator and discriminator of a config: stage, role, name, parameters, MACs, the shapes
   of its variables, and the budget to which it will be cut: till then it stands there whole. Trains
@@ -156,6 +160,7 @@ def _networks(config, name, method):
       for role, network in (*found.items(), *disc)]
 
 
+@typed
 def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8) -> np.ndarray:
   """A picture of what a stage trains on: two batches as drawn, and the set as evaluation sees it.
 
@@ -191,6 +196,7 @@ def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8)
       f'\n{view}' if view else ''))
 
 
+@typed
 def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, steps: int = 5
             ) -> dict[str, Any]:
   """Runs some training steps of one stage on one device and says where their time goes.
@@ -387,8 +393,7 @@ def _claimed(workdir: Path, config: ConfigDict):
   started = any(workdir.glob('*/checkpoints/*'))
   if stored.is_file() and started:
     differing = {key: pair for key, pair in
-                 configs.differences(configs.to_json(configs.from_json(
-                     json.loads(stored.read_text()))), mine).items()
+                 configs.differences(configs.to_json(configs.read(stored)), mine).items()
                  if key not in HARMLESS}
     if differing:
       listed = '; '.join(f'{key}: {a} there, {b} asked for'

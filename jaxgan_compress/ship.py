@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import nn
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.export import DEFAULT, sides, write_folder
 from jaxgan_compress.workdir import open_run, ready
@@ -19,6 +20,7 @@ from jaxgan_compress.workdir import open_run, ready
 CALIBRATION = 32  # inputs for the ranges of int8
 
 
+@typed
 def export_run(workdir: str | Path, name: str | None = None, out: str | Path | None = None, *,
                checkpoint: str = 'best', to: Sequence[str] = DEFAULT,
                layout: str = 'NHWC', int8: bool = False, **more
@@ -72,6 +74,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
                            pictures=pictures, labels=labels, **more)
 
 
+@typed
 def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
                    to: Sequence[str] = DEFAULT, layout: str = 'NHWC', **more
                    ) -> dict[str, Any]:

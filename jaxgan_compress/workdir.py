@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxgan_compress import build, data, distributed, metrics, nn, pruning
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import colour_labels
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.config import CHECKPOINTS, SELECT
 from jaxgan_compress.core import Batch, Drawer, Method, Net, TrainState, normalise
 from jaxgan_compress.metrics import Evaluator, Measure, classifier
@@ -26,6 +27,7 @@ from jaxgan_compress.train.progress import Reporter
 LONG = 200
 
 
+@typed
 def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
   """The run in a work directory. Raises FileNotFoundError if there is none."""
   workdir = distributed.folder(workdir)
@@ -33,8 +35,7 @@ def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
   if not stored.is_file():
     raise FileNotFoundError(f'{workdir} holds no run (no config.json); '
                             'train one with jaxgan-compress train')
-  config = configs.from_json(json.loads(stored.read_text()))
-  return Run(config, workdir, reporter or Reporter(quiet=True))
+  return Run(configs.read(stored), workdir, reporter or Reporter(quiet=True))
 
 
 @dataclasses.dataclass

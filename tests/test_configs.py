@@ -123,7 +123,7 @@ def set_key(path, value):
     (set_key('replicas', 0), 'replicas=0; at least 1'),
     (set_key('via', 'map'), "via='map'; one of pmap, shard_map"),
     (set_key('data', 'digits'), "data='digits'; it is a section"),
-    (set_key('data.size', 'small'), "size='small'; it is int"),
+    (set_key('data.size', 'small'), "data: size='small'; it is a whole"),
     (set_key('data.view', print), 'data.view is <built-in function print>; a config is stored'),
     (set_key('evaluate.select', 'fid'), "names 'fid', which nothing here measures; there is fd, "),
     (set_key('evaluate.best', ('miou',)), "names 'miou', which nothing here measures"),

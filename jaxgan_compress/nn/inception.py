@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.layers import (
@@ -70,6 +71,7 @@ class Branches:
     return Branches(**kept)
 
 
+@typed
 def inception(ngf: int = 64, blocks: int = 9, reduction: int = 6, **fields) -> InceptionGenerator:
   """CAT's teacher: six branches a block, each with (4 ngf) // reduction hidden channels."""
   return InceptionGenerator(

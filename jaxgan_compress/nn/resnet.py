@@ -7,6 +7,7 @@ import functools
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn.layers import (
   Conv,
@@ -21,17 +22,20 @@ from jaxgan_compress.nn.norms import conv_bias, norm
 from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 
 
+@typed
 def resnet(ngf: int = 64, blocks: int = 9, **fields) -> ResNetGenerator:
   """The generator of CycleGAN (Zhu et al. 2017) at base width `ngf`; fields as of the class."""
   return ResNetGenerator(stem=(ngf, 2 * ngf, 4 * ngf), hidden=(4 * ngf,) * blocks,
                          up=(2 * ngf, ngf), **fields)
 
 
+@typed
 def mobile_resnet(ngf: int = 64, blocks: int = 9, **fields) -> ResNetGenerator:
   """The same with separable convolutions in its blocks (GAN Compression, OMGD)."""
   return resnet(ngf, blocks, separable=True, **{'dropout': 0., **fields})
 
 
+@typed
 def mobile_deepest_resnet(ngf: int = 16, blocks: int = 9, **fields) -> ResNetGenerator:
   """The deeper teacher of OMGD: the same with expansion blocks at every resolution."""
   return mobile_resnet(ngf, blocks, deeper=True, **fields)

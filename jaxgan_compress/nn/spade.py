@@ -8,6 +8,7 @@ import functools
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
@@ -53,6 +54,7 @@ class InceptionSPADEBlock:
   spade: Branches = Branches()
 
 
+@typed
 def spade(ngf: int = 64, upsampling: str = 'more', hidden: int = 128, **fields) -> SPADEGenerator:
   """The generator of SPADE, known as GauGAN (Park et al. 2019); fields as of the class."""
   widths = _widths(16 * ngf, upsampling)
@@ -61,12 +63,14 @@ def spade(ngf: int = 64, upsampling: str = 'more', hidden: int = 128, **fields) 
   return SPADEGenerator(16 * ngf, blocks, upsampling=upsampling, **fields)
 
 
+@typed
 def mobile_spade(ngf: int = 64, upsampling: str = 'more', hidden: int = 128,
                  **fields) -> SPADEGenerator:
   """GAN Compression's teacher: SPADE with separable modulations, without spectral norm."""
   return spade(ngf, upsampling, hidden, **{'separable': True, 'spectral': False, **fields})
 
 
+@typed
 def inception_spade(ngf: int = 64, upsampling: str = 'more', reduction: int = 6,
                     hidden: int = 128, **fields) -> InceptionSPADEGenerator:
   """CAT's teacher for label maps; fields as of the class."""

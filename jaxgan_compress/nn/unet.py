@@ -7,6 +7,7 @@ import functools
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxgan_compress.arguments import typed
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn.layers import Conv, UpConv, check_images, leaky_relu, to_range
 from jaxgan_compress.nn.norms import conv_bias, norm
@@ -14,6 +15,7 @@ from jaxgan_compress.nn.plans import Group, Plan, Widths, make_plan, renewed
 from jaxgan_compress.nn.resnet import ExpansionBlock
 
 
+@typed
 def unet(ngf: int = 64, depth: int = 8, **fields) -> UNetGenerator:
   """The generator of pix2pix (Isola et al. 2017): n, 2n, 4n, 8n, 8n, ... channels on the way down.
 
@@ -23,6 +25,7 @@ def unet(ngf: int = 64, depth: int = 8, **fields) -> UNetGenerator:
   return UNetGenerator(down=down, up=down[:-1], **fields)
 
 
+@typed
 def unet_deepest(ngf: int = 16, depth: int = 8, **fields) -> UNetGenerator:
   """The deeper teacher of OMGD: two expansion blocks after every step but the innermost."""
   return unet(ngf, depth, deeper=True, **fields)

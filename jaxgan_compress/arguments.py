@@ -1,0 +1,118 @@
+"""Whether an argument is what its annotation says and in range: of configs, of public functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+import os
+import re
+import types
+import typing
+from collections import abc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+from flax import linen
+from ml_collections import ConfigDict
+
+KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a word',
+         tuple: "several, as ('a', 'b')", dict: "a section, as dict(name='adam')"}
+
+# Numbers by the names of arguments, of one's own classes, too: the least, and what they stay below.
+RANGES = {
+    **dict.fromkeys(('d', 'ngf', 'ndf', 'channels', 'size', 'load', 'latent', 'features', 'width',
+                     'widths', 'classes', 'inputs', 'hidden', 'stem', 'up', 'down', 'labels'),
+                    (1, 2 ** 16)),
+    **dict.fromkeys(('layers', 'scales', 'depth', 'kernel', 'n_critic', 'n_dis', 'reduction'),
+                    (1, 2 ** 10)),
+    **dict.fromkeys(('blocks', 'shared'), (0, 2 ** 10)),
+    **dict.fromkeys(('teach', 'learn', 'total', 'every', 'multiple'), (1, 2 ** 31)),
+    **dict.fromkeys(('pool', 'epoch', 'constant', 'decay', 'stride', 'decay_steps', 'at',
+                     'transition_steps', 'warmup_steps'), (0, 2 ** 31)),
+    **dict.fromkeys(('adv', 'recon', 'align', 'match', 'feature', 'style', 'ssim', 'tv', 'tap',
+                     'pixel', 'cycle', 'identity', 'penalty', 'r1', 'r2', 'learning_rate', 'value',
+                     'init_value', 'slope'), (0, math.inf)),
+    **dict.fromkeys(('ema', 'dropout', 'b1', 'b2', 'momentum'), (0, 1)),
+}
+
+
+def typed(function: Callable) -> Callable:
+  """The function, which raises ValueError with its name for an argument that `check` refuses."""
+  signature = inspect.signature(function)
+
+  @functools.wraps(function)
+  def checked(*args, **kwargs):
+    for key, value in signature.bind(*args, **kwargs).arguments.items():
+      if value is not signature.parameters[key].default:
+        check(key, value, hints(function).get(key, Any))
+    return function(*args, **kwargs)
+
+  return checked
+
+
+def check(key: str, value, hint=Any):
+  """Raises ValueError for a value that is not what the argument's annotation says, or out of the
+  range of its name."""
+  if not _fits(value, hint):
+    words = KINDS.get(hint) or re.sub(r'\b(\w+\.)+', '', getattr(
+        hint, '__name__', '') if isinstance(hint, type) else str(hint))
+    raise ValueError(f'{key}={shown(value)}; it is {words}')
+  low, high = RANGES.get(key, (-math.inf, math.inf))
+  for number in value if isinstance(value, tuple | list) else (value,):
+    if _is_number(number) and key in RANGES and not low <= number < high:
+      raise ValueError(f'{key}={shown(value)}; at least {low}' + (
+          f' and below {high}' if high < math.inf else ', and finite' if number > low else ''))
+
+
+def shown(value) -> str:
+  """A value as messages show it: in one line, and not all of what is long."""
+  text = ' '.join(repr(value.to_dict() if isinstance(value, ConfigDict) else value).split())
+  return text if len(text) <= 120 else f'{text[:100]}...{text[-10:]}'
+
+
+@functools.cache
+def hints(target) -> Mapping[str, Any]:
+  """{argument: annotation} of what is called, as far as they can be read."""
+  try:
+    return typing.get_type_hints(target if inspect.isfunction(target) or dataclasses.is_dataclass(
+        target) else getattr(target, '__init__', target))
+  except (NameError, TypeError, AttributeError):
+    return {}
+
+
+def _is_number(value):
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _fits(value, hint):
+  """Whether a value is what an annotation says; of arrays and foreign classes it is not asked."""
+  if hint is Any:
+    return True
+  origin, parts = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (typing.Union, types.UnionType):
+    return any(_fits(value, part) for part in parts)
+  if origin is tuple:
+    return isinstance(value, tuple | list) and (
+        all(_fits(x, parts[0]) for x in value) if parts[1:] == (...,) else
+        len(value) == len(parts) and all(map(_fits, value, parts)))
+  kind = origin or hint
+  if kind in (bool, str, type(None)):
+    return isinstance(value, kind)
+  if kind in (int, float):
+    return _is_number(value) and (kind is float or isinstance(value, numbers.Integral))
+  if kind is abc.Callable:
+    return callable(value)
+  if not isinstance(kind, type) or getattr(kind, '_is_protocol', False):
+    return True
+  if issubclass(kind, os.PathLike):
+    return isinstance(value, str | os.PathLike)
+  if isinstance(value, str | bytes | tuple | list | Mapping | ConfigDict):
+    return isinstance(value, kind | ConfigDict if kind is abc.Mapping else kind)
+  if issubclass(kind, linen.Module | optax.GradientTransformation | ConfigDict) or (
+      kind.__module__.startswith('jaxgan_compress')):
+    return isinstance(value, kind)
+  return True
