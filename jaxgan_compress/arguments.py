@@ -28,8 +28,8 @@ RANGES = {
                      'widths', 'classes', 'inputs', 'hidden', 'stem', 'up', 'down', 'labels'),
                     (1, 2 ** 16)),
     **dict.fromkeys(('layers', 'scales', 'depth', 'kernel', 'n_critic', 'n_dis', 'reduction'),
-                    (1, 2 ** 10)),
-    **dict.fromkeys(('blocks', 'shared'), (0, 2 ** 10)),
+                    (1, 2 ** 8)),
+    **dict.fromkeys(('blocks', 'shared'), (0, 2 ** 8)),
     **dict.fromkeys(('teach', 'learn', 'total', 'every', 'multiple'), (1, 2 ** 31)),
     **dict.fromkeys(('pool', 'epoch', 'constant', 'decay', 'stride', 'decay_steps', 'at',
                      'transition_steps', 'warmup_steps'), (0, 2 ** 31)),
@@ -106,6 +106,8 @@ def _fits(value, hint):
     return _is_number(value) and (kind is float or isinstance(value, numbers.Integral))
   if kind is abc.Callable:
     return callable(value)
+  if kind is abc.Sequence:
+    return not isinstance(value, str | bytes | Mapping) and hasattr(value, '__getitem__')
   if not isinstance(kind, type) or getattr(kind, '_is_protocol', False):
     return True
   if issubclass(kind, os.PathLike):

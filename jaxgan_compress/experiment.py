@@ -124,7 +124,8 @@ def describe(config: ConfigDict) -> list[dict[str, Any]]:
     method = build.method(config, name, teachers[0] if teachers else None)
     for role, network, x in _networks(config, name, method):
       if (seen := repr((network, x.shape))) not in known:  # stages share networks
-        variables = jax.eval_shape(network.init, jax.random.key(0), x)
+        with build.blaming(f'stages.{name}.method: its {role}'):
+          variables = jax.eval_shape(network.init, jax.random.key(0), x)
         known[seen] = {'params': cost.count_params(variables),
                        'params_paper': cost.count_params(variables, 'paper'),
                        'macs': cost.macs(network, x.shape), 'variables': variables}
@@ -219,7 +220,8 @@ def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, st
   if config.cache:
     compilation_cache()
   this = Run(config, folder, Reporter(quiet=True))
-  method, prepare, batch, state = _untrained(this, stage)
+  with build.blaming(f'stages.{stage}'):
+    method, prepare, batch, state = _untrained(this, stage)
   began = time.monotonic()
   program = jit(lambda state, batch: method.step(state, normalise(prepare(batch)))).lower(
       state, batch).compile()

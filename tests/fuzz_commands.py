@@ -10,6 +10,7 @@ these places. A few are part of the suite.
 import argparse
 import collections
 import contextlib
+import faulthandler
 import io
 import json
 import os
@@ -282,6 +283,7 @@ def wrong_with(argv) -> tuple[str, str]:
 
   before = signal.signal(signal.SIGALRM, late)
   signal.alarm(SECONDS)
+  faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # what hears no alarm
   try:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
       code = cli.main(argv)
@@ -294,6 +296,7 @@ def wrong_with(argv) -> tuple[str, str]:
     return f'{type(e).__name__} at {where.tb_frame.f_code.co_filename}:{where.tb_lineno}', str(e)
   finally:
     signal.alarm(0)
+    faulthandler.cancel_dump_traceback_later()
     signal.signal(signal.SIGALRM, before)
   said = err.getvalue().strip()
   if code not in CODES:
@@ -330,13 +333,14 @@ def main(argv=None) -> int:
       argv = commands.command()
       if i < values.first:
         continue
+      if values.show:
+        print(i, *(arg[:120].replace(home, '~') for arg in argv), flush=True)
       why, said = wrong_with(argv)
       ends[said if said in ('begun', 'done') else 'refused'] += 1
       if why:
         failed[why].append((i, argv, said))
       if values.show:
-        print(i, *(arg[:120].replace(home, '~') for arg in argv), '\n   ->', why,
-              said[:1500].replace(home, '~'), flush=True)
+        print('   ->', why, said[:1500].replace(home, '~'), flush=True)
   for why, cases in sorted(failed.items(), key=lambda item: -len(item[1])):
     print(f'\n{len(cases)} x {why}')
     for i, argv, said in cases[:6]:

@@ -1,5 +1,6 @@
 """The command line told something wrong: it says what, what is possible and what to do."""
 
+import functools
 import json
 import os
 import random
@@ -10,7 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxgan_compress import cli, nn, workdir
+import jaxgan_compress as jgc
+from jaxgan_compress import cli, config, experiment, nn, workdir
 from tests import fuzz_commands
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +130,27 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(command, tmp_path):
   done = subprocess.run([sys.executable, *command, 'info'], cwd=tmp_path, env=environment,
                         text=True, capture_output=True, check=False)
   assert (done.returncode, done.stderr.strip()) == (130, 'interrupted')
+
+
+@pytest.mark.parametrize('function, argument', [
+    *((build, name) for build, names in (
+        (nn.resnet, 'ngf blocks'), (nn.mobile_resnet, 'ngf blocks'), (nn.unet, 'ngf depth'),
+        (nn.mobile_deepest_resnet, 'ngf blocks'), (nn.unet_deepest, 'ngf depth'), (nn.spade, 'ngf'),
+        (nn.inception, 'ngf blocks reduction'), (nn.mobile_spade, 'ngf hidden'),
+        (nn.inception_spade, 'ngf reduction hidden')) for name in names.split()),
+    (config.load, 'name'), (config.locate, 'name'), (jgc.open_run, 'workdir'),
+    (functools.partial(jgc.run, config.base()), 'workdir'),
+    (functools.partial(jgc.run, workdir='x'), 'config'), (experiment.describe, 'config'),
+    (functools.partial(experiment.evaluate, 'x'), 'checkpoint'),
+    (functools.partial(experiment.evaluate, 'x'), 'count'), (jgc.compare, 'workdirs'),
+    (functools.partial(jgc.export_run, 'x'), 'to'), (jgc.export_run, 'workdir')])
+def test_a_wrong_argument_is_named(function, argument):
+  fits = {'count': (-1, 10 ** 12, None), 'workdirs': ([],), 'to': ([],), 'blocks': (0,)}
+  words = ('name', 'workdir', 'checkpoint')
+  for wrong in (None, 'x', -1, 1.5, float('nan'), float('inf'), 10 ** 12, [], {}, object(), b'x'):
+    if wrong not in fits.get(argument, ()) and not (wrong == 'x' and argument in words):
+      with pytest.raises(ValueError, match=rf'^{argument}='):
+        function(**{argument: wrong})
 
 
 def test_random_commands_end_with_a_message(tmp_path_factory, monkeypatch):

@@ -244,6 +244,12 @@ def with_files():
       pupil=dict(steps=2, teacher=('teacher',), method=pupil))
 
 
+def late_mistake(c, files):
+  c.stages.teacher.steps = 500
+  c.stages.pupil = config.stage(steps=2, method={
+      **c.stages.teacher.method, 'name': f'{__name__}:Broken'})
+
+
 def lessons(**fields):
   def change(c, files):
     with c.unlocked():
@@ -269,9 +275,7 @@ def lessons(**fields):
      'stages.pupil.given.student and stages.pupil.prune both say'),
     (lessons(taps=('stem', 'block7')),
      'stages.pupil: student has no tap block7; it has block1, stem'),
-    (lambda c, files: c.stages.teacher.update(steps=500) or c.stages.pupil.update(
-        teacher=(), method={**c.stages.teacher.method, 'name': f'{__name__}:Broken'}),
-     'stages.pupil: of 16 rows')])
+    (late_mistake, 'stages.pupil: of 16 rows')])
 def test_what_does_not_fit_is_said_before_training(files, tmp_path, change, message):
   c = with_files()
   change(c, files)
