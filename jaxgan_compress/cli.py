@@ -106,6 +106,11 @@ def _run(verb, argv):
     print('\ninterrupted', file=sys.stderr)
     return 130
   except Exception as e:
+    if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):
+      if jax.distributed.is_initialized():
+        raise
+      return _fail('there is not enough memory; take a smaller batch, size or network '
+                   f'({str(e).strip()[:200] or "MemoryError"})', 1)
     from jaxgan_compress.experiment import Interrupted
     from jaxgan_compress.train import CheckpointError, TermError
     if isinstance(e, Interrupted):

@@ -49,7 +49,7 @@ def train_stage(run: Run, name: str, stop: StopSignal):
     run.evaluator(name)  # made now, not in the middle of the stage
 
   with run.checkpointer(name) as checkpointer:
-    state = checkpointer.restore(jax.eval_shape(start)) or start()
+    state = checkpointer.restore(run.shapes(name)) or start()
     at = saved = int(state.step)
     with records.Recorder(run.folder(name), at) as recorder:
       watch = _Watch(recorder, run.reporter, at, name, run.folder(name) / 'log.jsonl',

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxgan_compress import build, data, distributed, metrics, nn, pruning
 from jaxgan_compress import config as configs
-from jaxgan_compress.analysis import colour_labels
+from jaxgan_compress.analysis import colour_labels, count_params
 from jaxgan_compress.arguments import typed
 from jaxgan_compress.config import CHECKPOINTS, SELECT
 from jaxgan_compress.core import Batch, Drawer, Method, Net, TrainState, normalise
@@ -25,6 +25,7 @@ from jaxgan_compress.train.progress import Reporter
 
 # Steps of earlier stages from which on the step of a later one is traced before they are taken.
 LONG = 200
+MOST = 2 ** 30  # parameters of a network that is cut
 
 
 @typed
@@ -73,6 +74,9 @@ class Run:
           module = getattr(method, method.product)
           trial = repr((module, stage.prune.to_dict(), stage.data.to_dict()))
           if trial not in cuts:
+            if (count := count_params(nn.init.shapes(module))) > MOST:
+              raise ValueError(f'stages.{name} is cut from a network of {count:,} parameters; at '
+                               f'most {MOST:,} can be: give a narrower one')
             cuts[trial] = self.cut(name, module, nn.initialise(module, jax.random.key(0)))
           self._cuts[name, teacher] = cuts[trial]
         if not self.is_done(name):
@@ -109,6 +113,8 @@ class Run:
           lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.memory)),
           many or {'row': jax.ShapeDtypeStruct((rows,), np.int32)})
     self._begun[name, teacher] = state
+    if not stage.prune:  # what is cut later may have other widths than what is cut now
+      self._known_shapes[name, teacher, False] = state
     return state
 
   def _check_evaluation(self):
@@ -457,12 +463,12 @@ class Run:
       raise ValueError(f'checkpoint={checkpoint!r}; best, last, or best:METRIC')
     with self.checkpointer(name, read_only=True) as checkpointer:
       step = checkpointer.best_step(metric or None) if kind == 'best' else None
-      state = checkpointer.restore(self._shapes(name), step)
+      state = checkpointer.restore(self.shapes(name), step)
     if state is None:
       raise FileNotFoundError(f'stage {name!r} in {self.workdir} has no checkpoint; train it first')
     return state
 
-  def _shapes(self, name):
+  def shapes(self, name: str) -> TrainState:
     """The shapes of a stage's state, without reading or making any."""
     teacher, given = self.teacher(name), self._files(name)
     seen = name, teacher, bool(self.pruned(name))  # a whole network until it is cut
@@ -472,7 +478,7 @@ class Run:
         source = self.source(**self.config.stages[name].data)
         batch = ready(source, [0])
       if teacher is not None and self.is_taught(name):
-        given = self.as_given(teacher, self._shapes(teacher).nets) | given
+        given = self.as_given(teacher, self.shapes(teacher).nets) | given
       self._known_shapes[seen] = jax.eval_shape(method.init, self.root_key(name), batch,
                                                 given or None)
     return self._known_shapes[seen]
@@ -494,7 +500,7 @@ class Run:
   def _learners(self, stage):
     """The names of the generators that learn in a stage, its own first, students then."""
     if stage not in self._known_learners:
-      method, shapes = self.method(stage), self._shapes(stage)
+      method, shapes = self.method(stage), self.shapes(stage)
       pupils = getattr(method, 'pupils', {})
       learning = jax.eval_shape(method.generators, shapes).keys() & shapes.nets.keys()
       self._known_learners[stage] = [

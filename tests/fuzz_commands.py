@@ -281,7 +281,7 @@ def wrong_with(argv) -> tuple[str, str]:
   def late(*_):
     raise TimeoutError(f'more than {SECONDS} s')
 
-  before = signal.signal(signal.SIGALRM, late)
+  before, held = signal.signal(signal.SIGALRM, late), peak()
   signal.alarm(SECONDS)
   faulthandler.dump_traceback_later(2 * SECONDS, exit=True)  # what hears no alarm
   try:
@@ -301,9 +301,14 @@ def wrong_with(argv) -> tuple[str, str]:
   said = err.getvalue().strip()
   if code not in CODES:
     return f'exit code {code}', said
-  if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > BYTES:
+  if peak() > max(held, BYTES):
     return 'more than 4 GiB', said
   return (wrong_words(said) if code else ''), said if code else 'done'
+
+
+def peak() -> int:
+  """The most bytes that this process has held."""
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def wrong_words(said: str) -> str:
@@ -346,7 +351,7 @@ def main(argv=None) -> int:
     for i, argv, said in cases[:6]:
       print(f'  {i}: {" ".join(arg[:120] for arg in argv)}\n     {said[-700:]}')
   print(f'\n{dict(ends)}; {sum(map(len, failed.values()))} of {values.count} are wrong; at most '
-        f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20:.2f} GiB')
+        f'{peak() / 2 ** 30:.2f} GiB')
   return bool(failed)
 
 

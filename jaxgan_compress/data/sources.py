@@ -38,11 +38,14 @@ def digits(split: str = 'all', *, size: int = 32) -> ArraySource:
   """The 1797 handwritten digits inside scikit-learn: 8x8 scans resized (bicubic), one channel.
 
   split: 'train' (1400), 'test' (397) or 'all'; dealt by a fixed permutation, since the file is
-  ordered by writer. Needs scikit-learn (the extra 'samples'). Raises ValueError for another split.
+  ordered by writer. size: 1 to 256 pixels. Needs scikit-learn (the extra 'samples'). Raises
+  ValueError for another split or size.
   """
   splits = {'train': slice(0, 1400), 'test': slice(1400, None), 'all': slice(None)}
   if split not in splits:
     raise ValueError(f'digits has no split {split!r}; one of {", ".join(splits)}')
+  if not isinstance(size, int) or not 1 <= size <= 256:
+    raise ValueError(f'size={size!r}; digits are 1 to 256 pixels wide, for all are kept in memory')
   # The file alone: to import scikit-learn takes seconds.
   library = importlib.util.find_spec('sklearn')
   if library is None:
