@@ -191,6 +191,10 @@ def validate(config: ConfigDict) -> None:
       if refuses(config, stage, config.run[:i]):
         raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
+    for role, path in stage.given.items():
+      if not isinstance(path, str) or not Path(path).is_file():
+        raise ValueError(f'stages.{name}.given.{role}: there is no file {path}; make one by '
+                         'jaxgan-compress convert')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
       beside.append(len(getattr(built, 'beside', ())))
@@ -261,16 +265,7 @@ STAGE_RULES = (
         ': prune has no budget; give what the student may cost, as budget=2.6e9')),
     (lambda c, s, before: 'teacher' in s.given and s.teacher, 'given.teacher',
      lambda c, s, before: f' and teacher={tuple(s.teacher)} both say who teaches; give one'),
-    (lambda c, s, before: _no_file(s), 'given', lambda c, s, before: (
-        f'; given.{_no_file(s)}: there is no file {s.given[_no_file(s)]}; make one by '
-        'jaxgan-compress convert')),
 )
-
-
-def _no_file(stage):
-  """The first role that is given by a file which is not there."""
-  return _first(role for role, path in stage.given.items()
-                if not isinstance(path, str) or not Path(path).is_file())
 
 
 def _check_order(config, name, built, before):

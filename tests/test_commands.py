@@ -161,7 +161,7 @@ def test_random_commands_end_with_a_message(tmp_path_factory, monkeypatch):
   monkeypatch.setattr(workdir.Run, 'open_sources', fuzz_commands._begin)
   commands, wrong = fuzz_commands.Commands(home, random.randrange(2 ** 32)), []
   with fuzz_commands.begins():
-    for _ in range(150):
+    for _ in range(80):
       argv = commands.command()
       if argv[0] in ('train', 'evaluate', 'report', 'convert'):
         why, said = fuzz_commands.wrong_with(argv)
