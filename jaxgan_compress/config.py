@@ -6,6 +6,7 @@ that a run reads, and its default, is in `base`.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import importlib
@@ -60,8 +61,14 @@ class Config(ConfigDict):
     super().__setitem__(key, _apart(value))
 
 
-def _apart(value, within=()):
-  """A copy of sections, lists and tuples, whatever is shared inside."""
+def copied(config: ConfigDict) -> Config:
+  """A copy that shares nothing with the config, and whose references link what they linked."""
+  return _apart(config, references={})
+
+
+def _apart(value, within=(), references=None):
+  """A copy of sections, lists and tuples, whatever is shared inside. references: copies of those
+  already met; None: they stay."""
   if id(value) in within:
     raise ValueError('a section of the config contains itself')
   within = (*within, id(value))
@@ -69,10 +76,12 @@ def _apart(value, within=()):
     found = Config()
     refs = {'preserve_field_references': True} if isinstance(value, ConfigDict) else {}
     for key, x in value.items(**refs):
-      ConfigDict.__setitem__(found, key, _apart(x, within))
+      ConfigDict.__setitem__(found, key, _apart(x, within, references))
     return found.lock() if getattr(value, 'is_locked', False) else found
   if type(value) in (list, tuple):
-    return type(value)(_apart(x, within) for x in value)
+    return type(value)(_apart(x, within, references) for x in value)
+  if isinstance(value, config_dict.FieldReference) and references is not None:
+    return copy.deepcopy(value, references)
   return value.item() if isinstance(value, np.generic) else value
 
 
@@ -273,7 +282,7 @@ def load(name: str) -> Config:
   if not isinstance(made, ConfigDict):
     raise ValueError(f'{path}: get_config(arg) returns {shown(made)}; a config is wanted, as '
                      'config.base() makes')
-  return Config(made)
+  return copied(made)
 
 
 def _ran(path, arg):

@@ -56,7 +56,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   another config, `train.TermError` for a loss that is no longer finite, `train.CheckpointError`
   for a disk that fails, and Interrupted after Ctrl-C or SIGTERM.
   """
-  config = configs.Config(config)
+  config = configs.copied(config)
   build.validate(config)
   distributed.expect(config.devices)
   devices = build_mesh(**config.mesh).size // config.mesh.space

@@ -370,7 +370,7 @@ def get_config(arg):
         f'--config={name}', '--workdir=x', '--config.stages.one.method.tx.learning_rate=5.',
         '--config.evaluate.test.split=val'], config=True, workdir=True).config,
     lambda name: config.load(name),
-    lambda name: config.Config(config._ran(*config.locate(name)))])
+    lambda name: config.copied(config._ran(*config.locate(name)))])
 def test_no_section_of_a_config_is_shared(loaded, arg, tmp_path):
   (tmp_path / 'mine.py').write_text(SHARING)
   c = loaded(f'{tmp_path / "mine.py"}:{arg}')
@@ -394,6 +394,12 @@ def test_what_python_assigns_twice_is_not_shared():
   assert adam['b1'] == .5
   c.devices = 4
   assert config.base().devices is None
+  c.data.size = 32
+  c.evaluate.real.size = c.data.get_ref('size') * 2
+  copy = config.copied(c)
+  copy.devices = copy.data.size = 7
+  assert (c.devices, c.data.size, c.evaluate.real.size) == (4, 32, 64)
+  assert (copy.data.size, copy.evaluate.real.size) == (7, 14)
   loop = ml_collections.ConfigDict()
   loop.inside = loop
   with pytest.raises(ValueError, match='contains itself'):
