@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import json
+import re
 import runpy
 import traceback
 from collections.abc import Mapping
@@ -332,7 +333,8 @@ def read(path: Path) -> Config:
   try:
     return from_json(json.loads(path.read_text()))
   except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:
-    raise ValueError(f'{path} is no config of a run: {str(e).strip() or type(e).__name__}; '
+    said = re.sub(r"<class '(\w+)'>", r'\1', str(e).strip() or type(e).__name__)
+    raise ValueError(f'{path} is no config of a run: {said}; '
                      'take it from a copy of the run') from e
 
 

@@ -102,10 +102,12 @@ class Run:
     if teacher is not None and _is_taught(method, stage):
       theirs = self._begin(teacher, next(iter(self.config.stages[teacher].teacher), None))
       given = self.as_given(teacher, theirs.nets) | given
-    traced, state = jax.make_jaxpr(
-        lambda given: method.init(self.root_key(name), batch, given or None),
-        return_shape=True)(given)
-    _check_all_used(traced.jaxpr, given, files, state)
+    start = lambda given: method.init(self.root_key(name), batch, given or None)
+    if files:
+      traced, state = jax.make_jaxpr(start, return_shape=True)(given)
+      _check_all_used(traced.jaxpr, given, files, state)
+    else:
+      state = jax.eval_shape(start, given)
     if step:
       rows = (stage.batch or self.config.batch) * method.updates
       many = {key: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for key, x in batch.items()}

@@ -168,6 +168,13 @@ def test_a_config_is_found_by_path_or_by_name(tmp_path):
     config.load('configs/kd/digit.py')
 
 
+@pytest.mark.parametrize('stored', ['{"seed": [', '[1]', '{"seed": "x"}', '{"stages": {"a": 3}}'])
+def test_a_stored_config_that_was_changed_is_named(stored, tmp_path):
+  (tmp_path / 'config.json').write_text(stored)
+  with pytest.raises(ValueError, match=r'config.json is no config of a run: .*; take it from a'):
+    jgc.open_run(tmp_path)
+
+
 def test_differences_are_dotted():
   assert config.differences({'a': {'b': 1, 'c': 2}}, {'a': {'b': 1, 'c': 3}, 'd': 4}) == {
       'a.c': (2, 3), 'd': ('absent', 4)}
