@@ -173,7 +173,7 @@ def mine(strange=False):
   return Mine(**fields, extra=(Own(2),) if not strange else (jax.nn.relu,))
 
 
-def test_a_network_of_ones_own_is_cut_in_a_run(finished, tmp_path):
+def test_a_network_of_ones_own_is_cut_in_a_run(tmp_path):
   """Its class is what the config names, never what the file does."""
   c = recipe()
   c.stages.teacher.method.generator.name = f'{__name__}:mine'
