@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgan_compress.losses import distill, gan, image
+from jaxgan_compress.losses import distill, features, gan, image
+from jaxgan_compress.nn.layers import leaky_relu
 
 REAL, FAKE = jnp.array([[2.], [-1.]]), jnp.array([[0.], [1.]])
 
@@ -65,6 +66,73 @@ def test_mse_reductions_differ_by_the_number_of_pixels():
   assert float(image.mse(a, b)) == 4 * 15
   with pytest.raises(ValueError, match='sum_pixels, mean'):
     image.mse(a, b, 'sum')
+
+
+def test_smooth_l1_is_that_of_pytorch():
+  """Differences 0, 1/2, 1 and 3, either way: squares below 1, lines above."""
+  d = jnp.array([0., .5, -.5, 1., -1., 3., -3.])
+  value, slope = jax.jit(jax.value_and_grad(image.smooth_l1))(d, jnp.zeros(7))
+  np.testing.assert_allclose(value, (2 * .125 + 2 * .5 + 2 * 2.5) / 7, rtol=1e-6)
+  np.testing.assert_allclose(7 * slope, [0, .5, -.5, 1, -1, 1, -1], rtol=1e-6)
+
+
+# What PyTorch has where a slope is not one number: what is differentiated, where, the slope there.
+KINKS = {
+    'absolute': (image.absolute, 0., 0.), 'leaky_relu': (leaky_relu, 0., .2),
+    'relu': (lambda x: leaky_relu(x, 0.), 0., 0.),
+    'hinge_d, real': (lambda x: gan.hinge_d(x, -3 + 0 * x), 1., 0.),
+    'hinge_d, fake': (lambda x: gan.hinge_d(3 + 0 * x, x), -1., 0.),
+    **{name: (lambda x, loss=loss: loss(x, jnp.ones((1, 4, 4, 2))), 1., 0.)
+       for name, loss in image.RECONSTRUCTIONS.items()},
+    'mse': (lambda x: image.mse(x, jnp.ones((1, 4, 4, 2))), 1., 0.),
+    'total_variation': (image.total_variation, 1., 0.),
+    'perceptual': (lambda x: features.perceptual(x, jnp.ones((1, 4, 4, 2))), 1., 0.),
+    'style': (lambda x: features.style({'a': x}, {'a': jnp.ones((1, 4, 4, 2))}), 1., 0.),
+    'channel_means': (lambda x: features.channel_means(x, jnp.ones((1, 4, 4, 2))), 1., 0.),
+}
+
+
+def test_slopes_where_a_loss_has_a_kink():
+  """A student equal to its teacher stays where it is: |x| has no slope at 0, nor -0."""
+  slope = lambda loss, where: jax.grad(lambda x: loss(x).sum())(jnp.full((1, 4, 4, 2), where))
+  slopes = jax.jit(lambda: {name: slope(loss, where)
+                            for name, (loss, where, _) in KINKS.items()})()
+  for name, (_, _, wanted) in KINKS.items():
+    np.testing.assert_array_equal(slopes[name], np.float32(wanted), name)
+  assert jax.grad(image.absolute)(-0.) == 0
+
+
+def test_windows_of_ssim():
+  """Against windows one by one, zeros around and inside the image."""
+  window = 7
+  a, b = (np.random.default_rng(i).uniform(-1, 1, (1, 12, 13, 1)) for i in (0, 1))
+  line = np.exp(-(np.arange(window) - window // 2) ** 2 / 4.5)
+  weights = np.outer(line, line) / line.sum() ** 2
+
+  def by_hand(padding):
+    x, y = (np.pad(z[0, ..., 0], padding) for z in (a, b))
+    found = []
+    for i, j in np.ndindex(x.shape[0] - window + 1, x.shape[1] - window + 1):
+      p, q = (z[i:i + window, j:j + window] for z in (x, y))
+      mean = lambda z: (weights * z).sum()
+      mp, mq = mean(p), mean(q)
+      vp, vq, both = mean(p * p) - mp ** 2, mean(q * q) - mq ** 2, mean(p * q) - mp * mq
+      found.append((2 * mp * mq + 1e-4) * (2 * both + 9e-4)
+                   / ((mp ** 2 + mq ** 2 + 1e-4) * (vp + vq + 9e-4)))
+    return np.mean(found)
+
+  with jax.enable_x64(True):
+    for given, padding in ((None, window // 2), (0, 0)):
+      np.testing.assert_allclose(image.ssim(a, b, given, window), by_hand(padding), rtol=1e-6)
+
+
+@pytest.mark.parametrize('fields, said', [
+    (dict(window=8), 'window=8; windows of SSIM have an odd'), (dict(window=0), 'window=0'),
+    (dict(padding=0), '8x9 with 0 zeros around hold no window of 11x11'),
+    (dict(padding=1), '8x9 with 1 zeros around hold no window of 11x11')])
+def test_windows_that_do_not_fit_are_refused(fields, said):
+  with pytest.raises(ValueError, match=said):
+    image.ssim(jnp.zeros((1, 8, 9, 3)), jnp.zeros((1, 8, 9, 3)), **fields)
 
 
 # --- distances between taps ---

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
+from jaxgan_compress.losses.image import absolute
+
 
 def gram(features):
   """F F' / (C H W) of each image, F its features as [C, H W].
@@ -23,12 +25,12 @@ def style(features: Mapping, lesson: Mapping):
   features, lesson: `{layer: [B,H,W,C]}` of the same layers. Johnson et al. 2016, with absolute
   differences as OMGD has it.
   """
-  return sum(jnp.abs(gram(x) - gram(lesson[name])).mean() for name, x in features.items())
+  return sum(absolute(gram(x) - gram(lesson[name])).mean() for name, x in features.items())
 
 
 def perceptual(features, lesson):
   """mean |features - lesson| of one layer, [B,H,W,C]. Johnson et al. 2016; OMGD's feature loss."""
-  return jnp.abs(features - lesson).mean()
+  return absolute(features - lesson).mean()
 
 
 def channel_means(features, lesson):

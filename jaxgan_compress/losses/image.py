@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 REDUCTIONS = ('sum_pixels', 'mean')
+
+
+@jax.custom_jvp
+def absolute(x):
+  """|x|, whose slope at 0 is 0 as in PyTorch. That of `jnp.abs` is 1 there: a student equal to its
+  teacher would not stay."""
+  return jnp.abs(x)
+
+
+@absolute.defjvp
+def _(primals, tangents):
+  return absolute(*primals), jnp.sign(primals[0]) * tangents[0]
 
 
 def mse(image, lesson, reduction: str = 'sum_pixels'):
@@ -22,7 +37,18 @@ def mse(image, lesson, reduction: str = 'sum_pixels'):
 
 def l1(image, lesson):
   """mean |image - lesson|."""
-  return jnp.abs(image - lesson).mean()
+  return absolute(image - lesson).mean()
+
+
+def smooth_l1(image, lesson):
+  """The mean of d^2 / 2 where d = |image - lesson| is below 1, and of d - 1/2 elsewhere:
+  PyTorch's SmoothL1Loss with beta = 1. Girshick 2015."""
+  distance = absolute(image - lesson)
+  return jnp.where(distance < 1, jnp.square(distance) / 2, distance - .5).mean()
+
+
+# What a generator may be drawn towards its target by, as CAT and OMGD name them.
+RECONSTRUCTIONS = {'l1': l1, 'l2': functools.partial(mse, reduction='mean'), 'smooth_l1': smooth_l1}
 
 
 def total_variation(image):
@@ -30,20 +56,29 @@ def total_variation(image):
 
   A sum, as OMGD has it (Ren et al. 2021): its weight depends on batch and image size.
   """
-  return jnp.abs(jnp.diff(image, axis=1)).sum() + jnp.abs(jnp.diff(image, axis=2)).sum()
+  return absolute(jnp.diff(image, axis=1)).sum() + absolute(jnp.diff(image, axis=2)).sum()
 
 
-def ssim(image, lesson, padding: int = 5):
+def ssim(image, lesson, padding: int | None = None, window: int = 11):
   """Mean structural similarity of each image, [B]; 1 for equal images.
 
-  Windows of 11x11, Gaussian with sigma 1.5, and the constants for a range of 1 (C1 = 1e-4,
-  C2 = 9e-4). As a loss, `1 - ssim(...).mean()`, OMGD (Ren et al. 2021) takes images [B,H,W,C] in
-  [-1, 1] as they are, with 5 zeros around. As a metric images are in [0, 1] and windows stay
-  inside: padding=0. Wang et al. 2004.
+  Windows of `window` x `window` pixels, Gaussian with sigma 1.5, and the constants for a range of 1
+  (C1 = 1e-4, C2 = 9e-4). As a loss, `1 - ssim(...).mean()`, OMGD (Ren et al. 2021) takes images
+  [B,H,W,C] in [-1, 1] as they are, with window // 2 zeros around, the default. As a metric images
+  are in [0, 1] and windows stay inside: padding=0. Wang et al. 2004.
+
+  Raises ValueError for an even window, or one that does not fit inside the image.
   """
+  check_window(window)
+  padding = window // 2 if padding is None else padding
+  if min(image.shape[1:3]) + 2 * padding < window:
+    size = f'{image.shape[1]}x{image.shape[2]}'
+    raise ValueError(f'images of {size} with {padding} zeros around hold no window of '
+                     f'{window}x{window}; take a smaller window, or larger images')
   dtype = jnp.promote_types(image.dtype, jnp.float32)
   image, lesson = image.astype(dtype), lesson.astype(dtype)
-  down, across = (jnp.asarray(_windows(side, padding), dtype) for side in image.shape[1:3])
+  down, across = (jnp.asarray(_windows(side, padding, window), dtype)
+                  for side in image.shape[1:3])
 
   def blur(x):
     return jnp.einsum('hy,byxc,wx->bhwc', down, x, across, precision='highest')
@@ -56,13 +91,20 @@ def ssim(image, lesson, padding: int = 5):
   return (similar / ((mean_a ** 2 + mean_b ** 2 + 1e-4) * (var_a + var_b + 9e-4))).mean((1, 2, 3))
 
 
-def _windows(side, padding):
+def check_window(window: int):
+  """Raises ValueError for a window of SSIM that has no pixel in its middle."""
+  if window < 1 or window % 2 == 0:
+    raise ValueError(f'window={window}; windows of SSIM have an odd number of pixels, as 11')
+
+
+def _windows(side, padding, window=11):
   """One Gaussian a row, [windows, side]: the two-dimensional one is the product of two. Matrices,
   because grouped convolutions and their gradients are slow on CPUs."""
   # Rounded to float32 before it is normalised, as the original: its sum is not quite 1.
-  line = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2)).astype(np.float32)
+  reach = window // 2
+  line = np.exp(-np.arange(-reach, reach + 1) ** 2 / (2 * 1.5 ** 2)).astype(np.float32)
   line = line / np.float32(line.sum(dtype=np.float64))
-  rows = np.zeros((side + 2 * padding - 10, side + 2 * padding), np.float32)
+  rows = np.zeros((side + 2 * padding - 2 * reach, side + 2 * padding), np.float32)
   for i, row in enumerate(rows):
-    row[i:i + 11] = line
+    row[i:i + window] = line
   return rows[:, padding:padding + side]

@@ -36,6 +36,8 @@ class Lessons:
   tv_reduction: 'sum' over the whole batch and once for each teacher, as published, so that the
     weight depends on the batch; or 'image', mean over the batch and once.
 
+  ssim_window: pixels along a side of the windows of SSIM, odd.
+
   Ren et al. 2021. Raises ValueError for contradictory fields.
   """
   ssim: float = 10.
@@ -49,11 +51,13 @@ class Lessons:
   tap_reduction: str = 'sum'
   tv_reduction: str = 'sum'
   look: linen.Module = nn.VGG(16)
+  ssim_window: int = 11
 
   def __post_init__(self):
     choose('distance', self.distance, tuple(distill.DISTANCES))
     choose('tap_reduction', self.tap_reduction, ('sum', 'mean'))
     choose('tv_reduction', self.tv_reduction, ('sum', 'image'))
+    image.check_window(self.ssim_window)
     weights = {name: getattr(self, name)
                for name in ('ssim', 'feature', 'style', 'tv', 'tap', 'pixel')}
     if min(weights.values()) < 0 or not sum(weights.values()):
@@ -116,7 +120,8 @@ class Lessons:
     seen = self.see(frozen, picture)
     terms = {}
     for name, (lesson, wanted) in lessons.items():
-      terms[f'ssim_{name}'] = self.ssim * (1 - image.ssim(picture, lesson).mean())
+      terms[f'ssim_{name}'] = self.ssim * (
+          1 - image.ssim(picture, lesson, window=self.ssim_window).mean())
       if self.pixel:
         terms[f'pixel_{name}'] = self.pixel * image.l1(picture, lesson)
       if self.feature:

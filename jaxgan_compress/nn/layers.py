@@ -254,8 +254,9 @@ def remembering(block: type[nn.Module], remat: bool, inputs: int = 1) -> type[nn
 
 @forms.operation
 def leaky_relu(x, slope: float = 0.2):
-  """max(x, slope x); ReLU, with its zero gradient at 0, for slope 0."""
-  return jax.nn.leaky_relu(x, slope) if slope else jax.nn.relu(x)
+  """max(x, slope x), ReLU for slope 0; its gradient at 0 is `slope`, as in PyTorch."""
+  # That of jax.nn.leaky_relu is 1 there.
+  return jnp.where(x > 0, x, slope * x) if slope else jax.nn.relu(x)
 
 
 def to_range(x):
