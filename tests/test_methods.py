@@ -13,6 +13,7 @@ from flax import linen
 import jaxgan_compress as jgc
 from jaxgan_compress import core, data, methods, nn
 from jaxgan_compress.axes import Axes
+from jaxgan_compress.core import Net
 from jaxgan_compress.losses import gan as gan_losses
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.parallel import replica_disagreement
@@ -351,8 +352,8 @@ def test_pairing_is_one_term_and_sees_both_kinds_of_real_images():
   """Of four real images, two of each kind, the first of each is paired."""
   adversary = methods.Adversary(Brightness(), optax.sgd(1.), 'rp')
   shade = lambda *x: jnp.array(x).reshape(-1, 1, 1, 1)
-  found = adversary.d_loss({'params': {'w': jnp.float32(1)}}, shade(1., 9., 3., 9.), shade(0., 0.),
-                           None, Axes())
+  found, _ = adversary.d_loss({'params': {'w': jnp.float32(1)}}, shade(1., 9., 3., 9.),
+                              shade(0., 0.), None, Axes())
   np.testing.assert_allclose(found, np.log1p(np.exp([-1, -3])).mean(), rtol=1e-6)
 
 
@@ -385,3 +386,153 @@ def test_cross_entropy_is_a_mean(sgd):
   zeros = jax.tree.map(jnp.zeros_like, state.nets['classifier'].params)
   state = state.replace(nets={'classifier': state.nets['classifier'].replace(params=zeros)})
   np.testing.assert_allclose(method.step(state, batch)[1]['cross_entropy'], np.log(10), rtol=1e-6)
+
+
+# --- statistics of discriminators ---
+
+
+class Tint(linen.Module):
+  """A generator of three weights a colour."""
+  @linen.compact
+  def __call__(self, x, train=False, axes=Axes()):
+    return jnp.tanh(linen.Dense(3)(x)), {}
+
+
+class Spots(linen.Module):
+  """A generator from noise, as small."""
+  latent: int = 5
+
+  @linen.compact
+  def __call__(self, z, train=False, axes=Axes()):
+    return jnp.tanh(linen.Dense(48)(z)).reshape(-1, 4, 4, 3), {}
+
+  def example(self):
+    return jnp.zeros((1, self.latent))
+
+
+class Watcher(linen.Module):
+  """A discriminator whose batch norms see the image itself, each head's after one of all."""
+  heads: tuple[str, ...] = ('real',)
+
+  @linen.compact
+  def __call__(self, image, condition=None, train=False, axes=Axes()):
+    x = nn.BatchNorm(name='stage1_norm')(image, train, axes)
+    several = len(self.heads) > 1
+    return {head: (nn.BatchNorm(name=f'stage2_{head}_norm')(image, train, axes) if several else x
+                   ) + x for head in self.heads}, {}
+
+
+PASSES = {  # of each method: {its discriminator's statistics: what they see in one step}
+    'Pix2Pix': ('disc', {'stage1_norm': 'generator target generator'}),
+    'CAT': ('disc', {'stage1_norm': 'student target student'}),
+    'CAT unpaired': ('disc', {'stage1_norm': 'student target student'}),
+    'OMGD': ('disc', {'stage1_norm': 'wide target deep target wide deep',
+                      'stage2_wide_norm': 'wide target wide',
+                      'stage2_deep_norm': 'deep target deep'}),
+    'OMGD, every second': ('disc', {'stage1_norm': 'wide target deep target wide deep'}),
+    'CycleGAN': ('disc', {'stage1_norm': 'generator target generator'}),
+    'CycleGAN back': ('disc_back', {'stage1_norm': 'back source back'}),
+    'OMGDCycle': ('disc', {'stage1_norm': 'generator target generator'}),
+    'OMGDCycle in turns': ('disc', {'stage1_norm': 'generator target generator'}),
+    'GauGAN': ('disc', {'stage1_norm': 'generator+target moved+target'}),
+    'CATGauGAN': ('disc', {'stage1_norm': 'student+target moved+target'}),
+    'GAN': ('disc', {'stage1_norm': 'target z_disc0 z'}),
+    'GAN, relativistic': ('disc', {'stage1_norm': 'target z_disc0 z target'}),
+    'KD': ('disc', {'stage1_norm': 'target z_disc0 z'}),
+}
+
+
+def watched(name, tx):
+  """(the method, what `init` is given)."""
+  judge = lambda loss='hinge', **fields: methods.Adversary(Watcher(**fields), tx, loss)
+  taught = {'teacher': Net(Tint().init(jax.random.key(3), jnp.zeros((1, 4, 4, 3)))['params'])}
+  pixels = methods.Lessons(ssim=0., feature=0., style=0., tv=0., pixel=1.)
+  name, _, more = name.partition(' ')
+  if name in ('CAT', 'CATGauGAN'):
+    fields = {'feature': 0.} if name == 'CATGauGAN' else {'paired': more != 'unpaired'}
+    return getattr(methods, name)(Tint(), Tint(), judge(), tx, align=0., taps=(), **fields), taught
+  if name in ('OMGD', 'OMGD,'):
+    return methods.OMGD(Tint(), tx, judge(heads=('wide', 'deep')), Tint(), Tint(), pixels,
+                        n_dis=2 if more else 1), None
+  if name == 'CycleGAN':
+    return methods.CycleGAN(Tint(), judge('lsgan'), tx, pool=0), None
+  if name == 'OMGDCycle':
+    cycle = methods.CycleGAN(Tint(), judge('lsgan'), tx, pool=0)
+    return methods.OMGDCycle(Tint(), cycle, tx, pixels,
+                             methods.Blocks(1, 1) if more else None), None
+  if name == 'KD':
+    teacher = Net(Spots().init(jax.random.key(3), jnp.zeros((1, 5)))['params'])
+    return methods.KD(Spots(), Spots(), tx, .5, adversary=judge(), disc_from='fresh'), {
+        'teacher': teacher}
+  if name in ('GAN', 'GAN,'):
+    return methods.GAN(Spots(), judge('rp' if more else 'ns'), tx), None
+  fields = {'feature': 0.} if name == 'GauGAN' else {}
+  return getattr(methods, name)(Tint(), judge(), tx, **fields), None
+
+
+@pytest.mark.parametrize('name', PASSES)
+def test_a_discriminators_statistics_move_with_each_of_its_passes(sgd, name):
+  """In the order of the published code, for two steps, of one device as of two."""
+  method, given = watched(name, sgd)
+  role, passes = PASSES[name]
+  rng = np.random.default_rng(0)
+  batch = {side: rng.uniform(-1, 1, (4, 4, 4, 3)).astype(np.float32)
+           for side in ('source', 'target')}
+  state = method.init(jax.random.key(0), batch, given)
+
+  def image(kind, before, after):
+    if kind in batch:
+      return batch[kind]
+    if kind.startswith('z'):
+      z = Axes().draw(jax.random.normal, before.key(kind), (4, 5))
+      return method.generators(before)[method.product](z)
+    state, kind = (after, method.product) if kind == 'moved' else (before, kind)
+    return method.generators(state)[kind](batch['target' if kind == 'back' else 'source'])
+
+  step = jax.jit(method.step)
+  expected = {norm: (np.zeros(3), np.ones(3), 0) for norm in passes}
+  for i in range(2):
+    before, (state, _) = state, step(state, batch)
+    rests = {'OMGD, every second': 0, 'OMGDCycle in turns': 1}.get(name) == i
+    for norm, seen in passes.items():
+      for each in () if rests else seen.split():
+        x = np.concatenate([image(kind, before, state) for kind in each.split('+')], dtype=float)
+        mean, var, count = expected[norm]
+        expected[norm] = (.9 * mean + .1 * x.mean((0, 1, 2)),
+                          .9 * var + .1 * x.var((0, 1, 2), ddof=1), count + 1)
+  found = state.nets[role].stats['batch_stats']
+  for norm, (mean, var, count) in expected.items():
+    np.testing.assert_allclose(found[norm]['mean'], mean, atol=1e-6, err_msg=norm)
+    np.testing.assert_allclose(found[norm]['var'], var, rtol=1e-5, err_msg=norm)
+    assert found[norm]['count'] == count
+  if name in ('Pix2Pix', 'OMGD'):
+    two = jgc.parallel.parallelize(method.step, replicas=2, via='vmap', donate=False)
+    both = method.init(jax.random.key(0), batch, given)
+    for _ in range(2):
+      both, _ = two(both, batch)
+    assert largest_difference(both.nets[role].stats, state.nets[role].stats) < 1e-5
+
+
+@pytest.mark.parametrize('name', ['Pix2Pix', 'GauGAN', 'CAT', 'CATGauGAN', 'OMGD', 'CycleGAN',
+                                  'OMGDCycle', 'GAN', 'KD'])
+def test_data_without_what_a_method_learns_from_is_refused(sgd, name):
+  method, given = watched(name, sgd)
+  whole = {side: np.zeros((4, 4, 4, 3), np.float32) for side in ('source', 'target')}
+  lacking = {'source': whole['source'], 'label': np.zeros(4, int)}
+  said = (f"{name} learns from ('source', )?'target', and the batch has 'label', 'source': "
+          "'target' is missing")
+  state = jax.eval_shape(lambda: method.init(jax.random.key(0), whole, given))
+  with pytest.raises(ValueError, match=said):
+    jax.eval_shape(method.step, state, lacking)
+  if name != 'KD':  # which looks at no image there
+    with pytest.raises(ValueError, match=said):
+      method.init(jax.random.key(0), lacking, given)
+
+
+def test_offline_students_and_classifiers_name_what_they_miss(sgd):
+  tint = Net(Tint().init(jax.random.key(3), jnp.zeros((1, 4, 4, 3)))['params'])
+  for teacher, wanted in ((Tint(), "'source'"), (None, "'source', 'target'")):
+    with pytest.raises(ValueError, match=f"Offline learns from {wanted}, and the batch has 'im"):
+      methods.Offline(Tint(), teacher, sgd).init(jax.random.key(0), {'image': 0}, {'teacher': tint})
+  with pytest.raises(ValueError, match="Classifier learns from 'target', 'label', and the batch"):
+    methods.Classifier(Tint(), sgd).init(jax.random.key(0), {'target': 0})

@@ -15,7 +15,7 @@ from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image
 from jaxgan_compress.losses.alignment import LEAST, alignment
-from jaxgan_compress.methods.gan import Adversary, choose, start
+from jaxgan_compress.methods.gan import Adversary, check_batch, checked, choose, start
 from jaxgan_compress.methods.lessons import looking_glass, shapes_of_taps
 from jaxgan_compress.methods.paired import (
   VGG19_LAYERS,
@@ -50,10 +50,11 @@ class CAT:
     'replica': each replica's own, mean over replicas; 'replica_sum': their sum, as published code
     has it, so that its weight grows with the number of devices.
   ema: decay of the moving average of the student, 0 for none.
+  recon_loss: 'l1', 'l2' or 'smooth_l1', of student - wanted, see `losses.image`.
 
-  given['teacher'] is needed; given['student'], as `pruning.begin` makes it, and given['disc'], the
-  teacher's judge, are where these start. Roles: 'student', 'student_adapters' (mse), 'disc', frozen
-  'teacher'. Raises ValueError for contradictory fields.
+  given['teacher'] is needed; given['student'], as `pruning.begin` makes it, given['disc'], the
+  teacher's judge, and given['student_adapters'] are where these start. Roles: 'student',
+  'student_adapters' (mse), 'disc', frozen 'teacher'. Raises ValueError for contradictory fields.
   """
   student: linen.Module
   teacher: linen.Module
@@ -70,6 +71,7 @@ class CAT:
   per: str = 'global'
   ema: float = 0.
   init_scheme: str = 'normal'
+  recon_loss: str = 'l1'
 
   product = 'student'
   draws = True
@@ -80,6 +82,7 @@ class CAT:
     check_adversary(self.adversary)
     _check(self, ('adv', 'recon', 'align'))
     choose('aim', self.aim, ('auto', 'target', 'teacher'))
+    choose('recon_loss', self.recon_loss, tuple(image.RECONSTRUCTIONS))
     if self.aim == 'target' and not self.paired:
       raise ValueError("aim='target' wants paired=True: without pairs a target is any image")
 
@@ -94,12 +97,13 @@ class CAT:
     return _start(self, rng, batch, given, conditional=self.paired)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    check_batch(self, batch, 'source', 'target')
     lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
     copies = self.aim == 'teacher' or (self.aim == 'auto' and not self.paired)
     aim = lesson if copies else batch['target']
 
     def wanted(drawn, taps, helpers):
-      return {'recon': self.recon * image.l1(drawn, aim),
+      return {'recon': self.recon * image.RECONSTRUCTIONS[self.recon_loss](drawn, aim),
               **_alignments(self, taps, taught, helpers, axes)}
 
     return judged_step(self, state, batch, axes, self.student, wanted,
@@ -118,8 +122,9 @@ class CATGauGAN:
   batch, adversary, adv, match, feature, look: as of `GauGAN`. The rest: as of `CAT`; published runs
   align by 0.5 each replica's own samples ('replica').
 
-  given['teacher'] is needed; given['student'] and given['disc'] are where these start. Roles:
-  'student', 'student_adapters' (mse), 'disc', frozen 'teacher', 'features'. Raises ValueError for
+  given['teacher'] is needed; given['student'], given['disc'] and given['student_adapters'] are
+  where these start. Roles: 'student', 'student_adapters' (mse), 'disc', frozen 'teacher',
+  'features'. Raises ValueError for
   contradictory fields. Jin et al. 2021.
   """
   student: linen.Module
@@ -156,6 +161,7 @@ class CATGauGAN:
     return _start(self, rng, batch, given, frozen=look)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    check_batch(self, batch, 'source', 'target')
     _, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source']))
     wanted = lambda taps, helpers: _alignments(self, taps, taught, helpers, axes)
     return label_step(self, state, batch, axes, self.student, wanted, **_compared(self, state))
@@ -179,6 +185,7 @@ def _start(method, rng, batch, given, *, conditional=True, frozen=None):
   if not given or 'teacher' not in given:
     raise ValueError(f'{type(method).__name__}.init wants given={{"teacher": Net}}, a teacher that '
                      'has learned')
+  check_batch(method, batch, 'source', 'target')
   source, target = batch['source'][:1], batch['target'][:1]
   s_key, d_key, a_key, rng = jax.random.split(rng, 4)
   scheme = {'scheme': method.init_scheme, 'given': given}
@@ -193,6 +200,9 @@ def _start(method, rng, batch, given, *, conditional=True, frozen=None):
     nets['student_adapters'] = {'params': {tap: nn.initialise(
         nn.Adapter(ours[-1], theirs[-1], norm=False), jax.random.fold_in(a_key, i),
         scheme='he')['params'] for i, (tap, (ours, theirs)) in enumerate(shapes.items())}}
+    if 'student_adapters' in given:
+      nets['student_adapters'] = checked('student_adapters', given, nets['student_adapters'],
+                                         'student with its teacher')
     tx['student_adapters'] = method.tx
   return core.create(rng, {role: (net, tx[role]) for role, net in nets.items()},
                      frozen={'teacher': teacher, **(frozen or {})},

@@ -13,7 +13,7 @@ from flax import linen
 from jaxgan_compress import core
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState
-from jaxgan_compress.methods.gan import start
+from jaxgan_compress.methods.gan import check_batch, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +34,14 @@ class Classifier:
   updates = 1
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
-    for name in ('target', self.label):
-      if name not in batch:
-        raise ValueError(f'a classifier learns {self.label!r} of \'target\', and the data has '
-                         f'{", ".join(batch)}')
+    check_batch(self, batch, 'target', self.label)
     key, rng = jax.random.split(rng)
     variables = start('classifier', self.classifier, key, batch['target'][:1],
                     scheme=self.init_scheme, given=given)
     return core.create(rng, {'classifier': (variables, self.tx)})
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    check_batch(self, batch, 'target', self.label)
     def loss(params):
       logits, _ = self.classifier.apply({'params': params}, batch['target'])
       label = batch[self.label].astype(jnp.int32)

@@ -15,7 +15,7 @@ from jaxgan_compress import core
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image
-from jaxgan_compress.methods.gan import Adversary, draw_with_taps, start
+from jaxgan_compress.methods.gan import Adversary, check_batch, draw_with_taps, start
 from jaxgan_compress.methods.lessons import Lessons
 from jaxgan_compress.methods.omgd import (
   check_lesson,
@@ -80,6 +80,7 @@ class CycleGAN:
     return {'generator': self.generator, 'back': self.back or self.generator}
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    check_batch(self, batch, 'source', 'target')
     keys = jax.random.split(rng, 5)
     scheme = {'scheme': self.init_scheme, 'given': given}
     nets, memory = {}, {}
@@ -99,6 +100,7 @@ class CycleGAN:
 
     'generators' is what both generators minimise. drawn: the generator's (image, taps) of source.
     """
+    check_batch(self, batch, 'source', 'target')
     real = {'generator': batch['target'], 'back': batch['source']}
     source = {'generator': batch['source'], 'back': batch['target']}
     stats = {name: state.nets[name].stats for name in self.modules}
@@ -108,9 +110,9 @@ class CycleGAN:
           self.modules[name], {'params': params[name], **stats[name]}, x, axes)
       return drawn
 
-    def judge(name, params):
-      variables = {'params': params, **state.nets[name].stats}
-      return lambda x: self.adversary.look(variables, x, None, axes)[0][0]['real']
+    def judge(name, params, x):
+      logits, stats[name] = self.adversary.logits(params, stats[name], x, None, axes)
+      return logits['real']
 
     drawn, again, losses, terms, memory = {}, {}, {}, {}, {}
     for name, other in OTHER.items():
@@ -122,12 +124,17 @@ class CycleGAN:
       if self.pool:
         key = jax.random.fold_in(state.key(f'pool_{disc}'), axes.index())
         memory[disc], shown = from_pool(state.memory[disc], shown, key)
-      own, still = judge(disc, params[disc]), judge(disc, fixed(params[disc]))
-      on_real, on_fake = self.adversary.sides(own(real[name]), own(shown))
+      # The generators move first: a discriminator's statistics see the drawing for them, then the
+      # real images, then what the pool shows.
+      adv, stats[disc] = self.adversary.deceived(
+          {'params': params[disc], **state.nets[disc].stats}, fake, real[name], None, axes)
+      of_real, of_fake = (judge(disc, params[disc], x) for x in (real[name], shown))
+      on_real, on_fake = self.adversary.sides(of_real, of_fake)
+      own = lambda x, disc=disc: self.adversary.judge(
+          {'params': params[disc], **state.nets[disc].stats}, x, axes)
       losses[disc] = (on_real + on_fake) / 2 + self.adversary.slopes(own, real[name], shown)
       terms |= {f'{disc}_real': on_real, f'{disc}_fake': on_fake}
-      seen = still(real[name]) if self.adversary.relativistic else None
-      terms[f'{name}_adv'] = self.adv * self.adversary.g_loss(still(fake), seen)
+      terms[f'{name}_adv'] = self.adv * adv
       terms[f'{name}_cycle'] = self.cycle * image.l1(again[name], source[name])
       if self.identity:
         terms[f'{name}_identity'] = self.identity * image.l1(draw(name, real[name])[0], real[name])
@@ -258,6 +265,7 @@ class OMGDCycle:
     return ('back',) + ('student_back',) * (self.student_back is not None)
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    check_batch(self, batch, 'source', 'target')
     rng, s_key, a_key = jax.random.split(rng, 3)
     state = self.cycle.init(rng, batch, given)
     nets = {}
@@ -304,6 +312,7 @@ class OMGDCycle:
     return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    check_batch(self, batch, 'source', 'target')
     teachers = (*self.teachers, *DISC.values())
     students = tuple(name for name in state.nets if name not in teachers)
     if self.clock is None:

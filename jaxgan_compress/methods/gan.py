@@ -69,11 +69,28 @@ class Adversary:
     """Logits of `image` under the discriminator variables `disc`."""
     return self.disc.apply(disc, image, train=True, axes=axes)[0]['real']
 
+  def logits(self, params, stats, image, condition, axes: Axes):
+    """(`{head: logits}`, new statistics): one pass of a discriminator that moves on, as each does
+    in PyTorch. stats: where the pass before left them."""
+    (logits, _), stats = self.look({'params': params, **stats}, image, condition, axes)
+    return logits, dict(stats)
+
   def look(self, disc, image, condition, axes: Axes):
     """((`{head: logits}`, taps), new statistics) of images beside what they were drawn from, or
     None."""
-    return self.disc.apply(disc, image, condition, train=True, axes=axes,
+    inputs = (image,) if condition is None else (image, condition)
+    return self.disc.apply(disc, *inputs, train=True, axes=axes,
                            mutable=[name for name in disc if name != 'params'])
+
+  def deceived(self, disc, image, real, condition, axes: Axes):
+    """(what a generator minimises, the discriminator's new statistics): it judges the image, then
+    for a relativistic loss the real one; nothing learns through `disc`."""
+    params, stats = fixed(disc['params']), {name: disc[name] for name in disc if name != 'params'}
+    logits, stats = self.logits(params, stats, image, condition, axes)
+    if not self.relativistic:
+      return self.g_loss(logits['real']), stats
+    of_real, stats = self.logits(params, stats, real, condition, axes)
+    return self.g_loss(logits['real'], of_real['real']), stats
 
   def g_loss(self, logits, real=None):
     """What the generator minimises; `real`, logits of real images, for the relativistic losses."""
@@ -92,32 +109,38 @@ class Adversary:
     return loss
 
   def d_loss(self, disc, real, fake, mix, axes: Axes):
-    """What the discriminator minimises, with its penalty.
+    """(what the discriminator minimises, with its penalty, its new statistics: of real images, then
+    of drawings).
 
     real: a whole number of times as many as fake [B,H,W,C]; mix: [B] in [0, 1].
     """
+    params, stats = disc['params'], {name: disc[name] for name in disc if name != 'params'}
     critic = lambda x: self.judge(disc, x, axes)
     # Of two kinds of real images, one after the other, every second one: as many as fakes.
     fewer = real[::len(real) // len(fake)]
     shown = fewer if self.relativistic else real
-    sides = self.sides(critic(shown), critic(fake))
+    on_real, stats = self.logits(params, stats, shown, None, axes)
+    on_fake, stats = self.logits(params, stats, fake, None, axes)
+    sides = self.sides(on_real['real'], on_fake['real'])
     # 'rp' is one term, which `sides` gives twice.
     loss = (sides[0] if self.loss == 'rp' else sum(sides)) + self.slopes(critic, real, fake)
     if self.loss == 'wgan_gp':
       loss += self.penalty * gan.gradient_penalty(critic, fewer, fake, mix)
-    return loss
+    return loss, stats
 
   def train(self, state: TrainState, real: Callable, fake: Callable, axes: Axes, bn_axes: Axes):
     """`n_critic` updates of `state.nets['disc']`; `real(i)`, `fake(i)` are update i's images."""
     for i in range(self.n_critic):
       reals, fakes = real(i), fixed(fake(i))
       mix = axes.draw(jax.random.uniform, state.key(f'mix{i}'), (len(fakes),))
+      disc = state.nets['disc']
 
-      def loss(params, reals=reals, fakes=fakes, mix=mix):
-        return self.d_loss({'params': params}, reals, fakes, mix, bn_axes)
+      def loss(params, disc=disc, reals=reals, fakes=fakes, mix=mix):
+        return self.d_loss({'params': params, **disc.stats}, reals, fakes, mix, bn_axes)
 
-      value, grads = jax.value_and_grad(loss)(state.nets['disc'].params)
+      (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(disc.params)
       state, norms = core.advance(state, {'disc': grads}, {'disc': self.tx}, axes)
+      state = state.with_stats('disc', axes.mean(stats))
       if self.loss == 'wgan_clip':
         disc = state.nets['disc']
         clipped = disc.replace(params=gan.clip(disc.params, self.clip))
@@ -156,6 +179,7 @@ class GAN:
     return self.adversary.n_critic
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    check_batch(self, batch, 'target')
     g_key, d_key, rng = jax.random.split(rng, 3)
     generator = start('generator', self.generator, g_key, self.generator.example(),
                       scheme=self.init_scheme, given=given)
@@ -166,6 +190,7 @@ class GAN:
         ema=('generator',) if self.ema else ())
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    check_batch(self, batch, 'target')
     size = core.rows(batch) // self.updates
     bn_axes = axes if self.bn_sync == 'global' else Axes()
 
@@ -181,14 +206,15 @@ class GAN:
 
     def loss(params):
       image, stats = draw(params, 'z')
-      judge = lambda x: self.adversary.judge(fixed(state.nets['disc'].variables), x, bn_axes)
-      real = judge(batch['target'][:size]) if self.adversary.relativistic else None
-      return self.adversary.g_loss(judge(image), real), stats
+      adv, moved = self.adversary.deceived(state.nets['disc'].variables, image,
+                                           batch['target'][:size], None, bn_axes)
+      return adv, {'generator': stats, 'disc': moved}
 
     (adv, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
     state, norms = core.advance(state, {'generator': grads}, {'generator': self.tx}, axes,
                                 ema=self.ema)
-    state = state.with_stats('generator', axes.mean(stats))
+    for name, new in axes.mean(stats).items():
+      state = state.with_stats(name, new)
     return state.tick(), {'adv': adv, **logs, **norms}
 
   def generators(self, state: TrainState) -> dict[str, Drawer]:
@@ -201,6 +227,16 @@ def choose(field: str, value: str, possible: tuple[str, ...]):
     raise ValueError(f'{field}={value!r}; one of {", ".join(possible)}')
 
 
+def check_batch(method, batch: Mapping, *wanted: str):
+  """Raises ValueError for a batch without what the method learns from."""
+  if missing := [name for name in wanted if name not in batch]:
+    listed = lambda names: ', '.join(map(repr, names)) or 'nothing'
+    raise ValueError(
+        f'{type(method).__name__} learns from {listed(wanted)}, and the batch has {listed(sorted(batch))}: '
+        f'{listed(missing)} is missing. Give data that has it, or take a method that learns '
+        'without')
+
+
 def start(role: str, module: linen.Module, key, *inputs, scheme: str, given):
   """The given network's variables if there is one of this role, else fresh ones.
 
@@ -208,13 +244,17 @@ def start(role: str, module: linen.Module, key, *inputs, scheme: str, given):
   """
   if not given or role not in given:
     return initialise(module, key, *inputs, scheme=scheme)
+  return checked(role, given, shapes(module, *inputs), type(module).__name__)
+
+
+def checked(role: str, given: Mapping[str, Net], fresh: Mapping, kind: str):
+  """The given variables of this role, of the shapes of `fresh`. Raises ValueError for others."""
   named = lambda params: {'/'.join(path): leaf.shape for path, leaf in
                           flax.traverse_util.flatten_dict(params).items()}
-  wanted = named(shapes(module, *inputs)['params'])
-  there = named(given[role].params)
+  wanted, there = named(fresh['params']), named(given[role].params)
   for name in sorted(wanted.keys() | there.keys()):
     if wanted.get(name) != there.get(name):
-      raise ValueError(f'given[{role!r}] is of another network than this {type(module).__name__}: '
+      raise ValueError(f'given[{role!r}] is of another network than this {kind}: '
                        f'its {name} is {there.get(name, "missing")} and would be '
                        f'{wanted.get(name, "missing")} here')
   return given[role].variables

@@ -14,7 +14,14 @@ from jaxgan_compress import core
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image as image_losses
-from jaxgan_compress.methods.gan import BN_SYNC, Adversary, choose, draw_training, start
+from jaxgan_compress.methods.gan import (
+  BN_SYNC,
+  Adversary,
+  check_batch,
+  choose,
+  draw_training,
+  start,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +128,8 @@ class KD:
     return core.create(rng, nets, frozen=frozen, ema=('student',) if self.ema else ())
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    if self.needs_data:
+      check_batch(self, batch, 'target', *(() if self.teacher else ('z',)))
     size = core.rows(batch) // self.updates
     bn_axes = axes if self.bn_sync == 'global' else Axes()
     params, stats = state.nets['student'].params, state.nets['student'].stats
@@ -154,16 +163,19 @@ class KD:
       mse = image_losses.mse(image, lesson, self.mse_reduction)
       total = self.distill_weight * mse
       terms = {'mse_per_pixel': image_losses.mse(image, lesson, 'mean')}
+      moved = {'student': stats}
       if self.judged:
-        logits = self.adversary.judge(fixed(self.disc_variables(state)), image, bn_axes)
-        terms['adv'] = self.adversary.g_loss(logits)
+        terms['adv'], seen = self.adversary.deceived(self.disc_variables(state), image, None, None,
+                                                     bn_axes)
         total += self.adv_weight * terms['adv']
-      return total, ({'loss': total, **terms}, stats)
+        moved |= {'disc': seen} if 'disc' in state.nets else {}
+      return total, ({'loss': total, **terms}, moved)
 
     grads, (terms, stats) = jax.grad(loss, has_aux=True)(params)
     state, norms = core.advance(state, {'student': grads}, {'student': self.tx}, axes,
                                 ema=self.ema)
-    state = state.with_stats('student', axes.mean(stats))
+    for name, new in axes.mean(stats).items():
+      state = state.with_stats(name, new)
     return state.tick(), {**terms, **logs, **norms}
 
   def lesson(self, state: TrainState, z, bn_axes: Axes = Axes()):

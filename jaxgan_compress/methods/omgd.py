@@ -14,7 +14,14 @@ from jaxgan_compress import core
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image
-from jaxgan_compress.methods.gan import Adversary, choose, draw_with_taps, start
+from jaxgan_compress.methods.gan import (
+  Adversary,
+  check_batch,
+  checked,
+  choose,
+  draw_with_taps,
+  start,
+)
 from jaxgan_compress.methods.lessons import Lessons
 from jaxgan_compress.methods.paired import check_adversary
 from jaxgan_compress.pruning import Shrink
@@ -39,6 +46,7 @@ class OMGD:
     'average', which teaches by another forward pass of the averaged teachers.
   shrink: the student loses channels while it learns, a `pruning.Shrink`; None: it stays as it is.
     With several budgets as many students of this network learn, each down to its own.
+  recon_loss: 'l1', 'l2' or 'smooth_l1', of a teacher's drawing and the target, see `losses.image`.
 
   Roles: 'student', 'student_adapters', 'wide', 'deep', 'disc', the others with their adapters,
   frozen 'features'. Raises ValueError for contradictory fields.
@@ -58,6 +66,7 @@ class OMGD:
   lesson: str = 'current'
   shrink: Shrink | None = None
   init_scheme: str = 'normal'
+  recon_loss: str = 'l1'
 
   product = 'student'
   draws = True
@@ -67,6 +76,7 @@ class OMGD:
   def __post_init__(self):
     check_adversary(self.adversary)
     check_lesson(self.lesson, self.ema)
+    choose('recon_loss', self.recon_loss, tuple(image.RECONSTRUCTIONS))
     if not self.teachers:
       raise ValueError('no teacher is given; OMGD takes wide, deep or both')
     if missing := sorted(self.teachers.keys() - set(self.adversary.disc.heads)):
@@ -97,6 +107,7 @@ class OMGD:
     return tuple(shrinking(self)) if not self.others else ()
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    check_batch(self, batch, 'source', 'target')
     source, target = batch['source'][:1], batch['target'][:1]
     s_key, t_key, d_key, a_key, rng = jax.random.split(rng, 5)
     scheme = {'scheme': self.init_scheme, 'given': given}
@@ -121,6 +132,7 @@ class OMGD:
 
     `fixed` marks what a learner may not change: a student's loss moves its adapters, too.
     """
+    check_batch(self, batch, 'source', 'target')
     source, target = batch['source'], batch['target']
     drawn, stats, students = {}, {}, here(self, axes)
     for name, module in {**self.teachers, **students}.items():
@@ -128,24 +140,34 @@ class OMGD:
       seen = (axes.share(source), axes.apart) if name in students else (source, axes)
       drawn[name], stats[name] = draw_with_taps(module, variables, *seen)
 
-    def judge(disc):
-      variables = {'params': disc, **state.nets['disc'].stats}
-      return lambda x: self.adversary.look(variables, x, source, axes)[0][0]
+    def judge(disc, x, head=None):
+      """Of all heads; what they keep moves on as if `head` were the only one."""
+      logits, moved = self.adversary.logits(disc, seen, x, source, axes)
+      seen.update(of_head(seen, moved, head, self.adversary.disc.heads) if head else {})
+      return logits
 
     losses, terms, taught = {'disc': 0.}, {}, {}
-    real, still = judge(params['disc'])(target), judge(fixed(params['disc']))
+    seen, still, fakes, real = dict(state.nets['disc'].stats), fixed(params['disc']), {}, None
+    for name in self.teachers:
+      fakes[name] = judge(params['disc'], fixed(drawn[name][0]), name)[name]
+      if real is None:  # of all heads
+        real = judge(params['disc'], target, name)
+      elif seen:
+        judge(still, target, name)
     for name, module in self.teachers.items():
       lesson = drawn[name][0]
-      own = lambda x, name=name: judge(params['disc'])(x)[name]
-      on_real, on_fake = self.adversary.sides(real[name], own(fixed(lesson)))
+      own = lambda x, name=name: judge(params['disc'], x)[name]
+      on_real, on_fake = self.adversary.sides(real[name], fakes[name])
       losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slopes(own, target, fixed(lesson))
       terms |= {f'disc_real_{name}': on_real, f'disc_fake_{name}': on_fake}
-      adv = self.adversary.g_loss(still(lesson)[name], fixed(real[name]))
-      mine = {'adv': self.adv * adv, 'recon': self.recon * image.l1(lesson, target)}
+      adv = self.adversary.g_loss(judge(still, lesson, name)[name], fixed(real[name]))
+      recon = image.RECONSTRUCTIONS[self.recon_loss](lesson, target)
+      mine = {'adv': self.adv * adv, 'recon': self.recon * recon}
       losses[name] = sum(mine.values())
       terms |= {f'{name}_{term}': value for term, value in mine.items()}
       taught[name] = fixed(drawn[name]) if self.lesson == 'current' else \
           module.apply(state.nets[name].averaged, source, train=False)
+    stats['disc'] = seen
 
     shown = axes.share({name: (x, self.lessons.see(state.frozen, x))
                         for name, (x, _) in taught.items()})
@@ -178,6 +200,8 @@ class OMGD:
     of_student = lambda name: name.removeprefix('similar_').startswith('student')
     state, norms = core.advance(state, grads, self._optimisers(state.nets), axes, ema=self.ema,
                                 students=tuple(filter(of_student, state.nets)))
+    if 'disc' not in learners:  # which saw nothing then
+      stats = {name: new for name, new in stats.items() if name != 'disc'}
     for name, new in core.mean_apart(stats, axes, of_student).items():
       state = state.with_stats(name, new)
     resting = {f'grad_{name}': jnp.zeros(()) for name in state.nets if name not in learners}
@@ -231,10 +255,16 @@ class Offline:
     return {'teacher': self.teacher} if self.teacher else {}
 
   @property
+  def _wanted(self) -> tuple[str, ...]:
+    """What a batch has to have."""
+    return ('source',) if self.teacher else ('source', 'target')
+
+  @property
   def pupils(self) -> dict[str, str]:
     return dict.fromkeys(self.students, 'teacher') if self.teacher else {}
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+    check_batch(self, batch, *self._wanted)
     if self.teacher and 'teacher' not in (given or {}):
       raise ValueError('Offline.init wants given={"teacher": Net}, a teacher that has learned')
     source = batch['source'][:1]
@@ -250,6 +280,7 @@ class Offline:
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
     """As of `OMGD`, for the students."""
+    check_batch(self, batch, *self._wanted)
     lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source'])) \
         if self.teacher else (batch['target'], {})
     shown = {'teacher': (lesson, self.lessons.see(state.frozen, lesson))}
@@ -305,9 +336,22 @@ def start_adapters(method, nets, source, key, given):
         pair, *((modules[role], nets[role]) for role in pair), source)
     name = f'{pair[0]}_adapters'
     if method.lessons.adapted:
-      found[name] = given[name].variables if given and name in given else \
-          method.lessons.start_adapters(shapes, jax.random.fold_in(key, i), method.init_scheme)
+      found[name] = method.lessons.start_adapters(shapes, jax.random.fold_in(key, i),
+                                                  method.init_scheme)
+      if given and name in given:
+        found[name] = checked(name, given, found[name], f'{pair[0]} with its teacher')
   return found
+
+
+def of_head(before: Mapping, after: Mapping, head: str, heads) -> dict:
+  """A discriminator's statistics after a pass of one head: those of the other heads stay."""
+  others = tuple(f'_{other}' for other in heads if other != head)
+
+  def stays(layer):
+    return layer.removesuffix('_norm').endswith(others)
+
+  return {kind: {layer: before[kind][layer] if stays(layer) else new
+                 for layer, new in layers.items()} for kind, layers in after.items()}
 
 
 def shrinking(method) -> dict[str, linen.Module]:

@@ -14,7 +14,7 @@ from jaxgan_compress import core, nn
 from jaxgan_compress.axes import Axes
 from jaxgan_compress.core import Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import features, image
-from jaxgan_compress.methods.gan import Adversary, draw_with_taps, start
+from jaxgan_compress.methods.gan import Adversary, check_batch, choose, draw_with_taps, start
 from jaxgan_compress.methods.lessons import looking_glass
 
 VGG19_LAYERS = {'relu1_1': 1 / 32, 'relu2_1': 1 / 16, 'relu3_1': 1 / 8, 'relu4_1': 1 / 4,
@@ -43,6 +43,8 @@ def check_label_adversary(adversary: Adversary):
 class Pix2Pix:
   """adv * (what deceives the judge) + recon * |G(source) - target|: discriminator first.
 
+  recon_loss: 'l1', 'l2' or 'smooth_l1' between drawing and target, see `losses.image`.
+
   The generator draws once; the discriminator learns from the drawing, and then, where it now
   stands, judges the same drawing for the generator. The discriminator minimises half the sum of
   its two sides.
@@ -62,6 +64,7 @@ class Pix2Pix:
   recon: float = 100.
   ema: float = 0.
   init_scheme: str = 'normal'
+  recon_loss: str = 'l1'
 
   product = 'generator'
   draws = True
@@ -70,13 +73,15 @@ class Pix2Pix:
 
   def __post_init__(self):
     check_adversary(self.adversary)
+    choose('recon_loss', self.recon_loss, tuple(image.RECONSTRUCTIONS))
 
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     return _start_both(self, rng, batch, given)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     def wanted(drawn, taps, helpers):
-      return {'recon': self.recon * image.l1(drawn, batch['target'])}
+      recon = image.RECONSTRUCTIONS[self.recon_loss](drawn, batch['target'])
+      return {'recon': self.recon * recon}
 
     return judged_step(self, state, batch, axes, self.generator, wanted, batch['source'])
 
@@ -91,7 +96,9 @@ def judged_step(method, state: TrainState, batch, axes: Axes, module: linen.Modu
   wanted: (drawing, its taps, {helper: params}) -> {term: value} that the generator minimises
   besides `method.adv` times what deceives the judge; the helpers learn with it.
   condition: what the judge sees beside an image, or None. taps: those that `wanted` reads.
+  The judge's statistics move with each of its passes: drawing, target, drawing for the generator.
   """
+  check_batch(method, batch, 'source', 'target')
   role, source, target, adversary = (method.product, batch['source'], batch['target'],
                                      method.adversary)
   net, disc = state.nets[role], state.nets['disc']
@@ -106,29 +113,30 @@ def judged_step(method, state: TrainState, batch, axes: Axes, module: linen.Modu
   drawn = fixed(outputs[0])
 
   def d_loss(params):
-    judge = lambda x: adversary.look({'params': params, **disc.stats}, x, condition, axes)[0][0][
-        'real']
-    on_real, on_fake = adversary.sides(judge(target), judge(drawn))
-    loss = (on_real + on_fake) / 2 + adversary.slopes(judge, target, drawn)
-    return loss, {'disc_real': on_real, 'disc_fake': on_fake, 'disc_loss': loss}
+    judge = lambda x, stats=disc.stats: adversary.logits(params, stats, x, condition, axes)
+    of_fake, moved = judge(drawn)
+    of_real, moved = judge(target, moved)
+    on_real, on_fake = adversary.sides(of_real['real'], of_fake['real'])
+    loss = (on_real + on_fake) / 2 + adversary.slopes(
+        lambda x: judge(x)[0]['real'], target, drawn)
+    return loss, ({'disc_real': on_real, 'disc_fake': on_fake, 'disc_loss': loss}, moved)
 
-  grads, d_terms = jax.grad(d_loss, has_aux=True)(disc.params)
+  grads, (d_terms, moved) = jax.grad(d_loss, has_aux=True)(disc.params)
   state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
-  moved = state.nets['disc'].variables
+  judged = {'params': state.nets['disc'].params, **moved}
 
   def g_loss(outputs, helpers):
-    judge = lambda x: adversary.look(moved, x, condition, axes)[0][0]['real']
-    real = judge(target) if adversary.relativistic else None
-    terms = {'adv': method.adv * adversary.g_loss(judge(outputs[0]), real),
-             **wanted(*outputs, helpers)}
-    return sum(terms.values()), {f'{role}_{name}': value for name, value in terms.items()}
+    adv, seen = adversary.deceived(judged, outputs[0], target, condition, axes)
+    terms = {'adv': method.adv * adv, **wanted(*outputs, helpers)}
+    return sum(terms.values()), ({f'{role}_{name}': value for name, value in terms.items()}, seen)
 
-  (loss, terms), (slopes, more) = jax.value_and_grad(g_loss, (0, 1), has_aux=True)(
+  (loss, (terms, d_stats)), (slopes, more) = jax.value_and_grad(g_loss, (0, 1), has_aux=True)(
       outputs, {name: state.nets[name].params for name in helpers})
   grads = {role: pull_back(slopes)[0], **more}
   state, g_norms = core.advance(state, grads, dict.fromkeys(grads, method.tx), axes,
                                 ema=method.ema)
-  state = state.with_stats(role, axes.mean(stats))
+  for name, new in axes.mean({role: stats, 'disc': d_stats}).items():
+    state = state.with_stats(name, new)
   return state.tick(), {**terms, f'{role}_loss': loss, **d_terms, **d_norms, **g_norms}
 
 
@@ -187,6 +195,7 @@ def label_step(method, state: TrainState, batch, axes: Axes, module: linen.Modul
   wanted: (taps, {helper: params}) -> {term: value} that the generator minimises besides; the
   helpers learn with it. taps: those that `wanted` reads.
   """
+  check_batch(method, batch, 'source', 'target')
   role, source, target, adversary = (method.product, batch['source'], batch['target'],
                                      method.adversary)
 
@@ -239,6 +248,7 @@ def label_step(method, state: TrainState, batch, axes: Axes, module: linen.Modul
 
 def _start_both(method, rng, batch, given, frozen=None):
   """The state of a generator and of a discriminator that sees source and image."""
+  check_batch(method, batch, 'source', 'target')
   source, target = batch['source'][:1], batch['target'][:1]
   g_key, d_key, rng = jax.random.split(rng, 3)
   scheme = {'scheme': method.init_scheme, 'given': given}
