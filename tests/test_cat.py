@@ -225,6 +225,12 @@ def test_adapters_learn_with_the_student(sgd, batch, taught):
   for role in ('student', 'student_adapters', 'disc'):
     assert largest_difference(state.nets[role].params, after.nets[role].params) > 0
   assert largest_difference(state.frozen, after.frozen) == 0
+  adapters = after.nets['student_adapters']
+  again = method.init(jax.random.key(1), batch, {**taught, 'student_adapters': adapters})
+  assert largest_difference(again.nets['student_adapters'].params, adapters.params) == 0
+  with pytest.raises(ValueError, match=r"given\['student_adapters'\] is of another network than"):
+    other = Net(jax.tree.map(lambda x: x[..., :1], adapters.params))
+    method.init(jax.random.key(1), batch, {**taught, 'student_adapters': other})
 
 
 def test_what_the_student_is_drawn_towards(sgd, batch, taught):

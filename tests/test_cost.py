@@ -146,10 +146,32 @@ def test_closed_form_of_a_pruned_inception_spade_generator():
 
 
 def test_spade_agrees_with_its_published_costs():
-  module = nn.spade(64)
+  module, shape = nn.spade(64), (1, 256, 512, 36)
   variables = shapes(module)
   assert round(jgc.count_params(variables) / 1e6, 1) == 93.0
-  assert round(jgc.macs(module, (1, 256, 512, 36)) / 1e9) == 281
+  assert jgc.macs(module, shape) == jgc.macs(module, shape, 'cat') == 281_276_612_608
+  assert jgc.macs(module, shape, 'torchprofile') == 281_413_582_848
+
+
+def test_torchprofile_counts_products_and_leaky_relus_of_spades_family():
+  """And means over windows, but no leaky ReLU in place: those of all other families."""
+  shape, last = (1, 256, 512, 36), 64 * 256 * 512
+  ins, outs = (1024, 1024, 1024, 1024, 512, 256, 128), (1024, 1024, 1024, 512, 256, 128, 64)
+  pixels = [32 * 4 ** i for i in range(7)]
+  modulated = sum(n * (2 * (a + min(a, b)) + (a if a != b else 0))
+                  for a, b, n in zip(ins, outs, pixels, strict=True)) + last
+  separable = nn.mobile_spade(64)
+  assert jgc.macs(separable, shape, 'torchprofile') == jgc.macs(separable, shape) + modulated
+  inception = nn.inception_spade(64, slope=.01)
+  norms = sum(layer.macs['torchprofile'] for layer in analysis.layers(inception, shape)
+              if layer.kind == 'BatchNorm')
+  products = sum(n * a for a, n in zip(ins, pixels, strict=True))
+  assert jgc.macs(inception, shape, 'torchprofile') == jgc.macs(
+      inception, shape) + norms + products + last
+  judge = nn.MultiScale(4, layers=2, inputs=5)
+  maps = 4 * 17 * 33 + 8 * 18 * 34, 4 * 9 * 17 + 8 * 10 * 18  # after each leaky ReLU
+  assert jgc.macs(judge, (1, 32, 64, 5), 'torchprofile') == jgc.macs(
+      judge, (1, 32, 64, 5)) + sum(maps) + 5 * 16 * 32
 
 
 def test_forms_do_not_change_what_is_counted():

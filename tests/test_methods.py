@@ -1,5 +1,6 @@
 """Laws of the methods: who learns from whom, what a step touches, every option takes a step."""
 
+import dataclasses
 import functools
 import re
 
@@ -527,6 +528,28 @@ def test_data_without_what_a_method_learns_from_is_refused(sgd, name):
   if name != 'KD':  # which looks at no image there
     with pytest.raises(ValueError, match=said):
       method.init(jax.random.key(0), lacking, given)
+
+
+@pytest.mark.parametrize('name, term', [('Pix2Pix', 'generator_recon'), ('CAT', 'student_recon'),
+                                        ('OMGD', 'wide_recon')])
+def test_reconstruction_may_be_l1_l2_or_smooth_l1(sgd, name, term):
+  """Each drawing against a target that is 1/4 and 2 away from it."""
+  method, given = watched(name, sgd)
+  x = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 3)).astype(np.float32)
+  state = method.init(jax.random.key(0), {'source': x, 'target': x}, given)
+  away = np.where(np.arange(4).reshape(1, 4, 1, 1) % 2, .25, -2).astype(np.float32)
+
+  @jax.jit
+  def terms(state):
+    batch = {'source': x, 'target': away + method.generators(state)[term.split('_')[0]](x)}
+    return {loss: dataclasses.replace(method, recon_loss=loss).step(state, batch)[1][term]
+            for loss in ('l1', 'l2', 'smooth_l1')}
+
+  found = terms(state)
+  for loss, value in (('l1', 2.25), ('l2', 4 + 1 / 16), ('smooth_l1', 1.5 + 1 / 32)):
+    np.testing.assert_allclose(found[loss], 100 * value / 2, rtol=1e-5)
+  with pytest.raises(ValueError, match="recon_loss='vgg'; one of l1, l2, smooth_l1"):
+    dataclasses.replace(method, recon_loss='vgg')
 
 
 def test_offline_students_and_classifiers_name_what_they_miss(sgd):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, cpu, nn
@@ -14,7 +15,7 @@ from jaxgan_compress.core import Drawer
 from jaxgan_compress.nn import forms, layers
 from jaxgan_compress.nn.inception import Branches, InceptionBranches
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.spade import Modulation
+from jaxgan_compress.nn.spade import InceptionModulatedBlock, Modulation
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -197,6 +198,36 @@ def test_spectral_vectors_move_in_training_only():
     np.testing.assert_allclose((y.mean(), *y.ravel()[:3]),
                                (mean, -0.124081, -0.180913, 0.322385), atol=1e-5)
   assert np.abs(logits['scale0'] - still['scale0']).max() > 1e-4
+
+
+def test_spectral_norm_of_inception_spade_is_in_main_branches_and_shortcut():
+  """There kernels are divided by u W v, nowhere else; training moves u and v."""
+  three = nn.Branches(dense=((1, 2), (3, 2)), depthwise=((3, 2),))
+  block = InceptionModulatedBlock(nn.InceptionSPADEBlock(3, three, three), 0., 'fast',
+                                  jnp.float32, True)
+  rng = np.random.default_rng(0)
+  inputs = rng.standard_normal((1, 4, 4, 2)), rng.standard_normal((1, 4, 4, 3))
+  inputs = tuple(x.astype(np.float32) for x in inputs)
+  call = jax.jit(lambda module, variables, train: module.apply(
+      variables, *inputs, train, Axes(), mutable=['spectral', 'batch_stats']),
+                 static_argnums=(0, 2))
+  variables = jax.jit(block.init, static_argnums=(3, 4))(jax.random.key(0), *inputs, False, Axes())
+  flat = traverse_util.flatten_dict(variables)
+  normed = {path[1:-1] for path in flat if path[0] == 'spectral'}
+  assert normed == {path[1:-1] for path in flat if path[-1] == 'kernel' and (
+      path[1] in ('main', 'shortcut'))}
+  divided = {path: x for path, x in flat.items() if path[0] != 'spectral'}
+  for path in normed:
+    u, v = (np.ravel(flat['spectral', *path, name]) for name in 'uv')
+    kernel = flat['params', *path, 'kernel']
+    divided['params', *path, 'kernel'] = kernel / (v @ kernel.reshape(-1, len(u)) @ u)
+  expected, _ = call(block.clone(spectral=False), traverse_util.unflatten_dict(divided), False)
+  found, rested = call(block, variables, False)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  moved = call(block, variables, True)[1]['spectral']
+  for before, still, after in zip(*map(jax.tree.leaves, (
+      variables['spectral'], rested['spectral'], moved)), strict=True):
+    assert (before == still).all() and ((before != after).any() or before.size == 1)
 
 
 def test_no_gradient_flows_through_spectral_vectors():

@@ -18,6 +18,7 @@ from jaxgan_compress.axes import Axes
 from jaxgan_compress.nn import forms
 from jaxgan_compress.nn.init import remembered
 from jaxgan_compress.nn.layers import Project
+from jaxgan_compress.nn.spade import InceptionModulatedBlock, Modulation
 
 CONVENTIONS = ('exact', 'torchprofile', 'cat')
 PARAM_CONVENTIONS = ('all', 'paper', 'cat')
@@ -108,7 +109,9 @@ def macs(module: linen.Module | Callable, shape: Sequence[int] | None = None,
   convention:
     'exact': what convolutions and matmuls take. A transposed convolution is counted on its input.
     'torchprofile': as published for GAN Compression and OMGD. A transposed convolution counts its
-      output, 4 times too much at stride 2; norms with a scale one for each element of their output.
+      output, 4 times too much at stride 2; norms with a scale one for each element of their output,
+      and so do products of activations, leaky ReLUs that the published code does not take in place
+      and means over windows (all of them in SPADE's family).
     'cat': as CAT counts: the same, but norms with a scale count only if they have no running
       statistics.
 
@@ -257,7 +260,7 @@ def _trace(run, x, variables=None):
   def note(call, args, kwargs, context):
     out, layer = call(*args, **kwargs), context.module
     if context.method_name == '__call__' and hasattr(out, 'aval'):
-      calls.append(_Call(layer.path, type(layer).__name__, _extra(layer, out), out.aval))
+      calls.append(_Call(layer.path, type(layer).__name__, _extra(layer, args[0], out), out.aval))
     return out
 
   with forms.plain():
@@ -313,9 +316,9 @@ def _owner(scope, calls):
   return ()
 
 
-def _extra(layer, out):
-  """What the profilers count of a layer beyond its convolution."""
-  counts = {'torchprofile': 0, 'cat': 0}
+def _extra(layer, x, out):
+  """What the profilers count of a layer beyond its convolution, given its input and output."""
+  counts = {'torchprofile': _elementwise(layer, x, out), 'cat': 0}
   if isinstance(layer, nn.BatchNorm | nn.InstanceNorm | nn.LayerNorm) and \
       getattr(layer, 'affine', True):
     counts['torchprofile'] = out.size
@@ -323,6 +326,23 @@ def _extra(layer, out):
   if isinstance(layer, Project):  # a transposed convolution of a 1x1 map: 16 taps each
     counts = dict.fromkeys(counts, 15 * out.size * layer.variables['params']['kernel'].shape[2])
   return counts
+
+
+def _elementwise(layer, x, out):
+  """Of the operations of torchprofile's list that count an element each: mul, leaky_relu (not
+  leaky_relu_, in place, as everywhere but in SPADE's family) and avg_pool2d."""
+  parent, name = layer.parent, layer.name or ''
+  if isinstance(layer, Modulation):
+    return out.size * (1 + (layer.slope != 1))
+  if isinstance(layer, InceptionModulatedBlock):  # whose other leaky ReLUs are in place
+    return x.size * bool(layer.block.main)
+  if isinstance(parent, nn.SPADEGenerator | nn.InceptionSPADEGenerator) and name == 'to_image':
+    return x.size  # of the leaky ReLU before it
+  if isinstance(parent, nn.MultiScale) and isinstance(layer, nn.Conv):
+    scale, stage = (int(part.strip('scaletg')) for part in name.split('_'))
+    pooled = x.size if scale and stage == 1 else 0
+    return pooled + (out.size if stage <= parent.layers else 0)
+  return 0
 
 
 def _at(tree, path):

@@ -232,9 +232,9 @@ def check_batch(method, batch: Mapping, *wanted: str):
   if missing := [name for name in wanted if name not in batch]:
     listed = lambda names: ', '.join(map(repr, names)) or 'nothing'
     raise ValueError(
-        f'{type(method).__name__} learns from {listed(wanted)}, and the batch has {listed(sorted(batch))}: '
-        f'{listed(missing)} is missing. Give data that has it, or take a method that learns '
-        'without')
+        f'{type(method).__name__} learns from {listed(wanted)}, and the batch has '
+        f'{listed(sorted(batch))}: {listed(missing)} is missing. Give data that has it, or take a '
+        'method that learns without')
 
 
 def start(role: str, module: linen.Module, key, *inputs, scheme: str, given):

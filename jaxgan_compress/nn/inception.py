@@ -173,7 +173,7 @@ class InceptionBranches(nn.Module):
   dense: k x k to its width, norm, activation, dropout, k x k to `features`.
   depthwise: 1x1 to its width, norm, activation, depthwise k x k, second norm, activation, dropout,
   1x1 to `features`. second_norm: as `norm`, or 'batch_fixed', a tracked batch norm without scale
-  and bias.
+  and bias. spectral: spectral norm of every convolution.
   """
   branches: Branches
   features: int
@@ -185,11 +185,12 @@ class InceptionBranches(nn.Module):
   dropout: float = 0.
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
+  spectral: bool = False
 
   @nn.compact
   def __call__(self, x, train: bool, axes: Axes):
-    conv = functools.partial(Conv, mode=self.padding, bias=self.bias, form=self.form,
-                             dtype=self.dtype)
+    conv = functools.partial(Conv, mode=self.padding, bias=self.bias, spectral=self.spectral,
+                             form=self.form, dtype=self.dtype)
 
     def drop(y):
       return nn.Dropout(self.dropout)(y, deterministic=not train)
@@ -204,7 +205,7 @@ class InceptionBranches(nn.Module):
     merged = forms.choose('branches', self.form) == 'merged' and len(pointwise) > 1
     begun = {}  # of merged branches, what their one 1x1 convolution of x made
     if merged:
-      kernels, biases = zip(*(conv(width, 1, name=f'{name}_in').weights(x.shape[-1])
+      kernels, biases = zip(*(conv(width, 1, name=f'{name}_in').weights(x.shape[-1], train)
                               for name, width in pointwise), strict=True)
       y = convolve(x.astype(self.dtype), jnp.concatenate(kernels, -1),
                    jnp.concatenate(biases) if self.bias else None, form=self.form)
@@ -213,24 +214,24 @@ class InceptionBranches(nn.Module):
     total, last = 0, {}  # summed as they come, so that no two outputs live at once
     for k, width in self.branches.dense:
       name = f'dense{k}'
-      y = begun[name] if name in begun else conv(width, k, name=f'{name}_in')(x)
+      y = begun[name] if name in begun else conv(width, k, name=f'{name}_in')(x, train)
       y = drop(act(y, self.norm, f'{name}_norm'))
       if name in begun:
         last[name] = y
       else:
-        total += out(k, name=f'{name}_out')(y)
+        total += out(k, name=f'{name}_out')(y, train)
     for k, width in self.branches.depthwise:
       name = f'depthwise{k}'
-      y = begun[name] if merged else conv(width, 1, name=f'{name}_in')(x)
+      y = begun[name] if merged else conv(width, 1, name=f'{name}_in')(x, train)
       y = act(y, self.norm, f'{name}_norm')
-      y = conv(width, k, depthwise=True, name=f'{name}_filter')(y)
+      y = conv(width, k, depthwise=True, name=f'{name}_filter')(y, train)
       y = drop(act(y, self.second_norm, f'{name}_norm2'))
       if merged:
         last[name] = y
       else:
-        total += out(1, name=f'{name}_out')(y)
+        total += out(1, name=f'{name}_out')(y, train)
     if merged:
-      kernels, biases = zip(*(out(1, name=f'{name}_out').weights(y.shape[-1])
+      kernels, biases = zip(*(out(1, name=f'{name}_out').weights(y.shape[-1], train)
                               for name, y in last.items()), strict=True)
       total += convolve(jnp.concatenate(list(last.values()), -1).astype(self.dtype),
                         jnp.concatenate(kernels, 2), sum(biases) if self.bias else None,

@@ -167,12 +167,12 @@ class ModulatedBlock(nn.Module):
       raise ValueError(f'a block from {x.shape[-1]} to {out} channels needs a shortcut')
     conv = functools.partial(Conv, spectral=self.spectral, form=self.form, dtype=self.dtype)
 
-    def modulated(x, name):
+    def modulated(x, name, **more):
       return Modulation(self.block.hidden, self.norm, self.separable, self.separable_norm,
-                        self.form, self.dtype, name=name)(x, labels, train, axes)
+                        self.form, self.dtype, name=name, **more)(x, labels, train, axes)
 
-    y = conv(self.block.middle, name='conv0')(leaky_relu(modulated(x, 'norm0')), train)
-    y = conv(out, name='conv1')(leaky_relu(modulated(y, 'norm1')), train)
+    y = conv(self.block.middle, name='conv0')(modulated(x, 'norm0', slope=0.2), train)
+    y = conv(out, name='conv1')(modulated(y, 'norm1', slope=0.2), train)
     if self.block.shortcut:
       x = conv(out, 1, bias=False, name='shortcut')(modulated(x, 'shortcut_norm'), train)
     return x + y
@@ -181,7 +181,8 @@ class ModulatedBlock(nn.Module):
 class Modulation(nn.Module):
   """SPADE: normalised x * (1 + gamma) + beta, both drawn from the label map by convolutions.
 
-  x: [B,h,w,C], labels: [B,H,W,L] -> [B,h,w,C]. Park et al. 2019.
+  x: [B,h,w,C], labels: [B,H,W,L] -> [B,h,w,C]. slope: of a leaky ReLU after it, 1 for none. Park
+  et al. 2019.
   """
   hidden: int
   norm: str
@@ -189,6 +190,7 @@ class Modulation(nn.Module):
   separable_norm: bool
   form: str
   dtype: jnp.dtype
+  slope: float = 1.
 
   @nn.compact
   def __call__(self, x, labels, train: bool, axes: Axes):
@@ -207,7 +209,8 @@ class Modulation(nn.Module):
                                        amount=1, form=self.form), 2, -1)
     else:
       gamma, beta = (each(seen) for each in both)
-    return free(x, train, axes) * (1 + gamma) + beta
+    y = free(x, train, axes) * (1 + gamma) + beta
+    return y if self.slope == 1 else leaky_relu(y, self.slope)
 
 
 class InceptionSPADEGenerator(nn.Module):
@@ -220,6 +223,8 @@ class InceptionSPADEGenerator(nn.Module):
     convolution.
   slope: of the leaky ReLU in the main branches: CAT trained its teacher with 0.01 and its students
     with 0, ReLU. remat: as of the ResNet.
+  spectral: spectral norm of the convolutions in main branches and shortcuts, which no published run
+    has.
 
   Raises ValueError for other sizes. Jin et al. 2021, CAT.
   """
@@ -232,6 +237,7 @@ class InceptionSPADEGenerator(nn.Module):
   remat: bool = False
   form: str = 'auto'
   dtype: jnp.dtype = jnp.float32
+  spectral: bool = False
 
   @nn.compact
   def __call__(self, labels, train: bool = False, axes: Axes = Axes()):
@@ -239,7 +245,8 @@ class InceptionSPADEGenerator(nn.Module):
     modulated = remembering(InceptionModulatedBlock, self.remat, 2)
     return _draw(self, labels, lambda x: first(x, train, axes),
                  lambda name, block, x: modulated(
-                     block, self.slope, self.form, self.dtype, name=name)(x, labels, train, axes))
+                     block, self.slope, self.form, self.dtype, self.spectral, name=name)(
+                         x, labels, train, axes))
 
   def plan(self) -> Plan:
     """Groups 'fc' (also what the first three blocks hand on), 'up0' .., which follow it by halves,
@@ -286,6 +293,7 @@ class InceptionModulatedBlock(nn.Module):
   slope: float
   form: str
   dtype: jnp.dtype
+  spectral: bool = False
 
   @nn.compact
   def __call__(self, x, labels, train: bool, axes: Axes):
@@ -299,10 +307,11 @@ class InceptionModulatedBlock(nn.Module):
                         name='spade')(seen, train, axes)
         y = y * (1 + seen[..., :channels]) + seen[..., channels:]
       y = branches(self.block.main, out, 'batch', 'batch_fixed', slope=self.slope,
-                   name='main')(leaky_relu(y, self.slope), train, axes)
+                   spectral=self.spectral, name='main')(leaky_relu(y, self.slope), train, axes)
     if out != channels:
       x = BatchNorm(name='shortcut_norm')(x, train, axes)
-      x = Conv(out, 1, bias=False, dtype=self.dtype, name='shortcut')(x)
+      x = Conv(out, 1, bias=False, spectral=self.spectral, dtype=self.dtype,
+               name='shortcut')(x, train)
     return x + y if self.block.main else x
 
 

@@ -16,6 +16,11 @@ from flax import linen, traverse_util
 from jaxgan_compress import analysis
 from jaxgan_compress.nn.plans import Plan
 
+# Leaves of a layer that its amount is proportional to, the first that there is: of a convolution, a
+# norm, a modulation, and a modulated block, whose norm has no parameters.
+LEAVES = (('params', 'kernel'), ('params', 'scale'), ('params', 'gamma', 'bias'),
+          ('params', 'gamma', 'pointwise', 'bias'), ('batch_stats', 'norm', 'mean'))
+
 # What a budget may be counted in, and the convention of `analysis.macs` that it is.
 UNITS = {'macs': 'exact', 'torchprofile': 'torchprofile', 'cat': 'cat', 'params': ''}
 
@@ -96,8 +101,8 @@ def _macs(module, plan, shape, convention):
   amounts = {}
   for layer in _layers(module, shape and tuple(shape), tuple(plan.shapes.items())):
     if layer.macs[convention]:
-      inside = ('params', *layer.path.split('/'))
-      path = next(p for p in ((*inside, 'kernel'), (*inside, 'scale')) if p in plan.leaves)
+      inside = layer.path.split('/')
+      path = next(p for kind, *names in LEAVES if (p := (kind, *inside, *names)) in plan.leaves)
       amounts[path] = amounts.get(path, 0) + layer.macs[convention]
   return amounts
 
