@@ -140,34 +140,27 @@ class OMGD:
       seen = (axes.share(source), axes.apart) if name in students else (source, axes)
       drawn[name], stats[name] = draw_with_taps(module, variables, *seen)
 
-    def judge(disc, x, head=None):
-      """Of all heads; what they keep moves on as if `head` were the only one."""
-      logits, moved = self.adversary.logits(disc, seen, x, source, axes)
-      seen.update(of_head(seen, moved, head, self.adversary.disc.heads) if head else {})
-      return logits
+    def judge(disc):
+      variables = {'params': disc, **state.nets['disc'].stats}
+      return lambda x: self.adversary.look(variables, x, source, axes)[0][0]
 
     losses, terms, taught = {'disc': 0.}, {}, {}
-    seen, still, fakes, real = dict(state.nets['disc'].stats), fixed(params['disc']), {}, None
-    for name in self.teachers:
-      fakes[name] = judge(params['disc'], fixed(drawn[name][0]), name)[name]
-      if real is None:  # of all heads
-        real = judge(params['disc'], target, name)
-      elif seen:
-        judge(still, target, name)
+    real, still = judge(params['disc'])(target), judge(fixed(params['disc']))
     for name, module in self.teachers.items():
       lesson = drawn[name][0]
-      own = lambda x, name=name: judge(params['disc'], x)[name]
-      on_real, on_fake = self.adversary.sides(real[name], fakes[name])
+      own = lambda x, name=name: judge(params['disc'])(x)[name]
+      on_real, on_fake = self.adversary.sides(real[name], own(fixed(lesson)))
       losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slopes(own, target, fixed(lesson))
       terms |= {f'disc_real_{name}': on_real, f'disc_fake_{name}': on_fake}
-      adv = self.adversary.g_loss(judge(still, lesson, name)[name], fixed(real[name]))
+      adv = self.adversary.g_loss(still(lesson)[name], fixed(real[name]))
       recon = image.RECONSTRUCTIONS[self.recon_loss](lesson, target)
       mine = {'adv': self.adv * adv, 'recon': self.recon * recon}
       losses[name] = sum(mine.values())
       terms |= {f'{name}_{term}': value for term, value in mine.items()}
       taught[name] = fixed(drawn[name]) if self.lesson == 'current' else \
           module.apply(state.nets[name].averaged, source, train=False)
-    stats['disc'] = seen
+    stats['disc'] = self._seen(fixed(params['disc']), state.nets['disc'].stats, source, target,
+                               {name: fixed(drawn[name][0]) for name in self.teachers}, axes)
 
     shown = axes.share({name: (x, self.lessons.see(state.frozen, x))
                         for name, (x, _) in taught.items()})
@@ -206,6 +199,18 @@ class OMGD:
       state = state.with_stats(name, new)
     resting = {f'grad_{name}': jnp.zeros(()) for name in state.nets if name not in learners}
     return state.tick(), {**core.mean_apart(terms, axes, of_student), **norms, **resting}
+
+  def _seen(self, disc, stats, source, target, lessons, axes):
+    """The discriminator's statistics after the passes of the published code: for each teacher its
+    drawing and the target, then the drawings for the teachers. A pass moves what all heads share,
+    and its own teacher's; these are the passes of the losses, which XLA computes once."""
+    if not stats:
+      return stats
+    passes = [(name, x) for name, lesson in lessons.items() for x in (lesson, target)]
+    for name, x in (*passes, *lessons.items()):
+      _, moved = self.adversary.logits(disc, stats, x, source, axes)
+      stats = of_head(stats, moved, name, self.adversary.disc.heads)
+    return stats
 
   def _optimisers(self, roles):
     teacher_tx = self.teacher_tx or self.tx
