@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -267,6 +268,59 @@ def test_the_search_of_a_compiled_step_is_the_same(small_search):
                  dict(wanted))
 
 
+EQUAL = {  # scores of the groups of `small_search`: what is the same in which of them
+    'all': lambda x, rng: np.ones_like(x), 'all 0': lambda x, rng: np.zeros_like(x),
+    'two values': lambda x, rng: rng.integers(1, 3, x.shape).astype(x.dtype)}
+
+
+@pytest.mark.parametrize('equal', EQUAL)
+@pytest.mark.parametrize('fields', [{}, {'multiple': 2}, {'floor': 2}, {'per': 'group'}])
+def test_equal_scores_are_cut_evenly(small_search, equal, fields, caplog):
+  """As many as have to go: a network that was just initialised is cut to its budget, and budgets
+  nest."""
+  plan, scores, cost = small_search
+  rng = np.random.default_rng(0)
+  scores = {name: EQUAL[equal](np.asarray(x), rng) for name, x in scores.items()}
+  whole, previous = cost(plan.widths), None
+  for share in (.8, .5):
+    found = pruning.search(plan, scores, cost, share * whole, **fields)
+    assert .9 * share * whole < found.cost == cost(pruning.widths(found.masks)) <= share * whole
+    assert previous is None or all((found.masks[name] <= previous[name]).all() for name in previous)
+    previous = found.masks
+  if equal != 'two values':  # the first of each stay, the same share of each
+    assert all((np.diff(mask.astype(int)) <= 0).all() for mask in found.masks.values())
+    shares = [mask.mean() for name, mask in found.masks.items() if len(mask) > 4]
+    assert max(shares) - min(shares) <= (.35 if fields else .2)
+  assert not caplog.records
+  if not fields:
+    same = jax.jit(lambda scores, budget: pruning.tighten(plan, scores, cost, budget))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(same(scores, share * whole)),
+                 dict(found.masks))
+
+
+def test_dead_channels_go_before_any_other(small_search):
+  """Those of score 0 together, however much the budget would pay for."""
+  plan, scores, cost = small_search
+  found = pruning.search(plan, scores, cost, .5 * cost(plan.widths))
+  dead = {name: np.where(found.masks[name], x, 0.) for name, x in scores.items()}
+  again = pruning.search(plan, dead, cost, 1.01 * found.cost)
+  jax.tree.map(np.testing.assert_array_equal, dict(again.masks), dict(found.masks))
+
+
+@pytest.mark.parametrize('share, fields, said', [
+    (1.5, {}, 'above .*, what the whole network costs: nothing was cut'),
+    (1.5, {'per': 'group'}, 'nothing was cut'),
+    (.5, {'multiple': 8}, r'the network found costs .*, \d+ % of its budget of .*; the next la'),
+    (.5, {'legacy': True}, r'\d+ % of its budget of .*; legacy=False finds'),
+    (1., {}, None), (.5, {}, None)])
+def test_a_budget_that_is_not_used_is_told(small_search, share, fields, said, caplog):
+  plan, scores, cost = small_search
+  if fields.get('legacy'):
+    scores = {name: np.ones(len(x), np.float32) for name, x in scores.items()}
+  pruning.search(plan, scores, cost, share * cost(plan.widths), **fields)
+  assert (re.search(said, caplog.text) is not None) if said else not caplog.records
+
+
 @pytest.mark.parametrize('more', [1., 1.01])
 def test_a_compiled_step_leaves_alone_what_the_budget_pays_for(small_search, more):
   plan, scores, cost = small_search
@@ -459,7 +513,9 @@ def test_a_budget_of_milliseconds(small_search):
   table = pruning.LatencyTable(cost, (whole // 2, whole), (1., 4.))
   assert table(plan.widths) == 4
   half = pruning.search(plan, scores, cost, whole / 2)
-  assert table(pruning.widths(half.masks)) == pytest.approx(half.cost / (whole // 2))
+  assert half.cost < whole // 2 and table(pruning.widths(half.masks)) == 1  # never less
+  with pytest.raises(ValueError, match='a budget of 0.99 is below 1, what the smallest'):
+    pruning.search(plan, scores, table, .99)
   found = pruning.search(plan, scores, table, 2.5)
   assert 2 < found.cost <= 2.5
   assert cost(pruning.widths(found.masks)) == pytest.approx(whole * (.5 + (found.cost - 1) / 6))
@@ -471,7 +527,7 @@ def test_a_budget_of_milliseconds(small_search):
 
 
 @pytest.mark.parametrize('slower, times', [(1., 1), (1.5, 2), (lambda calls: 1.2 * calls, 4)])
-def test_a_cut_to_time_sets_its_table_right(monkeypatch, slower, times):
+def test_a_cut_to_time_sets_its_table_right(monkeypatch, caplog, slower, times):
   module, shape = nn.inception(24, 3), (1, 32, 32, 3)
   plan = module.plan()
   price = pruning.cost(module, plan, shape)
@@ -487,8 +543,8 @@ def test_a_cut_to_time_sets_its_table_right(monkeypatch, slower, times):
   monkeypatch.setattr('jaxgan_compress.pruning.latency.milliseconds', clock)
   _, ms = pruning.cut_to_time(module, filled(module), shape, budget=5., table=table)
   assert len(measured) == times and ms == min(measured, key=lambda ms: abs(ms - 5))
-  if not callable(slower):
-    assert abs(ms / 5 - 1) < .05
+  told = f'the nearest network takes {ms:.3g} ms, {20 * ms:.0f} % of its budget of 5 ms'
+  assert (told in caplog.text) == (abs(ms / 5 - 1) > .05) == callable(slower)
   with pytest.raises(ValueError, match='budget'):
     pruning.cut_to_time(module, filled(module), shape, budget=1e-9, table=table)
 

@@ -20,8 +20,8 @@ STARTS = ('inherit', 'reinit', 'reinit_keep_norm')
 class Cut(NamedTuple):
   """A smaller network, its first variables, and how it came about.
 
-  masks: `{group: bool [width]}`, True stayed. threshold: scores at most this went. before, cost: of
-  the whole network and of the smaller one, in the unit of the budget.
+  masks: `{group: bool [width]}`, True stayed. threshold: see `Pruned`. before, cost: of the whole
+  network and of the smaller one, in the unit of the budget.
   """
   module: linen.Module
   variables: dict[str, Any]
@@ -35,7 +35,8 @@ def cut(module: linen.Module, variables: Mapping, shape=None, *, budget: float,
         unit: str | Callable[[Mapping[str, int]], float] = 'macs', how: str = 'norm',
         floor: int = 1, multiple: int = 1, per: str = 'global', legacy: bool = False,
         start: str = 'inherit', scheme: str = 'normal', key=None) -> Cut:
-  """The largest network inside this one that costs at most `budget`: scores, search and a start.
+  """The largest network inside this one that costs at most `budget` by its scores: scores, search
+  and a start.
 
   shape: of one input, as (1, 256, 256, 3). unit: see `cost`, or a cost of one's own, {group: width}
   -> number, as a `LatencyTable`; how: see `scores`; floor, multiple, per, legacy: see `search`;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -14,7 +15,9 @@ from flax import linen
 from jaxgan_compress import analysis, cpu, export, nn
 from jaxgan_compress.pruning.cost import Cost, cost
 from jaxgan_compress.pruning.cut import Cut, cut
-from jaxgan_compress.pruning.search import search, widths
+from jaxgan_compress.pruning.search import find, widths
+
+log = logging.getLogger(__name__)
 
 BACKENDS = 'jax', 'onnx'
 SECONDS = 3.  # of measuring
@@ -24,7 +27,7 @@ SHARES = 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatencyTable:
   """Milliseconds by multiply-accumulates of one architecture on one device, between which a network
-  of any widths is read off in a straight line: `table({group: width})`.
+  of any widths is read off in a straight line: `table({group: width})`. Never less than the first.
 
   price: MACs of widths. macs, ms: the points, both rising. It knows no more than that: two networks
   of the same MACs cost the same here, and on a device not quite. Measure what comes out.
@@ -45,9 +48,8 @@ class LatencyTable:
 
   def __call__(self, widths: Mapping[str, int]) -> float:
     count = self.price(widths)
-    # Above the last point and below the first: in proportion.
-    if count <= self.macs[0]:
-      return self.ms[0] * count / max(self.macs[0], 1)
+    # Above the last point in proportion. Below the first nothing is known to be faster: what a call
+    # costs whatever it computes is in that point.
     if count >= self.macs[-1]:
       return self.ms[-1] * count / self.macs[-1]
     return float(np.interp(count, self.macs, self.ms))
@@ -73,7 +75,7 @@ def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequenc
   nets = {}
   for share in shares:
     try:
-      found = search(plan, ranked, price, max(share * whole, 1), per='group')
+      found, _ = find(plan, ranked, price, max(share * whole, 1), per='group')
     except ValueError:  # below the smallest
       continue
     nets[found.cost] = module.with_widths(widths(found.masks))
@@ -88,8 +90,8 @@ def cut_to_time(module: linen.Module, variables: Mapping, shape: Sequence[int], 
 
   A cut by the table is measured, and the table set right by it, for a threshold leaves other shapes
   than even narrowing does; again, until one is within `near` of the budget, as a share of it, until
-  nothing changes or `tries` are over. The nearest counts. more: as of `cut`, which says what is
-  raised.
+  nothing changes or `tries` are over. The nearest counts; the log tells where that is not `near`.
+  more: as of `cut`, which says what is raised.
   """
   found = []
   for _ in range(tries):
@@ -106,7 +108,11 @@ def cut_to_time(module: linen.Module, variables: Mapping, shape: Sequence[int], 
     if abs(found[-1][1] / budget - 1) <= near:
       break
     table = table.scaled(found[-1][1] / one.cost)
-  return min(found, key=lambda each: abs(each[1] / budget - 1))
+  one, taken = min(found, key=lambda each: abs(each[1] / budget - 1))
+  if abs(taken / budget - 1) > near:
+    log.warning('after %d of %d tries the nearest network takes %.3g ms, %.0f %% of its budget of '
+                '%.3g ms', len(found), tries, taken, 100 * taken / budget, budget)
+  return one, taken
 
 
 def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: int | None = None,

@@ -1,5 +1,6 @@
 """From scores and a budget to masks."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,13 +12,16 @@ import numpy as np
 from jaxgan_compress.nn.plans import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
 
+log = logging.getLogger(__name__)
+
 Masks = Mapping[str, jax.Array]
 PER = ('global', 'group')
+FAR = 0.9  # a network that costs a smaller share of its budget is told of
 
 
 class Pruned(NamedTuple):
-  """masks: {group: bool [width]}, True stays. threshold: scores at most this went. cost: of what
-  is left, in the unit of the cost."""
+  """masks: {group: bool [width]}, True stays. threshold: scores below it went, and of those equal
+  to it as many as had to. cost: of what is left, in the unit of the cost."""
   masks: Masks
   threshold: float
   cost: float
@@ -45,46 +49,72 @@ def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, floor: int =
 def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
            budget: float, *, floor: int = 1, multiple: int = 1, per: str = 'global',
            legacy: bool = False) -> Pruned:
-  """The least threshold whose network costs at most `budget`.
+  """The network of the least threshold that costs at most `budget`.
+
+  Of channels that score the same as many go as have to, evenly from all groups: the i-th of a
+  group's n when (i - 1/2) / n of all such have gone, its last one first. Channels of score 0 are
+  dead and go together, unless all are. The log tells of a network that costs less than 0.9 of its
+  budget and of a budget that the whole network does not reach.
 
   cost: of `{group: width}`, never more for less, as `pruning.cost` makes them. per: 'global', one
   threshold for all scores; 'group', the same share of every group, the worst of each first.
   legacy: CAT's own search, which halves an interval of float32 thresholds and stops up to 1.6 %
-  below the budget, for the published thresholds. See `keep` for floor and multiple.
+  below the budget, for the published thresholds; equal scores go together there. See `keep` for
+  floor and multiple.
 
   Host only. Raises ValueError for unknown groups, scores that are not numbers, a budget that is
   not positive, or one below what the floor costs.
   """
+  found, larger = find(plan, scores, cost, budget, floor=floor, multiple=multiple, per=per,
+                       legacy=legacy)
+  form = _form(budget)
+  if found.threshold == -math.inf and found.cost < budget:
+    log.warning('a budget of %s is above %s, what the whole network costs: nothing was cut',
+                format(budget, form), format(found.cost, form))
+  elif found.cost < FAR * budget:
+    log.warning('the network found costs %s, %.0f %% of its budget of %s%s', format(
+        found.cost, form), 100 * found.cost / budget, format(budget, form),
+        f'; the next larger one costs {larger:{form}}' if larger else
+        '; legacy=False finds a larger one where there is one')
+  return found
+
+
+def find(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
+         budget: float, *, floor: int = 1, multiple: int = 1, per: str = 'global',
+         legacy: bool = False) -> tuple[Pruned, float | None]:
+  """What `search` finds, which tells of it, and what the next larger network costs, if known."""
   scores = _checked(plan, scores, budget, per)
   if per == 'group':
-    scores = {name: np.argsort(np.argsort(x, kind='stable'), kind='stable') / len(x)
-              for name, x in scores.items()}
+    scores = {name: _order(x, -np.arange(len(x)), np) / len(x) for name, x in scores.items()}
+  ranks = scores if legacy or per == 'group' else ranked(scores)
 
   def cheap(threshold):
-    masks = _keep(plan, scores, threshold, floor, multiple, np)
+    masks = _keep(plan, ranks, threshold, floor, multiple, np)
     return masks, cost(widths(masks))
 
-  values = np.unique(np.concatenate(list(scores.values())))
+  values = np.unique(np.concatenate(list(ranks.values())))
   masks, least = cheap(values[-1])
   if least > budget:
-    form = ',.0f' if least >= 100 else '.3g'
+    form = _form(least)
     raise ValueError(f'a budget of {budget:,.12g} is below {least:{form}}, what the smallest '
                      f'network costs that keeps floor={floor}; give more, or a lower floor')
   if legacy:
-    return _bisect(cheap, np.float32(values[0]), np.float32(values[-1]), budget)
-  low, high = -1, len(values) - 1  # the index of a threshold: too dear at low, cheap at high
-  found = Pruned(masks, float(values[-1]), least)
-  masks, everything = cheap(-math.inf)
-  if everything <= budget:
-    return Pruned(masks, -math.inf, everything)
+    return _bisect(cheap, np.float32(values[0]), np.float32(values[-1]), budget), None
+  everything, larger = cheap(-math.inf)
+  if larger <= budget:
+    return Pruned(everything, -math.inf, larger), None
+  shown = np.sort(np.concatenate(list(scores.values()))) if ranks is not scores else values
+  # The index of a threshold: too dear at low, cheap at high.
+  low, high = _below(shown, np) if ranks is not scores else -1, len(values) - 1
+  found = Pruned(masks, float(shown[-1]), least)
   while high - low > 1:
     middle = (low + high) // 2
     masks, price = cheap(values[middle])
     if price > budget:
-      low = middle
+      low, larger = middle, price
     else:
-      high, found = middle, Pruned(masks, float(values[middle]), price)
-  return found
+      high, found = middle, Pruned(masks, float(shown[middle]), price)
+  return found, larger
 
 
 def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor: int = 1,
@@ -93,10 +123,10 @@ def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor:
 
   cost: a `pruning.Cost`. Where even the floor is too dear, the floor's masks.
   """
-  values = jnp.sort(jnp.concatenate(list(scores.values())))
+  ranks, flat = ranked(scores), jnp.concatenate(list(scores.values()))
 
   def cheap(i):
-    masks = keep(plan, scores, values[i], floor=floor, multiple=multiple)
+    masks = keep(plan, ranks, i, floor=floor, multiple=multiple)
     counts = jnp.stack([masks[name].sum() for name in cost.groups])
     return cost.total(counts.astype(jnp.float32)) <= budget
 
@@ -106,12 +136,49 @@ def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor:
     fits = (middle > low) & cheap(middle)  # when they have met, nothing moves
     return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
 
-  ends = jnp.int32(-1), jnp.int32(len(values) - 1)
-  _, high = jax.lax.fori_loop(0, len(values).bit_length(), halve, ends)
-  whole = keep(plan, scores, -jnp.inf, floor=floor, multiple=multiple)
+  ends = _below(flat, jnp).astype(jnp.int32), jnp.int32(len(flat) - 1)
+  _, high = jax.lax.fori_loop(0, len(flat).bit_length(), halve, ends)
+  whole = keep(plan, ranks, -1, floor=floor, multiple=multiple)
   counts = jnp.stack([whole[name].sum() for name in cost.groups]).astype(jnp.float32)
   return jax.tree.map(lambda all_, some: jnp.where(cost.total(counts) <= budget, all_, some), whole,
-                      keep(plan, scores, values[high], floor=floor, multiple=multiple))
+                      keep(plan, ranks, high, floor=floor, multiple=multiple))
+
+
+def ranked(scores: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """{group: int [width]}: in which place each channel goes, 0 first, no two in the same; see
+  `search`. Jit-able."""
+  xp = numpy_for(dict(scores))
+  scores = {name: xp.asarray(x) for name, x in scores.items()}
+
+  def turns(x):
+    """When each goes among its group's equals, in (0, 1): the last of them first."""
+    ascending = xp.sort(x)
+    first, end = (xp.searchsorted(ascending, x, side=side) for side in ('left', 'right'))
+    before = _order(x, xp.arange(len(x)), xp) - first
+    left, all_ = (n.astype(np.float32) for n in (end - first - before, end - first))
+    return (left - np.float32(.5)) / all_  # in float32 everywhere, for the same order everywhere
+
+  flat, shares = (xp.concatenate(parts) for parts in (
+      list(scores.values()), [turns(x) for x in scores.values()]))
+  places = _order(flat, shares, xp)
+  ends = np.cumsum([len(x) for x in scores.values()])[:-1]
+  return dict(zip(scores, xp.split(places, ends), strict=True))
+
+
+def _order(first, then, xp):
+  """The place of each in ascending order, equals by a second key and then as they come."""
+  return xp.argsort(xp.lexsort((then, first)))
+
+
+def _below(scores, xp):
+  """The place before the first at which a cut may end: all that score 0 or less are dead and go
+  together, unless all do."""
+  dead = (scores <= 0).sum()
+  return xp.where(dead == len(scores), -1, xp.maximum(dead - 2, -1))
+
+
+def _form(cost):
+  return ',.0f' if cost >= 100 else '.3g'
 
 
 def _keep(plan, scores, threshold, floor, multiple, xp):
