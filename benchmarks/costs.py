@@ -93,8 +93,9 @@ def page():
       'convolution is counted on its input, the work that is done (`macs(module, shape)`).',
       '- **by torchprofile**: as GAN Compression and OMGD publish them '
       "(`convention='torchprofile'`): a transposed convolution of stride 2 counts 4 times what it "
-      'does, and norms with a scale one for each element of their output. So the published 56.8G '
-      'of the ResNet are 49.6G of work.',
+      'does, and norms with a scale one for each element of their output; in the family of SPADE '
+      'also the products of modulation, the leaky ReLUs that are not in place and the means over '
+      'windows. So the published 56.8G of the ResNet are 49.6G of work.',
       "- **by CAT**: CAT's own profiler (`convention='cat'`): the same, but norms that keep "
       'running statistics count nothing.',
       '- **MiB**: input and intermediate arrays alive at once in a float32 forward pass, '
