@@ -255,8 +255,12 @@ def remembering(block: type[nn.Module], remat: bool, inputs: int = 1) -> type[nn
 @forms.operation
 def leaky_relu(x, slope: float = 0.2):
   """max(x, slope x), ReLU for slope 0; its gradient at 0 is `slope`, as in PyTorch."""
-  # That of jax.nn.leaky_relu is 1 there.
-  return jnp.where(x > 0, x, slope * x) if slope else jax.nn.relu(x)
+  return _leaky_relu(x, slope) if slope else jax.nn.relu(x)
+
+
+@functools.partial(jax.jit, static_argnums=1)  # one operation, as jax.nn.leaky_relu
+def _leaky_relu(x, slope):
+  return jnp.where(x > 0, x, slope * x)  # whose gradient at 0 is 1 in jax.nn.leaky_relu
 
 
 def to_range(x):
