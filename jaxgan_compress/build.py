@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import pruning
+from jaxgan_compress import paths, pruning
 
 # Where a bare name in a section of this key is looked up.
 HOMES = {
@@ -181,7 +180,7 @@ def validate(config: ConfigDict) -> None:
     if '.' in name:
       raise ValueError(f'stages.{name}: a stage has no point in its name; use _')
     for role, path in stage.given.items():
-      if not Path(path).is_file():
+      if not paths.expand(path).is_file():
         raise ValueError(f'stages.{name}.given.{role}: there is no file {path}; make one by '
                          'jaxgan-compress convert')
     for field in stage:

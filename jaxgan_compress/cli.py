@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import distributed
+from jaxgan_compress import distributed, paths
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -570,6 +570,10 @@ VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
          'profile-latency': profile_latency}
 
 
+# The flags that are files and folders.
+PATHS = ('in', 'network', 'out', 'path', 'save', 'table', 'verify', 'weights', 'workdir')
+
+
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False,
            prune=False, profile=False, report=False, export=False,
@@ -738,6 +742,9 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
       left = values(argv)[1:]
   except (AttributeError, KeyError, TypeError) as e:  # of an override
     raise ValueError(e.args[0] if e.args else str(e)) from e
+  for name in PATHS:
+    if name in values and str(values[name].value).startswith('~') and values[name].present:
+      values[name].value = str(paths.expand(values[name].value))
   if fid or report:
     return values, left
   if left:

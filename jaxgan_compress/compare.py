@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxgan_compress import config as configs
+from jaxgan_compress import paths
 from jaxgan_compress.analysis import comparison
 from jaxgan_compress.analysis.comparison import Family, Group, Point
 from jaxgan_compress.config import SELECT
@@ -40,7 +41,7 @@ def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
   runs = {run.workdir.resolve(): run for run in map(open_run, workdirs)}
   if len(runs) < 2:
     raise ValueError(f'{len(runs)} run to compare; give two or more folders')
-  out = Path(out) if out else Path(os.path.commonpath([path.parent for path in runs])) / \
+  out = paths.expand(out) if out else Path(os.path.commonpath([path.parent for path in runs])) / \
       'comparison.html'
   if out.is_dir():
     raise IsADirectoryError(f'{out} is a folder; give a file')

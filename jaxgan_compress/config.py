@@ -16,6 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxgan_compress import paths
+
 # Measures that can decide, and which way is better.
 SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'precision': 'max',
           'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'perceptual': 'min',
@@ -149,7 +151,7 @@ def locate(name: str) -> tuple[Path, str]:
   path, _, arg = name.partition(':')
   shipped = Path(importlib.import_module('jaxgan_compress.configs').__file__).parent
   inside = path.removeprefix('configs/').removesuffix('.py') + '.py'
-  for candidate in (Path(path), shipped / inside):
+  for candidate in (paths.expand(path), shipped / inside):
     if candidate.is_file():
       return candidate, arg
   names = [str(found.relative_to(shipped)) for found in sorted(shipped.glob('*/*.py'))

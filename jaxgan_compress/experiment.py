@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgan_compress import build, data, distributed
+from jaxgan_compress import build, data, distributed, paths
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, cost, report, roofline
 from jaxgan_compress.core import Net, normalise
@@ -206,7 +206,7 @@ def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, st
                         config.run[0])
   if stage not in config.run:
     raise ValueError(f'no stage {stage!r}; {configs.suggest(stage, config.run)}')
-  folder = Path(folder)
+  folder = paths.expand(folder)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise FileExistsError(f'{folder} is not empty; give another folder')
   if config.cache:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import nn
+from jaxgan_compress import nn, paths
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.export import DEFAULT, sides, write_folder
 from jaxgan_compress.workdir import open_run, ready
@@ -49,7 +49,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
       side = 'target' if run.is_back(name) else 'source'
       rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
       calibration = np.asarray(ready(source, rows)[side], np.float32)
-  out = Path(out) if out else run.workdir / 'export' / name
+  out = paths.expand(out) if out else run.workdir / 'export' / name
   facts = {'run': f'{Path(run.workdir).name}, generator {name}, {checkpoint} checkpoint, seed '
                   f'{run.config.seed}'}
   results = run.workdir / 'results.json'

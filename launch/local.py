@@ -197,7 +197,7 @@ def sweep_jobs(values, program, verb) -> list[Job]:
     folder = f'{workdir}/{name}'
     command = [*program, *without(verb, 'workdir'), f'--workdir={folder}',
                *(f'--config.{key}={value}' for key, value in each.items())]
-    jobs.append(Job(command, 1, Path(values.logs) / name, retries=values.retries,
+    jobs.append(Job(command, 1, values.logs / name, retries=values.retries,
                     backoff=values.backoff, show=False))
   if len({job.logs for job in jobs}) < len(jobs):
     raise ValueError('two runs of the sweep have the same settings; leave one out')
@@ -238,7 +238,8 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--at-once', type=int, default=1, help='runs of a sweep at the same time')
   parser.add_argument('--retries', type=int, default=3, help='after failures')
   parser.add_argument('--backoff', type=float, default=1., help='seconds before the first of them')
-  parser.add_argument('--logs', default='logs', help='folder of process_<i>.log')
+  parser.add_argument('--logs', type=lambda path: Path(path).expanduser(), default=Path('logs'),
+                      help='folder of process_<i>.log')
   parser.add_argument('--program', help='default: the jaxgan-compress of this Python')
   split = argv.index('--') if '--' in argv else len(argv)
   values, verb = parser.parse_args(argv[:split]), argv[split + 1:]
@@ -263,7 +264,7 @@ def main(argv: list[str]) -> int:
 
   try:
     jobs = sweep_jobs(values, program, verb) if values.sweep else [
-        Job([*program, *verb], values.processes, Path(values.logs), retries=values.retries,
+        Job([*program, *verb], values.processes, values.logs, retries=values.retries,
             backoff=values.backoff, show=True, environment=place)]
   except (ValueError, FileNotFoundError) as e:
     parser.error(str(e))

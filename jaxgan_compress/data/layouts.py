@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxgan_compress import paths
 from jaxgan_compress.data import images
 
 Record = Mapping[str, Path]
@@ -122,7 +123,7 @@ def _cityscapes(root, split):
 
 
 def _root(path):
-  root = Path(path).expanduser()
+  root = paths.expand(path)
   if not root.is_dir():
     raise FileNotFoundError(f'{root} is no folder' if root.exists() else
                             f'there is no folder {root} (seen from {Path.cwd()})')

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan_compress import paths
 from jaxgan_compress.data import checks, images, layouts
 from jaxgan_compress.data.prepare import check_shards
 from jaxgan_compress.data.views import View
@@ -222,7 +223,7 @@ def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **vie
   the result has (height, width) of each file. Other arguments and checks as in `paired`.
   """
   _check('AtoB', channels)
-  root = Path(path).expanduser()
+  root = paths.expand(path)
   if not root.is_dir():
     raise FileNotFoundError(f'there is no folder {root} (seen from {Path.cwd()})')
   found = images.files(root)
