@@ -43,8 +43,8 @@ from jaxgan_compress import distributed, paths
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one verb; returns the exit code: 0 done, 2 bad input, 1 failed, 75 or 130 stopped, and of
-  several processes 70: a peer or the runtime failed."""
+  """Runs one verb; returns the exit code: 0 done, 2 bad input, 1 failed, 75, 129 or 130
+  stopped, and of several processes 70: a peer or the runtime failed."""
   argv = list(sys.argv[1:] if argv is None else argv)
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(_usage())

@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
 
   Raises ValueError for a config that cannot be built, FileExistsError for a work directory of
   another config, `train.TermError` for a loss that is no longer finite, `train.CheckpointError`
-  for a disk that fails, and Interrupted after Ctrl-C or SIGTERM.
+  for a disk that fails, and Interrupted after Ctrl-C, SIGTERM or SIGHUP.
   """
   build.validate(config)
   distributed.expect(config.devices)

@@ -12,7 +12,8 @@ What stands after `--` goes to `jaxgan-compress`. The exit code of a job decides
 all 0: done. 75 (saved, start me again): it starts again. 70, an abort or a kill: it starts again
 from its last checkpoint, --retries times, a little later each time; who then runs for ten minutes
 has all retries again. Any other code is a mistake that would come again: the job ends with it.
-Ctrl-C and SIGTERM are passed on; the job saves and ends, and the same command goes on from there.
+Ctrl-C, SIGTERM and a closed terminal (SIGHUP, but under nohup) are passed on as SIGTERM; the job
+saves and ends, and the same command goes on from there.
 
 A sweep runs WORKDIR/<settings> for every combination of values; alone, `--sweep` takes the
 settings from `sweep()` of the config file, a list of dicts such as {'seed': 1, 'batch': 16}. Each
@@ -31,6 +32,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -273,13 +275,19 @@ def main(argv: list[str]) -> int:
 
   def stop(number, _):
     caught.append(number)
+    for stream in (1, 2) if number == signal.SIGHUP else ():
+      if not stat.S_ISREG(os.fstat(stream).st_mode):  # a terminal that is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     for job in jobs:
       job.stop()
 
   signal.signal(signal.SIGTERM, stop)
   signal.signal(signal.SIGINT, stop)
+  if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+    signal.signal(signal.SIGHUP, stop)
   code = run_sweep(jobs, values.at_once, place) if values.sweep else jobs[0].run()
-  return 130 if signal.SIGINT in caught and code in (0, AGAIN) else code
+  interrupted = {signal.SIGINT: 130, signal.SIGHUP: 129}.get(next(iter(caught), None))
+  return interrupted if interrupted and code in (0, AGAIN) else code
 
 
 if __name__ == '__main__':

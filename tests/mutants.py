@@ -388,10 +388,10 @@ MUTANTS = (
            'jnp.all(x == x[:1])', 'jnp.all(x[:1] == x[:1])', ('test_parallel.py',), 'forgotten'),
     # distributed
     Mutant('distributed/stop.py', 'a run that was told to stop is not started again',
-           'signal.SIGTERM: AGAIN}', 'signal.SIGTERM: 143}', ('test_experiment.py',),
-           'signal_between'),
+           'signal.SIGTERM: AGAIN}', 'signal.SIGTERM: 143}', ('test_distributed.py',),
+           'second_signal'),
     Mutant('distributed/stop.py', 'a second signal is caught as the first one was',
-           'signal.signal(number, handler)', 'signal.getsignal(number)',
+           'signal.signal(number, self._before.pop(number))', 'self._before.pop(number)',
            ('test_distributed.py',), 'second_signal'),
     Mutant('distributed/bucket.py', 'a lock not taken',
            'fcntl.flock(lock, fcntl.LOCK_EX)', 'fcntl.flock(lock, fcntl.LOCK_UN)',

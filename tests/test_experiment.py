@@ -256,12 +256,12 @@ def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch):
   def disturbed(self, step, logs):
     update(self, step, logs)
     if step == 2:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal.SIGHUP)
 
   monkeypatch.setattr(experiment.Reporter, 'update', disturbed)
   with pytest.raises(jgc.Interrupted, match='step 4 of 8 is saved') as stopped:
     jgc.run(c, tmp_path / 'run', quiet=True)
-  assert stopped.value.exit_code == 75
+  assert stopped.value.exit_code == 129
   checkpoints = tmp_path / 'run' / 'classifier' / 'checkpoints'
   assert jgc.Checkpointer(checkpoints, read_only=True).steps == [4]
 
