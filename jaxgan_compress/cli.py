@@ -95,9 +95,9 @@ def _run(verb, argv):
 def train(verb: str, argv: list[str]) -> int:
   """Train every stage of a config, measure it, write report.html."""
   distributed.initialize()  # before anything touches a device
-  values = _flags(verb, argv, config=True, workdir=True)
+  values = _flags(verb, argv, config=True, workdir=True, train=True)
   from jaxgan_compress import experiment
-  experiment.run(values.config, values.workdir)
+  experiment.run(values.config, values.workdir, extend=values.extend)
   if distributed.is_main():
     print(f'report: {distributed.folder(values.workdir).absolute() / "report.html"}')
   return 0
@@ -108,7 +108,7 @@ def evaluate(verb: str, argv: list[str]) -> int:
   values = _flags(verb, argv, workdir=True, evaluate=True)
   from jaxgan_compress import experiment
   found = experiment.evaluate(values.workdir, values.checkpoint.replace('latest', 'last'),
-                              values.count, values.intervals)
+                              values.count, values.intervals, moved=_moved(values))
   if values.json:
     print(json.dumps({name: {key: m.to_dict() for key, m in measures.items()}
                       for name, measures in found.items()}, indent=1))
@@ -130,12 +130,12 @@ def report(verb: str, argv: list[str]) -> int:
   folders = [values.workdir, *folders] if values.workdir else folders
   if len(folders) > 1:
     from jaxgan_compress.compare import compare
-    print(f'report: {compare(folders, values.out, values.metric).absolute()}')
+    print(f'report: {compare(folders, values.out, values.metric, moved=_moved(values)).absolute()}')
     return 0
   if not folders or values.out or values.metric:
     raise ValueError('report takes --workdir=FOLDER; --out and --metric are for two folders or '
                      'more, which it compares')
-  run = experiment.open_run(folders[0])
+  run = experiment.open_run(folders[0], moved=_moved(values))
   print(f'report: {experiment.write_report(run, experiment.tabulate(run)).absolute()}')
   return 0
 
@@ -251,7 +251,7 @@ def prune(verb: str, argv: list[str]) -> int:
                      'one of them')
   if not values.out and not values.workdir:
     raise ValueError('prune needs --out, as student.safetensors')
-  run = experiment.open_run(values.workdir) if values.workdir else None
+  run = experiment.open_run(values.workdir, moved=_moved(values)) if values.workdir else None
   out = Path(values.out or run.workdir / 'student.safetensors')
   outs = [_named_after(out, budget, len(budgets)) for budget in budgets]
   for out in outs:
@@ -339,7 +339,7 @@ def profile_latency(verb: str, argv: list[str]) -> int:
                      '--workdir=FOLDER; give one of them')
   out = Path(values.out)
   _check_output(out, ('.json',), values.overwrite)
-  run = experiment.open_run(values.workdir) if values.workdir else None
+  run = experiment.open_run(values.workdir, moved=_moved(values)) if values.workdir else None
   module, _, shape = _whole(run, values, verb)
   if not hasattr(module, 'plan'):
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
@@ -356,6 +356,14 @@ def profile_latency(verb: str, argv: list[str]) -> int:
       for a, b in zip(table.macs, table.ms, strict=True)])
   print(f'{out}: for prune --unit=ms --table={out}')
   return 0
+
+
+def _moved(values):
+  pairs = [text.partition('=') for text in values.moved]
+  wrong = [key for key, equals, path in pairs if not (equals and path)]
+  if wrong:
+    raise ValueError(f'--moved={wrong[0]}; give KEY=PATH, as data.path=/mnt/maps')
+  return {key: path for key, _, path in pairs}
 
 
 def _budgets(text):
@@ -386,7 +394,7 @@ def export(verb: str, argv: list[str]) -> int:
     if values.workdir:
       folder, proof = ship.export_run(
           values.workdir, values.generator, values.out, checkpoint=values.checkpoint,
-          int8=values.int8, **given)
+          int8=values.int8, moved=_moved(values), **given)
     else:
       if not values.out or values.int8:
         raise ValueError('export of a --network needs --out, as student, and has no --int8: that '
@@ -577,7 +585,7 @@ PATHS = ('in', 'network', 'out', 'path', 'save', 'table', 'verify', 'weights', '
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False,
            prune=False, profile=False, report=False, export=False,
-           latency=False):
+           latency=False, train=False):
   """Parsed flags of one verb; of `fid` and `report` also what is left. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -590,6 +598,13 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('workdir', None, 'Folder of the run, or gs://BUCKET/RUN.',
                         flag_values=values)
     required += ['workdir']
+  if train:
+    flags.DEFINE_bool('extend', False, 'The config asks for more steps than the run in the folder '
+                      'did (--config.stages.STAGE.steps=N); it goes on to them.',
+                      flag_values=values)
+  if evaluate or report or prune or latency or export:
+    flags.DEFINE_multi_string('moved', [], 'Of the run: KEY=PATH, a path of its config that is '
+                              'elsewhere now, as data.path=/mnt/maps.', flag_values=values)
   if evaluate:
     flags.DEFINE_string('checkpoint', 'best', 'best, last, or best:METRIC for a metric of '
                         'evaluate.best.', flag_values=values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,17 @@ CALIBRATION = 32  # inputs for the ranges of int8
 
 def export_run(workdir: str | Path, name: str | None = None, out: str | Path | None = None, *,
                checkpoint: str = 'best', to: Sequence[str] = DEFAULT,
-               layout: str = 'NHWC', int8: bool = False, **more
+               layout: str = 'NHWC', int8: bool = False, moved: Mapping[str, str] | None = None,
+               **more
                ) -> tuple[Path, dict[str, Any]]:
   """Exports a generator of a run, see `write_folder`; returns (the folder, the proof).
 
   name: as in the report (default: the first student, or the first generator). out: default
   `export/<name>` in the work directory. Compared on inputs of the final comparison, int8 with its
-  ranges from images that it was trained on. more: as of `write_folder`. Raises ValueError for an
-  unknown name, and as `open_run` and `write_folder`.
+  ranges from images that it was trained on. moved: of `open_run`. more: as of `write_folder`.
+  Raises ValueError for an unknown name, and as `open_run` and `write_folder`.
   """
-  run = open_run(workdir)
+  run = open_run(workdir, moved=moved)
   there = run.measured_generators()
   name = name or next((each for each in there if run.taught_by(each)), there[0])
   if name not in there:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import zlib
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgan_compress import build, data, distributed, metrics, nn, pruning
+from jaxgan_compress import build, data, distributed, metrics, nn, paths, pruning
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import colour_labels
 from jaxgan_compress.config import CHECKPOINTS, SELECT
@@ -23,15 +25,39 @@ from jaxgan_compress.train import Checkpointer, records
 from jaxgan_compress.train.progress import Reporter
 
 
-def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
-  """The run in a work directory. Raises FileNotFoundError if there is none."""
+def open_run(workdir: str | Path, reporter: Reporter | None = None, *,
+             moved: Mapping[str, str] | None = None) -> Run:
+  """The run in a work directory. Raises FileNotFoundError if there is none.
+
+  moved: {key of the config: where that file or folder is now}, as {'data.path': '/mnt/maps'}; what
+  is stored stays as it is. Raises ValueError for a key that holds no path.
+  """
   workdir = distributed.folder(workdir)
   stored = workdir / 'config.json'
   if not stored.is_file():
     raise FileNotFoundError(f'{workdir} holds no run (no config.json); '
                             'train one with jaxgan-compress train')
   config = configs.from_json(json.loads(stored.read_text()))
-  return Run(config, workdir, reporter or Reporter(quiet=True))
+  there = named_paths(config)
+  for key, path in (moved or {}).items():
+    if key not in there:
+      raise ValueError(f'{key!r} is no path in {stored}; {configs.suggest(key, there)}')
+    *sections, last = key.split('.')
+    functools.reduce(lambda section, name: section[name], sections, config)[last] = str(path)
+  return Run(config, workdir, reporter or Reporter(quiet=True), stored)
+
+
+def named_paths(config: ConfigDict) -> dict[str, str]:
+  """{dotted key: path} of the files and folders that a config names."""
+
+  def found(section, prefix, given):
+    for key, value in section.items():
+      if isinstance(value, Mapping):
+        yield from found(value, f'{prefix}{key}.', given or key == 'given')
+      elif isinstance(value, str) and (given or key in ('path', 'data_dir')):
+        yield prefix + key, value
+
+  return dict(found(config.to_dict(), '', False))
 
 
 @dataclasses.dataclass
@@ -40,6 +66,7 @@ class Run:
   config: ConfigDict
   workdir: Path
   reporter: Reporter
+  stored: Path | None = None  # the file that the config was read from
   _sources: dict = dataclasses.field(default_factory=dict)
   _drawers: dict = dataclasses.field(default_factory=dict)
   _evaluators: dict = dataclasses.field(default_factory=dict)
@@ -210,13 +237,15 @@ class Run:
     if settings.classifier:
       extractor = classifier(*self._trained(settings.classifier))
     else:
-      extractor = build.make(settings.extractor, build.HOMES['extractor'], 'evaluate.extractor')
+      with self._placed():
+        extractor = build.make(settings.extractor, build.HOMES['extractor'], 'evaluate.extractor')
     sources = self.sides(section, back)
     images, segmenter = self._from_images(name), None
     if settings.segmenter.get('stage'):
       segmenter = metrics.segmenter(*self._trained(settings.segmenter.stage))
     elif settings.segmenter:
-      segmenter = build.make(settings.segmenter, build.HOMES['extractor'], 'evaluate.segmenter')
+      with self._placed():
+        segmenter = build.make(settings.segmenter, build.HOMES['extractor'], 'evaluate.segmenter')
     found = Evaluator(extractor, tuple(sources), count=settings.count, seed=settings.seed,
                       splits=settings.splits, segmenter=segmenter,
                       inputs=self._questions(section, back) if images else None)
@@ -287,8 +316,9 @@ class Run:
     """{role: Net} of the stage's files."""
     found = {}
     given = {**self.pruned(name), **self.config.stages[name].given}
-    for role, path in given.items():
-      found[role] = Net.of(nn.load(path)[1])
+    with self._placed():
+      for role, path in given.items():
+        found[role] = Net.of(nn.load(path)[1])
     return found
 
   def pruned(self, name: str) -> dict[str, Path]:
@@ -400,8 +430,26 @@ class Run:
     section = {**self.config.data.to_dict(), **more}
     key = json.dumps(section, sort_keys=True)
     if key not in self._sources:
-      self._sources[key] = build.source(section)
+      with self._placed():
+        self._sources[key] = build.source(section)
     return self._sources[key]
+
+  @contextlib.contextmanager
+  def _placed(self):
+    """What is not found is said with its key in the config, and how to give another place."""
+    try:
+      yield
+    except FileNotFoundError as e:
+      gone = {key: path for key, path in named_paths(self.config).items()
+              if not paths.expand(path).exists()}
+      if not gone:
+        raise
+      where, flag = (self.stored, 'moved=') if self.stored else ('the config', 'config.')
+      raise FileNotFoundError(
+          f'{e}. Not there, as seen from {Path.cwd()}: ' + ', '.join(
+              f'{key}={path}' for key, path in gone.items())
+          + f' of {where}; where it is now is given by ' + ' '.join(
+              f'--{flag}{key}=PATH' for key in gone)) from e
 
 
 def ready(source, rows) -> Batch:
