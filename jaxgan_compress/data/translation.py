@@ -226,11 +226,9 @@ def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **vie
   root = paths.expand(path)
   if not root.is_dir():
     raise FileNotFoundError(f'there is no folder {root} (seen from {Path.cwd()})')
-  found = images.files(root)
-  if not found:
-    raise FileNotFoundError(f'{root} holds no image ({", ".join(images.SUFFIXES)})')
-  return _single([{'image': file} for file in found], _view(view, 'channels'), channels,
-                 str(path), same_size)
+  view = _view(view, 'channels')
+  return _single([{'image': file} for file in layouts.pictures(root)], view, channels, str(path),
+                 same_size)
 
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
