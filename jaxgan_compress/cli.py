@@ -2,6 +2,8 @@
 
     jaxgan-compress train --config=configs/kd/digits.py --workdir=runs/digits
     jaxgan-compress train --config=configs/kd/digits.py:smoke --config.seed=1 --workdir=runs/smoke
+    jaxgan-compress train --config=configs/kd/digits.py --workdir=runs/digits \
+        --config.stages.student_mse.steps=40000 --extend
     jaxgan-compress evaluate --workdir=runs/digits --checkpoint=last
     jaxgan-compress report --workdir=runs/digits
     jaxgan-compress report runs/seeds/* --out=comparison.html

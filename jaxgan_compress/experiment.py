@@ -40,6 +40,7 @@ from jaxgan_compress.train.progress import Reporter
 from jaxgan_compress.training import Interrupted, train_stage  # noqa: F401 - raised by `run`
 from jaxgan_compress.workdir import Run, named_paths, open_run, ready
 
+SHOWN = 1024  # pixels of a side: a sheet of photographs as they are would take the memory
 # Keys that change how a run is watched and not what it computes.
 HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via',
             'replicas', 'steps_per_call', 'devices', 'mesh.student', 'mesh.space'}
@@ -182,18 +183,27 @@ def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8)
   rows = []
   for caption, batch in (('training, step 0', pipeline[0]), ('training, step 1', pipeline[1]),
                          ('as evaluation sees them', fixed)):
-    ready = normalise(pipeline.prepare(batch))
+    ready = pipeline.prepare(batch)
     for role in ('source', 'target', 'image'):
       if role == 'source' and 'label_map' in batch:
         rows.append((f'{caption}: source, a colour for each label, instance edges white',
-                     colour_labels(batch['label_map'], batch['edges'])))
+                     colour_labels(*(_thinned(batch[name])[0] for name in ('label_map', 'edges')))))
       elif role in ready:
-        low, high = float(ready[role].min()), float(ready[role].max())
-        size = 'x'.join(map(str, ready[role].shape[1:]))
-        rows.append((f'{caption}: {role}, {size}, {low:.2f} to {high:.2f}', ready[role]))
+        x, every = _thinned(ready[role])
+        ends = np.stack([ready[role].min(), ready[role].max()]).reshape(2, 1, 1, 1)
+        low, high = normalise({'x': ends})['x'].ravel()
+        size = 'x'.join(map(str, ready[role].shape[1:])) + every
+        rows.append((f'{caption}: {role}, {size}, {low:.2f} to {high:.2f}',
+                     normalise({'x': x})['x']))
   view = getattr(source, 'view', getattr(getattr(source, 'a', None), 'view', None))
   return captioned(rows, f'{name}: {source!r}, {len(source)} images an epoch' + (
       f'\n{view}' if view else ''))
+
+
+def _thinned(images):
+  """Images [B,H,W,...] of at most SHOWN pixels a side, and how many of theirs these are."""
+  step = -(-max(images.shape[1:3]) // SHOWN)
+  return images[:, ::step, ::step], f', one pixel of {step} each way' if step > 1 else ''
 
 
 def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, steps: int = 5

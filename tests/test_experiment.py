@@ -514,6 +514,23 @@ def get_config(arg=''):
   assert 'exists; give another name' in capsys.readouterr().err
 
 
+def test_a_sheet_of_large_photographs_stays_small(tmp_path, monkeypatch):
+  c = tiny_run.get_config()
+  c.data = dict(name='paired', path=str(tmp_path), preprocess='none')
+  (tmp_path / 'train').mkdir()
+  picture = np.zeros((16, 2 * 2050, 3), np.uint8)
+  picture[:, 2048::2050] = 255  # left out of what is shown, and not of what is said
+  Image.fromarray(picture).save(tmp_path / 'train/1.png')
+  said, captioned = [], experiment.captioned
+  monkeypatch.setattr(experiment, 'captioned',
+                      lambda rows, title: said.extend(rows) or captioned(rows, title))
+  assert experiment.show_data(c, columns=1).shape[1] == 684
+  caption, shown = said[0]
+  assert caption == ('training, step 0: source, 16x2050x3, one pixel of 3 each way, '
+                     '-1.00 to 1.00')
+  assert shown.shape == (1, 6, 684, 3) and shown.max() == -1
+
+
 def test_stages_and_seeds_have_random_numbers_of_their_own(tmp_path):
   c = config.load('kd/digits:smoke')
   run = jgc.workdir.Run(c, tmp_path, Reporter(quiet=True))

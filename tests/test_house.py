@@ -40,7 +40,7 @@ ALLOWED = {
     'methods': {'axes', 'core', 'losses', 'nn', 'pruning'},
     'build': {'config', 'data', 'paths', 'pruning'},
     'workdir': {'build', 'config', 'core', 'data', 'distributed', 'analysis', 'metrics', 'nn',
-                'pruning', 'train'},
+                'paths', 'pruning', 'train'},
     'training': {'config', 'core', 'cpu', 'data', 'distributed', 'analysis', 'nn', 'parallel',
                  'pruning', 'train', 'workdir'},
     'experiment': {'build', 'config', 'core', 'cpu', 'data', 'distributed', 'analysis', 'metrics',

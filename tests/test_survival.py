@@ -82,6 +82,14 @@ class Counting:
         'seen': axes.mean(batch['target'].mean())}
 
 
+@pytest.fixture
+def interactive():
+  """Ctrl-C as in a terminal: a shell has what it starts in the background ignore it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c():
   os.kill(os.getpid(), signal.SIGINT)
 
@@ -89,7 +97,7 @@ def ctrl_c():
 @pytest.mark.parametrize('where, newest', [
     ('step', 5), ('data', 5), ('body', 4), ('hook', 5), ('break', 4), ('nowhere', 8)])
 def test_the_loop_of_the_readme_leaves_the_newest_state_however_it_ends(
-    where, newest, monkeypatch, pipeline):
+    where, newest, monkeypatch, pipeline, interactive):
   build = train.loop.parallelize
 
   def disturbed(*args, **more):

@@ -121,7 +121,7 @@ def _averages(look, images):
   if height * width <= STRIP:
     return jnp.concatenate([x.mean((1, 2)) for x in look(images).values()], -1)
   along, long, short = (1, height, width) if height > width else (2, width, height)
-  size = max(STRIP // short // 8 * 8, 4 * HALO)
+  size = max(STRIP // 2 // short // 8 * 8, 4 * HALO)  # two may be in memory
   step = size - 2 * HALO
   full = -(-(long - size) // step)  # strips, and one that is left
 
