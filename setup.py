@@ -40,7 +40,7 @@ setup(
         'scipy>=1.14',
         'grain>=0.2.18',
         'importlib_resources',  # tensorflow-datasets needs it and does not say so
-        'pillow>=11',
+        'pillow>=11.3',
         'ml_dtypes',
         'safetensors>=0.5',
         'tensorboardX>=2.6.5',

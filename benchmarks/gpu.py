@@ -320,7 +320,8 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--torch', default=sys.executable, help='the Python that has PyTorch')
-  parser.add_argument('--out', type=Path, help='the folder of results; runs/gpu/DEVICE otherwise')
+  parser.add_argument('--out', type=lambda path: Path(path).expanduser(),
+                      help='the folder of results; runs/gpu/DEVICE otherwise')
   parser.add_argument('--limit', type=float, default=475., help='seconds that all of it may take')
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--seconds', type=float, default=.2, help='of one timing, at least one step')

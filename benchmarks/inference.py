@@ -73,7 +73,8 @@ def main():
   parser.add_argument('--batches', default='1,16')
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--seconds', type=float, default=1., help='of one timing, at least one call')
-  parser.add_argument('--out', type=Path, default=Path('runs/inference'))
+  parser.add_argument('--out', type=lambda path: Path(path).expanduser(),
+                      default=Path('runs/inference'))
   parser.add_argument('--work', choices=('jax', 'torch'), help=argparse.SUPPRESS)
   parser.add_argument('--variant', help=argparse.SUPPRESS)
   args = parser.parse_args()

@@ -482,7 +482,8 @@ def main():
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--seconds', type=float, default=1., help='of one timing, at least one call')
   parser.add_argument('--half', action='store_true', help='bfloat16 and autocast too')
-  parser.add_argument('--out', type=Path, default=Path('runs/speed'))
+  parser.add_argument('--out', type=lambda path: Path(path).expanduser(),
+                      default=Path('runs/speed'))
   parser.add_argument('--list', action='store_true', help='names the cases and ends')
   parser.add_argument('--work', choices=('jax', 'torch'), help=argparse.SUPPRESS)
   parser.add_argument('--variant', help=argparse.SUPPRESS)

@@ -114,7 +114,8 @@ def tables(results):
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--workdir', type=Path, default=Path('runs/kd_digits'))
+  parser.add_argument('--workdir', type=lambda path: Path(path).expanduser(),
+                      default=Path('runs/kd_digits'))
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--steps', type=int, default=STEPS)
   args = parser.parse_args()

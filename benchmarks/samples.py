@@ -134,7 +134,8 @@ def picture(workdir, columns=8):
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--workdir', type=Path, default=Path('runs/samples'))
+  parser.add_argument('--workdir', type=lambda path: Path(path).expanduser(),
+                      default=Path('runs/samples'))
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--configs', default=','.join(CONFIGS))
   parser.add_argument('--steps', type=int, default=0)

@@ -79,7 +79,8 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--kills', type=int, default=30)
-  parser.add_argument('--out', type=Path, default=Path('runs/soak'))
+  parser.add_argument('--out', type=lambda path: Path(path).expanduser(),
+                      default=Path('runs/soak'))
   parser.add_argument('--seed', type=int, default=0)
   values = parser.parse_args()
   out = values.out.absolute()

@@ -7,12 +7,11 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxgan_compress import arguments, pruning
+from jaxgan_compress import arguments, paths, pruning
 from jaxgan_compress import config as configs
 
 # Where a bare name in a section of this key is looked up.
@@ -192,7 +191,7 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
     for role, path in stage.given.items():
-      if not isinstance(path, str) or not Path(path).is_file():
+      if not isinstance(path, str) or not paths.expand(path).is_file():
         raise ValueError(f'stages.{name}.given.{role}: there is no file {path}; make one by '
                          'jaxgan-compress convert')
     for teacher in tuple(stage.teacher) or (None,):

@@ -2,6 +2,8 @@
 
     jaxgan-compress train --config=configs/kd/digits.py --workdir=runs/digits
     jaxgan-compress train --config=configs/kd/digits.py:smoke --config.seed=1 --workdir=runs/smoke
+    jaxgan-compress train --config=configs/kd/digits.py --workdir=runs/digits \
+        --config.stages.student_mse.steps=40000 --extend
     jaxgan-compress evaluate --workdir=runs/digits --checkpoint=last
     jaxgan-compress report --workdir=runs/digits
     jaxgan-compress report runs/seeds/* --out=comparison.html
@@ -44,7 +46,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import distributed
+from jaxgan_compress import distributed, paths
 
 ANY = ()
 # {verb: {flag: the flag without which it means nothing, and that one's values}}
@@ -68,8 +70,8 @@ OVERRIDE = re.compile(r'--?(?:no)?config\.(.*)')
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one verb; returns the exit code: 0 done, 2 bad input, 1 failed, 75 or 130 stopped, and of
-  several processes 70: a peer or the runtime failed."""
+  """Runs one verb; returns the exit code: 0 done, 2 bad input, 1 failed, 75, 129 or 130
+  stopped, and of several processes 70: a peer or the runtime failed."""
   argv = list(sys.argv[1:] if argv is None else argv)
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(_usage())
@@ -124,9 +126,9 @@ def _run(verb, argv):
 def train(verb: str, argv: list[str]) -> int:
   """Train every stage of a config, measure it, write report.html."""
   distributed.initialize()  # before anything touches a device
-  values = _flags(verb, argv, config=True, workdir=True)
+  values = _flags(verb, argv, config=True, workdir=True, train=True)
   from jaxgan_compress import experiment
-  experiment.run(values.config, values.workdir)
+  experiment.run(values.config, values.workdir, extend=values.extend)
   if distributed.is_main():
     print(f'report: {distributed.folder(values.workdir).absolute() / "report.html"}')
   return 0
@@ -137,7 +139,7 @@ def evaluate(verb: str, argv: list[str]) -> int:
   values = _flags(verb, argv, workdir=True, evaluate=True)
   from jaxgan_compress import experiment
   found = experiment.evaluate(values.workdir, values.checkpoint.replace('latest', 'last'),
-                              values.count, values.intervals)
+                              values.count, values.intervals, moved=_moved(values))
   if values.json:
     print(json.dumps({name: {key: m.to_dict() for key, m in measures.items()}
                       for name, measures in found.items()}, indent=1))
@@ -159,12 +161,12 @@ def report(verb: str, argv: list[str]) -> int:
   folders = [values.workdir, *folders] if values.workdir else folders
   if len(folders) > 1:
     from jaxgan_compress.compare import compare
-    print(f'report: {compare(folders, values.out, values.metric).absolute()}')
+    print(f'report: {compare(folders, values.out, values.metric, moved=_moved(values)).absolute()}')
     return 0
   if not folders or values.out or values.metric:
     raise ValueError('report takes --workdir=FOLDER; --out and --metric are for two folders or '
                      'more, which it compares')
-  run = experiment.open_run(folders[0])
+  run = experiment.open_run(folders[0], moved=_moved(values))
   print(f'report: {experiment.write_report(run, experiment.tabulate(run)).absolute()}')
   return 0
 
@@ -290,7 +292,7 @@ def prune(verb: str, argv: list[str]) -> int:
                      'one of them')
   if not values.out and not values.workdir:
     raise ValueError('prune needs --out, as student.safetensors')
-  run = experiment.open_run(values.workdir) if values.workdir else None
+  run = experiment.open_run(values.workdir, moved=_moved(values)) if values.workdir else None
   out = Path(values.out or run.workdir / 'student.safetensors')
   outs = [_named_after(out, budget, len(budgets)) for budget in budgets]
   if len(set(outs)) < len(outs):
@@ -394,7 +396,7 @@ def profile_latency(verb: str, argv: list[str]) -> int:
                      '--workdir=FOLDER; give one of them')
   out = Path(values.out)
   _check_output(out, ('.json',), values.overwrite)
-  run = experiment.open_run(values.workdir) if values.workdir else None
+  run = experiment.open_run(values.workdir, moved=_moved(values)) if values.workdir else None
   module, _, shape = _whole(run, values, verb)
   if not hasattr(module, 'plan'):
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
@@ -411,6 +413,14 @@ def profile_latency(verb: str, argv: list[str]) -> int:
       for a, b in zip(table.macs, table.ms, strict=True)])
   print(f'{out}: for prune --unit=ms --table={out}')
   return 0
+
+
+def _moved(values):
+  pairs = [text.partition('=') for text in values.moved]
+  wrong = [key for key, equals, path in pairs if not (equals and path)]
+  if wrong:
+    raise ValueError(f'--moved={wrong[0]}; give KEY=PATH, as data.path=/mnt/maps')
+  return {key: path for key, _, path in pairs}
 
 
 def _budgets(text):
@@ -446,7 +456,7 @@ def export(verb: str, argv: list[str]) -> int:
     if values.workdir:
       folder, proof = ship.export_run(
           values.workdir, values.generator, values.out, checkpoint=values.checkpoint,
-          int8=values.int8, **given)
+          int8=values.int8, moved=_moved(values), **given)
     else:
       if not values.out or values.int8:
         raise ValueError('export of a --network needs --out, as student, and has no --int8: that '
@@ -632,10 +642,14 @@ VERBS = {'train': train, 'evaluate': evaluate, 'report': report, 'info': info,
          'profile-latency': profile_latency}
 
 
+# The flags that are files and folders.
+PATHS = ('in', 'network', 'out', 'path', 'save', 'table', 'verify', 'weights', 'workdir')
+
+
 def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=False,
            info=False, convert=False, show=False, prepare=False, fid=False,
            prune=False, profile=False, report=False, export=False,
-           latency=False):
+           latency=False, train=False):
   """Parsed flags of one verb; of `fid` and `report` also what is left. `config` None: optional."""
   values = flags.FlagValues()
   required = []
@@ -648,6 +662,13 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('workdir', None, 'Folder of the run, or gs://BUCKET/RUN.',
                         flag_values=values)
     required += ['workdir']
+  if train:
+    flags.DEFINE_bool('extend', False, 'The config asks for more steps than the run in the folder '
+                      'did (--config.stages.STAGE.steps=N); it goes on to them.',
+                      flag_values=values)
+  if evaluate or report or prune or latency or export:
+    flags.DEFINE_multi_string('moved', [], 'Of the run: KEY=PATH, a path of its config that is '
+                              'elsewhere now, as data.path=/mnt/maps.', flag_values=values)
   if evaluate:
     flags.DEFINE_string('checkpoint', 'best', 'best, last, or best:METRIC for a metric of '
                         'evaluate.best.', flag_values=values)
@@ -809,6 +830,9 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     if values[flag].present and (found not in wanted if wanted else not found):
       raise ValueError(f'--{flag} is for --{"=".join((other, *wanted))} and would change nothing '
                        'here; leave it out, or give both')
+  for name in PATHS:
+    if name in values and str(values[name].value).startswith('~') and values[name].present:
+      values[name].value = str(paths.expand(values[name].value))
   if fid or report:
     return values, left
   if left:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxgan_compress import config as configs
+from jaxgan_compress import paths
 from jaxgan_compress.analysis import comparison
 from jaxgan_compress.analysis.comparison import Family, Group, Point
 from jaxgan_compress.arguments import typed
@@ -25,7 +26,7 @@ COLUMNS, MOST_ROWS = 6, 30
 
 @typed
 def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
-            metric: str | None = None) -> Path:
+            metric: str | None = None, *, moved: Mapping[str, str] | None = None) -> Path:
   """Writes one page over finished runs and returns its path: quality against multiply-accumulates
   and milliseconds with the Pareto front, a table, and drawings of the same inputs.
 
@@ -33,16 +34,18 @@ def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
   and the pictures of the first. What was asked or measured in another way stands apart.
 
   out: default `comparison.html` in the folder that holds all of them.
+  moved: of `open_run`, for each.
   metric: of `config.SELECT`, for the charts; default: by which the runs chose their checkpoints.
 
   Raises FileNotFoundError for a folder without a run or without results, ValueError for fewer than
   two runs, runs that measured nothing and metrics that nothing was measured by, and FileExistsError
   if `out` is a file that is no such page.
   """
-  runs = {run.workdir.resolve(): run for run in map(open_run, workdirs)}
+  runs = {run.workdir.resolve(): run
+          for run in (open_run(workdir, moved=moved) for workdir in workdirs)}
   if len(runs) < 2:
     raise ValueError(f'{len(runs)} run to compare; give two or more folders')
-  out = Path(out) if out else Path(os.path.commonpath([path.parent for path in runs])) / \
+  out = paths.expand(out) if out else Path(os.path.commonpath([path.parent for path in runs])) / \
       'comparison.html'
   if out.is_dir():
     raise IsADirectoryError(f'{out} is a folder; give a file')

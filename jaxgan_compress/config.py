@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, config_dict
 
+from jaxgan_compress import paths
 from jaxgan_compress.arguments import KINDS, shown, typed
 
 # Measures that can decide, and which way is better.
@@ -299,7 +300,7 @@ def locate(name: str) -> tuple[Path, str]:
   path, _, arg = name.partition(':')
   shipped = Path(importlib.import_module('jaxgan_compress.configs').__file__).parent
   inside = path.removeprefix('configs/').removesuffix('.py') + '.py'
-  for candidate in (Path(path), shipped / inside):
+  for candidate in (paths.expand(path), shipped / inside):
     if candidate.is_file():
       return candidate, arg
   names = [str(found.relative_to(shipped)) for found in sorted(shipped.glob('*/*.py'))

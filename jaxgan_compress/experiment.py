@@ -16,9 +16,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgan_compress import build, data, distributed
+from jaxgan_compress import build, data, distributed, paths
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import captioned, colour_labels, cost, report, roofline
 from jaxgan_compress.arguments import typed
@@ -38,23 +39,28 @@ from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import records
 from jaxgan_compress.train.progress import Reporter
 from jaxgan_compress.training import Interrupted, train_stage  # noqa: F401 - raised by `run`
-from jaxgan_compress.workdir import Run, open_run, ready
+from jaxgan_compress.workdir import Run, named_paths, open_run, ready
 
+SHOWN = 1024  # pixels of a side: a sheet of photographs as they are would take the memory
 # Keys that change how a run is watched and not what it computes.
 HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via',
             'replicas', 'steps_per_call', 'devices', 'mesh.student', 'mesh.space'}
 
 
 @typed
-def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False, extend: bool = False
+        ) -> dict[str, Any]:
   """Trains every stage of the config, measures it and writes `report.html`; returns the results.
 
   Called again with the same arguments it goes on where it was, and what is finished stays.
   workdir: a folder, or 'gs://bucket/run', see `distributed.folder`.
+  extend: the config may ask for more steps of a stage than the run in the folder did. The stage
+  goes on from its last state to what it would be if it had been asked for as many at first, bit for
+  bit; whatever could not be so is refused: other changes, and a stage from which another learned.
 
   Raises ValueError for a config that cannot be built, FileExistsError for a work directory of
   another config, `train.TermError` for a loss that is no longer finite, `train.CheckpointError`
-  for a disk that fails, and Interrupted after Ctrl-C or SIGTERM.
+  for a disk that fails, and Interrupted after Ctrl-C, SIGTERM or SIGHUP.
   """
   config = configs.copied(config)
   build.validate(config)
@@ -73,7 +79,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
   workdir = distributed.folder(workdir)
   this = Run(config, workdir, Reporter(quiet or not distributed.is_main()))
   this.open_sources()
-  with _claimed(workdir, config), distributed.StopSignal() as stop:
+  with _claimed(workdir, config, this.reporter.say, extend), distributed.StopSignal() as stop:
     for name in config.run:
       train_stage(this, name, stop)
       # Programs of a stage that is over: twenty stages' would fill memory, and Linux grants a
@@ -91,15 +97,16 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False) -> dict
 
 @typed
 def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = None,
-             intervals: int = 0) -> dict[str, dict[str, Measure]]:
+             intervals: int = 0, *, moved: Mapping[str, str] | None = None
+             ) -> dict[str, dict[str, Measure]]:
   """Measures every generator of a run again: `{stage: {measure: Measure}}`, 'real' included.
 
   checkpoint: 'best', 'last', or 'best:is' for the best by another measure of evaluate.best.
   count: images for each generator (default: the config's). intervals: halvings of the samples for
-  the 95 % interval of each value, see `metrics.bootstrap`; 0: no intervals.
+  the 95 % interval of each value, see `metrics.bootstrap`; 0: no intervals. moved: of `open_run`.
   Raises FileNotFoundError for a folder without a run or a stage without a checkpoint.
   """
-  this = open_run(workdir)
+  this = open_run(workdir, moved=moved)
   if count is not None:
     this.config.evaluate.count = count
   if not configs.measures(this.config):
@@ -183,18 +190,27 @@ def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8)
   rows = []
   for caption, batch in (('training, step 0', pipeline[0]), ('training, step 1', pipeline[1]),
                          ('as evaluation sees them', fixed)):
-    ready = normalise(pipeline.prepare(batch))
+    ready = pipeline.prepare(batch)
     for role in ('source', 'target', 'image'):
       if role == 'source' and 'label_map' in batch:
         rows.append((f'{caption}: source, a colour for each label, instance edges white',
-                     colour_labels(batch['label_map'], batch['edges'])))
+                     colour_labels(*(_thinned(batch[name])[0] for name in ('label_map', 'edges')))))
       elif role in ready:
-        low, high = float(ready[role].min()), float(ready[role].max())
-        size = 'x'.join(map(str, ready[role].shape[1:]))
-        rows.append((f'{caption}: {role}, {size}, {low:.2f} to {high:.2f}', ready[role]))
+        x, every = _thinned(ready[role])
+        ends = np.stack([ready[role].min(), ready[role].max()]).reshape(2, 1, 1, 1)
+        low, high = normalise({'x': ends})['x'].ravel()
+        size = 'x'.join(map(str, ready[role].shape[1:])) + every
+        rows.append((f'{caption}: {role}, {size}, {low:.2f} to {high:.2f}',
+                     normalise({'x': x})['x']))
   view = getattr(source, 'view', getattr(getattr(source, 'a', None), 'view', None))
   return captioned(rows, f'{name}: {source!r}, {len(source)} images an epoch' + (
       f'\n{view}' if view else ''))
+
+
+def _thinned(images):
+  """Images [B,H,W,...] of at most SHOWN pixels a side, and how many of theirs these are."""
+  step = -(-max(images.shape[1:3]) // SHOWN)
+  return images[:, ::step, ::step], f', one pixel of {step} each way' if step > 1 else ''
 
 
 @typed
@@ -214,7 +230,7 @@ def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, st
                         config.run[0])
   if stage not in config.run:
     raise ValueError(f'no stage {stage!r}; {configs.suggest(stage, config.run)}')
-  folder = Path(folder)
+  folder = paths.expand(folder)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise FileExistsError(f'{folder} is not empty; give another folder')
   if config.cache:
@@ -382,7 +398,8 @@ def _mark(workdir):
 
 
 @contextlib.contextmanager
-def _claimed(workdir: Path, config: ConfigDict):
+def _claimed(workdir: Path, config: ConfigDict, say: Callable[[str], None] = print,
+             extend: bool = False):
   """The work directory is this config's, and this process's alone (or this job's)."""
   if not distributed.is_main():
     if distributed.from_main(0) != _mark(workdir):
@@ -392,16 +409,22 @@ def _claimed(workdir: Path, config: ConfigDict):
     return
   mine = configs.to_json(config)
   stored = workdir / 'config.json'
-  started = any(workdir.glob('*/checkpoints/*'))
+  started, longer = any(workdir.glob('*/checkpoints/*')), {}
+  if extend and not started:
+    raise FileNotFoundError(f'{workdir} holds no run to extend; leave out --extend')
   if stored.is_file() and started:
+    before = configs.read(stored)
     differing = {key: pair for key, pair in
-                 configs.differences(configs.to_json(configs.read(stored)), mine).items()
-                 if key not in HARMLESS}
+                 configs.differences(configs.to_json(before), mine).items()
+                 if key not in HARMLESS and not _moved(key, *pair, before, say)}
+    if extend:
+      longer, differing = _longer(workdir, config, differing), {}
     if differing:
       listed = '; '.join(f'{key}: {a} there, {b} asked for'
                          for key, (a, b) in list(differing.items())[:4])
       raise FileExistsError(f'{workdir} holds a run of another config ({listed}); use another '
-                            '--workdir, or the config that is there')
+                            '--workdir, or the config that is there' + (
+                             ', or --extend' if any(map(_steps_of, differing)) else ''))
   elif not stored.is_file() and workdir.exists() and (
       not workdir.is_dir() or any(path.name != '.lock' for path in workdir.iterdir())):
     raise FileExistsError(f'{workdir} is not empty and holds no run; use another --workdir')
@@ -412,8 +435,69 @@ def _claimed(workdir: Path, config: ConfigDict):
     except BlockingIOError:
       raise FileExistsError(f'another process is training in {workdir}; wait for it, or use '
                             'another --workdir') from None
+    for name, (done, steps) in longer.items():
+      say(f'{name}: extended from {done} to {steps} steps')
+      _say_rates(config, name, done, say)
+      (workdir / name / 'done.json').unlink(missing_ok=True)  # first: a stage is done or is not
     records.write_whole(stored, json.dumps(mine, indent=1, sort_keys=True))
     with open(workdir / 'environment.jsonl', 'a') as f:
       f.write(json.dumps(records.environment()) + '\n')
     distributed.from_main(_mark(workdir))
     yield
+
+
+def _moved(key, there, asked, before, say):
+  """Whether a key of two configs differs for a file or folder that has been moved."""
+  if named_paths(before).get(key) != there or asked == 'absent' or paths.expand(there).exists():
+    return False
+  say(f'{key}: {there} is not there any more, as seen from {Path.cwd()}; goes on with {asked}')
+  return True
+
+
+def _steps_of(key):
+  """The stage whose steps a dotted key is, or None."""
+  found = re.fullmatch(r'stages\.(.+)\.steps', key)
+  return found and found.group(1)
+
+
+def _longer(workdir, config, differing):
+  """{stage: (steps, more steps)}. Raises ValueError for what extending would not make as if it had
+  been asked for at first."""
+  others = [key for key in differing if not _steps_of(key)]
+  if others:
+    raise ValueError(f'--extend takes more steps and nothing else, and {", ".join(others)} differ '
+                     f'from the run in {workdir}, which would have been another from its first '
+                     'step; use another --workdir')
+  longer = {_steps_of(key): pair for key, pair in differing.items()}
+  for name, (done, steps) in longer.items():
+    if steps < done:
+      raise ValueError(f'stages.{name}.steps={steps}: the run in {workdir} has {done}, and '
+                       '--extend makes it longer')
+    after = [later for later in config.run[config.run.index(name) + 1:]
+             if any((workdir / later / 'checkpoints').glob('*'))] if name in config.run else []
+    looks = name in (config.evaluate.classifier, config.evaluate.segmenter.get('stage'))
+    stale = [later for later in after if looks or name in config.stages[later].teacher]
+    if stale:
+      raise ValueError(f'stages.{name}.steps={steps}: {", ".join(stale)} '
+                       f'{"was measured by" if looks else "learned from"} {name} as it was after '
+                       f'{done} steps; extend a stage that no later one needs, or use another '
+                       '--workdir')
+  return longer
+
+
+def _say_rates(config, name, done, say):
+  """Says of each learning rate that follows a schedule what it is from here on: a schedule made
+  for fewer steps has come to its end."""
+
+  def rates(section, where):
+    for key, value in section.items():
+      if key == 'learning_rate' and isinstance(value, Mapping):
+        yield f'{where}.{key}', build.make(value, build.HOMES[key], f'{where}.{key}')
+      elif isinstance(value, Mapping):
+        yield from rates(value, f'{where}.{key}')
+
+  stage = config.stages[name].to_dict()
+  for where, rate in rates(stage['method'], f'stages.{name}.method'):
+    now, end = float(rate(done)), float(rate(stage['steps']))
+    said = 'learns nothing more' if not (now or end) else f'goes from {now:.3g} to {end:.3g}'
+    say(f'{where}: {said}, by its schedule, which --extend leaves as it is')

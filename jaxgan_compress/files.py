@@ -19,6 +19,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxgan_compress import paths
+
 
 def read(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
   """Arrays by name from a .pth, .pt, .safetensors or .npz file; its content decides which it is.
@@ -64,7 +66,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray],
   Raises FileExistsError if the file is there and may not be overwritten, FileNotFoundError if its
   folder is not, and ValueError for names, arrays or metadata that the format does not hold.
   """
-  path, metadata = Path(path), dict(metadata or {})
+  path, metadata = paths.expand(path), dict(metadata or {})
   if not path.parent.is_dir():
     raise FileNotFoundError(f'{path} cannot be written: there is no folder {path.parent}; make it')
   if path.is_dir():
@@ -144,7 +146,7 @@ def _explained(path):
 
 
 def _existing(path):
-  path = Path(path)
+  path = paths.expand(path)
   if path.is_dir():
     raise IsADirectoryError(f'{path} is a folder; name a file in it')
   if not path.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import nn
+from jaxgan_compress import nn, paths
 from jaxgan_compress.arguments import typed
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.export import DEFAULT, sides, write_folder
@@ -23,16 +23,17 @@ CALIBRATION = 32  # inputs for the ranges of int8
 @typed
 def export_run(workdir: str | Path, name: str | None = None, out: str | Path | None = None, *,
                checkpoint: str = 'best', to: Sequence[str] = DEFAULT,
-               layout: str = 'NHWC', int8: bool = False, **more
+               layout: str = 'NHWC', int8: bool = False, moved: Mapping[str, str] | None = None,
+               **more
                ) -> tuple[Path, dict[str, Any]]:
   """Exports a generator of a run, see `write_folder`; returns (the folder, the proof).
 
   name: as in the report (default: the first student, or the first generator). out: default
   `export/<name>` in the work directory. Compared on inputs of the final comparison, int8 with its
-  ranges from images that it was trained on. more: as of `write_folder`. Raises ValueError for an
-  unknown name, and as `open_run` and `write_folder`.
+  ranges from images that it was trained on. moved: of `open_run`. more: as of `write_folder`.
+  Raises ValueError for an unknown name, and as `open_run` and `write_folder`.
   """
-  run = open_run(workdir)
+  run = open_run(workdir, moved=moved)
   there = run.measured_generators()
   name = name or next((each for each in there if run.taught_by(each)), there[0])
   if name not in there:
@@ -54,7 +55,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
       side = 'target' if run.is_back(name) else 'source'
       rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
       calibration = np.asarray(ready(source, rows)[side], np.float32)
-  out = Path(out) if out else run.workdir / 'export' / name
+  out = paths.expand(out) if out else run.workdir / 'export' / name
   facts = {'run': f'{Path(run.workdir).name}, generator {name}, {checkpoint} checkpoint, seed '
                   f'{run.config.seed}'}
   results = run.workdir / 'results.json'

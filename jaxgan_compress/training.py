@@ -60,7 +60,8 @@ def train_stage(run: Run, name: str, stop: StopSignal):
       try:
         training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
                        replicas=config.replicas, stop=stop.ask, **_devices(config, method),
-                       hook=hook, compiled=watch.compiled, per_call=config.steps_per_call)
+                       hook=hook, compiled=watch.compiled, per_call=config.steps_per_call,
+                       copies=False)
         for state, logs in training:
           at = logs['step']
           last = at == stage.steps or stop.should_stop()

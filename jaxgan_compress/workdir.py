@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import zlib
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxgan_compress import build, data, distributed, metrics, nn, pruning
+from jaxgan_compress import build, data, distributed, metrics, nn, paths, pruning
 from jaxgan_compress import config as configs
 from jaxgan_compress.analysis import colour_labels, count_params
 from jaxgan_compress.arguments import typed
@@ -29,14 +31,39 @@ MOST = 2 ** 30  # parameters of a network that is cut
 
 
 @typed
-def open_run(workdir: str | Path, reporter: Reporter | None = None) -> Run:
-  """The run in a work directory. Raises FileNotFoundError if there is none."""
+def open_run(workdir: str | Path, reporter: Reporter | None = None, *,
+             moved: Mapping[str, str] | None = None) -> Run:
+  """The run in a work directory. Raises FileNotFoundError if there is none.
+
+  moved: {key of the config: where that file or folder is now}, as {'data.path': '/mnt/maps'}; what
+  is stored stays as it is. Raises ValueError for a key that holds no path.
+  """
   workdir = distributed.folder(workdir)
   stored = workdir / 'config.json'
   if not stored.is_file():
     raise FileNotFoundError(f'{workdir} holds no run (no config.json); '
                             'train one with jaxgan-compress train')
-  return Run(configs.read(stored), workdir, reporter or Reporter(quiet=True))
+  config = configs.read(stored)
+  there = named_paths(config)
+  for key, path in (moved or {}).items():
+    if key not in there:
+      raise ValueError(f'{key!r} is no path in {stored}; {configs.suggest(key, there)}')
+    *sections, last = key.split('.')
+    functools.reduce(lambda section, name: section[name], sections, config)[last] = str(path)
+  return Run(config, workdir, reporter or Reporter(quiet=True), stored)
+
+
+def named_paths(config: ConfigDict) -> dict[str, str]:
+  """{dotted key: path} of the files and folders that a config names."""
+
+  def found(section, prefix, given):
+    for key, value in section.items():
+      if isinstance(value, Mapping):
+        yield from found(value, f'{prefix}{key}.', given or key == 'given')
+      elif isinstance(value, str) and (given or key in ('path', 'data_dir')):
+        yield prefix + key, value
+
+  return dict(found(config.to_dict(), '', False))
 
 
 @dataclasses.dataclass
@@ -45,6 +72,7 @@ class Run:
   config: ConfigDict
   workdir: Path
   reporter: Reporter
+  stored: Path | None = None  # the file that the config was read from
   _sources: dict = dataclasses.field(default_factory=dict)
   _drawers: dict = dataclasses.field(default_factory=dict)
   _evaluators: dict = dataclasses.field(default_factory=dict)
@@ -339,8 +367,9 @@ class Run:
   def _looks_by(self, key):
     """A network of `metrics` that measures, opened once."""
     if key not in self._looking:
-      self._looking[key] = build.make(self.config.evaluate[key], build.HOMES['extractor'],
-                                      f'evaluate.{key}')
+      with self._placed():
+        self._looking[key] = build.make(self.config.evaluate[key], build.HOMES['extractor'],
+                                        f'evaluate.{key}')
     return self._looking[key]
 
   def _trained(self, name):
@@ -417,6 +446,11 @@ class Run:
           raise ValueError(f'{path} is of another network, with {differing}; change the method, or '
                            'give the file of its network')
       found[role] = Net.of(variables)
+    found = {}
+    given = {**self.pruned(name), **self.config.stages[name].given}
+    with self._placed():
+      for role, path in given.items():
+        found[role] = Net.of(nn.load(path)[1])
     return found
 
   def pruned(self, name: str) -> dict[str, Path]:
@@ -532,8 +566,26 @@ class Run:
     section = {**self.config.data.to_dict(), **more}
     key = json.dumps(section, sort_keys=True)
     if key not in self._sources:
-      self._sources[key] = build.source(section)
+      with self._placed():
+        self._sources[key] = build.source(section)
     return self._sources[key]
+
+  @contextlib.contextmanager
+  def _placed(self):
+    """What is not found is said with its key in the config, and how to give another place."""
+    try:
+      yield
+    except FileNotFoundError as e:
+      gone = {key: path for key, path in named_paths(self.config).items()
+              if not paths.expand(path).exists()}
+      if not gone:
+        raise
+      where, flag = (self.stored, 'moved=') if self.stored else ('the config', 'config.')
+      raise FileNotFoundError(
+          f'{e}. Not there, as seen from {Path.cwd()}: ' + ', '.join(
+              f'{key}={path}' for key, path in gone.items())
+          + f' of {where}; where it is now is given by ' + ' '.join(
+              f'--{flag}{key}=PATH' for key in gone)) from e
 
 
 def networks(method: Method) -> dict[str, Any]:

@@ -12,7 +12,8 @@ What stands after `--` goes to `jaxgan-compress`. The exit code of a job decides
 all 0: done. 75 (saved, start me again): it starts again. 70, an abort or a kill: it starts again
 from its last checkpoint, --retries times, a little later each time; who then runs for ten minutes
 has all retries again. Any other code is a mistake that would come again: the job ends with it.
-Ctrl-C and SIGTERM are passed on; the job saves and ends, and the same command goes on from there.
+Ctrl-C, SIGTERM and a closed terminal (SIGHUP, but under nohup) are passed on as SIGTERM; the job
+saves and ends, and the same command goes on from there.
 
 A sweep runs WORKDIR/<settings> for every combination of values; alone, `--sweep` takes the
 settings from `sweep()` of the config file, a list of dicts such as {'seed': 1, 'batch': 16}. Each
@@ -31,6 +32,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -197,7 +199,7 @@ def sweep_jobs(values, program, verb) -> list[Job]:
     folder = f'{workdir}/{name}'
     command = [*program, *without(verb, 'workdir'), f'--workdir={folder}',
                *(f'--config.{key}={value}' for key, value in each.items())]
-    jobs.append(Job(command, 1, Path(values.logs) / name, retries=values.retries,
+    jobs.append(Job(command, 1, values.logs / name, retries=values.retries,
                     backoff=values.backoff, show=False))
   if len({job.logs for job in jobs}) < len(jobs):
     raise ValueError('two runs of the sweep have the same settings; leave one out')
@@ -238,7 +240,8 @@ def main(argv: list[str]) -> int:
   parser.add_argument('--at-once', type=int, default=1, help='runs of a sweep at the same time')
   parser.add_argument('--retries', type=int, default=3, help='after failures')
   parser.add_argument('--backoff', type=float, default=1., help='seconds before the first of them')
-  parser.add_argument('--logs', default='logs', help='folder of process_<i>.log')
+  parser.add_argument('--logs', type=lambda path: Path(path).expanduser(), default=Path('logs'),
+                      help='folder of process_<i>.log')
   parser.add_argument('--program', help='default: the jaxgan-compress of this Python')
   split = argv.index('--') if '--' in argv else len(argv)
   values, verb = parser.parse_args(argv[:split]), argv[split + 1:]
@@ -263,7 +266,7 @@ def main(argv: list[str]) -> int:
 
   try:
     jobs = sweep_jobs(values, program, verb) if values.sweep else [
-        Job([*program, *verb], values.processes, Path(values.logs), retries=values.retries,
+        Job([*program, *verb], values.processes, values.logs, retries=values.retries,
             backoff=values.backoff, show=True, environment=place)]
   except (ValueError, FileNotFoundError) as e:
     parser.error(str(e))
@@ -272,13 +275,19 @@ def main(argv: list[str]) -> int:
 
   def stop(number, _):
     caught.append(number)
+    for stream in (1, 2) if number == signal.SIGHUP else ():
+      if not stat.S_ISREG(os.fstat(stream).st_mode):  # a terminal that is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     for job in jobs:
       job.stop()
 
   signal.signal(signal.SIGTERM, stop)
   signal.signal(signal.SIGINT, stop)
+  if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+    signal.signal(signal.SIGHUP, stop)
   code = run_sweep(jobs, values.at_once, place) if values.sweep else jobs[0].run()
-  return 130 if signal.SIGINT in caught and code in (0, AGAIN) else code
+  interrupted = {signal.SIGINT: 130, signal.SIGHUP: 129}.get(next(iter(caught), None))
+  return interrupted if interrupted and code in (0, AGAIN) else code
 
 
 if __name__ == '__main__':

@@ -68,7 +68,7 @@ train() {
     code="$(sed -n 's/.*JAXGAN_EXIT=\([0-9]*\).*/\1/p' "$output" | sort -n | uniq | tr '\n' ' ')"
     case " $code" in
       " 0 ") exit 0 ;;
-      *" 1 "* | *" 2 "* | *" 126 "* | *" 127 "* | *" 130 "*)
+      *" 1 "* | *" 2 "* | *" 126 "* | *" 127 "* | *" 129 "* | *" 130 "*)
         fail "the hosts ended with ${code}" # a mistake, which would come again
         ;;
       " 75 " | " 0 75 ") echo "tpu_pod.sh: saved and stopped; starting again" ;;

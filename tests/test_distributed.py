@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -249,14 +250,55 @@ def test_devices_of_all_processes_are_counted(monkeypatch):
     distributed.expect(4)
 
 
-def test_a_second_signal_has_its_usual_effect():
-  heard = []
-  before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
-  try:
-    with distributed.StopSignal() as stop:
-      signal.raise_signal(signal.SIGINT)
-      assert stop.should_stop() and stop.exit_code == 130 and not heard
-      signal.raise_signal(signal.SIGINT)
-      assert heard == [1]
-  finally:
-    signal.signal(signal.SIGINT, before)
+@pytest.fixture
+def heard(monkeypatch):
+  """The signals that reach whoever listened before, and 'left' when a terminal is."""
+  found, numbers = [], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+  before = {number: signal.signal(number, lambda number, _: found.append(number))
+            for number in numbers}
+  monkeypatch.setattr(distributed.stop, '_leave_terminal', lambda: found.append('left'))
+  yield found
+  for number, handler in before.items():
+    signal.signal(number, handler)
+
+
+@pytest.mark.parametrize('number, code', [
+    (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 75)])
+def test_a_second_signal_has_its_usual_effect(number, code, heard):
+  with distributed.StopSignal() as stop:
+    signal.raise_signal(number)
+    assert stop.should_stop() and stop.exit_code == code and number not in heard
+    signal.raise_signal(signal.SIGINT)
+    assert heard[-1] == signal.SIGINT and stop.exit_code == code
+
+
+def test_a_terminal_that_closes_stops_a_run_as_sigterm_does(heard, monkeypatch):
+  with distributed.StopSignal() as stop:
+    for _ in range(2):  # the kernel's, and the shell's
+      signal.raise_signal(signal.SIGHUP)
+    assert stop.caught == signal.SIGHUP and stop.exit_code == 129 and heard == ['left'] * 2
+  signal.raise_signal(signal.SIGHUP)
+  assert heard.pop() == signal.SIGHUP
+  with distributed.StopSignal() as stop:  # Ctrl-C, and the window is closed while it saves
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGHUP)
+    assert stop.caught == signal.SIGINT and heard == ['left'] * 3
+  handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+  with distributed.StopSignal() as stop:
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+  signal.signal(signal.SIGHUP, handler)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with distributed.StopSignal() as stop:  # JAX's runtime listens to SIGTERM alone
+    signal.raise_signal(signal.SIGHUP)
+  assert heard == ['left'] * 4 + [signal.SIGTERM] and stop.caught is None
+
+
+def test_what_is_written_to_a_terminal_that_is_gone_is_no_error(tmp_path):
+  reader, writer = os.pipe()
+  os.close(reader)
+  with open(tmp_path / 'log', 'wb', 0) as log:
+    distributed.stop._leave_terminal((writer, log.fileno()))
+    log.write(b'kept')
+  os.write(writer, b'nobody reads it')
+  os.close(writer)
+  assert (tmp_path / 'log').read_text() == 'kept'

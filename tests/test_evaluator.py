@@ -222,6 +222,17 @@ def test_statistics_stand_for_a_folder(inception, folders, capsys, tmp_path):
   assert code == 2 and 'exists' in printed.err
 
 
+@pytest.mark.parametrize('height, width', [(421, 43), (36, 389), (16, 193)])
+def test_large_images_are_looked_at_in_strips_and_measured_as_whole_ones(
+    height, width, vgg, monkeypatch):
+  picture = np.random.default_rng(0).integers(0, 255, (2, height, width, 3), dtype=np.uint8)
+  picture[:, :height // 2, :width // 2] //= 8  # of strips that count twice or not at all
+  look = lambda: jax.jit(lambda v, x: vgg.look(v, x)['features'])(vgg.variables, picture)
+  whole = look()
+  monkeypatch.setattr(metrics.extractors, 'STRIP', 1)
+  np.testing.assert_allclose(look(), whole, rtol=2e-5, atol=1e-6)
+
+
 def test_foreign_statistics_are_not_given_a_protocol(folders, tmp_path):
   features = np.random.default_rng(0).normal(size=(40, 960))
   np.savez(tmp_path / 'foreign.npz', mu=features.mean(0), sigma=np.cov(features.T))

@@ -1,5 +1,6 @@
 """The main job from its command: complete, resumable, and careful with what is there."""
 
+import contextlib
 import json
 import os
 import re
@@ -17,11 +18,12 @@ import pytest
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import analysis, cli, config, experiment
+from jaxgan_compress import analysis, cli, config, data, experiment
 from jaxgan_compress.experiment import compilation_cache
 from jaxgan_compress.train import records
 from jaxgan_compress.train.progress import Reporter
-from tests.conftest import quick
+from tests import tiny_run
+from tests.conftest import largest_difference, quick
 from tests.test_survival import damage_flip
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
@@ -256,12 +258,12 @@ def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch):
   def disturbed(self, step, logs):
     update(self, step, logs)
     if step == 2:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal.SIGHUP)
 
   monkeypatch.setattr(experiment.Reporter, 'update', disturbed)
   with pytest.raises(jgc.Interrupted, match='step 4 of 8 is saved') as stopped:
     jgc.run(c, tmp_path / 'run', quiet=True)
-  assert stopped.value.exit_code == 75
+  assert stopped.value.exit_code == 129
   checkpoints = tmp_path / 'run' / 'classifier' / 'checkpoints'
   assert jgc.Checkpointer(checkpoints, read_only=True).steps == [4]
 
@@ -313,6 +315,114 @@ def test_two_processes_cannot_share_a_work_directory(tmp_path):
   with experiment._claimed(tmp_path / 'run', c), \
        pytest.raises(FileExistsError, match='another process is training'), \
        experiment._claimed(tmp_path / 'run', c):
+    pass
+
+
+def test_an_extended_run_is_one_that_was_asked_for_as_much_at_first(tmp_path, capsys):
+  def asked(steps):
+    c = tiny_run.get_config('steps=3')
+    c.stages.gan.steps = steps
+    c.stages.gan.method.tx = dict(name='sgd', learning_rate=dict(
+        name='linear_epochs', value=.01, epoch=1, constant=1, decay=3))
+    return c
+
+  jgc.run(asked(3), tmp_path / 'run', quiet=True)
+  with pytest.raises(FileExistsError, match='steps: 3 there, 5 asked for.*or --extend'):
+    jgc.run(asked(5), tmp_path / 'run', quiet=True)
+  capsys.readouterr()
+  jgc.run(asked(5), tmp_path / 'run', extend=True)
+  said = capsys.readouterr().out
+  assert 'gan: extended from 3 to 5 steps' in said
+  assert 'stages.gan.method.tx.learning_rate: goes from 0.0025 to 0.0025, by its schedule' in said
+  jgc.run(asked(5), tmp_path / 'run')
+  assert 'gan: done before, 5 steps' in capsys.readouterr().out
+  jgc.run(asked(5), tmp_path / 'whole', quiet=True)
+  states = [jgc.open_run(tmp_path / name).state('gan', 'last') for name in ('run', 'whole')]
+  assert int(states[0].step) == 5 and largest_difference(*states) == 0
+  assert [line['step'] for line in lines(tmp_path / 'run/gan/log.jsonl')] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize('change, error, said', [
+    (dict(teacher=2), ValueError, r'steps=2: the run in .* has 4, and --extend makes it longer'),
+    (dict(teacher=8), ValueError, r'steps=8: student_mse learned from teacher as it was after 4'),
+    (dict(classifier=8), ValueError, r'steps=8: teacher, student_mse was measured by classifier'),
+    (dict(seed=1), ValueError, r'takes more steps and nothing else, and seed differ from the run'),
+    (dict(student_mse=8), None, ''), (dict(scratch=8), None, ''), ({}, None, '')])
+def test_what_extending_would_make_stale_is_refused(change, error, said, tmp_path):
+  stages = ('classifier', 'teacher', 'student_mse')
+
+  def asked(seed=0, **steps):
+    c = config.load('kd/digits:smoke')
+    c.run = (*stages, 'scratch')  # which is not begun
+    c.seed = seed
+    for name, count in steps.items():
+      c.stages[name].steps = count
+    return c
+
+  for name in stages:
+    (tmp_path / name / 'checkpoints/step_4').mkdir(parents=True)
+    (tmp_path / name / 'done.json').touch()
+  (tmp_path / 'config.json').write_text(json.dumps(config.to_json(asked())))
+  with pytest.raises(error, match=said) if error else contextlib.nullcontext(), \
+      experiment._claimed(tmp_path, asked(**change), extend=True):
+    assert [(tmp_path / name / 'done.json').exists() for name in stages] == [
+        name not in change for name in stages]
+  if error:
+    assert all((tmp_path / name / 'done.json').exists() for name in stages)
+    assert json.loads((tmp_path / 'config.json').read_text()) == config.to_json(asked())
+  with pytest.raises(FileNotFoundError, match='holds no run to extend; leave out --extend'), \
+      experiment._claimed(tmp_path / 'new', asked(), extend=True):
+    pass
+
+
+def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  c = tiny_run.get_config()
+  c.data = dict(name='paired', path='maps', size=32)
+  c.evaluate.update(extractor=dict(name='inception', path='gone/inception.safetensors'),
+                    real=dict(path='elsewhere', split='val'), select='fid')
+  c.stages.gan.given = {'features': '/nowhere/vgg.safetensors'}
+  stored = tmp_path / 'run/config.json'
+  stored.parent.mkdir()
+  stored.write_text(json.dumps(config.to_json(c)))
+  keys = ('data.path', 'evaluate.extractor.path', 'evaluate.real.path', 'stages.gan.given.features')
+  assert tuple(sorted(jgc.workdir.named_paths(c))) == keys
+  for use in (lambda run: run.source(), lambda run: run._files('gan'),
+              lambda run: run.sides(c.evaluate.real)):
+    with pytest.raises(FileNotFoundError) as e:
+      use(jgc.open_run('run'))
+    for key in keys:
+      assert f'--moved={key}=PATH' in str(e.value) and f'{key}=' in str(e.value)
+    assert f'seen from {tmp_path}' in str(e.value) and 'run/config.json' in str(e.value)
+  data.record(lambda x: x, data.samples('colorize', 'test', size=32, count=4), tmp_path / 'there')
+  moved = {'data.path': 'there', 'evaluate.real.path': str(tmp_path / 'there')}
+  run = jgc.open_run('run', moved=moved)
+  assert len(run.source()) == 4
+  with pytest.raises(FileNotFoundError, match='--moved=evaluate.extractor.path=PATH'):
+    run._make_evaluator('gan', c.evaluate.real, False)
+  assert config.to_json(c) == json.loads(stored.read_text())  # what is stored stays
+  with pytest.raises(ValueError, match="'dta.path' is no path in run/config.json; did you mean"):
+    jgc.open_run('run', moved={'dta.path': 'there'})
+  with pytest.raises(FileNotFoundError, match='of the config; where .*--config.data.path=PATH'):
+    jgc.workdir.Run(c, tmp_path, Reporter(quiet=True)).source()
+  for verb in ('evaluate', 'report', 'prune', 'export', 'profile-latency'):
+    argv = [verb, '--workdir=run', '--moved=data.pth=x', '--budget=1', '--out=x.json']
+    known = {'evaluate': argv[:3], 'report': argv[:3], 'prune': [*argv[:4], '--out=x.safetensors'],
+             'export': argv[:3], 'profile-latency': [*argv[:3], argv[4]]}[verb]
+    assert cli.main(known) == 2
+    assert "'data.pth' is no path in run/config.json; did you mean" in capsys.readouterr().err
+    assert cli.main([*known[:2], '--moved=there', *known[3:]]) == 2
+    assert '--moved=there; give KEY=PATH' in capsys.readouterr().err
+  # Going on: another folder only where the old one is gone.
+  (tmp_path / 'run/gan/checkpoints/step_3').mkdir(parents=True)
+  c.data.path = 'there'
+  with experiment._claimed(tmp_path / 'run', c):
+    assert json.loads(stored.read_text())['data']['path'] == 'there'
+  said = capsys.readouterr().out
+  assert f'maps is not there any more, as seen from {tmp_path}; goes on with there' in said
+  c.data.path = 'maps'
+  with pytest.raises(FileExistsError, match='data.path: there there, maps asked for'), \
+      experiment._claimed(tmp_path / 'run', c):
     pass
 
 
@@ -402,6 +512,23 @@ def get_config(arg=''):
   assert shown.shape[1] == 4 * 34 - 2 and shown.std() > 40
   assert cli.main(['show-data', f'--config={c}', f'--out={out}']) == 2
   assert 'exists; give another name' in capsys.readouterr().err
+
+
+def test_a_sheet_of_large_photographs_stays_small(tmp_path, monkeypatch):
+  c = tiny_run.get_config()
+  c.data = dict(name='paired', path=str(tmp_path), preprocess='none')
+  (tmp_path / 'train').mkdir()
+  picture = np.zeros((16, 2 * 2050, 3), np.uint8)
+  picture[:, 2048::2050] = 255  # left out of what is shown, and not of what is said
+  Image.fromarray(picture).save(tmp_path / 'train/1.png')
+  said, captioned = [], experiment.captioned
+  monkeypatch.setattr(experiment, 'captioned',
+                      lambda rows, title: said.extend(rows) or captioned(rows, title))
+  assert experiment.show_data(c, columns=1).shape[1] == 684
+  caption, shown = said[0]
+  assert caption == ('training, step 0: source, 16x2050x3, one pixel of 3 each way, '
+                     '-1.00 to 1.00')
+  assert shown.shape == (1, 6, 684, 3) and shown.max() == -1
 
 
 def test_stages_and_seeds_have_random_numbers_of_their_own(tmp_path):

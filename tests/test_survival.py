@@ -1,10 +1,14 @@
 """Stopping and going on equals not stopping; a bad disk costs at most the last checkpoint."""
 
+import contextlib
+import dataclasses
 import itertools
 import json
 import logging
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -67,6 +71,82 @@ def test_fit_stops_when_asked_with_one_last_state(gan, pipeline):
   state = gan.init(jax.random.key(0), pipeline[0])
   found = list(jgc.fit(gan, state, pipeline, steps=50, every=10, stop=lambda: next(asked) == 3))
   assert [logs['step'] for _, logs in found] == [3] and int(found[0][0].step) == 3
+
+
+class Counting:
+  """A method that counts its steps in a weight."""
+
+  def step(self, state, batch, axes):
+    net = state.nets['w']
+    return state.replace(nets={'w': net.replace(params=net.params + 1)}).tick(), {
+        'seen': axes.mean(batch['target'].mean())}
+
+
+@pytest.fixture
+def interactive():
+  """Ctrl-C as in a terminal: a shell has what it starts in the background ignore it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+def ctrl_c():
+  os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize('where, newest', [
+    ('step', 5), ('data', 5), ('body', 4), ('hook', 5), ('break', 4), ('nowhere', 8)])
+def test_the_loop_of_the_readme_leaves_the_newest_state_however_it_ends(
+    where, newest, monkeypatch, pipeline, interactive):
+  build = train.loop.parallelize
+
+  def disturbed(*args, **more):
+    made = build(*args, **more)
+    steps = itertools.count(1)
+
+    def run(*args):
+      found = made.compiled(*args)  # has taken what it was given, and has not returned
+      if next(steps) == 5:
+        ctrl_c()
+      return found
+
+    return dataclasses.replace(made, compiled=run) if where == 'step' else made
+
+  def batches():
+    for step in itertools.count():
+      if where == 'data' and step == 6:  # is asked for after step 5
+        ctrl_c()
+      yield pipeline[step]
+
+  monkeypatch.setattr(train.loop, 'parallelize', disturbed)
+  before, started = signal.getsignal(signal.SIGINT), held(jnp.zeros(3), 0)
+  state, steps = started, []
+  with pytest.raises(KeyboardInterrupt) if where not in ('break', 'nowhere') else \
+      contextlib.nullcontext():
+    for state, logs in jgc.fit(
+        Counting(), started, batches(), steps=8, every=2,
+        hook=lambda _, step: ctrl_c() if where == 'hook' and step == 5 else None):
+      steps.append(int(state.step))
+      assert logs['step'] == steps[-1]
+      if logs['step'] == 4 and where == 'break':
+        break
+      if logs['step'] == 4 and where == 'body':
+        ctrl_c()
+  assert steps == sorted({*range(2, newest + 1, 2), newest})
+  assert int(state.step) == newest and state.nets['w'].params.tolist() == [newest] * 3
+  assert signal.getsignal(signal.SIGINT) is before
+  where = 'again'  # the cell of the notebook
+  *_, (state, _) = jgc.fit(Counting(), state, batches(), steps=12)
+  assert int(state.step) == 12 and state.nets['w'].params.tolist() == [12] * 3
+
+
+def test_every_state_that_was_handed_out_stays_unless_memory_is_to_be_saved(pipeline):
+  for copies, whole in ((True, [True] * 4), (False, [False] * 3 + [True])):
+    found = list(jgc.fit(Counting(), held(jnp.zeros(3), 0), pipeline, steps=4, every=1,
+                         copies=copies))
+    weights = [state.nets['w'].params for state, _ in found]
+    assert [not x.is_deleted() for x in weights] == whole
+    assert [int(x[0]) for x in weights if not x.is_deleted()] == ([1, 2, 3, 4] if copies else [4])
 
 
 def test_newest_and_best_are_kept(gan, pipeline, tmp_path):

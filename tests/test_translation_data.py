@@ -278,6 +278,102 @@ def test_every_kind_of_image_becomes_rgb(mode, suffix, decoder, tmp_path):
     assert found.std() > 20  # something is in it
 
 
+def test_every_suffix_that_is_listed_is_read(tmp_path, caplog):
+  formats = Image.registered_extensions()
+  for i, suffix in enumerate(images.SUFFIXES):
+    picture().save(tmp_path / f'{i}{suffix.upper() if i % 2 else suffix}', formats[suffix])
+  found = data.folder(tmp_path, **AS_IT_IS)
+  assert len(found) == len(images.SUFFIXES) and not caplog.records
+  exact = np.asarray(picture())
+  for i in range(len(found)):
+    kind = formats[found.records[i]['image'].suffix.lower()]
+    loss = np.abs(found[i]['image'].astype(int) - exact).mean()
+    assert loss < (60 if kind in ('JPEG', 'MPO', 'WEBP', 'AVIF', 'GIF') else .01), (kind, loss)
+
+
+def stray(folder):
+  """What people have beside their pictures."""
+  save(np.zeros((8, 8, 3), np.uint8), folder / 'more/deep/1.png')
+  (folder / '2.HEIC').touch()
+  (folder / '3.heic').touch()
+  (folder / 'notes').touch()
+  (folder / '.DS_Store').touch()
+  save(np.zeros((8, 8, 3), np.uint8), folder / '.thumbnails/1.png')
+
+
+SAID = ('1 in subfolders (more), 1 without a suffix (not listed), 2 .heic (not listed)')
+
+
+@pytest.mark.parametrize('layout, read, places', [
+    ('side by side', data.paired, ['train']),
+    ('split/A', data.paired, ['train/A', 'train/B']),
+    ('A/split', data.paired, ['A/train', 'B/train']),
+    ('unpaired', data.unpaired, ['trainA', 'trainB']),
+    ('unpaired', lambda root: data.folder(root / 'trainA'), ['trainA']),
+    ('split/A', lambda root: layouts.splits(root, 'paired'), ['train/A', 'train/B'])])
+def test_what_is_left_out_of_a_folder_is_said(layout, read, places, photographs, tmp_path, caplog):
+  write(tmp_path, photographs[:2], layout)
+  read(tmp_path)
+  assert not caplog.records
+  for place in places:
+    stray(tmp_path / place)
+  read(tmp_path)
+  said = sorted(record.getMessage() for record in caplog.records)
+  assert len(said) == len(places)
+  for text, place in zip(said, places, strict=True):
+    head, rest = text.split('; left out: ')
+    assert head == f'{tmp_path / place}: 6 files, 2 used'
+    assert sorted(rest.split(', ')) == sorted(SAID.split(', '))
+
+
+def test_pairs_in_a_second_layout_and_splits_of_other_names_are_said(photographs, tmp_path, caplog):
+  for layout in ('side by side', 'split/A', 'A/split'):
+    write(tmp_path, photographs[:2], layout)
+  (tmp_path / 'extra').mkdir()
+  (tmp_path / 'README').touch()
+  assert len(data.paired(tmp_path)[0]) == 2
+  used = f'images left out, for pairs are read from {tmp_path}/train/A and {tmp_path}/train/B'
+  assert [record.getMessage() for record in caplog.records] == [
+      f'{tmp_path}/A/train and {tmp_path}/B/train: 4 {used}', f'{tmp_path}/train: 2 {used}']
+  caplog.clear()
+  layouts.splits(tmp_path, 'paired')
+  assert caplog.records[-1].getMessage() == (
+      f'{tmp_path}: of no split and left out: A/, B/, README, extra/')
+
+
+def test_photographs_without_a_label_map_are_said(tmp_path, caplog):
+  for i in range(3):
+    for kind, name in (('gtFine', 'gtFine_labelIds'), ('gtFine', 'gtFine_instanceIds'),
+                       ('leftImg8bit', 'leftImg8bit')):
+      array = np.zeros((8, 16, 3) if kind == 'leftImg8bit' else (8, 16), np.uint8)
+      if i < 2 or kind == 'leftImg8bit':
+        save(array, tmp_path / kind / 'train/town' / f'town_{i}_{name}.png')
+  assert len(data.labels(tmp_path, preprocess='none')) == 2
+  said, = caplog.records
+  assert said.getMessage() == (f'{tmp_path}/leftImg8bit/train: 1 left out, without a label map: '
+                               'town_2_leftImg8bit.png')
+
+
+@pytest.mark.parametrize('there', ['1.heic', 'more/1.png', '1.PNG.part/1.xyz'])
+def test_a_missing_partner_is_named_where_it_may_be(there, photographs, tmp_path):
+  root = write(tmp_path, photographs[:3], 'split/A')
+  (root / 'train/B' / there).parent.mkdir(exist_ok=True)
+  (root / 'train/B/1.png').rename(root / 'train/B' / there)
+  with pytest.raises(images.ImageError, match=f'B has no 1; there is {there}, which does not'):
+    data.paired(root)
+  (root / 'train/B' / there).rename(root / 'train/B/elsewhere.heic')
+  with pytest.raises(images.ImageError, match=r'train/B has no 1$'):
+    data.paired(root)
+
+
+def test_partners_differ_in_nothing_but_their_suffix(photographs, tmp_path):
+  root = write(tmp_path, photographs[:2], 'split/A')
+  save(photographs[0]['target'], root / 'train/A/Street.png')
+  save(photographs[0]['target'], root / 'train/B/street.png')
+  with pytest.raises(images.ImageError, match=r'B has no Street; there is street.png, which does'):
+    data.paired(root)
+
+
 def test_sixteen_bits_become_eight():
   grey = np.array([[0, 257, 65535, 32896]] * 4, np.uint16)
   path_bytes = _bytes(Image.fromarray(grey))

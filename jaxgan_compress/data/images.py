@@ -18,9 +18,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.gif')
-FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM', 'GIF')  # Pillow opens nothing else for us
-READING = 2                   # counts the changes of what is read from a file
+SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp',
+            '.avif', '.avifs', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.tif', '.tiff',
+            '.ppm', '.pgm', '.pbm', '.pnm', '.gif')
+# Pillow opens nothing else for us. Not TGA, which has no mark: damaged files can look like it.
+FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'WEBP', 'AVIF', 'JPEG2000', 'TIFF', 'PPM', 'GIF')
+READING = 3                   # counts the changes of what is read from a file
 DECODERS = ('pillow', 'opencv')
 SIDES = 4, 32_768             # the fewest and the most pixels of a side
 MOST_PIXELS = 89_478_485      # Pillow's own guard: beyond it a small file can fill the memory
@@ -188,7 +191,7 @@ def _opened(content, name, *, whole=True):
   """The image in a file, and how its numbers are stored: Pillow's raw mode, as 'L;4', and for PPM
   also its white. What goes wrong, in here or in the body, is an ImageError."""
   try:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=_formats()) as image:
       _check_size(*image.size, name)
       raw = _raw_mode(image)
       _check_bmp(image, name)
@@ -199,6 +202,13 @@ def _opened(content, name, *, whole=True):
     raise
   except Exception as e:  # Pillow raises whatever the damage leads to: struct.error, KeyError, ...
     raise ImageError(f'{name}: {_reason(e, content)}') from e
+
+
+@functools.cache
+def _formats():
+  """Those of FORMATS that this Pillow knows."""
+  Image.init()
+  return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _raw_mode(image):
@@ -216,17 +226,17 @@ def _bits(raw):
 
 def _check_bmp(image, name):
   # Where such a palette is a ramp of greys Pillow forgets how many bits a pixel has.
-  if image.format == 'BMP' and image.tile[0][0] == 'raw' and image.mode in '1L':
-    image.fp.seek(14)
+  if image.format in ('BMP', 'DIB') and image.tile[0][0] == 'raw' and image.mode in '1L':
+    image.fp.seek(14 if image.format == 'BMP' else 0)
     head = image.fp.read(16)
     bits = int.from_bytes(head[10:12] if head[0] == 12 else head[14:16], 'little')
     if bits != {'1': 1, 'L': 8}[image.mode]:
-      raise ImageError(f'{name} is a BMP of {bits} bits with a grey palette, which Pillow cannot '
+      raise ImageError(f'{name} is a {image.format} of {bits} bits with a grey palette, which Pillow cannot '
                        'read; save it as PNG')
 
 
 def _check_labels(image, name):
-  if image.format in ('JPEG', 'MPO', 'WEBP') or 'jpeg' in str(image.info.get('compression')):
+  if image.format in ('JPEG', 'MPO', 'WEBP', 'AVIF', 'JPEG2000') or 'jpeg' in str(image.info.get('compression')):
     raise ImageError(f'{name} is a {image.format}, whose compression changes labels; save '
                      'label maps as PNG')
   if image.mode not in ('L', 'P', '1', 'I') and not image.mode.startswith('I;16'):

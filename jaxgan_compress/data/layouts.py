@@ -1,13 +1,16 @@
-"""Folders as people have them, read as lists of `{name: file}`."""
+"""Folders as people have them, read as lists of `{name: file}`. What is left out is said."""
 
 from __future__ import annotations
 
+import collections
 import logging
+import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from jaxgan_compress import paths
 from jaxgan_compress.data import images
 
 Record = Mapping[str, Path]
@@ -70,30 +73,62 @@ def splits(path: str | Path, layout: str) -> dict[str, list[Record]]:
           if layout == 'unpaired' else {split: records}
   if not found:
     raise _missing(root, 'train', f'{layout} images of {", ".join(SPLITS)}')
+  used = {file.relative_to(root).parts[0] for records in found.values() for record in records
+          for file in record.values()}
+  rest = sorted(path.name + '/' * path.is_dir() for path in root.iterdir()
+                if path.name not in used and path.name[0] != '.')
+  if rest:
+    log.warning('%s: of no split and left out: %s', root, _few(rest))
+  return found
+
+
+def pictures(folder: Path) -> list[Path]:
+  """The image files in a folder, by name; what else it holds is left out and said in a warning.
+
+  Subfolders are not read: in one layout they are classes, in another copies of other sizes.
+  Raises FileNotFoundError, with what is there, if there is none.
+  """
+  found = images.files(folder)
+  rest = _left_out(folder, found)
+  if not found:
+    raise FileNotFoundError(f'{folder} holds no image ({", ".join(images.SUFFIXES)})'
+                            + (f'; it holds {rest}' if rest else '; it is empty'))
+  if rest:
+    log.warning('%s: %d files, %d used; left out: %s', folder, sum(1 for _ in _below(folder)),
+                len(found), rest)
   return found
 
 
 def _paired(root, split):
-  for a, b in ((root / split / 'A', root / split / 'B'), (root / 'A' / split, root / 'B' / split)):
-    if a.is_dir() and b.is_dir():
-      return [{'source': left, 'target': right} for left, right in _match(a, b)]
-  return [{'pair': file} for file in _some(root / split)] if (root / split).is_dir() else None
+  places = ((root / split / 'A', root / split / 'B'), (root / 'A' / split, root / 'B' / split),
+            (root / split,))
+  there = [place for place in places if all(folder.is_dir() for folder in place)]
+  for place in there[1:]:
+    count = sum(len(images.files(folder)) for folder in place)
+    if count:
+      log.warning('%s: %d images left out, for pairs are read from %s',
+                  ' and '.join(map(str, place)), count, ' and '.join(map(str, there[0])))
+  if not there:
+    return None
+  if len(there[0]) == 2:
+    return [{'source': left, 'target': right} for left, right in _match(*there[0])]
+  return [{'pair': file} for file in pictures(*there[0])]
 
 
 def _unpaired(root, split):
   folders = root / f'{split}A', root / f'{split}B'
   if all(folder.is_dir() for folder in folders):
-    return tuple([{'image': file} for file in _some(folder)] for folder in folders)
+    return tuple([{'image': file} for file in pictures(folder)] for folder in folders)
   return None
 
 
 def _labels(root, split):
   if (root / 'gtFine' / split).is_dir():
     return _cityscapes(root, split)
-  maps, instances, pictures = (root / f'{split}_{which}' for which in ('label', 'inst', 'img'))
-  if not (maps.is_dir() and pictures.is_dir()):
+  maps, instances, photos = (root / f'{split}_{which}' for which in ('label', 'inst', 'img'))
+  if not (maps.is_dir() and photos.is_dir()):
     return None
-  others = {'target': dict(_match(maps, pictures))}
+  others = {'target': dict(_match(maps, photos))}
   if instances.is_dir():
     others['instances'] = dict(_match(maps, instances))
   return [{'label_map': file, **{name: found[file] for name, found in others.items()}}
@@ -112,17 +147,24 @@ def _cityscapes(root, split):
     record = {'label_map': labels,
               'instances': labels.with_name(labels.name.replace('labelIds', 'instanceIds')),
               'target': root / 'leftImg8bit' / split / labels.parent.name / photo}
-    lost += [f'{labels}: {file} is missing' for file in record.values() if not file.is_file()]
+    lost += [f'{labels}: {file} is missing{_near(file.parent, file)}' for file in record.values()
+             if not file.is_file()]
     records.append(record)
   if lost:
     raise images.ImageError(images.listed(lost, len(records)))
   if not records:
     raise FileNotFoundError(f'{root / "gtFine" / split} holds no <city>/*_labelIds.png')
+  photos = root / 'leftImg8bit' / split
+  alone = {path for path in _below(photos) if path.stem.endswith('_leftImg8bit')} - {
+      record['target'] for record in records}
+  if alone:
+    log.warning('%s: %d left out, without a label map: %s', photos, len(alone),
+                _few(sorted(path.name for path in alone)))
   return records
 
 
 def _root(path):
-  root = Path(path).expanduser()
+  root = paths.expand(path)
   if not root.is_dir():
     raise FileNotFoundError(f'{root} is no folder' if root.exists() else
                             f'there is no folder {root} (seen from {Path.cwd()})')
@@ -140,26 +182,55 @@ def _first(reader, path, split, wanted):
   raise _missing(root, split, wanted)
 
 
-def _some(folder):
-  found = images.files(folder)
-  if not found:
-    others = sorted(path.name for path in folder.iterdir())[:5]
-    raise FileNotFoundError(f'{folder} holds no image ({", ".join(images.SUFFIXES)})'
-                            + (f'; it holds {", ".join(others)}' if others else '; it is empty'))
-  return found
+def _below(folder: Path) -> Iterator[Path]:
+  """Every file in a folder and the folders inside; nothing that is hidden."""
+  for where, folders, names in os.walk(folder):
+    folders[:] = sorted(name for name in folders if name[0] != '.')
+    yield from (Path(where, name) for name in sorted(names) if name[0] != '.')
+
+
+def _left_out(folder, used):
+  """'10 in subfolders (a, b), 2 .heic (not listed)': what a folder holds besides what is used."""
+  used, kinds, inside = set(used), collections.Counter(), {}
+  for path in _below(folder):
+    if path.parent != folder:
+      inside[path.relative_to(folder).parts[0]] = None
+      kinds['in subfolders'] += 1
+    elif path not in used:
+      kinds[f'{path.suffix.lower() or "without a suffix"} (not listed)'] += 1
+  names = {'in subfolders': f' ({_few(inside)})'}
+  return ', '.join(f'{count} {kind}{names.get(kind, "")}' for kind, count in kinds.items())
+
+
+def _few(names: Iterable[str], most: int = 5) -> str:
+  names = list(names)
+  return ', '.join(names[:most]) + f' and {len(names) - most} more' * (len(names) > most)
+
+
+def _stem(file):
+  # Letters with accents are written in two ways, which look the same.
+  return unicodedata.normalize('NFC', file.stem)
+
+
+def _near(folder, file):
+  """What in a folder may be meant where a file of that stem is missing."""
+  found = [path.relative_to(folder) for path in _below(folder)
+           if _stem(path).casefold() == _stem(file).casefold()]
+  return f'; there is {_few(map(str, found))}, which does not count: partners have equal names ' \
+         'and a listed suffix' if found else ''
 
 
 def _match(a, b):
-  # Letters with accents are written in two ways, which look the same.
-  stem = lambda file: unicodedata.normalize('NFC', file.stem)
-  left, right = ({stem(file): file for file in _some(folder)} for folder in (a, b))
-  for folder, found in ((a, left), (b, right)):
-    twice = [file for file in _some(folder) if found[stem(file)] != file]
+  both = [pictures(folder) for folder in (a, b)]
+  left, right = ({_stem(file): file for file in files} for files in both)
+  for folder, files, found in ((a, both[0], left), (b, both[1], right)):
+    twice = [file for file in files if found[_stem(file)] != file]
     if twice:
       raise images.ImageError(f'{folder} has {twice[0].stem} twice ({twice[0].name} and '
-                              f'{found[stem(twice[0])].name}); keep one')
-  lost = [f'{files[name]}: {folder} has no {name}' for files, other, folder in
-          ((left, right, b), (right, left, a)) for name in files.keys() - other.keys()]
+                              f'{found[_stem(twice[0])].name}); keep one')
+  lost = [f'{files[name]}: {folder} has no {name}{_near(folder, files[name])}'
+          for files, other, folder in ((left, right, b), (right, left, a))
+          for name in files.keys() - other.keys()]
   if lost:
     raise images.ImageError(images.listed(sorted(lost), len(left) + len(right)))
   return [(left[name], right[name]) for name in sorted(left)]

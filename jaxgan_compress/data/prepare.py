@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from jaxgan_compress import paths
 from jaxgan_compress.data import checks, layouts
 
 MANIFEST = 'manifest.json'
@@ -42,7 +43,7 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
     raise ValueError(f'classes={classes}: label maps need the number of labels, at most 256 with '
                      'dont_care (Cityscapes: 35)')
   splits = layouts.splits(path, layout)
-  target = Path(out).expanduser() / name / '1.0.0'
+  target = paths.expand(out) / name / '1.0.0'
   if target.exists():
     raise FileExistsError(f'{target} is there already; take another name, or remove it')
   names = {split: sorted(records[0]) for split, records in splits.items()}
@@ -55,7 +56,7 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
   for left in target.parent.glob('incomplete.*'):
     shutil.rmtree(left)  # of an interrupted call
 
-  root = Path(path).expanduser()
+  root = paths.expand(path)
   hashes = {}
 
   with tfds.core.registered.skip_registration():  # its name is this set's alone
@@ -89,7 +90,7 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
   try:
     # Nothing is downloaded, whatever it prints.
     with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
-      Builder(data_dir=str(Path(out).expanduser()), file_format='array_record'
+      Builder(data_dir=str(paths.expand(out)), file_format='array_record'
               ).download_and_prepare(download_dir=nowhere)
   finally:
     tfds.enable_progress_bar()

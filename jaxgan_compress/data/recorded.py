@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxgan_compress import paths
 from jaxgan_compress.core import normalise
 from jaxgan_compress.data import images
 
@@ -76,7 +77,7 @@ def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | P
   finite, or outside [-1, 1] (by more than rounding), and for a source other than the one that an
   interrupted call began with.
   """
-  target = Path(path).expanduser() / split
+  target = paths.expand(path) / split
   if target.exists():
     raise FileExistsError(f'{target} is there already; take another split, or remove it')
   if batch < 1 or not len(source):
@@ -105,7 +106,7 @@ def recorded(path: str | Path, split: str = 'train', *, channels: int = 3) -> Re
 
   Raises FileNotFoundError if it is not there or not whole.
   """
-  folder = Path(path).expanduser() / split
+  folder = paths.expand(path) / split
   if not (folder / LATENTS).is_file():
     half = folder.with_name(f'incomplete.{split}').is_dir()
     pairs = (folder / 'A').is_dir()

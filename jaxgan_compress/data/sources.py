@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jaxgan_compress import paths
 from jaxgan_compress.data import layouts, transforms, translation
 
 
@@ -74,7 +75,7 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
   ValueError for an unknown name (nearest one suggested), split or argument.
   """
   import tensorflow_datasets as library  # slow to import, and only needed here
-  name = catalogue
+  name, data_dir = catalogue, data_dir and str(paths.expand(data_dir))
   try:
     builder = library.builder(name, data_dir=data_dir)
   except library.core.registered.DatasetNotFoundError as e:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan_compress import paths
 from jaxgan_compress.data import checks, images, layouts
 from jaxgan_compress.data.prepare import check_shards
 from jaxgan_compress.data.views import View
@@ -224,14 +225,12 @@ def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **vie
   the result has (height, width) of each file. Other arguments and checks as in `paired`.
   """
   _check('AtoB', channels)
-  root = Path(path).expanduser()
+  root = paths.expand(path)
   if not root.is_dir():
     raise FileNotFoundError(f'there is no folder {root} (seen from {Path.cwd()})')
-  found = images.files(root)
-  if not found:
-    raise FileNotFoundError(f'{root} holds no image ({", ".join(images.SUFFIXES)})')
-  return _single([{'image': file} for file in found], _view(view, 'channels'), channels,
-                 str(path), same_size)
+  view = _view(view, 'channels')
+  return _single([{'image': file} for file in layouts.pictures(root)], view, channels, str(path),
+                 same_size)
 
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from jaxgan_compress import paths
+
 
 def folder(path: str | Path) -> Path:
   """A folder of this host for `path`; for 'gs://bucket/run', where the bucket is mounted.
@@ -20,7 +22,7 @@ def folder(path: str | Path) -> Path:
   scheme, colon, rest = os.fspath(path).partition(':')
   # Path('gs://bucket/run') is 'gs:/bucket/run': a relative folder that nobody wanted.
   if not colon or not rest.startswith('/') or len(scheme) < 2 or not scheme.isalnum():
-    return Path(path)
+    return paths.expand(path)
   bucket, _, inside = rest.lstrip('/').partition('/')
   if scheme != 'gs':
     raise ValueError(f'{path}: only gs:// addresses are known; mount what holds it on every host '

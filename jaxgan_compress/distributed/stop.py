@@ -1,19 +1,22 @@
-"""Ctrl-C and SIGTERM ask a run to stop; they do not kill it."""
+"""Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) ask a run to stop; they do not kill it."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 
 import jax
 from jax.experimental import multihost_utils
 
 AGAIN = 75  # exit code: saved, start me again
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: AGAIN}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGTERM: AGAIN}
 
 
 class StopSignal:
-  """A context that catches SIGINT and SIGTERM once; a second signal has its usual effect.
+  """A context that catches SIGINT and SIGTERM once, where a second has its usual effect, and
+  SIGHUP, which kernel and shell may both send. Under `nohup`, which ignores it, it stays ignored.
 
   `ask()` before every step, `should_stop()` at any time, `exit_code` what to exit with. Of several
   processes, one that is told to stop stops all at one step, which JAX's runtime finds. Outside the
@@ -43,19 +46,36 @@ class StopSignal:
     return EXIT_CODES[self.caught] if self.caught else 0
 
   def __enter__(self):
-    # Of several processes JAX's runtime listens, and spreads what it hears.
-    if threading.current_thread() is threading.main_thread() and not self._several:
-      self._before = {number: signal.signal(number, self._catch) for number in EXIT_CODES}
+    if threading.current_thread() is threading.main_thread():
+      # Of several processes JAX's runtime listens to SIGTERM, and spreads what it hears.
+      numbers = [signal.SIGHUP] if self._several else EXIT_CODES
+      self._before = {number: signal.signal(number, self._catch) for number in numbers
+                      if number != signal.SIGHUP
+                      or signal.getsignal(number) is not signal.SIG_IGN}
     return self
 
   def __exit__(self, *_):
-    self._restore()
+    self._restore(self._before)
 
   def _catch(self, number, _):
-    self.caught = signal.Signals(number)
-    self._restore()
+    if number == signal.SIGHUP:
+      _leave_terminal()
+    if self._several:
+      os.kill(os.getpid(), signal.SIGTERM)
+      return
+    self.caught = self.caught or signal.Signals(number)
+    self._restore(self._before.keys() - {signal.SIGHUP})
 
-  def _restore(self):
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    self._before = {}
+  def _restore(self, numbers):
+    for number in list(numbers):
+      signal.signal(number, self._before.pop(number))
+
+
+def _leave_terminal(streams=(1, 2)):
+  """What is written to a terminal that is gone, or to a pipe whose reader went with it, would end
+  the run before it is saved."""
+  for number in streams:
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, number)
+      os.close(nowhere)

@@ -22,7 +22,7 @@ import numpy as np
 from flax import traverse_util
 from PIL import Image
 
-from jaxgan_compress import analysis, files, nn
+from jaxgan_compress import analysis, files, nn, paths
 from jaxgan_compress._version import __version__
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.cpu import jit
@@ -77,7 +77,7 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
   counterpart, FileExistsError if the folder is there (overwrite: and no export), ImportError
   without the extra 'export', for LiteRT 'tf', OSError for a full disk.
   """
-  out, to = Path(out), tuple(to)
+  out, to = paths.expand(out), tuple(to)
   unknown = [name for name in to if name not in FORMATS]
   if unknown or not to:
     raise ValueError(f'to={", ".join(to) or "nothing"}; some of {", ".join(FORMATS)}')
@@ -145,7 +145,7 @@ def verify(folder: str | Path) -> dict[str, dict[str, float]]:
   Raises FileNotFoundError for a folder without an export, and ExportError for a file that has been
   changed, is missing, or draws something else here.
   """
-  folder = Path(folder)
+  folder = paths.expand(folder)
   if not (folder / PROOF).is_file():
     raise FileNotFoundError(f'{folder} holds no export (no {PROOF})')
   try:

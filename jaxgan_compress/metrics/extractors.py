@@ -18,6 +18,8 @@ from jaxgan_compress import core, nn
 from jaxgan_compress.metrics import resize
 
 PROTOCOLS = ('fid_pytorch', 'fid_clean')
+STRIP = 2 ** 21  # pixels that a network of convolutions sees at once
+HALO = 48  # relu4_3 sees 42 pixels beyond the 8 of its own, which begin at multiples of 8
 INCEPTION_TAPS = ('64', '192', '768', '2048')
 
 
@@ -90,8 +92,7 @@ def random_vgg(seed: int = 0) -> Extractor:
   variables = jax.tree.map(draw, shapes)
 
   def look(variables, images):
-    taps = network.apply(variables, _colour(_floats(images)))
-    return {'features': jnp.concatenate([x.mean((1, 2)) for x in taps.values()], -1)}
+    return {'features': _averages(lambda x: network.apply(variables, _colour(_floats(x))), images)}
 
   return Extractor(look, variables, _protocol('random_vgg16', variables, feature_seed=seed))
 
@@ -108,6 +109,42 @@ def classifier(network: linen.Module, variables, accuracy: float | None = None) 
 
   return Extractor(look, variables, _protocol(type(network).__name__, variables,
                                               feature_net_accuracy=accuracy))
+
+
+def _averages(look, images):
+  """The means over the image of all layers of a VGG16 up to relu4_3, [B,960].
+
+  Of an image of more than STRIP pixels it is looked at one strip after another, which changes the
+  means by rounding, so that memory does not grow with the image.
+  """
+  _, height, width, _ = images.shape
+  if height * width <= STRIP:
+    return jnp.concatenate([x.mean((1, 2)) for x in look(images).values()], -1)
+  along, long, short = (1, height, width) if height > width else (2, width, height)
+  size = max(STRIP // 2 // short // 8 * 8, 4 * HALO)  # two may be in memory
+  step = size - 2 * HALO
+  full = -(-(long - size) // step)  # strips, and one that is left
+
+  def sums(strip, start, end):
+    # Rows from start to end are its own, the others are what these see beside them.
+    found = []
+    for stage, x in enumerate(look(strip).values()):
+      row = jnp.arange(x.shape[along]) * 2 ** stage
+      own = ((row >= start) & (row < end)).astype(x.dtype)
+      area = (height >> stage) * (width >> stage)
+      found.append(jnp.einsum('bhwc,h->bc' if along == 1 else 'bhwc,w->bc', x, own,
+                              precision='highest') / area)
+    return jnp.concatenate(found, -1)
+
+  def add(total, i):
+    strip = jax.lax.dynamic_slice_in_dim(images, i * step, size, along)
+    return total + sums(strip, jnp.where(i == 0, 0, HALO), HALO + step), None
+
+  total, _ = jax.lax.scan(add, jnp.zeros((len(images), 960)), jnp.arange(full))
+  # The barrier has it wait for the others, whose memory it takes.
+  total, rest = jax.lax.optimization_barrier(
+      (total, jax.lax.slice_in_dim(images, full * step, long, axis=along)))
+  return total + sums(rest, HALO, long)
 
 
 def checksum(variables) -> str:

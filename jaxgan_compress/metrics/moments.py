@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from jaxgan_compress import paths
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
@@ -132,7 +134,7 @@ class Moments:
     FileNotFoundError if its folder is not, ValueError for fewer than two samples, another ending
     than .npz, or a protocol that JSON does not hold.
     """
-    path = Path(path)
+    path = paths.expand(path)
     if path.suffix != '.npz':
       raise ValueError(f'{path} does not end with .npz; give it that ending')
     if not path.parent.is_dir():
@@ -165,7 +167,7 @@ class Moments:
     Pickled objects are never loaded; other entries are left alone. Raises FileNotFoundError or
     IsADirectoryError if there is no such file, ValueError, saying why, if it holds something else.
     """
-    path = Path(path)
+    path = paths.expand(path)
     if path.is_dir():
       raise IsADirectoryError(f'{path} is a folder; name an .npz file in it')
     if not path.exists():

@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxgan_compress import distributed
+from jaxgan_compress import distributed, paths
 from jaxgan_compress.core import TrainState
 from jaxgan_compress.parallel import fetch
 from jaxgan_compress.train.loop import TermError
@@ -45,7 +45,7 @@ class Checkpointer:
 
   def __init__(self, directory: str | Path, *, keep: int = 2,
                best: Mapping[str, str] | None = None, read_only: bool = False):
-    self.directory = Path(directory).absolute()
+    self.directory = paths.expand(directory).absolute()
     self._keep, self._best = keep, dict(best or {})
     self._read_only = read_only or not distributed.is_main()
     self._manager = self._open()

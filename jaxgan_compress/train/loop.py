@@ -6,6 +6,8 @@ import collections.abc
 import contextlib
 import itertools
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -32,8 +34,8 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
         replicas: int | None = None, students: Sequence[str] = (),
         stop: Callable[[], bool] = lambda: False,
         hook: Callable[[TrainState, int], TrainState | None] | None = None,
-        compiled: Callable[[float], None] = lambda seconds: None, per_call: int = 1
-        ) -> Iterator[tuple[TrainState, Logs]]:
+        compiled: Callable[[float], None] = lambda seconds: None, per_call: int = 1,
+        copies: bool = True) -> Iterator[tuple[TrainState, Logs]]:
   """Trains until `state.step` is `steps`; yields (state, logs) every `every` steps and at the end.
 
   A state that already stands at `steps` yields nothing. A `Pipeline` is entered at the state's
@@ -42,9 +44,11 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
 
   The logs are device scalars of the step just taken, and its number under 'step': reading one
   waits for it, passing them on does not. The host runs ahead of the device by at most
-  RUN_AHEAD steps. A state that was yielded is donated to the step after it: use it before asking
-  for the next, or copy it. On CPUs the process keeps its memory from here on, see
-  `cpu.keep_memory`.
+  RUN_AHEAD steps. On CPUs the process keeps its memory from here on, see `cpu.keep_memory`.
+
+  Every state that is yielded stays whole, so after a `break` the caller holds one to go on from.
+  Ctrl-C while this works on ends the step, yields once more, (newest state, its logs), and is
+  raised when asked for the next; a second Ctrl-C has its usual effect at once.
 
   mesh, via, replicas, students: see `parallel.parallelize`. stop: asked before every step; True
   ends the loop after one last yield. hook: called with the state and its step after every step, and
@@ -53,6 +57,8 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   compiled: called once, with the seconds that the first step took, most of which went to compiling.
   per_call: steps in one call of the compiled program, with as many batches sent at once: of small
   networks on a GPU or TPU the calls themselves take longest. CPUs run loops slowly.
+  copies: False saves the memory of one state: the yielded one is donated to the step after it, so
+  use it before asking for the next.
 
   Raises ValueError if per_call does not divide `steps`, `every` and the state's step, or with a
   hook, which looks after each step.
@@ -83,29 +89,64 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   wanted = itertools.islice(batches, steps - at)
   in_flight, logs, yielded, first = collections.deque(), None, at, at
   with contextlib.closing(batches) if own else contextlib.nullcontext():
-    for placed in _ahead(map(run.place, _together(wanted, per_call))):
-      if stop():
-        break
-      began = time.monotonic()
-      state, logs = run.run(state, placed)
-      at += per_call
-      if at == first + per_call:
-        jax.block_until_ready(logs)
-        compiled(time.monotonic() - began)
-      if hook:
-        changed = hook(state, at)
-        state = state if changed is None else run.put(changed)
-      in_flight.append(logs)
-      if len(in_flight) > RUN_AHEAD:
-        jax.block_until_ready(in_flight.popleft())
-      if at % every == 0 or at == steps:
+    try:
+      for placed in _ahead(map(run.place, _together(wanted, per_call))):
+        if stop():
+          break
+        began = time.monotonic()
+        with _finished():
+          state, logs = run.run(state, placed)
+          at += per_call
+        if at == first + per_call:
+          jax.block_until_ready(logs)
+          compiled(time.monotonic() - began)
+        if hook:
+          changed = hook(state, at)
+          state = state if changed is None else run.put(changed)
+        in_flight.append(logs)
+        if len(in_flight) > RUN_AHEAD:
+          jax.block_until_ready(in_flight.popleft())
+        if at % every == 0 or at == steps:
+          yielded = at
+          kept = _copied(state) if copies and at < steps else state
+          yield kept, {'step': at, **logs}
+      else:
+        if at < steps:
+          raise ValueError(f'the data ended at step {at} of {steps}; give an endless iterable')
+    except KeyboardInterrupt:
+      if yielded != at:
         yield state, {'step': at, **logs}
-        yielded = at
-    else:
-      if at < steps:
-        raise ValueError(f'the data ended at step {at} of {steps}; give an endless iterable')
+      raise
   if yielded != at:
     yield state, {'step': at, **logs}
+
+
+def _copied(state):
+  # Ready before and after: copies under way hold threads that, on CPUs, a step's devices wait for.
+  return jax.block_until_ready(jax.tree.map(lambda x: x.copy(), jax.block_until_ready(state)))
+
+
+@contextlib.contextmanager
+def _finished():
+  """Ctrl-C waits for the end of this: a step has donated its state and not yet returned the next.
+  Where someone else catches it, or outside the main thread, nothing changes."""
+  if threading.current_thread() is not threading.main_thread() or \
+      signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    yield
+    return
+  caught = []
+
+  def note(*_):
+    caught.append(True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  signal.signal(signal.SIGINT, note)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+  if caught:
+    raise KeyboardInterrupt
 
 
 def check_finite(logs: Mapping[str, float], step: int):

@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from jaxgan_compress import paths
+
 PACKAGES = ('jaxgan-compress', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
             'numpy', 'scipy')
 
@@ -31,7 +33,7 @@ class Recorder:
   """
 
   def __init__(self, directory: str | Path, start: int = 0):
-    self.directory, self._writes = Path(directory), jax.process_index() == 0
+    self.directory, self._writes = paths.expand(directory), jax.process_index() == 0
     if self._writes:
       self.directory.mkdir(parents=True, exist_ok=True)
       others = (path.name for path in self.directory.glob('evaluations_*.jsonl'))

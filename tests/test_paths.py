@@ -1,0 +1,128 @@
+"""`~` is the home folder in every path of every verb, config and function."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxgan_compress import (
+  build,
+  cli,
+  config,
+  data,
+  distributed,
+  experiment,
+  export,
+  metrics,
+  nn,
+  paths,
+  train,
+)
+from jaxgan_compress.data import prepare
+from jaxgan_compress.train import records
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+  """A home of the test's own, and beside it an empty folder where it works."""
+  for name in ('home', 'work', 'cache'):
+    (tmp_path / name).mkdir()
+  monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.chdir(tmp_path / 'work')
+  yield tmp_path / 'home'
+  assert not list((tmp_path / 'work').iterdir())
+
+
+def test_only_the_start_of_a_path_is_a_home(home):
+  assert paths.expand('~') == home and paths.expand('~/a') == home / 'a'
+  assert paths.expand('~root') == Path('~root').expanduser()
+  assert paths.expand('a/~/b') == Path('a/~/b')
+  twice = paths.expand(paths.expand('./~a'))
+  assert twice == Path.cwd() / '~a'
+  with pytest.raises(ValueError, match="no user 'nobody_here' here; write ./~nobody_here for"):
+    paths.expand('~nobody_here/run')
+
+
+@pytest.mark.parametrize('verb', cli.VERBS)
+def test_every_flag_that_is_a_path_is_expanded(verb, home, monkeypatch):
+  known, parse = {}, cli._flags
+
+  class Seen(Exception):  # noqa: N818
+    pass
+
+  def note(_, argv, **more):
+    known.update(more)
+    raise Seen
+
+  monkeypatch.setattr(cli, '_flags', note)
+  with pytest.raises(Seen):
+    cli.VERBS[verb](verb, [])
+  with pytest.raises(cli._Help) as text:
+    parse(verb, ['--help'], **known)
+  # "--out: The file to write." over several lines, up to the next flag.
+  described = re.findall(r'^\s*--(\w+): (.*?)(?=^\s*--|\Z)', str(text.value), re.M | re.S)
+  places = [name for name, said in described
+            if name != 'config' and re.search(r'[Ff]older|\bfiles?\b|FILE|picture|sets are', said)
+            and name not in ('layout', 'overwrite', 'flagfile', 'metric')]
+  assert set(places) <= set(cli.PATHS), 'a flag that is new: is it a path?'
+  required = {'config': 'kd/digits', 'name': 'x', 'budget': '1',
+              'layout': 'NCHW' if verb == 'export' else 'paired'}
+  needed = [f'--{name}={value}' for name, value in required.items()
+            if f'--{name}:' in str(text.value) and (name != 'config' or known.get('config'))]
+  for value, meant in (('~/a', str(home / 'a')), ('gs://bucket/a', 'gs://bucket/a')):
+    found = parse(verb, [*needed, *(f'--{name}={value}' for name in places)], **known)
+    found = found[0] if isinstance(found, tuple) else found
+    assert {name: found[name].value for name in places} == dict.fromkeys(places, meant)
+
+
+def test_functions_of_python_take_a_home(home):
+  pictures = np.zeros((2, 8, 8, 3), np.uint8)
+  x = data.ArraySource(pictures)
+  data.record(lambda z: np.zeros((len(z), 8, 8, 1)), data.Latents(2, 3), '~/latents')
+  assert len(data.recorded('~/latents')) == 2
+  data.record(lambda x: x, data.paired(_pairs(home / 'pairs'), size=8), '~/drawn')
+  assert len(data.paired('~/pairs', size=8)) == len(data.folder('~/drawn/train/B', size=8)) == 2
+  assert len(data.unpaired('~/pairs', size=8)) == len(x)
+  nn.save('~/net.safetensors', nn.VGG(16, ('relu1_1',)), {'params': {'conv1_1': {
+      'kernel': np.zeros((3, 3, 3, 64), np.float32), 'bias': np.zeros(64, np.float32)}}})
+  assert nn.load('~/net.safetensors')[0].depth == 16
+  moments = metrics.Moments.of(np.random.default_rng(0).normal(size=(8, 2)))
+  moments.save('~/m.npz')
+  assert metrics.Moments.load('~/m.npz').count == 8
+  (home / 'mine.py').write_text('from jaxgan_compress import config\n'
+                                'def get_config(arg): return config.base()\n')
+  assert config.load('~/mine.py').batch == 64
+  assert distributed.folder('~/run') == home / 'run'
+  assert train.Checkpointer('~/run/c').directory == home / 'run/c'
+  assert records.Recorder('~/run').directory == home / 'run'
+  for missing in (lambda: experiment.open_run('~/run'), lambda: export.verify('~/run'),
+                  lambda: data.labels('~/maps'), lambda: metrics.inception('~/none'),
+                  lambda: prepare.prepare('paired', '~/none', 'x', out='~/sets'),
+                  lambda: data.tfds('mnist', data_dir='~/sets', size=32, channels=1)):
+    with pytest.raises(FileNotFoundError, match=str(home)):
+      missing()
+  (home / 'painter').mkdir()
+  with pytest.raises(FileExistsError, match=f'{home}/painter is there'):
+    export.write_folder(None, '~/painter', [])
+  with pytest.raises(FileExistsError, match=f'{home}/painter is not empty|{home}/run is not empty'):
+    experiment.profile(config.load('kd/digits:smoke'), '~/run')
+
+
+def _pairs(root):
+  data.record(lambda x: x, data.samples('colorize', 'test', size=32, count=2), root)
+  for side in 'AB':
+    (root / f'train{side}').symlink_to(root / 'train' / side)
+  return root
+
+
+def test_files_that_a_config_names_are_looked_for_at_home(home):
+  c = config.load('kd/digits:smoke')
+  c.stages.teacher.given = {'features': '~/vgg.safetensors'}
+  with pytest.raises(ValueError, match=r'there is no file ~/vgg.safetensors'):
+    build.validate(c)
+  (home / 'vgg.safetensors').touch()
+  build.validate(c)
+  with pytest.raises(FileNotFoundError, match=f'no folder {home}/maps'):
+    build.source(dict(name='paired', path='~/maps'))
