@@ -231,12 +231,13 @@ def _check_bmp(image, name):
     head = image.fp.read(16)
     bits = int.from_bytes(head[10:12] if head[0] == 12 else head[14:16], 'little')
     if bits != {'1': 1, 'L': 8}[image.mode]:
-      raise ImageError(f'{name} is a {image.format} of {bits} bits with a grey palette, which Pillow cannot '
-                       'read; save it as PNG')
+      raise ImageError(f'{name} is a {image.format} of {bits} bits with a grey palette, which '
+                       'Pillow cannot read; save it as PNG')
 
 
 def _check_labels(image, name):
-  if image.format in ('JPEG', 'MPO', 'WEBP', 'AVIF', 'JPEG2000') or 'jpeg' in str(image.info.get('compression')):
+  if image.format in ('JPEG', 'MPO', 'WEBP', 'AVIF', 'JPEG2000') or \
+      'jpeg' in str(image.info.get('compression')):
     raise ImageError(f'{name} is a {image.format}, whose compression changes labels; save '
                      'label maps as PNG')
   if image.mode not in ('L', 'P', '1', 'I') and not image.mode.startswith('I;16'):
