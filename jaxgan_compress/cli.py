@@ -458,13 +458,12 @@ def export(verb: str, argv: list[str]) -> int:
           values.workdir, values.generator, values.out, checkpoint=values.checkpoint,
           int8=values.int8, moved=_moved(values), **given)
     else:
-      if not values.out or values.int8:
-        raise ValueError('export of a --network needs --out, as student, and has no --int8: that '
-                         'takes images like those it will see, which a run knows')
+      if not values.out:
+        raise ValueError('export of a --network needs --out, as student')
       module, _ = nn.load(values.network)
       folder = Path(values.out)
       proof = ship.export_network(values.network, folder,
-                                       _input_shape(module, values.size, verb), **given)
+                                  _input_shape(module, values.size, verb), **given)
     found = proof['artefacts']
   _print_table(('artefact', 'MB', 'largest error', 'mean error', 'ms'), [
       (name, f'{each["bytes"] / 1e6:.2f}', f'{each["max_error"]:.1e}',
@@ -688,7 +687,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_bool('latency', False, 'Also time its forward pass on this machine.',
                       flag_values=values)
     flags.DEFINE_integer('batch', 8, 'The batch to time besides 1.', lower_bound=1,
-                         upper_bound=4096,                         flag_values=values)
+                         upper_bound=4096, flag_values=values)
   if convert:
     flags.DEFINE_string('in', None, 'The file: .pth, .safetensors or .npz.', flag_values=values)
     flags.DEFINE_string('out', None, 'The .safetensors file to write.', flag_values=values)
@@ -716,7 +715,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     flags.DEFINE_string('out', '~/tensorflow_datasets', 'Where sets are kept.',
                         flag_values=values)
     flags.DEFINE_integer('classes', None, 'Of label maps: how many labels.', lower_bound=1,
-                         upper_bound=256,                         flag_values=values)
+                         upper_bound=256, flag_values=values)
     flags.DEFINE_bool('dont_care', False, 'Of label maps: 255 is a label of its own.',
                       flag_values=values)
     required += ['layout', 'path', 'name']
@@ -766,7 +765,7 @@ def _flags(verb, argv, *, config: bool | None = False, workdir=False, evaluate=F
     required += ['budget']
   if latency:
     flags.DEFINE_integer('rounds', 20, 'Calls of each network, in turn.', lower_bound=3,
-                         upper_bound=10_000,                         flag_values=values)
+                         upper_bound=10_000, flag_values=values)
     flags.DEFINE_string('out', None, 'The .json file to write.', flag_values=values)
     required += ['out']
   if latency or prune:

@@ -437,7 +437,7 @@ class Run:
     found, there = {}, networks(method)
     for role, path in self.config.stages[name].given.items():
       where = f'stages.{name}.given.{role}'
-      with build.blaming(where):
+      with build.blaming(where), self._placed():
         module, variables = nn.load(path, there.get(role))
         if role not in there:
           raise ValueError(f'{type(method).__name__} has no network of this role; it has '
@@ -446,11 +446,6 @@ class Run:
           raise ValueError(f'{path} is of another network, with {differing}; change the method, or '
                            'give the file of its network')
       found[role] = Net.of(variables)
-    found = {}
-    given = {**self.pruned(name), **self.config.stages[name].given}
-    with self._placed():
-      for role, path in given.items():
-        found[role] = Net.of(nn.load(path)[1])
     return found
 
   def pruned(self, name: str) -> dict[str, Path]:

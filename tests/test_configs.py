@@ -137,7 +137,7 @@ def set_key(path, value):
     (set_key('stages.teacher.method.generator.d', 0), 'generator: d=0; at least 1'),
     (set_key('stages.teacher.method.name', 'Adversary'), 'Adversary is no method; methods are'),
     (set_key('stages.classifier.method.label', 'digit'),
-     "stages.classifier: .*'digit' of 'target'"),
+     "stages.classifier: .*'target', 'digit', and the batch has 'label', 'target': 'digit'"),
     (set_key('stages.teacher.method.tx.learning_rate', float('nan')), 'learning_rate is nan'),
     (set_key('replicas', 3), 'replicas=3 does not divide over 4 devices'),
     (set_key('batch', 6), 'batch 6 does not divide over 4 replicas; use 8')])

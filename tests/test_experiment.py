@@ -247,13 +247,15 @@ def test_killed_terminated_and_interrupted_runs_end_like_an_undisturbed_one(tmp_
   assert evaluated == whole
 
 
-def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch):
+def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch, request):
   """It comes while step 2 is being written down; step 2 is not a step to save at."""
   c = config.load('kd/digits:smoke')
   c.run = ('classifier',)
   c.stages.classifier.steps = 8
   c.checkpoint.every = 8
   update = experiment.Reporter.update
+  usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+  request.addfinalizer(lambda: signal.signal(signal.SIGHUP, usual))
 
   def disturbed(self, step, logs):
     update(self, step, logs)

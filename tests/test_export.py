@@ -564,7 +564,7 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
   network, out = f'--network={tmp_path}/net.safetensors', f'--out={tmp_path}/out'
   assert 'give one of them' in refused()
   assert 'needs --out' in refused(network, '--size=16')
-  assert 'has no --int8' in refused(network, '--size=16', out, '--int8')
+  assert '--int8 is for --workdir' in refused(network, '--size=16', out, '--int8')
   assert 'needs --size' in refused(network, out)
   assert 'takes multiples of 4 from 8 and got 17x17' in refused(network, out, '--size=17')
   assert 'to=coreml; some of stablehlo, onnx' in refused(network, out, '--size=16', '--to=coreml')

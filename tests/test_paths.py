@@ -67,7 +67,7 @@ def test_every_flag_that_is_a_path_is_expanded(verb, home, monkeypatch):
             if name != 'config' and re.search(r'[Ff]older|\bfiles?\b|FILE|picture|sets are', said)
             and name not in ('layout', 'overwrite', 'flagfile', 'metric')]
   assert set(places) <= set(cli.PATHS), 'a flag that is new: is it a path?'
-  required = {'config': 'kd/digits', 'name': 'x', 'budget': '1',
+  required = {'config': 'kd/digits', 'name': 'x', 'budget': '1', 'unit': 'ms',
               'layout': 'NCHW' if verb == 'export' else 'paired'}
   needed = [f'--{name}={value}' for name, value in required.items()
             if f'--{name}:' in str(text.value) and (name != 'config' or known.get('config'))]

@@ -83,11 +83,11 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
     raise ValueError(f'to={", ".join(to) or "nothing"}; some of {", ".join(FORMATS)}')
   if calibration is not None and not INT8.keys() & set(to):
     raise ValueError(f'int8 is there for {" and ".join(INT8)}; add one of them to the formats')
-  takes = _takes(draw.module, inputs[0].shape, labels, layout)
   if out.exists() and not overwrite:
     raise FileExistsError(f'{out} is there; use another folder or overwrite it')
   if out.exists() and not (out / PROOF).is_file():
     raise FileExistsError(f'{out} is no export, so it is not overwritten; use another folder')
+  takes = _takes(draw.module, inputs[0].shape, labels, layout)
   if 'litert' in to:
     litert.package()  # before all the work
   module = draw.module.clone(dtype=np.float32) if hasattr(draw.module, 'dtype') else draw.module
