@@ -488,11 +488,12 @@ def test_the_runner_says_what_it_takes(kind, arguments, said, exports, tmp_path,
   assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_the_runner_says_what_is_not_installed(exports, monkeypatch, capsys):
-  monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+@pytest.mark.parametrize('package', ['numpy', 'PIL', 'onnxruntime'])
+def test_the_runner_says_what_is_not_installed(package, exports, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, package, None)
   with pytest.raises(SystemExit, match='2'):
     runner(exports['latents'])['main'](['1', 'out.png'])
-  assert 'onnxruntime is not installed; pip install numpy' in capsys.readouterr().err
+  assert f'{package} is not installed; pip install numpy' in capsys.readouterr().err
 
 
 def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):

@@ -11,8 +11,13 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+try:
+  import numpy as np
+  from PIL import Image
+except ImportError as e:
+  print(f'run_onnx.py: {e.name} is not installed; pip install numpy pillow onnxruntime',
+        file=sys.stderr)
+  sys.exit(2)
 
 HERE = Path(__file__).resolve().parent
 
