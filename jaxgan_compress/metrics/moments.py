@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.linalg
+import scipy  # whose `linalg` is imported at its first use: it takes a sixth of our own import
 
 from jaxgan_compress import paths
 

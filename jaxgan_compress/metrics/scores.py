@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
+import scipy  # whose `linalg` is imported at its first use: it takes a sixth of our own import
 
 from jaxgan_compress.metrics.moments import Moments, check_features, square_root
 
