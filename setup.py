@@ -28,6 +28,7 @@ setup(
               'jaxgan_compress.configs', 'jaxgan_compress.configs.cat',
               'jaxgan_compress.configs.kd', 'jaxgan_compress.configs.omgd'],
     package_dir={'jaxgan_compress.configs': 'configs'},
+    package_data={'jaxgan_compress': ['py.typed']},
     install_requires=[
         'jax>=0.10.0',
         'flax>=0.12',
@@ -61,7 +62,7 @@ setup(
         'test': test,
         'dev': [*test, 'ruff>=0.9', 'build'],
     },
-    entry_points={'console_scripts': ['jaxgan-compress = jaxgan_compress.cli:main']},
+    entry_points={'console_scripts': ['jaxgan-compress = jaxgan_compress.cli.main:main']},
     classifiers=[
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',

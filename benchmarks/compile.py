@@ -24,7 +24,9 @@ def work(name, size, batch):
   import jax
   import jax.numpy as jnp
 
-  from jaxgan_compress import build, config, core, cpu, nn
+  from jaxgan_compress import config, core, nn
+  from jaxgan_compress.config import build
+  from jaxgan_compress.core import xla
   jax.config.update('jax_compilation_cache_dir', os.environ['CACHE'])
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.)
   found = {'imports': time.perf_counter() - began}
@@ -43,7 +45,7 @@ def work(name, size, batch):
   state = method.init(jax.random.key(0), pair, given)
   found['first weights'] = time.perf_counter() - began
   began = time.perf_counter()
-  lowered = cpu.jit(method.step, donate_argnums=0).lower(state, pair)
+  lowered = xla.jit(method.step, donate_argnums=0).lower(state, pair)
   found['trace'] = time.perf_counter() - began
   began = time.perf_counter()
   lowered.compile()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxgan_compress import nn
 from jaxgan_compress.analysis import activation_bytes, count_params, layers
-from jaxgan_compress.analysis.cost import CONVENTIONS
+from jaxgan_compress.analysis.model_cost import CONVENTIONS
 from jaxgan_compress.nn.init import shapes
 
 PAGE = Path(__file__).parent.parent / 'docs' / 'costs.md'

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgan_compress import data, nn
-from jaxgan_compress.data.images import opencv
+from jaxgan_compress.data.decode import opencv
 
 BATCH = 8
 

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import cpu
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.nn import forms, layers
-from jaxgan_compress.nn.inception import Branches, InceptionBranches
+from jaxgan_compress.core import Axes, xla
+from jaxgan_compress.nn.generators.inception import Branches, InceptionBranches
+from jaxgan_compress.nn.layers import conv as layers
+from jaxgan_compress.nn.layers import conv_dispatch
 
 # (batch, side, channels in, channels out).
 UP4 = [(64, 4, 64, 32), (64, 8, 32, 16), (64, 16, 16, 1), (64, 4, 8, 4), (64, 8, 4, 2),
@@ -87,9 +87,9 @@ def gradient(module):
 
 def compiled(function, args, op, fast):
   """With one operation in the other form, or in the textbook's."""
-  with mock.patch.dict(forms.FAST, {op: (jax.default_backend(),) * fast}):
+  with mock.patch.dict(conv_dispatch.FAST, {op: (jax.default_backend(),) * fast}):
     # Of a function of its own, or the trace of the other form would be taken.
-    return cpu.jit(lambda *args: function(*args)).lower(*args).compile()
+    return xla.jit(lambda *args: function(*args)).lower(*args).compile()
 
 
 def check_equal(op, one, other):
@@ -124,7 +124,7 @@ def main():
   print(f'jax {jax.__version__}, {device.platform} {device.device_kind}, {args.rounds} rounds')
   rng = np.random.default_rng(0)
   for op in args.op:
-    plain, other = forms.FORMS[op]
+    plain, other = conv_dispatch.FORMS[op]
     print(f'\n| {op} | input | pass | {plain} ms | {other} / {plain} | quartiles |\n'
           '|---|---|---|--:|--:|--:|')
     for title, build, shapes in CASES[op]:

@@ -32,7 +32,7 @@ import numpy as np
 
 TORCH = ('eager', 'channels_last', 'compile')
 RATE = 2e-4
-# As `cpu.keep_memory` has it for ours, for both sides; of glibc, and of jemalloc.
+# As `core.xla.keep_memory` has it for ours, for both sides; of glibc, and of jemalloc.
 MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2**31 - 1),
           'MALLOC_CONF': 'dirty_decay_ms:-1,muzzy_decay_ms:-1'}
 
@@ -183,8 +183,8 @@ def jax_worker(case, variant, folder, ahead=False):
   import jax
   import jax.numpy as jnp
 
-  from jaxgan_compress import convert, core, cpu, nn
-  from jaxgan_compress.axes import Axes
+  from jaxgan_compress import convert, core, nn
+  from jaxgan_compress.core import Axes, xla
   from jaxgan_compress.parallel import parallelize, put_state
   modules = networks(case, jnp.dtype(variant))
   batch = batch_of(case)
@@ -202,7 +202,7 @@ def jax_worker(case, variant, folder, ahead=False):
   orders = {'peak': lambda: {'peak': (device.memory_stats() or {}).get('peak_bytes_in_use')}}
   if case.step == 'inference':
     x = jax.device_put(next(iter(batch.values())))
-    draw = cpu.jit(lambda variables, x: modules['generator'].apply(variables, x)[0])
+    draw = xla.jit(lambda variables, x: modules['generator'].apply(variables, x)[0])
     placed = jax.device_put(variables['generator'])
     return lambda: {'drawn': jnp.moveaxis(draw(placed, x), -1, 1)}, device.device_kind, orders
   method = method_of(case, modules)
@@ -213,7 +213,7 @@ def jax_worker(case, variant, folder, ahead=False):
     save(z=np.stack([Axes().draw(jax.random.normal, state.replace(step=jnp.int32(i)).key('z'),
                                  batch['z'].shape) for i in range(2)]))
   if ahead:
-    cpu._CPU.clear()  # a program within one takes no options; off CPUs there are none
+    xla._CPU.clear()  # a program within one takes no options; off CPUs there are none
   # Of the two, which are bitwise equal, the one that can be compiled without being run.
   step = parallelize(method.step, via='shard_map' if ahead else 'pmap')
   states, placed = [put_state(state, step.mesh, step.replicas)], step.place(batch)

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import optax
 
-from jaxgan_compress import core, cpu, data, methods, nn
+from jaxgan_compress import core, data, methods, nn
+from jaxgan_compress.core import xla
 from jaxgan_compress.parallel import build_mesh, parallelize
 
 WAYS = ('pmap', 'shard_map')
@@ -48,7 +49,7 @@ def main():
   for title, method, batch, given in cases():
     state = method.init(jax.random.key(0), batch, given)
     ways = {via: parallelize(method.step, build_mesh(1), via=via) for via in WAYS}
-    calls = {'': cpu.jit(method.step, donate_argnums=0), **{
+    calls = {'': xla.jit(method.step, donate_argnums=0), **{
         via: way.run for via, way in ways.items()}}
     placed = {'': jax.device_put(batch), **{via: way.place(batch) for via, way in ways.items()}}
     states = {'': jax.tree.map(jax.numpy.copy, state), **{

@@ -14,8 +14,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxgan_compress import build, config, nn, pruning
+from jaxgan_compress import config, nn, pruning
 from jaxgan_compress.analysis import step_cost
+from jaxgan_compress.config import build
 from jaxgan_compress.core import Net
 
 PAGE = Path(__file__).parent.parent / 'docs' / 'scaling.md'

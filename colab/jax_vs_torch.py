@@ -71,7 +71,7 @@ module = nn.resnet(WIDTH, blocks=BLOCKS)
 variables = nn.initialise(module, jax.random.key(0), scheme='he')
 pairs = jgc.data.samples('colorize', size=SIZE, count=4)
 photographs = np.stack([pair['target'] for pair in pairs]) / np.float32(127.5) - 1
-draw = jgc.cpu.jit(lambda variables, x: module.apply(variables, x)[0])
+draw = jgc.core.xla.jit(lambda variables, x: module.apply(variables, x)[0])
 drawn = np.asarray(draw(variables, photographs))
 print(f'{jgc.count_params(variables):,} parameters, '
       f'{jgc.macs(module, (1, SIZE, SIZE, 3)) / 1e9:.2f} billion multiply-accumulates a picture')
@@ -159,8 +159,8 @@ def step(params, opt_state, source, target):
   return optax.apply_updates(params, updates), opt_state, loss
 
 
-jgc.cpu.keep_memory()  # `jgc.fit` does this by itself
-compiled = jgc.cpu.jit(step, donate_argnums=(0, 1))
+jgc.core.xla.keep_memory()  # `jgc.fit` does this by itself
+compiled = jgc.core.xla.jit(step, donate_argnums=(0, 1))
 learning = [jax.tree.map(jnp.array, variables['params']), tx.init(variables['params'])]
 batch = jax.device_put((source, target))
 

@@ -92,7 +92,7 @@ def judge():
   return methods.Adversary(nn.PatchGAN(24, inputs=6, norm='batch'), rate(2e-4), loss='hinge')
 
 
-draw = jgc.cpu.jit(lambda drawer, source: drawer(source))  # jax.jit, at its quickest on CPUs
+draw = jgc.core.xla.jit(lambda drawer, source: drawer(source))  # jax.jit, at its quickest on CPUs
 
 
 def train(method, state):

@@ -152,7 +152,7 @@ gallery({name: draw(generator, latents) for name, generator in generators.items(
 
 # %%
 image = jax.random.normal(jax.random.key(4), (1, teacher.latent))
-run = jgc.cpu.jit(lambda generator, latents: generator(latents))
+run = jgc.core.xla.jit(lambda generator, latents: generator(latents))
 timings = jgc.latency({name: lambda generator=generator: run(generator, image)
                        for name, generator in generators.items()}, rounds=50)
 costs = {name: (jgc.count_params(generator.variables), jgc.macs(generator.module),

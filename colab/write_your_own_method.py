@@ -180,7 +180,7 @@ state = method.init(jax.random.key(0), batch)
 # %%
 def teaching_graph(losses, params):
   """{loss: {network: norm of the gradient}}."""
-  slopes = jgc.cpu.jit(jax.jacrev(losses))(params)
+  slopes = jgc.core.xla.jit(jax.jacrev(losses))(params)
   return {loss: {role: float(optax.global_norm(grad)) for role, grad in by_role.items()}
           for loss, by_role in slopes.items()}
 
@@ -224,7 +224,7 @@ show(teaching_graph(careless, state.params), 'Without one "fixed"')
 # `fit` takes your method like any other.
 
 # %%
-draw = jgc.cpu.jit(lambda drawer, source: drawer(source))
+draw = jgc.core.xla.jit(lambda drawer, source: drawer(source))
 drawings, logs = {}, []
 for state, now in jgc.fit(method, state, data, steps=STEPS, every=max(1, STEPS // 20)):
   logs.append({name: float(value) for name, value in now.items()})

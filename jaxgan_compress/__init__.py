@@ -25,7 +25,7 @@
 | use many devices and processes | `jaxgan_compress.parallel`, `jaxgan_compress.distributed` |
 """
 
-import jaxgan_compress._interrupt  # noqa: F401 - first: hears Ctrl-C while others are imported
+import jaxgan_compress.cli.interrupt  # noqa: F401 - first: hears Ctrl-C while others are imported
 from jaxgan_compress import (
   analysis,
   config,
@@ -42,10 +42,10 @@ from jaxgan_compress import (
 )
 from jaxgan_compress._version import __version__
 from jaxgan_compress.analysis import count_params, latency, macs
-from jaxgan_compress.compare import compare
 from jaxgan_compress.core import Drawer, Method, Net, TrainState
 from jaxgan_compress.experiment import Interrupted, open_run, run
-from jaxgan_compress.ship import export_run
+from jaxgan_compress.experiment.compare_runs import compare
+from jaxgan_compress.experiment.export import export_run
 from jaxgan_compress.train import Checkpointer, fit
 
 __all__ = [

@@ -2,6 +2,6 @@
 
 import sys
 
-from jaxgan_compress.cli import main
+from jaxgan_compress.cli.main import main
 
 sys.exit(main())

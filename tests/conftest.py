@@ -24,7 +24,8 @@ import pytest
 from jax import lax
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxgan_compress import data, experiment, methods, nn
+from jaxgan_compress import data, methods, nn
+from jaxgan_compress.experiment import runner
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # A run in one test would turn it on for all after it, and writing the largest steps there crashes.
@@ -162,7 +163,7 @@ def kept_programs():
 
   use(changed)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(experiment, 'compilation_cache', lambda: None)  # of large ones, in another place
+    patch.setattr(runner, 'compilation_cache', lambda: None)  # of large ones, in another place
     patch.setattr(jax, 'clear_caches', lambda: None)  # after each stage, for runs of many
     yield
   use(before)

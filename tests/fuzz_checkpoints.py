@@ -25,7 +25,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxgan_compress import convert, files, nn
+from jaxgan_compress import convert, nn
+from jaxgan_compress.nn.files import arrays as files
 from tests import published
 from tests.test_checkpoint_files import call, mapping, name, saved, several, storage, tensor, text
 

@@ -27,7 +27,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress import analysis, cli, config, experiment, export, metrics, nn, pruning
+from jaxgan_compress import analysis, config, export, metrics, nn, pruning
+from jaxgan_compress.cli import main as cli
+from jaxgan_compress.experiment import runner
 
 CODES = {0, 1, 2, 75, 130}
 SECONDS, BYTES = 60, 4 * 2 ** 30
@@ -115,9 +117,9 @@ def begins():
       lambda v, x: {'features': x.mean((1, 2)).repeat(2, -1)}, {}, {'feature_net': 'means'})
   with contextlib.ExitStack() as stack:
     for where, name, instead in (
-        (experiment, 'train_stage', _begin), (experiment, '_untrained', _begin),
-        (experiment, 'compilation_cache', lambda: None), (analysis, 'network_latency', _begin),
-        (export.folder, '_whole', _begin), (metrics, 'random_vgg', lambda seed=0: extractor),
+        (runner, 'train_stage', _begin), (runner, '_untrained', _begin),
+        (runner, 'compilation_cache', lambda: None), (analysis, 'network_latency', _begin),
+        (export.bundle, '_whole', _begin), (metrics, 'random_vgg', lambda seed=0: extractor),
         (pruning.latency, 'milliseconds', lambda nets, *a, **k: [1. + i for i in range(len(nets))]),
         (pruning, 'milliseconds', lambda nets, *a, **k: [1. + i for i in range(len(nets))])):
       stack.enter_context(mock.patch.object(where, name, instead))
@@ -270,7 +272,7 @@ def dotted(section, prefix=''):
   """Every key of a config and what it holds, whole sections among them."""
   for key in section:
     yield prefix + key, section[key]
-    if isinstance(section[key], config.ConfigDict):
+    if isinstance(section[key], config.schema.ConfigDict):
       yield from dotted(section[key], f'{prefix}{key}.')
 
 

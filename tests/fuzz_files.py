@@ -23,7 +23,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.data import images
+from jaxgan_compress.data import decode
 from tests import files
 
 SECONDS, BYTES = 10, 4 * 2 ** 30  # that a reader may take of one file
@@ -51,7 +51,7 @@ def findings(name, content, opencv=False):
     began = time.perf_counter()
     try:
       wrong = _read(reader, content)
-    except images.ImageError as e:
+    except decode.ImageError as e:
       wrong = 'it fills the memory' if 'MemoryError' in str(e) else None
     except Exception as e:
       wrong = f'{type(e).__name__}: {e}'
@@ -63,12 +63,12 @@ def findings(name, content, opencv=False):
 
 def _read(reader, content):
   if reader == 'labels':
-    found = images.decode_labels(content)
+    found = decode.decode_labels(content)
     valid = found.ndim == 2 and found.dtype in (np.uint8, np.int32)
   else:
-    found = images.decode(content, decoder='opencv' if reader == 'opencv' else 'pillow')
+    found = decode.decode(content, decoder='opencv' if reader == 'opencv' else 'pillow')
     valid = found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
-  least, most = images.SIDES
+  least, most = decode.SIDES
   valid &= all(least <= side <= most for side in found.shape[:2])
   return None if valid else f'an array {found.dtype} {found.shape}'
 
@@ -215,7 +215,7 @@ def main(argv=None):
   given = vars(parser.parse_args(argv))
   if not any(given[name] for name in FUZZERS):
     parser.error(f'give the number of {" or ".join(f"--{name}" for name in FUZZERS)}')
-  images.opencv()  # loaded before memory is counted
+  decode.opencv()  # loaded before memory is counted
   total = 0
   for name, fuzz in FUZZERS.items():
     if given[name]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxgan_compress import config, distributed
-from jaxgan_compress.workdir import open_run
+from jaxgan_compress.experiment.workdir import open_run
 
 # Notes its arguments; a folder counts as mounted with a file of this name in it.
 GCSFUSE = '''#!/bin/sh

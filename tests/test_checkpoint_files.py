@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxgan_compress import files
+from jaxgan_compress.nn.files import arrays as files
 
 GOLDEN = Path(__file__).parent / 'golden'
 FORMATS = ('zip', 'stream')
@@ -158,7 +158,7 @@ def test_older_names_and_shapes_of_pytorch_are_read(form, tmp_path):
     (lambda mark: stack_name('collections', 'OrderedDict.fromkeys'), r'OrderedDict\.fromkeys'),
     (lambda mark: stack_name('torch._utils', '_rebuild_tensor_v2.__globals__'),
      r'_rebuild_tensor_v2\.__globals__'),
-    (lambda mark: name('jaxgan_compress.files', 'os.system'), r'files\.os\.system'),
+    (lambda mark: name('jaxgan_compress.nn.files.arrays', 'os.system'), r'arrays\.os\.system'),
     (lambda mark: b'(' + text(f'touch {mark}') + b'ios\nsystem\n', r'os\.system'),
     (lambda mark: b'(' + name('os', 'system') + text(f'touch {mark}') + b'o', r'os\.system'),
     (lambda mark: name('subprocess', 'Popen') + several(text('touch')) + b'\x81',

@@ -11,7 +11,9 @@ import jax
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import cli, config, experiment, nn, workdir
+from jaxgan_compress import config, experiment, nn
+from jaxgan_compress.cli import main
+from jaxgan_compress.experiment import workdir
 from tests import fuzz_commands
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +94,7 @@ def test_what_is_wrong_is_said(command, said, network, tmp_path, monkeypatch, ca
   Path('error.py').write_text('def get_config(arg):\n  return x')
   Path('none.py').write_text('def get_config(arg):\n  pass')
   before = set(tmp_path.iterdir())
-  assert cli.main(command.replace('NET', str(network)).split(' ')) == 2
+  assert main.main(command.replace('NET', str(network)).split(' ')) == 2
   error = capsys.readouterr().err
   assert said in error and not fuzz_commands.wrong_words(error), error
   assert set(tmp_path.iterdir()) == before
@@ -103,7 +105,7 @@ def test_what_is_wrong_is_said(command, said, network, tmp_path, monkeypatch, ca
 def test_a_flag_file_may_hold_any_flag(lines, tmp_path):
   (tmp_path / 'flags').write_text(lines)
   more = [] if '--config=' in lines else ['--config', 'kd/digits:smoke']
-  values = cli._flags('train', [f'--flagfile={tmp_path / "flags"}', *more], config=True,
+  values = main._flags('train', [f'--flagfile={tmp_path / "flags"}', *more], config=True,
                       workdir=True)
   assert (values.config.seed, values.config.batch, values.workdir) == (3, 8, 'x')
 
@@ -113,7 +115,7 @@ def test_no_number_of_a_table_is_cut_off(terminal, capsys, monkeypatch):
   monkeypatch.setenv('COLUMNS', '40')
   monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
   rows = [[f'{1.2345e6 * i:.4f} [{i:.3g}, {i + 1:.3g}]' for i in range(1, 30)]] * 2
-  cli._print_table([f'measure{i}' for i in range(29)], [('name', *row[1:]) for row in rows])
+  main._print_table([f'measure{i}' for i in range(29)], [('name', *row[1:]) for row in rows])
   printed = capsys.readouterr().out
   assert len(printed.strip().splitlines()) == 3 and '…' not in printed
   assert all(printed.count(cell) == 2 for cell in rows[0][1:])
@@ -124,7 +126,7 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(command, tmp_path):
   """A JAX that is interrupted as soon as it is imported stands in for a slow one."""
   (tmp_path / 'jax.py').write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
                                    'import time\ntime.sleep(9)\n')
-  (tmp_path / 'jaxgan-compress').write_text('from jaxgan_compress.cli import main\n')
+  (tmp_path / 'jaxgan-compress').write_text('from jaxgan_compress.cli.main import main\n')
   environment = {**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
   done = subprocess.run([sys.executable, *command, 'info'], cwd=tmp_path, env=environment,
                         text=True, capture_output=True, check=False)

@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxgan_compress import cli
-from jaxgan_compress.analysis import comparison
-from jaxgan_compress.analysis.comparison import Point
-from jaxgan_compress.compare import compare
+from jaxgan_compress.cli import main
+from jaxgan_compress.experiment import comparison
+from jaxgan_compress.experiment.compare_runs import compare
+from jaxgan_compress.experiment.comparison import Point
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
@@ -40,7 +40,7 @@ def test_the_front_is_who_no_other_beats_in_both():
 def runs(tmp_path_factory):
   """A smoke run, the same as though of another seed, and one that was measured otherwise."""
   folder = tmp_path_factory.mktemp('sweep')
-  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', f'--workdir={folder}/seed0',
+  assert main.main(['train', '--config=configs/kd/digits.py:smoke', f'--workdir={folder}/seed0',
                    "--config.run=('classifier','teacher','student_mse')"]) == 0
 
   def copy(name, change_config, change_results):
@@ -65,7 +65,7 @@ def runs(tmp_path_factory):
 
 
 def test_seeds_are_one_and_other_measures_stand_apart(runs, capsys):
-  assert cli.main(['report', *(str(runs / name) for name in ('seed0', 'seed1', 'other'))]) == 0
+  assert main.main(['report', *(str(runs / name) for name in ('seed0', 'seed1', 'other'))]) == 0
   assert f'report: {runs}/comparison.html' in capsys.readouterr().out
   page = (runs / 'comparison.html').read_text()
   assert '3 runs compared' in page and 'there are 2 parts below' in page
@@ -78,12 +78,12 @@ def test_seeds_are_one_and_other_measures_stand_apart(runs, capsys):
   assert {f'{value + 1:.3g}' for value in values} <= {mean for mean, _ in shown}
   assert (f'{np.mean(values[:1]) + 1:.3g}', '1.4') in shown  # 2 apart: a deviation of sqrt 2
   assert page.count('data:image/png') == 2 * len(values) and 'http' not in page
-  assert cli.main(['report', *(str(runs / name) for name in ('seed0', 'seed1'))]) == 0  # over it
+  assert main.main(['report', *(str(runs / name) for name in ('seed0', 'seed1'))]) == 0  # over it
 
 
 def test_what_cannot_be_compared_is_refused(runs, tmp_path, capsys):
   def refused(*args):
-    assert cli.main(['report', *map(str, args)]) == 2
+    assert main.main(['report', *map(str, args)]) == 2
     return capsys.readouterr().err
 
   assert 'give two or more folders' in refused(runs / 'seed0', runs / 'seed0/.')

@@ -12,7 +12,10 @@ import tensorflow_datasets
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, cli, config, configs, core, experiment, nn, workdir
+from jaxgan_compress import config, configs, core, experiment, nn
+from jaxgan_compress.cli import main
+from jaxgan_compress.config import build
+from jaxgan_compress.experiment import runner, workdir
 from jaxgan_compress.nn import DCGANGenerator
 from jaxgan_compress.train.progress import Reporter
 
@@ -150,11 +153,12 @@ def test_a_mistake_is_named_with_its_place_and_a_cure(change, said, tmp_path):
 
 
 def test_names_can_come_from_anywhere():
-  assert build.resolve('jaxgan_compress.nn.dcgan:DCGANGenerator', 'optax') is DCGANGenerator
+  found = build.resolve('jaxgan_compress.nn.generators.dcgan:DCGANGenerator', 'optax')
+  assert found is DCGANGenerator
   with pytest.raises(ValueError, match="cannot import nowhere"):
     build.resolve('nowhere:Thing', 'optax')
   with pytest.raises(ValueError, match="no '_widths'"):
-    build.resolve('jaxgan_compress.nn.dcgan:_widths', 'optax')
+    build.resolve('jaxgan_compress.nn.generators.dcgan:_widths', 'optax')
 
 
 def test_a_config_is_found_by_path_or_by_name(tmp_path):
@@ -259,7 +263,7 @@ def test_published_runs_can_take_their_steps(name, real, tmp_path):
     method.lessons.taps = ('stem', 'block1')
   this = workdir.Run(c, tmp_path / 'run', Reporter(quiet=True))
   this.open_sources()
-  method, prepare, batch, state = experiment._untrained(this, 'omgd')
+  method, prepare, batch, state = runner._untrained(this, 'omgd')
   after, logs = jax.eval_shape(method.step, state, core.normalise(prepare(batch)))
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
   assert {'student_loss', 'disc_loss'} <= logs.keys()
@@ -373,11 +377,11 @@ def get_config(arg):
 
 @pytest.mark.parametrize('arg', ['', 'base'])
 @pytest.mark.parametrize('loaded', [
-    lambda name: cli._flags('train', [
+    lambda name: main._flags('train', [
         f'--config={name}', '--workdir=x', '--config.stages.one.method.tx.learning_rate=5.',
         '--config.evaluate.test.split=val'], config=True, workdir=True).config,
     lambda name: config.load(name),
-    lambda name: config.copied(config._ran(*config.locate(name)))])
+    lambda name: config.copied(config.schema._ran(*config.locate(name)))])
 def test_no_section_of_a_config_is_shared(loaded, arg, tmp_path):
   (tmp_path / 'mine.py').write_text(SHARING)
   c = loaded(f'{tmp_path / "mine.py"}:{arg}')

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import cli, convert, files, nn
+from jaxgan_compress import convert, nn
+from jaxgan_compress.cli import main
+from jaxgan_compress.nn.files import arrays as files
+from jaxgan_compress.nn.generators.spade import UPSAMPLING
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers import PADDINGS
-from jaxgan_compress.nn.norms import NORMS, conv_bias
-from jaxgan_compress.nn.spade import UPSAMPLING
+from jaxgan_compress.nn.layers.conv import PADDINGS
+from jaxgan_compress.nn.layers.norms import NORMS, conv_bias
 from tests import fuzz_checkpoints, published
 from tests.conftest import largest_difference
 
@@ -70,8 +72,8 @@ FAMILIES = [
     (nn.PixelGAN(8), {}, None), (nn.PixelGAN(8, norm='batch'), {}, None),
     (nn.MultiScale(4), {}, None), (nn.MultiScale(4, 3, 3, inputs=6), {}, None),
     (nn.DCGANGenerator(2), {}, None), (nn.DCGANGenerator(2, size=28), {'size': 28}, None),
-    (nn.VGG(16, nn.features.vgg_layers(16)), {}, 26),
-    (nn.VGG(19, nn.features.vgg_layers(19)[:9]), {}, 18),
+    (nn.VGG(16, nn.feature_nets.vgg.vgg_layers(16)), {}, 26),
+    (nn.VGG(19, nn.feature_nets.vgg.vgg_layers(19)[:9]), {}, 18),
     (nn.Adapter(4, 8), {}, 6), (nn.Adapter(4, 8, norm=False), {}, 2),
 ]
 
@@ -156,7 +158,7 @@ def test_files_from_before_batches_were_counted():
 
 
 def test_a_trunk_leaves_the_classifier_behind():
-  trunk = published_dict(nn.VGG(16, nn.features.vgg_layers(16)))
+  trunk = published_dict(nn.VGG(16, nn.feature_nets.vgg.vgg_layers(16)))
   full = {**trunk, 'classifier.0.weight': np.ones((4, 4), np.float32)}
   module, variables = convert.from_torch(full, layers=('relu1_2', 'relu2_2'))
   assert list(variables) == ['params'] and len(variables['params']) == 4
@@ -487,7 +489,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match='does not say what its input is'):
       nn.save(tmp_path / 'H.safetensors', layer, {})
   with pytest.raises(ValueError, match='stem=.* cannot be written'):
-    nn.storage.describe(nn.resnet(4).clone(stem=jnp.ones(3)))
+    nn.files.network.describe(nn.resnet(4).clone(stem=jnp.ones(3)))
   assert not (tmp_path / 'H.safetensors').exists()
 
 
@@ -496,7 +498,7 @@ def test_only_our_own_networks_are_described():
     pass
 
   with pytest.raises(ValueError, match='not one of jaxgan_compress.nn'):
-    nn.storage.describe(Mine(3))
+    nn.files.network.describe(Mine(3))
 
 
 # The command --------------------------------------------------------------------------------------
@@ -507,20 +509,20 @@ def test_convert_there_and_back(tmp_path, capsys):
   state = published_dict(module)
   np.savez(tmp_path / 'G.npz', **state)
   ours, theirs = tmp_path / 'G.safetensors', tmp_path / 'G_torch.safetensors'
-  assert cli.main(['convert', '--in', str(tmp_path / 'G.npz'), '--out', str(ours)]) == 0
+  assert main.main(['convert', '--in', str(tmp_path / 'G.npz'), '--out', str(ours)]) == 0
   said = capsys.readouterr().out
   assert 'ResNetGenerator(stem=(4, 8, 16), hidden=(16,) * 9' in said
   assert f'{sum(x.size for x in state.values()):,} parameters' in said
   found, variables = nn.load(ours)
   assert found == module and jgc.count_params(variables) == sum(x.size for x in state.values())
-  assert cli.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 0
+  assert main.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 0
   assert same(files.read(theirs), state)
-  assert cli.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 2
+  assert main.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 2
   assert 'exists' in capsys.readouterr().err
-  assert cli.main(['convert', '--in', str(ours), '--out', str(tmp_path / 'H.safetensors'),
+  assert main.main(['convert', '--in', str(ours), '--out', str(tmp_path / 'H.safetensors'),
                    '--hint=clamp=True']) == 2
   assert 'leave out --hint' in capsys.readouterr().err
-  assert cli.main(['convert', '--in', str(theirs), '--out', str(ours), '--overwrite']) == 0
+  assert main.main(['convert', '--in', str(theirs), '--out', str(ours), '--overwrite']) == 0
   said = capsys.readouterr().out
   assert ("assumed, since keys cannot tell: dropout=0.0, padding='reflect', clamp=False, "
           "norm='instance'; change with --hint") in said
@@ -533,14 +535,14 @@ def test_convert_takes_a_norm_that_keys_cannot_tell_and_says_what_it_folds(tmp_p
   state, _ = _spectral(published_dict(module), ('model.0',))
   np.savez(tmp_path / 'D.npz', **state)
   argv = ['convert', '--in', str(tmp_path / 'D.npz'), '--out', str(tmp_path / 'D.safetensors')]
-  assert cli.main(argv) == 0
+  assert main.main(argv) == 0
   said = capsys.readouterr().out
   assert "norm='none'; change with --hint" in said and 'spectral norm of 1 layers is folded' in said
-  assert cli.main([*argv, '--overwrite', '--hint=norm=instance']) == 0
+  assert main.main([*argv, '--overwrite', '--hint=norm=instance']) == 0
   assert 'assumed' not in capsys.readouterr().out
   assert nn.load(tmp_path / 'D.safetensors')[0] == module
   np.savez(tmp_path / 'D.npz', **{**state, 'model.0.bias': np.float32([np.nan, 1])})
-  assert cli.main([*argv, '--overwrite']) == 2
+  assert main.main([*argv, '--overwrite']) == 2
   assert 'D.npz: 1 of 5 arrays hold NaN' in capsys.readouterr().err
 
 
@@ -555,11 +557,11 @@ def test_convert_takes_hints_prefixes_and_parts(tmp_path, capsys):
            published_dict(nn.PatchGAN(4, heads=('wide', 'deep'), shared=2)).items()}
   np.savez(tmp_path / 'D.npz', **state)
   argv = ['convert', '--in', str(tmp_path / 'D.npz'), '--out', str(tmp_path / 'D.safetensors')]
-  assert cli.main(argv) == 2 and 'every key starts' in capsys.readouterr().err
-  assert cli.main([*argv, '--prefix=module.']) == 2 and 'shared=0' in capsys.readouterr().err
-  assert cli.main([*argv, '--prefix=module.', '--hint=shared']) == 2
+  assert main.main(argv) == 2 and 'every key starts' in capsys.readouterr().err
+  assert main.main([*argv, '--prefix=module.']) == 2 and 'shared=0' in capsys.readouterr().err
+  assert main.main([*argv, '--prefix=module.', '--hint=shared']) == 2
   assert 'name=value' in capsys.readouterr().err
-  assert cli.main([*argv, '--prefix=module.', '--hint=shared=2']) == 0
+  assert main.main([*argv, '--prefix=module.', '--hint=shared=2']) == 0
   assert 'kept and unused: block1s.0.block.0.' in capsys.readouterr().out
   assert nn.load(tmp_path / 'D.safetensors')[0].shared == 2
 
@@ -573,7 +575,7 @@ def test_convert_never_runs_code(tmp_path, capsys):
     archive.writestr('G/data.pkl', pickle.dumps({'model.1.weight': Evil()}, 2))
     archive.writestr('G/version', '3\n')
   out = tmp_path / 'G.safetensors'
-  assert cli.main(['convert', '--in', str(tmp_path / 'G.pth'), '--out', str(out)]) == 2
+  assert main.main(['convert', '--in', str(tmp_path / 'G.pth'), '--out', str(out)]) == 2
   assert 'never run' in capsys.readouterr().err and not out.exists()
 
 
@@ -584,5 +586,5 @@ def test_convert_never_runs_code(tmp_path, capsys):
     (['no.pth', '--out=G.safetensors'], 'did you mean --in or --out')])
 def test_convert_says_what_is_wrong(argv, said, tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert cli.main(['convert', *argv]) == 2
+  assert main.main(['convert', *argv]) == 2
   assert said in capsys.readouterr().err

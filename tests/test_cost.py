@@ -13,7 +13,8 @@ import pytest
 from jax import lax
 
 import jaxgan_compress as jgc
-from jaxgan_compress import analysis, cli, nn
+from jaxgan_compress import analysis, nn
+from jaxgan_compress.cli import main
 from jaxgan_compress.nn.init import remembered, shapes
 from tests.test_convert import PRUNED, PRUNED_SPADE
 
@@ -25,7 +26,7 @@ SQUARE = (1, 256, 256, 3)
 def long_memory():
   """Several tests ask of the same large networks."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(analysis.cost, '_known', remembered(analysis.cost._trace, 100))
+    patch.setattr(analysis.model_cost, '_known', remembered(analysis.model_cost._trace, 100))
     yield
 
 
@@ -255,24 +256,24 @@ def test_the_table_of_costs_is_up_to_date(monkeypatch):
 
 def test_info_prints_layers_and_totals(capsys, tmp_path):
   argv = ['info', '--network', 'mobile_resnet:ngf=4,blocks=2', '--size', '32x48']
-  assert cli.main(argv) == 0
+  assert main.main(argv) == 0
   text = capsys.readouterr().out
   assert 'block2/conv2/pointwise' in text and 'ResNetGenerator(stem=(4, 8, 16)' in text
-  assert cli.main([*argv, '--json', '--latency', '--batch=2']) == 0
+  assert main.main([*argv, '--json', '--latency', '--batch=2']) == 0
   found = json.loads(capsys.readouterr().out)
   module, shape = nn.mobile_resnet(4, 2), (1, 32, 48, 3)
   assert found['input'] == list(shape) and found['macs']['exact'] == jgc.macs(module, shape)
   assert sum(layer['params'] for layer in found['layers']) == found['params']
   assert set(found['latency']) == {'1', '2'}
   nn.save(tmp_path / 'G.safetensors', module, nn.initialise(module, jax.random.key(0)))
-  assert cli.main(['info', f'--network={tmp_path / "G.safetensors"}', '--size=32x48',
+  assert main.main(['info', f'--network={tmp_path / "G.safetensors"}', '--size=32x48',
                    '--json']) == 0
   assert json.loads(capsys.readouterr().out)['layers'] == found['layers']
-  assert cli.main(['info', '--network=ResNetGenerator:stem=(4,8,16),hidden=(16,),up=(8,4)',
+  assert main.main(['info', '--network=ResNetGenerator:stem=(4,8,16),hidden=(16,),up=(8,4)',
                    '--size=16', '--json']) == 0
   assert np.isclose(json.loads(capsys.readouterr().out)['macs']['exact'], jgc.macs(
       nn.resnet(4, 1), (1, 16, 16, 3)))
-  assert cli.main(['info', '--network', 'DCGANGenerator:d=2']) == 0
+  assert main.main(['info', '--network', 'DCGANGenerator:d=2']) == 0
 
 
 @pytest.mark.parametrize('argv, said', [
@@ -288,7 +289,7 @@ def test_info_prints_layers_and_totals(capsys, tmp_path):
     (['--network=resnet:ngf=0', '--size=32'], 'ngf=0; at least 1'),
     (['--network=resnet:ngf=4,dtype=int8', '--size=32'], 'floating')])
 def test_info_says_what_is_wrong(argv, said, capsys):
-  assert cli.main(['info', *argv]) == 2
+  assert main.main(['info', *argv]) == 2
   assert said in capsys.readouterr().err
 
 
@@ -313,7 +314,7 @@ def test_what_a_loop_sends_counts_as_often_as_it_is_sent():
 
 
 def test_a_picture_is_rounded():
-  assert analysis.images.to_uint8([-2, -1, -.5, 0, .999, 1, 2]).tolist() == [
+  assert analysis.image_grid.to_uint8([-2, -1, -.5, 0, .999, 1, 2]).tolist() == [
       0, 0, 64, 128, 255, 255, 255]
 
 

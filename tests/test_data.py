@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets
 
-from jaxgan_compress import build, data
+from jaxgan_compress import data
+from jaxgan_compress.config import build
 
 
 @pytest.fixture(scope='module')

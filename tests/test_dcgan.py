@@ -11,8 +11,8 @@ from flax import linen
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
-from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.init import shapes
+from jaxgan_compress.nn.layers import conv as layers
 from tests.conftest import largest_difference
 
 PUBLISHED = {2: 28351, 4: 62077, 8: 145657, 16: 377329, 32: 1098721, 48: 2164177, 64: 3573697,

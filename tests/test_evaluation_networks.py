@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import cli, convert, files, nn
-from jaxgan_compress.nn import drn, fid_inception
+from jaxgan_compress import convert, nn
+from jaxgan_compress.cli import main
+from jaxgan_compress.nn.feature_nets import drn
+from jaxgan_compress.nn.feature_nets import inception as fid_inception
+from jaxgan_compress.nn.files import arrays
 from jaxgan_compress.nn.init import shapes
 from tests import published
 from tests.conftest import largest_difference
@@ -220,11 +223,11 @@ def test_drn_comes_back_exactly(tmp_path, capsys):
   state, source = state_dict(SMALL), tmp_path / 'drn.npz'
   ours, theirs = tmp_path / 'drn.safetensors', tmp_path / 'drn_torch.safetensors'
   np.savez(source, **{f'module.{key}': x for key, x in state.items()})
-  assert cli.main(['convert', '--in', str(source), '--out', str(ours), '--prefix=module.']) == 0
+  assert main.main(['convert', '--in', str(source), '--out', str(ours), '--prefix=module.']) == 0
   assert 'DRN(stem=(4, 6, 8), blocks=(2, 1, 2, 1)' in capsys.readouterr().out
   assert nn.load(ours)[0] == SMALL
-  assert cli.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 0
-  assert same(files.read(theirs), state)
+  assert main.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 0
+  assert same(arrays.read(theirs), state)
 
 
 @pytest.mark.parametrize('change, said', [

@@ -12,7 +12,8 @@ import pytest
 from flax import linen
 from PIL import Image
 
-from jaxgan_compress import cli, core, data, methods, metrics, nn, train
+from jaxgan_compress import core, data, methods, metrics, nn, train
+from jaxgan_compress.cli import main
 from jaxgan_compress.core import Drawer
 
 
@@ -122,7 +123,7 @@ def test_labels_are_read_back():
     blind: bool
 
     def __call__(self, x, train=False):
-      from jaxgan_compress.data.builtin import CLASSES
+      from jaxgan_compress.data.sample_images import CLASSES
       colours = jnp.array(list(CLASSES.values())) / 127.5 - 1
       planes = jnp.zeros_like(x).at[..., 0].set(1) if self.blind else x
       return planes[..., :6] @ colours, {}
@@ -205,7 +206,7 @@ def test_fid_is_made_by_inception_alone(inception, folders):
 
 def test_statistics_stand_for_a_folder(inception, folders, capsys, tmp_path):
   def run(*arguments):
-    code = cli.main(['fid', *map(str, arguments)])
+    code = main.main(['fid', *map(str, arguments)])
     return code, capsys.readouterr()
 
   a, b, kept = folders / 'source', folders / 'target', tmp_path / 'b.npz'
@@ -278,10 +279,10 @@ def test_sizes_and_views_are_part_of_the_protocol(vgg):
 
 
 def test_a_stand_in_is_never_called_fid(folders, capsys):
-  assert cli.main(['fid', str(folders / 'source'), str(folders / 'target'), '--intervals=8']) == 0
+  assert main.main(['fid', str(folders / 'source'), str(folders / 'target'), '--intervals=8']) == 0
   printed = capsys.readouterr()
   assert 'This is not FID' in printed.err and 'fd ' in printed.out and 'fid' not in printed.out
-  assert cli.main(['fid', str(folders / 'source'), str(folders / 'source'), '--json']) == 0
+  assert main.main(['fid', str(folders / 'source'), str(folders / 'source'), '--json']) == 0
   found = json.loads(capsys.readouterr().out)
   assert found['fd']['value'] == pytest.approx(0, abs=1e-6) and found['precision']['value'] == 1
 
@@ -291,7 +292,7 @@ def test_a_stand_in_is_never_called_fid(folders, capsys):
     (['a', 'b', '--weights=none.safetensors'], 'none.safetensors'),
     (['a.npz', 'b.npz'], 'a.npz does not exist')])
 def test_what_fid_cannot_measure_is_said(arguments, message, capsys):
-  assert cli.main(['fid', *arguments]) == 2
+  assert main.main(['fid', *arguments]) == 2
   assert message in capsys.readouterr().err
 
 
@@ -379,6 +380,7 @@ def test_drn_sees_bytes_less_the_mean_over_the_deviation(tmp_path):
   reader = metrics.drn(tmp_path / 'drn.safetensors')
   image = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3), minval=-1)
   pixels = np.floor((np.asarray(image) + 1) / 2 * 255) / 255
-  seen = (pixels - np.array(nn.drn.CITYSCAPES_MEAN)) / np.array(nn.drn.CITYSCAPES_STD)
+  mean, std = nn.feature_nets.drn.CITYSCAPES_MEAN, nn.feature_nets.drn.CITYSCAPES_STD
+  seen = (pixels - np.array(mean)) / np.array(std)
   expected = jax.jit(network.apply)(variables, seen.astype(np.float32))[0]
   np.testing.assert_allclose(jax.jit(reader.look)(reader.variables, image), expected, atol=1e-4)

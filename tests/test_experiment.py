@@ -18,9 +18,11 @@ import pytest
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import analysis, cli, config, data, experiment
-from jaxgan_compress.experiment import compilation_cache
-from jaxgan_compress.train import records
+from jaxgan_compress import config, data, experiment
+from jaxgan_compress.cli import main
+from jaxgan_compress.experiment import runner
+from jaxgan_compress.experiment.runner import compilation_cache
+from jaxgan_compress.train import log_files
 from jaxgan_compress.train.progress import Reporter
 from tests import tiny_run
 from tests.conftest import largest_difference, quick
@@ -36,19 +38,19 @@ ROOT = Path(__file__).parents[1]
 def finished(tmp_path_factory):
   """A finished smoke run by the command line, with an override."""
   workdir = tmp_path_factory.mktemp('runs') / 'smoke'
-  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
+  assert main.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
                    f'--workdir={workdir}']) == 0
   return workdir
 
 
 def test_a_student_of_a_run_is_exported(finished, capsys):
-  assert cli.main(['export', f'--workdir={finished}', '--int8']) == 0
+  assert main.main(['export', f'--workdir={finished}', '--int8']) == 0
   assert 'network.int8.onnx' in capsys.readouterr().out
   out = finished / 'export/student_mse'
   assert 'smoke, generator student_mse, best checkpoint, seed 3' in (out / 'README.md').read_text()
-  assert cli.main(['export', f'--workdir={finished}']) == 2
+  assert main.main(['export', f'--workdir={finished}']) == 2
   assert 'is there' in capsys.readouterr().err
-  assert cli.main(['export', f'--workdir={finished}', '--generator=studnt_mse']) == 2
+  assert main.main(['export', f'--workdir={finished}', '--generator=studnt_mse']) == 2
   assert "did you mean 'student_mse'" in capsys.readouterr().err
   # The pictures of the report, by ONNX Runtime.
   draw, seed = experiment.open_run(finished).drawer('student_mse'), jax.random.key(1)
@@ -95,7 +97,7 @@ def test_the_report_stands_alone_and_shows_every_generator(finished):
 
 def test_a_finished_run_is_left_as_it_is(finished, capsys):
   before = {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
-  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
+  assert main.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
                    '--config.checkpoint.keep=1', f'--workdir={finished}']) == 0  # keep: harmless
   assert 'teacher: done before' in capsys.readouterr().out
   assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
@@ -119,35 +121,35 @@ def first_stages(finished, folder, count=3):
 
 def test_what_is_measured_again_is_printed(finished, tmp_path, capsys):
   copy = first_stages(finished, tmp_path / 'run')
-  assert cli.main(['evaluate', f'--workdir={copy}', '--count=20']) == 0
+  assert main.main(['evaluate', f'--workdir={copy}', '--count=20']) == 0
   printed = capsys.readouterr().out
   assert 'student_mse' in printed and 'count 20' in printed
-  assert cli.main(['evaluate', f'--workdir={copy}', '--json']) == 0
+  assert main.main(['evaluate', f'--workdir={copy}', '--json']) == 0
   assert json.loads(capsys.readouterr().out)['real']['vol']['value'] > 0
 
 
 def test_report_and_info(finished, capsys):
   (finished / 'report.html').unlink()
-  assert cli.main(['report', f'--workdir={finished}']) == 0
+  assert main.main(['report', f'--workdir={finished}']) == 0
   assert (finished / 'report.html').is_file()
-  assert cli.main(['info', '--config=configs/kd/digits.py']) == 0
+  assert main.main(['info', '--config=configs/kd/digits.py']) == 0
   assert '143,729' in capsys.readouterr().out
-  assert cli.main(['info']) == 0
+  assert main.main(['info']) == 0
   assert json.loads(capsys.readouterr().out)['device']['platform'] == 'cpu'
 
 
 def test_another_config_does_not_touch_the_run(finished, capsys):
-  assert cli.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=4',
+  assert main.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=4',
                    f'--workdir={finished}']) == 2
   assert 'seed: 3 there, 4 asked for' in capsys.readouterr().err
 
 
 def test_what_is_not_ours_is_not_touched(tmp_path, capsys):
   (tmp_path / 'thesis.tex').write_text('mine')
-  assert cli.main(['train', '--config=kd/digits:smoke', f'--workdir={tmp_path}']) == 2
+  assert main.main(['train', '--config=kd/digits:smoke', f'--workdir={tmp_path}']) == 2
   assert 'is not empty and holds no run' in capsys.readouterr().err
   file = tmp_path / 'thesis.tex'
-  assert cli.main(['train', '--config=kd/digits:smoke', f'--workdir={file}']) == 2
+  assert main.main(['train', '--config=kd/digits:smoke', f'--workdir={file}']) == 2
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
@@ -169,15 +171,15 @@ def test_what_is_not_ours_is_not_touched(tmp_path, capsys):
     (['evaluate', '--workdir=x', '--count=0'], 'count')])
 def test_bad_input_gets_one_clear_line(argv, said, capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert cli.main(argv) == 2
+  assert main.main(argv) == 2
   error = capsys.readouterr().err
   assert said in error and 'Traceback' not in error and len(error.strip().splitlines()) <= 3
   assert not list(tmp_path.iterdir())
 
 
 def test_help(capsys):
-  assert cli.main([]) == 0 and 'evaluate' in capsys.readouterr().out
-  assert cli.main(['evaluate', '--help']) == 0
+  assert main.main([]) == 0 and 'evaluate' in capsys.readouterr().out
+  assert main.main(['evaluate', '--help']) == 0
   assert '--checkpoint' in capsys.readouterr().out.replace('--[no]', '--')
 
 
@@ -253,7 +255,7 @@ def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch, req
   c.run = ('classifier',)
   c.stages.classifier.steps = 8
   c.checkpoint.every = 8
-  update = experiment.Reporter.update
+  update = runner.Reporter.update
   usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
   request.addfinalizer(lambda: signal.signal(signal.SIGHUP, usual))
 
@@ -262,7 +264,7 @@ def test_a_signal_between_two_intervals_loses_nothing(tmp_path, monkeypatch, req
     if step == 2:
       os.kill(os.getpid(), signal.SIGHUP)
 
-  monkeypatch.setattr(experiment.Reporter, 'update', disturbed)
+  monkeypatch.setattr(runner.Reporter, 'update', disturbed)
   with pytest.raises(jgc.Interrupted, match='step 4 of 8 is saved') as stopped:
     jgc.run(c, tmp_path / 'run', quiet=True)
   assert stopped.value.exit_code == 129
@@ -282,10 +284,10 @@ def test_an_unfinished_run_is_reported_as_far_as_it_is(finished, tmp_path, capsy
   before = sorted(tmp_path.rglob('*'))
   assert set(experiment.evaluate(tmp_path / 'run')) == {'teacher', 'real'}
   assert sorted(tmp_path.rglob('*')) == before  # looking changes nothing
-  assert cli.main(['report', f'--workdir={tmp_path / "run"}']) == 0
+  assert main.main(['report', f'--workdir={tmp_path / "run"}']) == 0
   capsys.readouterr()
   (tmp_path / 'run' / 'config.json').write_text(json.dumps({**stored, 'run': stored['run'][:1]}))
-  assert cli.main(['report', f'--workdir={tmp_path / "run"}']) == 2
+  assert main.main(['report', f'--workdir={tmp_path / "run"}']) == 2
   assert 'no measured generator yet' in capsys.readouterr().err
 
 
@@ -307,16 +309,16 @@ def test_programs_are_kept_for_the_user_and_the_processor(monkeypatch, tmp_path)
 
 
 def test_a_run_needs_no_git_and_borrows_no_revision(monkeypatch, tmp_path):
-  assert records._revision(tmp_path) is None
+  assert log_files._revision(tmp_path) is None
   monkeypatch.setenv('PATH', str(tmp_path))
-  assert records.environment()['git'] is None
+  assert log_files.environment()['git'] is None
 
 
 def test_two_processes_cannot_share_a_work_directory(tmp_path):
   c = config.load('kd/digits:smoke')
-  with experiment._claimed(tmp_path / 'run', c), \
+  with runner._claimed(tmp_path / 'run', c), \
        pytest.raises(FileExistsError, match='another process is training'), \
-       experiment._claimed(tmp_path / 'run', c):
+       runner._claimed(tmp_path / 'run', c):
     pass
 
 
@@ -366,14 +368,14 @@ def test_what_extending_would_make_stale_is_refused(change, error, said, tmp_pat
     (tmp_path / name / 'done.json').touch()
   (tmp_path / 'config.json').write_text(json.dumps(config.to_json(asked())))
   with pytest.raises(error, match=said) if error else contextlib.nullcontext(), \
-      experiment._claimed(tmp_path, asked(**change), extend=True):
+      runner._claimed(tmp_path, asked(**change), extend=True):
     assert [(tmp_path / name / 'done.json').exists() for name in stages] == [
         name not in change for name in stages]
   if error:
     assert all((tmp_path / name / 'done.json').exists() for name in stages)
     assert json.loads((tmp_path / 'config.json').read_text()) == config.to_json(asked())
   with pytest.raises(FileNotFoundError, match='holds no run to extend; leave out --extend'), \
-      experiment._claimed(tmp_path / 'new', asked(), extend=True):
+      runner._claimed(tmp_path / 'new', asked(), extend=True):
     pass
 
 
@@ -388,7 +390,7 @@ def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, mon
   stored.parent.mkdir()
   stored.write_text(json.dumps(config.to_json(c)))
   keys = ('data.path', 'evaluate.extractor.path', 'evaluate.real.path', 'stages.gan.given.features')
-  assert tuple(sorted(jgc.workdir.named_paths(c))) == keys
+  assert tuple(sorted(jgc.experiment.workdir.named_paths(c))) == keys
   for use in (lambda run: run.source(), lambda run: run._files('gan'),
               lambda run: run.sides(c.evaluate.real)):
     with pytest.raises(FileNotFoundError) as e:
@@ -406,25 +408,25 @@ def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, mon
   with pytest.raises(ValueError, match="'dta.path' is no path in run/config.json; did you mean"):
     jgc.open_run('run', moved={'dta.path': 'there'})
   with pytest.raises(FileNotFoundError, match='of the config; where .*--config.data.path=PATH'):
-    jgc.workdir.Run(c, tmp_path, Reporter(quiet=True)).source()
+    jgc.experiment.workdir.Run(c, tmp_path, Reporter(quiet=True)).source()
   for verb in ('evaluate', 'report', 'prune', 'export', 'profile-latency'):
     argv = [verb, '--workdir=run', '--moved=data.pth=x', '--budget=1', '--out=x.json']
     known = {'evaluate': argv[:3], 'report': argv[:3], 'prune': [*argv[:4], '--out=x.safetensors'],
              'export': argv[:3], 'profile-latency': [*argv[:3], argv[4]]}[verb]
-    assert cli.main(known) == 2
+    assert main.main(known) == 2
     assert "'data.pth' is no path in run/config.json; did you mean" in capsys.readouterr().err
-    assert cli.main([*known[:2], '--moved=there', *known[3:]]) == 2
+    assert main.main([*known[:2], '--moved=there', *known[3:]]) == 2
     assert '--moved=there; give KEY=PATH' in capsys.readouterr().err
   # Going on: another folder only where the old one is gone.
   (tmp_path / 'run/gan/checkpoints/step_3').mkdir(parents=True)
   c.data.path = 'there'
-  with experiment._claimed(tmp_path / 'run', c):
+  with runner._claimed(tmp_path / 'run', c):
     assert json.loads(stored.read_text())['data']['path'] == 'there'
   said = capsys.readouterr().out
   assert f'maps is not there any more, as seen from {tmp_path}; goes on with there' in said
   c.data.path = 'maps'
   with pytest.raises(FileExistsError, match='data.path: there there, maps asked for'), \
-      experiment._claimed(tmp_path / 'run', c):
+      runner._claimed(tmp_path / 'run', c):
     pass
 
 
@@ -476,7 +478,7 @@ def test_what_is_chosen_on_one_split_is_reported_on_another(tmp_path, capsys):
   assert results['real']['fd']['protocol']['feature_net'] == 'random_vgg16'
   report = (tmp_path / 'run' / 'report.html').read_text()
   assert 'picked on other images (digits/train)' in report and 'IS ↑' not in report
-  assert cli.main(['evaluate', f'--workdir={tmp_path / "run"}', '--checkpoint=best:mmd',
+  assert main.main(['evaluate', f'--workdir={tmp_path / "run"}', '--checkpoint=best:mmd',
                    '--intervals=4', '--json']) == 0
   again = json.loads(capsys.readouterr().out)['teacher']
   assert again['fd']['interval'][0] < again['fd']['value'] < again['fd']['interval'][1]
@@ -509,10 +511,10 @@ def get_config(arg=''):
   return c
 ''')
   out = tmp_path / 'sheet.png'
-  assert cli.main(['show-data', f'--config={c}', f'--out={out}', '--columns=4']) == 0
+  assert main.main(['show-data', f'--config={c}', f'--out={out}', '--columns=4']) == 0
   shown = np.asarray(Image.open(out))
   assert shown.shape[1] == 4 * 34 - 2 and shown.std() > 40
-  assert cli.main(['show-data', f'--config={c}', f'--out={out}']) == 2
+  assert main.main(['show-data', f'--config={c}', f'--out={out}']) == 2
   assert 'exists; give another name' in capsys.readouterr().err
 
 
@@ -523,8 +525,8 @@ def test_a_sheet_of_large_photographs_stays_small(tmp_path, monkeypatch):
   picture = np.zeros((16, 2 * 2050, 3), np.uint8)
   picture[:, 2048::2050] = 255  # left out of what is shown, and not of what is said
   Image.fromarray(picture).save(tmp_path / 'train/1.png')
-  said, captioned = [], experiment.captioned
-  monkeypatch.setattr(experiment, 'captioned',
+  said, captioned = [], runner.captioned
+  monkeypatch.setattr(runner, 'captioned',
                       lambda rows, title: said.extend(rows) or captioned(rows, title))
   assert experiment.show_data(c, columns=1).shape[1] == 684
   caption, shown = said[0]
@@ -535,7 +537,7 @@ def test_a_sheet_of_large_photographs_stays_small(tmp_path, monkeypatch):
 
 def test_stages_and_seeds_have_random_numbers_of_their_own(tmp_path):
   c = config.load('kd/digits:smoke')
-  run = jgc.workdir.Run(c, tmp_path, Reporter(quiet=True))
+  run = jgc.experiment.workdir.Run(c, tmp_path, Reporter(quiet=True))
   keys = [run.root_key('teacher'), run.root_key('scratch')]
   c.seed = 1
   keys.append(run.root_key('teacher'))
@@ -547,7 +549,7 @@ def test_the_summary_says_what_a_student_keeps():
       'title': role, 'role': role, 'teacher': teacher, 'from': 'latents', 'ratio': 10.,
       'ratio_macs': 4., 'params': 1, 'best': {'measures': {
           'is': {'value': score}, 'fd': {'value': fd}}}}
-  said = analysis.report._summary({'generators': {
+  said = jgc.experiment.report._summary({'generators': {
       'teacher': row('teacher', None, 8., 20.), 'student': row('student', 'teacher', 6., 30.)}})
   assert '10.0 times smaller' in said and 'keeps 75% of its inception score' in said
   assert 'FD 30.0 against 20.0' in said

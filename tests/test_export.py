@@ -18,11 +18,12 @@ import pytest
 from flax import linen, traverse_util
 from PIL import Image
 
-from jaxgan_compress import cli, core, data, export, nn, pruning
+from jaxgan_compress import core, data, export, nn, pruning
+from jaxgan_compress.cli import main
 from jaxgan_compress.core import Drawer
-from jaxgan_compress.data import images
-from jaxgan_compress.export import folder as folders
-from jaxgan_compress.ship import latents, of_sizes
+from jaxgan_compress.data import decode
+from jaxgan_compress.experiment.export import latents, of_sizes
+from jaxgan_compress.export import bundle as folders
 from tests import files
 from tests.test_convert import PRUNED_SPADE
 
@@ -176,7 +177,7 @@ def test_a_folder_has_litert_on_request(tensorflow, tmp_path, capsys, monkeypatc
   assert exact['shapes'] == [[3, 16, 16, 3], [1, 16, 16, 3], [3, 20, 16, 3]]
   card = (tmp_path / 'out/README.md').read_text()
   assert all(f'`{name}`' in card for name in names) and 'run_onnx' not in card
-  assert cli.main(['export', f'--verify={tmp_path}/out']) == 0
+  assert main.main(['export', f'--verify={tmp_path}/out']) == 0
   assert all(name in capsys.readouterr().out for name in names[:1])
   # What the card says to do, with TensorFlow, where LiteRT alone is not installed.
   lines = card.split('# LiteRT alone, images as NHWC\n')[1].partition('```')[0]
@@ -197,7 +198,7 @@ def test_litert_without_its_extra_is_refused_before_the_work(tmp_path, monkeypat
   for name in ('tensorflow', 'ai_edge_litert', 'ai_edge_litert.interpreter'):
     monkeypatch.setitem(sys.modules, name, None)
   monkeypatch.setattr(folders, 'jit', None)  # as though nothing could be drawn
-  assert cli.main(['export', f'--network={tmp_path}/net.safetensors', '--size=16', '--to=litert',
+  assert main.main(['export', f'--network={tmp_path}/net.safetensors', '--size=16', '--to=litert',
                    f'--out={tmp_path}/out']) == 2
   assert 'LiteRT needs the extra: pip install "jaxgan-compress[tf]"' in capsys.readouterr().err
   assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
@@ -302,7 +303,7 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
                                atol=1e-5)
   card = (tmp_path / 'out/README.md').read_text()
   assert 'run: mine' in card and '`network.int8.onnx`' in card
-  assert cli.main(['export', f'--verify={tmp_path}/out']) == 0
+  assert main.main(['export', f'--verify={tmp_path}/out']) == 0
   assert 'network.stablehlo' in capsys.readouterr().out
   # Without JAX and this package, from a photograph.
   with np.load(tmp_path / 'out/examples.npz') as stored:
@@ -434,7 +435,7 @@ def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
   for name, whose, more in (('instances', instances, [f'--instances={tmp_path}/instances.tif']),
                             ('labels', labels, [])):
     planes = np.asarray(data.planes(np.where(labels == 255, 3, labels)[None],
-                                    images.instance_edges(whose)[None], 4))
+                                    decode.instance_edges(whose)[None], 4))
     expected = (np.asarray(draw(module, learnt(module), planes))[0] + 1) * 127.5
     assert not runner(exports['labels'])['main']([f'{tmp_path}/labels.png', str(drawing), *more])
     seen[name] = np.asarray(Image.open(drawing), np.float32)
@@ -503,7 +504,7 @@ def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):
   assert '`python run_onnx.py labels.png drawing.png --instances=instances.png`' in card['labels']
   assert '`--no-edges` that it is a label' in card['unknown']
   for out in exports.values():
-    assert (out / 'images.py').read_text() == Path(images.__file__).read_text()
+    assert (out / 'images.py').read_text() == Path(decode.__file__).read_text()
   monkeypatch.syspath_prepend(exports['labels'])
   for kind, shape in (('pictures', (1, 8, 8, 3)), ('labels', (1, 8, 8, 5))):
     Image.new('L', (8, 8)).save(tmp_path / 'labels.png')
@@ -558,7 +559,7 @@ def test_an_artefact_that_was_edited_is_noticed(tmp_path):
 
 def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
   def refused(*args):
-    assert cli.main(['export', *map(str, args)]) == 2
+    assert main.main(['export', *map(str, args)]) == 2
     return capsys.readouterr().err
 
   nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL))
@@ -582,14 +583,14 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
     assert extra in refused(network, out, '--size=16')
     monkeypatch.undo()
   assert not (tmp_path / 'out').exists()
-  assert cli.main(['export', network, out, '--size=16', '--layout=NCHW']) == 0
+  assert main.main(['export', network, out, '--size=16', '--layout=NCHW']) == 0
   assert json.loads((tmp_path / 'out/proof.json').read_text())['layout'] == 'NCHW'
 
 
 def test_one_pixel_that_is_off_is_too_many(tmp_path, monkeypatch):
-  load = export.folder._load
+  load = export.bundle._load
   spike = lambda y: y + .01 * (np.arange(y.size).reshape(y.shape) == 0)
-  monkeypatch.setattr(export.folder, '_load', lambda path, layout: (
+  monkeypatch.setattr(export.bundle, '_load', lambda path, layout: (
       lambda x, run=load(path, layout): spike(run(x))))
   with pytest.raises(export.ExportError, match='off by 0.01 at most'):
     export.write_folder(Drawer(learnt(SMALL), SMALL), tmp_path / 'out', inputs_of(SMALL, 16),

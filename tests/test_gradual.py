@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, experiment, nn, pruning
+from jaxgan_compress import experiment, nn, pruning
+from jaxgan_compress.config import build
 from jaxgan_compress.parallel import build_mesh, parallelize
 from tests.conftest import largest_difference
 from tests.test_omgd import (

@@ -10,55 +10,33 @@ from pathlib import Path
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import (
-  analysis,
-  build,
-  core,
-  distributed,
-  files,
-  losses,
-  metrics,
-  parallel,
-  train,
-)
+from jaxgan_compress import analysis, core, distributed, losses, metrics, parallel, train
+from jaxgan_compress.config import build
+from jaxgan_compress.nn.files import arrays
 
 PACKAGE = Path(jgc.__file__).parent
 ROOT = PACKAGE.parent
 
 # What each part may import of ours, besides itself.
 ALLOWED = {
-    'arguments': set(),
-    'axes': set(),
-    'cpu': set(),
-    'paths': set(),
-    'distributed': {'paths'},
-    'core': {'axes', 'cpu'},
+    'core': set(),
+    'distributed': {'core'},
     'losses': set(),
-    'nn': {'arguments', 'axes', 'cpu', 'files'},
-    'files': {'paths'},
-    'parallel': {'axes', 'core', 'cpu'},
-    'data': {'core', 'paths'},
-    'convert': {'files', 'nn'},
-    'config': {'arguments', 'paths'},
-    'analysis': {'axes', 'config', 'cpu', 'nn'},
-    'export': {'analysis', 'core', 'cpu', 'data', 'files', 'nn', 'paths', '_version'},
-    'metrics': {'core', 'cpu', 'data', 'losses', 'nn', 'parallel', 'paths'},
-    'train': {'core', 'cpu', 'data', 'distributed', 'parallel', 'paths'},
-    'pruning': {'analysis', 'core', 'cpu', 'export', 'nn'},
-    'methods': {'axes', 'core', 'losses', 'nn', 'pruning'},
-    'build': {'arguments', 'config', 'data', 'paths', 'pruning'},
-    'workdir': {'analysis', 'arguments', 'build', 'config', 'core', 'data', 'distributed',
-                'metrics', 'nn', 'paths', 'pruning', 'train'},
-    'training': {'analysis', 'config', 'core', 'cpu', 'data', 'distributed', 'nn', 'parallel',
-                 'pruning', 'train', 'workdir'},
-    'experiment': {'analysis', 'arguments', 'build', 'config', 'core', 'cpu', 'data',
-                   'distributed', 'metrics', 'parallel', 'paths', 'train', 'training', 'workdir'},
-    'compare': {'analysis', 'arguments', 'config', 'experiment', 'paths', 'ship', 'train',
-                'workdir'},
-    'ship': {'arguments', 'config', 'core', 'export', 'nn', 'paths', 'workdir'},
-    'cli': {'analysis', 'build', 'compare', 'config', 'convert', 'data', 'distributed',
-            'experiment', 'export', 'files', 'metrics', 'nn', 'paths', 'pruning', 'ship', 'train',
-            '_version'},
+    'nn': {'core'},
+    'data': {'core'},
+    'parallel': {'core'},
+    'convert': {'nn'},
+    'analysis': {'core', 'nn'},
+    'export': {'analysis', 'core', 'data', 'nn', '_version'},
+    'metrics': {'core', 'data', 'losses', 'nn', 'parallel'},
+    'train': {'core', 'data', 'distributed', 'parallel'},
+    'pruning': {'analysis', 'core', 'export', 'nn'},
+    'methods': {'core', 'losses', 'nn', 'pruning'},
+    'config': {'core', 'data', 'pruning'},
+    'experiment': {'analysis', 'config', 'core', 'data', 'distributed', 'export', 'metrics', 'nn',
+                   'parallel', 'pruning', 'train'},
+    'cli': {'analysis', 'config', 'convert', 'core', 'data', 'distributed', 'experiment', 'export',
+            'metrics', 'nn', 'pruning', 'train', '_version'},
 }
 
 
@@ -77,10 +55,16 @@ def imported(path):
         yield '_version' if parts[1].startswith('__') else parts[1]
 
 
+def test_the_root_holds_folders_alone():
+  files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+  assert files == {'__init__.py', '__main__.py', '_version.py', 'py.typed'}
+  folders = {path.name for path in PACKAGE.iterdir() if (path / '__init__.py').is_file()}
+  assert folders == ALLOWED.keys()
+
+
 @pytest.mark.parametrize('part', ALLOWED)
 def test_imports_only_look_down(part):
-  files = list((PACKAGE / part).glob('*.py')) or [PACKAGE / f'{part}.py']
-  found = {name for file in files for name in imported(file)} - {part}
+  found = {name for file in (PACKAGE / part).rglob('*.py') for name in imported(file)} - {part}
   assert found <= ALLOWED[part], f'{part} imports {sorted(found - ALLOWED[part])}'
 
 
@@ -89,10 +73,10 @@ def public():
                  jgc.pruning, jgc.export, train, distributed):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
-  for module in (losses.gan, losses.image, losses.features, losses.distill, losses.alignment, core,
-                 build, files, jgc.config,
-                 jgc.nn.layers, jgc.nn.norms, jgc.nn.forms, jgc.nn.storage,
-                 jgc.nn.plans):
+  for module in (losses.gan, losses.image, losses.features, losses.similarity, losses.alignment,
+                 core.state, core.axes, build, arrays, jgc.config.schema, jgc.nn.layers.conv,
+                 jgc.nn.layers.norms, jgc.nn.layers.conv_dispatch, jgc.nn.files.network,
+                 jgc.nn.prunable):
     for name, value in vars(module).items():
       if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
         yield f'{module.__name__}.{name}', value

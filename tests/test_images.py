@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgan_compress.data import images
+from jaxgan_compress.data import decode
 from tests import files, fuzz_files
 
 
@@ -17,7 +17,7 @@ from tests import files, fuzz_files
 def test_labels_keep_their_numbers_in_every_kind_of_file():
   wrong = []
   for kind, content, expected in files.label_files():
-    found = images.decode_labels(content, name=kind)
+    found = decode.decode_labels(content, name=kind)
     if found.dtype not in (np.uint8, np.int32) or not np.array_equal(found, expected):
       wrong.append(kind)
   assert not wrong
@@ -45,19 +45,19 @@ def ramp(bits):
     (lambda x: files.pillow(x.astype(np.float32), 'tiff'), 'a picture of mode F'),
     (lambda x: files.by_tifffile(x.astype(np.uint64)), 'damaged')])
 def test_what_may_have_changed_labels_is_refused(content, message):
-  with pytest.raises(images.ImageError, match=message):
-    images.decode_labels(content(files.numbers(4)))
+  with pytest.raises(decode.ImageError, match=message):
+    decode.decode_labels(content(files.numbers(4)))
 
 
-@pytest.mark.parametrize('decoder', images.DECODERS)
+@pytest.mark.parametrize('decoder', decode.DECODERS)
 def test_pictures_are_what_a_viewer_shows(decoder):
   wrong = {}
   for kind, content, shown, tolerance in files.picture_files():
-    found = images.decode(content, name=kind, decoder=decoder)
+    found = decode.decode(content, name=kind, decoder=decoder)
     off = np.abs(found.astype(int) - shown).max() if found.shape == shown.shape else found.shape
     if found.dtype != np.uint8 or found.shape != shown.shape or off > tolerance:
       wrong[kind] = off
-    levels = images.decode(content, 1, name=kind, decoder=decoder)
+    levels = decode.decode(content, 1, name=kind, decoder=decoder)
     weighed = np.asarray(Image.fromarray(found).convert('L'))
     np.testing.assert_array_equal(levels[..., 0], weighed, kind)
   assert not wrong
@@ -70,10 +70,10 @@ MODES = (*Image.MODES, 'La', 'RGBa', 'PA', 'I;16', 'I;16B', 'I;16L', 'RGBX')
 def test_every_mode_of_pillow_is_a_picture_or_refused(mode):
   image = Image.new(mode, (6, 4))
   if mode in ('F', 'I'):
-    with pytest.raises(images.ImageError, match=f'holds numbers of mode {mode}'):
-      images._rgb(image, '', 'x')
+    with pytest.raises(decode.ImageError, match=f'holds numbers of mode {mode}'):
+      decode._rgb(image, '', 'x')
   else:
-    assert images._rgb(image, '', 'x').mode in ('RGB', 'L')
+    assert decode._rgb(image, '', 'x').mode in ('RGB', 'L')
 
 
 def test_what_is_no_picture_of_8_to_16_bits_is_refused():
@@ -81,22 +81,22 @@ def test_what_is_no_picture_of_8_to_16_bits_is_refused():
                   files.by_tifffile(files.PICTURE[..., 0].astype(np.int32)),
                   files.by_tifffile(files.PICTURE[..., 0].astype(np.int16)),
                   files.pillow(np.ones((8, 8), np.float32), 'ppm')):
-    with pytest.raises(images.ImageError, match='holds numbers of mode [FI], not 8'):
-      images.decode(content)
+    with pytest.raises(decode.ImageError, match='holds numbers of mode [FI], not 8'):
+      decode.decode(content)
 
 
 def test_every_suffix_has_its_format_and_no_other_is_opened():
   Image.init()
-  formats = {Image.EXTENSION[suffix] for suffix in images.SUFFIXES}
-  assert formats == {*images.FORMATS, 'MPO'}  # which the reader of JPEG takes
+  formats = {Image.EXTENSION[suffix] for suffix in decode.SUFFIXES}
+  assert formats == {*decode.FORMATS, 'MPO'}  # which the reader of JPEG takes
   for content in (files.pillow(files.PICTURE, 'tga'), files.pillow(files.PICTURE, 'ico'),
                   b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'):
-    with pytest.raises(images.ImageError, match='no image file .JPEG, PNG'):
-      images.decode(content)
+    with pytest.raises(decode.ImageError, match='no image file .JPEG, PNG'):
+      decode.decode(content)
 
 
 def test_reading_needs_numpy_and_pillow_alone():
-  found = {name.split('.')[0] for node in ast.walk(ast.parse(Path(images.__file__).read_text()))
+  found = {name.split('.')[0] for node in ast.walk(ast.parse(Path(decode.__file__).read_text()))
            for name in ([each.name for each in node.names] if isinstance(node, ast.Import) else
                         [node.module] if isinstance(node, ast.ImportFrom) else [])}
   assert found - set(sys.stdlib_module_names) == {'numpy', 'PIL', 'cv2'}  # the last on demand
@@ -106,9 +106,9 @@ def test_reading_needs_numpy_and_pillow_alone():
     files.pillow(files.PICTURE, 'jpeg')[:400],  # OpenCV would fill up with grey
     files.pillow(files.PICTURE)[:-12] + b'\x7f\0\0\0junkjunk'])  # OpenCV 5 waits half a minute
 def test_opencv_is_asked_for_whole_files_only(cut, monkeypatch):
-  monkeypatch.setattr(images, '_opencv', lambda *_: pytest.fail('OpenCV was asked'))
-  with pytest.raises(images.ImageError, match='[Tt]runcated'):
-    images.decode(cut, decoder='opencv')
+  monkeypatch.setattr(decode, '_opencv', lambda *_: pytest.fail('OpenCV was asked'))
+  with pytest.raises(decode.ImageError, match='[Tt]runcated'):
+    decode.decode(cut, decoder='opencv')
 
 
 def test_damaged_files_are_read_or_refused():
@@ -117,7 +117,7 @@ def test_damaged_files_are_read_or_refused():
   damaged = {f'{i}': fuzz_files.damaged(seeds, np.random.default_rng([1, i])) for i in range(300)}
   with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter('always')
-    images.quiet()
+    decode.quiet()
     found = [finding for name, content in {**damaged, **small}.items()
              for finding in fuzz_files.findings(name, content)]
   assert not found and not told
@@ -127,7 +127,7 @@ def test_what_pillow_warns_of_is_not_said_twice():
   bomb = files.pillow(Image.new('1', (10_000, 9_500)))
   with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter('always')
-    images.quiet()
-    with pytest.raises(images.ImageError, match='9500x10000 pixels; at most'):
-      images.decode(bomb)
+    decode.quiet()
+    with pytest.raises(decode.ImageError, match='9500x10000 pixels; at most'):
+      decode.decode(bomb)
   assert not told

@@ -9,13 +9,13 @@ import pytest
 from flax import traverse_util
 
 import jaxgan_compress as jgc
-from jaxgan_compress import convert, cpu, nn
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Drawer
-from jaxgan_compress.nn import forms, layers
-from jaxgan_compress.nn.inception import Branches, InceptionBranches
+from jaxgan_compress import convert, nn
+from jaxgan_compress.core import Axes, Drawer, xla
+from jaxgan_compress.nn.generators.inception import Branches, InceptionBranches
+from jaxgan_compress.nn.generators.spade import InceptionModulatedBlock, Modulation
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.spade import InceptionModulatedBlock, Modulation
+from jaxgan_compress.nn.layers import conv as layers
+from jaxgan_compress.nn.layers import conv_dispatch
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -399,7 +399,7 @@ def test_statistics_of_all_replicas_are_one_batch():
   variables = nn.initialise(module, jax.random.key(0), scheme='he')
   x = normal(4, 8, 8, 3)
   (together, _), stats = forward(module, variables, x, train=True)
-  run = functools.partial(module.apply, train=True, axes=jgc.axes.Axes(inner=('replica',)),
+  run = functools.partial(module.apply, train=True, axes=jgc.core.Axes(inner=('replica',)),
                           mutable=['batch_stats'])
   (apart, _), shared = jax.jit(jax.vmap(run, (None, 0), axis_name='replica'))(
       variables, x.reshape(2, 2, 8, 8, 3))
@@ -507,14 +507,14 @@ def test_forms_of_whole_networks_agree(module):
 
 
 def test_forms_are_chosen_in_one_place():
-  for op, (textbook, other) in forms.FORMS.items():
-    assert forms.choose(op, 'plain') == forms.choose(op, textbook) == textbook
-    assert forms.choose(op, 'fast') == forms.choose(op, other) == other
-    with forms.plain():
-      assert forms.choose(op, 'fast') == forms.choose(op) == textbook
+  for op, (textbook, other) in conv_dispatch.FORMS.items():
+    assert conv_dispatch.choose(op, 'plain') == conv_dispatch.choose(op, textbook) == textbook
+    assert conv_dispatch.choose(op, 'fast') == conv_dispatch.choose(op, other) == other
+    with conv_dispatch.plain():
+      assert conv_dispatch.choose(op, 'fast') == conv_dispatch.choose(op) == textbook
   with pytest.raises(ValueError, match='one of auto, plain, fast, transpose, subpixel'):
-    forms.choose('upsample', 'magic')
-  assert forms.choose('reflect', 'grouped') == forms.choose('reflect')
+    conv_dispatch.choose('upsample', 'magic')
+  assert conv_dispatch.choose('reflect', 'grouped') == conv_dispatch.choose('reflect')
 
 
 # Features, adapters, initial weights ------------------------------------------------------------
@@ -522,7 +522,7 @@ def test_forms_are_chosen_in_one_place():
 
 @pytest.mark.parametrize('depth', [16, 19])
 def test_vgg_computes_what_is_asked_for_and_nothing_above(depth):
-  names = nn.features.vgg_layers(depth)
+  names = nn.feature_nets.vgg.vgg_layers(depth)
   assert len(names) == depth - 3
   module = nn.VGG(depth, ('relu1_2', 'relu3_1'))
   variables = nn.initialise(module, jax.random.key(0), scheme='he')
@@ -603,17 +603,17 @@ def test_statistics_of_the_caller_stay_as_they_are():
 
 
 def test_programs_are_compiled_with_what_this_platform_likes(monkeypatch):
-  options = cpu.compiler_options()
+  options = xla.compiler_options()
   assert 'LIBRARY_FUSION_TYPE_DOT' in options['xla_cpu_experimental_ynn_fusion_type']
   with monkeypatch.context() as patch:
     patch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert cpu.compiler_options() == {}
-  monkeypatch.setattr(cpu, '_CPU', {'xla_cpu_of_another_release': '1'})
-  cpu._known.cache_clear()
-  assert cpu.compiler_options() == {} and cpu.jit(lambda x: x + 1)(1) == 2
+    assert xla.compiler_options() == {}
+  monkeypatch.setattr(xla, '_CPU', {'xla_cpu_of_another_release': '1'})
+  xla._known.cache_clear()
+  assert xla.compiler_options() == {} and xla.jit(lambda x: x + 1)(1) == 2
   monkeypatch.undo()
-  cpu._known.cache_clear()
-  assert cpu.compiler_options() == options
+  xla._known.cache_clear()
+  assert xla.compiler_options() == options
 
 
 @pytest.mark.parametrize('build', [

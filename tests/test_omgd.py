@@ -13,12 +13,12 @@ import pytest
 from flax import linen
 
 from jaxgan_compress import core, data, methods, nn, train
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Net
+from jaxgan_compress.core import Axes, Net
 from jaxgan_compress.losses import image
-from jaxgan_compress.methods import cycle, lessons
-from jaxgan_compress.nn.layers import to_range
-from jaxgan_compress.nn.spade import ModulatedBlock
+from jaxgan_compress.methods import cyclegan
+from jaxgan_compress.methods import distillation as lessons
+from jaxgan_compress.nn.generators.spade import ModulatedBlock
+from jaxgan_compress.nn.layers.conv import to_range
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state
 from jaxgan_compress.train import loop
 from tests.conftest import largest_difference
@@ -292,8 +292,8 @@ def test_a_memory_of_other_replicas_is_refused(textures):
 
 def test_the_pool_is_what_cyclegan_has():
   """Fills first; then swaps half of the time, with every place; the same as plain Python."""
-  pool = jax.tree.map(lambda x: x[0], cycle.empty_pool(4, (1, 1, 1)))
-  ask = jax.jit(cycle.from_pool)
+  pool = jax.tree.map(lambda x: x[0], cyclegan.empty_pool(4, (1, 1, 1)))
+  ask = jax.jit(cyclegan.from_pool)
   stored, swaps, places = [], 0, set()
   for i in range(200):
     image = np.float32(2 * i) + np.arange(2, dtype=np.float32).reshape(2, 1, 1, 1)

@@ -13,8 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgan_compress import core, cpu, nn
-from jaxgan_compress.axes import Axes
+from jaxgan_compress import core, nn
+from jaxgan_compress.core import Axes, xla
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state, replica_disagreement
 from tests import one_of_several
 from tests import test_cat as cat
@@ -208,7 +208,7 @@ def test_both_ways_of_mapping_agree_bit_for_bit(stepped, kind):
 @pytest.fixture
 def lowered(monkeypatch):
   """Steps that may be traced inside another program: JAX takes no compiler options there."""
-  monkeypatch.setattr(cpu, 'compiler_options', lambda: None)
+  monkeypatch.setattr(xla, 'compiler_options', lambda: None)
 
 
 def test_devices_may_share_the_height_of_an_image(lowered, kinds, stepped):

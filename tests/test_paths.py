@@ -6,21 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxgan_compress import (
-  build,
-  cli,
-  config,
-  data,
-  distributed,
-  experiment,
-  export,
-  metrics,
-  nn,
-  paths,
-  train,
-)
-from jaxgan_compress.data import prepare
-from jaxgan_compress.train import records
+from jaxgan_compress import config, data, distributed, experiment, export, metrics, nn, train
+from jaxgan_compress.cli import main
+from jaxgan_compress.config import build
+from jaxgan_compress.core import paths
+from jaxgan_compress.data import preprocess
+from jaxgan_compress.train import log_files
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +36,9 @@ def test_only_the_start_of_a_path_is_a_home(home):
     paths.expand('~nobody_here/run')
 
 
-@pytest.mark.parametrize('verb', cli.VERBS)
+@pytest.mark.parametrize('verb', main.VERBS)
 def test_every_flag_that_is_a_path_is_expanded(verb, home, monkeypatch):
-  known, parse = {}, cli._flags
+  known, parse = {}, main._flags
 
   class Seen(Exception):  # noqa: N818
     pass
@@ -56,17 +47,17 @@ def test_every_flag_that_is_a_path_is_expanded(verb, home, monkeypatch):
     known.update(more)
     raise Seen
 
-  monkeypatch.setattr(cli, '_flags', note)
+  monkeypatch.setattr(main, '_flags', note)
   with pytest.raises(Seen):
-    cli.VERBS[verb](verb, [])
-  with pytest.raises(cli._Help) as text:
+    main.VERBS[verb](verb, [])
+  with pytest.raises(main._Help) as text:
     parse(verb, ['--help'], **known)
   # "--out: The file to write." over several lines, up to the next flag.
   described = re.findall(r'^\s*--(\w+): (.*?)(?=^\s*--|\Z)', str(text.value), re.M | re.S)
   places = [name for name, said in described
             if name != 'config' and re.search(r'[Ff]older|\bfiles?\b|FILE|picture|sets are', said)
             and name not in ('layout', 'overwrite', 'flagfile', 'metric')]
-  assert set(places) <= set(cli.PATHS), 'a flag that is new: is it a path?'
+  assert set(places) <= set(main.PATHS), 'a flag that is new: is it a path?'
   required = {'config': 'kd/digits', 'name': 'x', 'budget': '1', 'unit': 'ms',
               'layout': 'NCHW' if verb == 'export' else 'paired'}
   needed = [f'--{name}={value}' for name, value in required.items()
@@ -96,10 +87,10 @@ def test_functions_of_python_take_a_home(home):
   assert config.load('~/mine.py').batch == 64
   assert distributed.folder('~/run') == home / 'run'
   assert train.Checkpointer('~/run/c').directory == home / 'run/c'
-  assert records.Recorder('~/run').directory == home / 'run'
+  assert log_files.Recorder('~/run').directory == home / 'run'
   for missing in (lambda: experiment.open_run('~/run'), lambda: export.verify('~/run'),
                   lambda: data.labels('~/maps'), lambda: metrics.inception('~/none'),
-                  lambda: prepare.prepare('paired', '~/none', 'x', out='~/sets'),
+                  lambda: preprocess.prepare('paired', '~/none', 'x', out='~/sets'),
                   lambda: data.tfds('mnist', data_dir='~/sets', size=32, channels=1)):
     with pytest.raises(FileNotFoundError, match=str(home)):
       missing()

@@ -9,7 +9,10 @@ import jax
 import pytest
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, experiment, methods, nn, pruning, training, workdir
+from jaxgan_compress import config, experiment, methods, nn, pruning
+from jaxgan_compress.config import build
+from jaxgan_compress.experiment import runner, workdir
+from jaxgan_compress.experiment import stage as training
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
 from tests.test_translation_runs import ADAM, base, judge, with_stages
@@ -99,7 +102,7 @@ def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
   c.run = ('teacher', 'student')
   stops = iter([False] * 2 + [True] * 9)  # after two steps of the student
   with monkeypatch.context() as patched:
-    patched.setattr(experiment, 'train_stage', stopping(experiment.train_stage, stops))
+    patched.setattr(runner, 'train_stage', stopping(runner.train_stage, stops))
     with pytest.raises(experiment.Interrupted, match='step 2 of 4'):
       jgc.run(*after_its_teacher(c, finished, tmp_path / 'run'), quiet=True)
   before = (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes()

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgan_compress import analysis, cli, convert, nn, pruning
-from jaxgan_compress.nn import plans
+from jaxgan_compress import analysis, convert, nn, pruning
+from jaxgan_compress.cli import main as cli
+from jaxgan_compress.nn import prunable
 from tests.published import normal_fill, state_dict
 
 # Few branches, but of every kind in some block.
@@ -323,7 +324,7 @@ def test_a_budget_that_is_not_used_is_told(small_search, share, fields, said, ca
 
 
 def test_what_the_next_larger_network_would_cost_is_told(caplog):
-  plan, scores = plans.Plan({'a': plans.Group(4)}, {}, {}, {}), {'a': np.arange(1., 5.)}
+  plan, scores = prunable.Plan({'a': prunable.Group(4)}, {}, {}, {}), {'a': np.arange(1., 5.)}
   assert pruning.search(plan, scores, lambda widths: widths['a'], 3, multiple=2).cost == 2
   assert 'costs 2, 67 % of its budget of 3; the next larger one costs 4' in caplog.text
 
@@ -376,7 +377,7 @@ def test_copies_of_a_group_are_counted():
       (), (), (('head/spade/dense3', 1),), (('fc', 2),))
   assert nn.unet(4, 4).plan().leaves['params', 'up2', 'kernel'] == (
       (), (), (('down2', 1), ('up3', 1)), (('up2', 1),))
-  plan = plans.Plan({'both': plans.Group(3)}, {}, {('params', 'x'): ((('both', 2),),)}, {})
+  plan = prunable.Plan({'both': prunable.Group(3)}, {}, {('params', 'x'): ((('both', 2),),)}, {})
   x = np.array([0., 1, 2, 30, 40, 50])
   assert pruning.scores(plan, {'x': x}, 'taylor', grads={'x': x ** 0})['both'].tolist() == [
       30, 41, 52]
@@ -427,7 +428,7 @@ def test_scores_that_cannot_be_had_are_refused(fields, message):
 def test_a_network_that_cuts_half_a_group_is_refused():
   class Odd(nn.DCGANGenerator):
     def plan(self):
-      return plans.make_plan(self, {'pair': plans.Group(2 * self.layer_widths[0])})
+      return prunable.make_plan(self, {'pair': prunable.Group(2 * self.layer_widths[0])})
 
     def with_widths(self, widths):
       return super().with_widths({'layer1': widths['pair'] // 2})
@@ -478,7 +479,7 @@ def test_starts_that_cannot_be_had_are_refused():
 
 def test_a_multiple_keeps_a_step():
   """A width of SPADE that is halved four times stays divisible by 16, rounded up to 24 or not."""
-  plan = plans.Plan({'fc': plans.Group(256, step=16)}, {}, {}, {})
+  plan = prunable.Plan({'fc': prunable.Group(256, step=16)}, {}, {}, {})
   ranked = {'fc': np.arange(256.)}
   kept = lambda above, **more: int(pruning.keep(plan, ranked, 255. - above, **more)['fc'].sum())
   assert [kept(50), kept(50, multiple=24), kept(50, multiple=8)] == [48, 48, 48]
@@ -588,7 +589,7 @@ def test_a_table_that_was_measured_is_what_prune_goes_by(tmp_path, capsys, monke
 
 
 def test_what_scores_at_the_threshold_goes():
-  plan = plans.Plan({'a': plans.Group(4)}, {}, {}, {})
+  plan = prunable.Plan({'a': prunable.Group(4)}, {}, {}, {})
   scores = {'a': np.array([1., 2., 3., 2.])}
   for threshold, left in ((0., [1, 1, 1, 1]), (1., [0, 1, 1, 1]), (2., [0, 0, 1, 0])):
     assert pruning.keep(plan, scores, threshold)['a'].tolist() == [bool(x) for x in left]

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from jaxgan_compress import cli, config, experiment
+from jaxgan_compress import config, experiment
 from jaxgan_compress.analysis import roofline
+from jaxgan_compress.cli import main
 
 
 def operations(f, *shapes, dtype=jnp.float32):
@@ -54,13 +55,13 @@ def test_layers_are_named():
 def test_profile_of_a_config_that_nothing_trained(tmp_path, capsys):
   # Which operations are the costliest is a matter of time, and of what else the machine does.
   args = ['profile', '--config=configs/kd/digits.py:smoke', '--steps=2', '--top=100']
-  assert cli.main([*args, f'--out={tmp_path}/trace']) == 0
+  assert main.main([*args, f'--out={tmp_path}/trace']) == 0
   said = capsys.readouterr().out
   assert 'stage student_mse: a step takes' in said and '/layer' in said
   assert list(tmp_path.glob('trace/**/perfetto_trace.json.gz'))
-  assert cli.main([*args, f'--out={tmp_path}/trace']) == 2  # whose trace would be lost
+  assert main.main([*args, f'--out={tmp_path}/trace']) == 2  # whose trace would be lost
   assert 'is not empty' in capsys.readouterr().err
-  assert cli.main([*args, f'--out={tmp_path}/other', '--stage=techer']) == 2
+  assert main.main([*args, f'--out={tmp_path}/other', '--stage=techer']) == 2
   assert "'teacher'" in capsys.readouterr().err
 
 

@@ -250,7 +250,7 @@ def test_squared_mmd_by_hand():
 def test_squared_mmd_in_blocks_is_that_of_all_at_once(rng, monkeypatch):
   a, b = rng.standard_normal((57, 4)), rng.standard_normal((31, 4)) + 1
   whole = squared_mmd(a, b), precision_recall(a, b), density_coverage(a, b)
-  monkeypatch.setattr('jaxgan_compress.metrics.sets._blocks',
+  monkeypatch.setattr('jaxgan_compress.metrics.feature_distances._blocks',
                       lambda x, y: [slice(i, i + 10) for i in range(0, len(x), 10)])
   assert (squared_mmd(a, b), precision_recall(a, b), density_coverage(a, b)) == (
       pytest.approx(whole[0]), *whole[1:])

@@ -20,7 +20,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import core, data, train
 from jaxgan_compress.core import Net
-from jaxgan_compress.train import records
+from jaxgan_compress.train import log_files
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference, small_gan, small_kd
 
@@ -264,20 +264,20 @@ def test_a_term_that_is_not_finite_is_named():
 
 
 def test_records_after_the_checkpoint_are_written_again_once(tmp_path):
-  with records.Recorder(tmp_path) as recorder:
+  with log_files.Recorder(tmp_path) as recorder:
     for step in (1, 2, 3):
       recorder.write_scalars(step, {'loss': float(step)})
   with open(tmp_path / 'log.jsonl', 'a') as f:
     f.write('{"step": 4, "lo')  # killed while writing
-  with records.Recorder(tmp_path, start=2) as recorder:
+  with log_files.Recorder(tmp_path, start=2) as recorder:
     recorder.write_scalars(3, {'loss': 30.})
-  assert records.read_lines(tmp_path / 'log.jsonl') == [
+  assert log_files.read_lines(tmp_path / 'log.jsonl') == [
       {'step': 1, 'loss': 1.}, {'step': 2, 'loss': 2.}, {'step': 3, 'loss': 30.}]
 
 
 def test_tensorboard_reads_scalars_and_images(tmp_path):
   from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-  with records.Recorder(tmp_path) as recorder:
+  with log_files.Recorder(tmp_path) as recorder:
     recorder.write_scalars(5, {'loss': 2.5})
     recorder.write_images(5, {'drawings': np.zeros((4, 8, 3), np.uint8)})
   events = EventAccumulator(str(tmp_path / 'events'))
@@ -287,7 +287,7 @@ def test_tensorboard_reads_scalars_and_images(tmp_path):
 
 
 def test_environment_says_what_ran():
-  found = records.environment()
+  found = log_files.environment()
   assert found['packages']['jax'] == jax.__version__ and found['device']['count'] == 4
   json.dumps(found)
 

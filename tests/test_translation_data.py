@@ -16,7 +16,16 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxgan_compress import core, data
-from jaxgan_compress.data import builtin, images, layouts, prepare
+from jaxgan_compress.data import (
+  decode as images,
+)
+from jaxgan_compress.data import (
+  folder_layouts,
+  sample_images,
+)
+from jaxgan_compress.data import (
+  preprocess as prepare,
+)
 from jaxgan_compress.data.views import View
 
 
@@ -88,7 +97,7 @@ def test_domains_come_back_to_the_pixel(via, photographs, tmp_path):
 
 @pytest.mark.parametrize('via', ['spade', 'cityscapes', 'tfds'])
 def test_labels_come_back_to_the_pixel(via, tmp_path):
-  scenes = [builtin.scene(np.random.default_rng(i), 32) for i in range(12)]
+  scenes = [sample_images.scene(np.random.default_rng(i), 32) for i in range(12)]
   root = tmp_path / 'set'
   for i, scene in enumerate(scenes):
     names = {'label_map': f'gtFine/train/aachen/aachen_{i}_gtFine_labelIds.png',
@@ -158,7 +167,7 @@ def test_planes_are_one_hot_and_edges():
 
 
 def test_255_is_a_label_of_its_own_only_on_demand(tmp_path):
-  scene = builtin.scene(np.random.default_rng(0), 32)
+  scene = sample_images.scene(np.random.default_rng(0), 32)
   scene['label_map'][0, :3] = 255
   for name, folder in (('label_map', 'train_label'), ('target', 'train_img')):
     save(scene[name], tmp_path / folder / '0.png')
@@ -310,7 +319,7 @@ SAID = ('1 in subfolders (more), 1 without a suffix (not listed), 2 .heic (not l
     ('A/split', data.paired, ['A/train', 'B/train']),
     ('unpaired', data.unpaired, ['trainA', 'trainB']),
     ('unpaired', lambda root: data.folder(root / 'trainA'), ['trainA']),
-    ('split/A', lambda root: layouts.splits(root, 'paired'), ['train/A', 'train/B'])])
+    ('split/A', lambda root: folder_layouts.splits(root, 'paired'), ['train/A', 'train/B'])])
 def test_what_is_left_out_of_a_folder_is_said(layout, read, places, photographs, tmp_path, caplog):
   write(tmp_path, photographs[:2], layout)
   read(tmp_path)
@@ -336,7 +345,7 @@ def test_pairs_in_a_second_layout_and_splits_of_other_names_are_said(photographs
   assert [record.getMessage() for record in caplog.records] == [
       f'{tmp_path}/A/train and {tmp_path}/B/train: 4 {used}', f'{tmp_path}/train: 2 {used}']
   caplog.clear()
-  layouts.splits(tmp_path, 'paired')
+  folder_layouts.splits(tmp_path, 'paired')
   assert caplog.records[-1].getMessage() == (
       f'{tmp_path}: of no split and left out: A/, B/, README, extra/')
 
@@ -565,19 +574,19 @@ def test_samples_are_whole(task, size):
 
 @pytest.mark.parametrize('size', [32, 128])
 def test_splits_share_no_pixel(size):
-  for name in builtin.PHOTOGRAPHS:
-    height, width = builtin.pictures((name,))[0].shape[:2]
+  for name in sample_images.PHOTOGRAPHS:
+    height, width = sample_images.pictures((name,))[0].shape[:2]
     marked = np.arange(height * width).reshape(height, width, 1)
-    parts = [set(part.ravel()) for part in (builtin.region(marked, split, size)
-                                            for split in builtin.SPLITS) if part is not None]
+    parts = [set(part.ravel()) for part in (sample_images.region(marked, split, size)
+                                            for split in sample_images.SPLITS) if part is not None]
     assert len(parts) == 3 or size == 128
     assert sum(map(len, parts)) == len(set().union(*parts))
 
 
 def test_a_scene_and_its_map_agree():
-  scene = builtin.scene(np.random.default_rng(3), 64)
+  scene = sample_images.scene(np.random.default_rng(3), 64)
   assert scene['instances'].max() >= 4 and set(np.unique(scene['label_map'])) <= set(range(6))
-  colours = np.array(list(builtin.CLASSES.values()), float)
+  colours = np.array(list(sample_images.CLASSES.values()), float)
   for kind in np.unique(scene['label_map']):
     mean = scene['target'][scene['label_map'] == kind].mean(0)
     assert np.argmin(np.abs(colours / colours.sum(1, keepdims=True) - mean / mean.sum()).sum(1)) \
@@ -715,7 +724,7 @@ def test_an_interrupted_preparation_is_made_again(photographs, tmp_path):
 def test_splits_keep_their_names(photographs, tmp_path, caplog):
   write(tmp_path, photographs, 'side by side')
   (tmp_path / 'train').rename(tmp_path / 'val')
-  assert layouts.splits(tmp_path, 'paired').keys() == {'val'}
+  assert folder_layouts.splits(tmp_path, 'paired').keys() == {'val'}
   source = data.paired(tmp_path, 'test')  # either word finds the other, and it is told
   assert len(source) == 6 and repr(source).endswith('/val')
   assert "'val' takes its place" in caplog.text

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import build, config, distributed, experiment, nn, ship
-from jaxgan_compress.data import builtin
+from jaxgan_compress import config, distributed, experiment, nn
+from jaxgan_compress.config import build
+from jaxgan_compress.data import sample_images
+from jaxgan_compress.experiment import export, runner
 from jaxgan_compress.parallel import spread
 from tests.conftest import largest_difference
 
@@ -144,7 +146,7 @@ def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):
 def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_path, monkeypatch):
   """Stopped after the first promotion, in the middle of the student's turn."""
   for closing in ('tabulate', 'write_report'):  # the states are looked at, and nothing else
-    monkeypatch.setattr(experiment, closing, lambda *_: {})
+    monkeypatch.setattr(runner, closing, lambda *_: {})
   _, c, _ = unpaired
   calls = []
 
@@ -206,15 +208,15 @@ def test_labels_are_read_back_by_a_trained_network(tmp_path):
   assert 0 <= measures['miou']['value'] <= 1 and len(measures['iou']['value']) == 6
   assert 'mIoU' in (tmp_path / 'run' / 'report.html').read_text()
   # What is exported draws from files what the run draws, edges of instances and all.
-  folder, _ = ship.export_run(tmp_path / 'run', 'gaugan', to=('onnx',))
-  scene = builtin.scene(np.random.default_rng(3), 32)
+  folder, _ = export.export_run(tmp_path / 'run', 'gaugan', to=('onnx',))
+  scene = sample_images.scene(np.random.default_rng(3), 32)
   Image.fromarray(scene['label_map']).save(tmp_path / 'labels.png')
   Image.fromarray(scene['instances']).save(tmp_path / 'instances.tif')
   runpy.run_path(str(folder / 'run_onnx.py'))['main']([
       f'{tmp_path}/labels.png', f'{tmp_path}/drawing.png', f'--instances={tmp_path}/instances.tif'])
-  element = {name: x[None] for name, x in builtin.label_element(scene).items()}
+  element = {name: x[None] for name, x in sample_images.label_element(scene).items()}
   draw = experiment.open_run(tmp_path / 'run').drawer('gaugan', 'best')
-  expected = (np.asarray(draw(builtin.label_batch(element, 6)['source']))[0] + 1) * 127.5
+  expected = (np.asarray(draw(sample_images.label_batch(element, 6)['source']))[0] + 1) * 127.5
   drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32)
   assert np.abs(drawn - expected).max() < .51
 

@@ -1,6 +1,7 @@
 """What the runs of CAT are made of: published ones by their tables, short ones on samples."""
 
-from jaxgan_compress import analysis, build, config
+from jaxgan_compress import analysis, config
+from jaxgan_compress.config import build
 from jaxgan_compress.configs.omgd import _stages as common
 
 TEACHER_BATCH, STUDENT_BATCH = 32, 80  # of published CycleGAN and pix2pix runs

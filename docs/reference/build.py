@@ -11,10 +11,7 @@ import pdoc
 
 HERE = Path(__file__).parent
 # The package names its public parts; these are public, too, and reached by their full names.
-MORE = ('core', 'cpu', 'distributed', 'nn.plans', 'nn.forms')
-# Modules named like a function in them, which the page above has already.
-TWICE = ('compare', r'nn\.(inception|resnet|spade|unet)',
-         r'pruning\.(cost|cut|picture|scores|search)')
+MORE = ('core', 'core.xla', 'distributed', 'nn.prunable', 'nn.layers.conv_dispatch')
 # 'name: ...', 'one, other: ...', "'value': ..." at the beginning of a line.
 NAME = r"""(?:\*{0,2}[\w.]+|'[^'\n]+'|"[^"\n]+")"""
 ITEM = re.compile(rf'^( *)({NAME}(?:(?:, | or ){NAME})*):(?= |$)')
@@ -67,7 +64,7 @@ def build(folder: Path):
   markdown.jinja_pass_arg = to_markdown.jinja_pass_arg
   filters['to_markdown'] = markdown
   pdoc.pdoc('jaxgan_compress', *(f'jaxgan_compress.{name}' for name in MORE),
-            *(rf'!jaxgan_compress\.{name}$' for name in TWICE), output_directory=folder)
+            output_directory=folder)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,13 @@
 """What a network costs and what a run came to."""
 
-from jaxgan_compress.analysis.cost import (
+from jaxgan_compress.analysis.image_grid import (
+  captioned,
+  colour_labels,
+  contact_sheet,
+  gallery,
+  to_uint8,
+)
+from jaxgan_compress.analysis.model_cost import (
   Layer,
   StepCost,
   Timing,
@@ -11,13 +18,6 @@ from jaxgan_compress.analysis.cost import (
   macs,
   network_latency,
   step_cost,
-)
-from jaxgan_compress.analysis.images import (
-  captioned,
-  colour_labels,
-  contact_sheet,
-  gallery,
-  to_uint8,
 )
 
 __all__ = ['Layer', 'StepCost', 'Timing', 'activation_bytes', 'captioned', 'colour_labels',

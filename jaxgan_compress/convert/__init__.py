@@ -4,7 +4,7 @@
     convert.save('G.safetensors', module, variables)   # opened by nn.load
 """
 
-from jaxgan_compress.convert.torch import assumed, built_in, from_torch, load, to_torch
-from jaxgan_compress.nn.storage import save
+from jaxgan_compress.convert.pytorch import assumed, built_in, from_torch, load, to_torch
+from jaxgan_compress.nn.files.network import save
 
 __all__ = ['assumed', 'built_in', 'from_torch', 'load', 'save', 'to_torch']

@@ -1,10 +1,10 @@
 """Images in, as uint8 batches that are a function of the step number."""
 
-from jaxgan_compress.data.builtin import samples
-from jaxgan_compress.data.images import ImageError
+from jaxgan_compress.data.decode import ImageError
 from jaxgan_compress.data.pipeline import Pipeline, sizes_only
-from jaxgan_compress.data.recorded import Latents, record, recorded
+from jaxgan_compress.data.sample_images import samples
 from jaxgan_compress.data.sources import ArraySource, digits, tfds
+from jaxgan_compress.data.teacher_outputs import Latents, record, recorded
 from jaxgan_compress.data.transforms import frame, random_shift
 from jaxgan_compress.data.translation import (
   First,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress import paths
-from jaxgan_compress.data import layouts, transforms, translation
+from jaxgan_compress.core import paths
+from jaxgan_compress.data import folder_layouts, transforms, translation
 
 
 class ArraySource:
@@ -88,8 +88,8 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
                      ) from e
   facts = translation.layout(builder) or {}
   if 'sizes' in facts:
-    split = next((found for found in layouts.SYNONYMS.get(split, ()) for part in facts['sizes']
-                  if part.removesuffix('A') == found), split)
+    split = next((found for found in folder_layouts.SYNONYMS.get(split, ())
+                  for part in facts['sizes'] if part.removesuffix('A') == found), split)
   splits = (f'{split}A', f'{split}B') if facts.get('layout') == 'unpaired' else (split,)
   # Of our own sets the files' bytes, for our decoder knows more kinds of images.
   raw = {name: library.decode.SkipDecoding() for name in facts.get('names', ())} or None

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgan_compress import paths
-from jaxgan_compress.data import checks, images, layouts
-from jaxgan_compress.data.prepare import check_shards
+from jaxgan_compress.core import paths
+from jaxgan_compress.data import decode, folder_layouts, image_checks
+from jaxgan_compress.data.preprocess import check_shards
 from jaxgan_compress.data.views import View
 
 DIRECTIONS = ('AtoB', 'BtoA')
@@ -84,7 +84,7 @@ class Images:
       record = self.records[(i + k) % len(self)]
       try:
         return self._read(record)
-      except (OSError, images.ImageError) as e:
+      except (OSError, decode.ImageError) as e:
         last = e
         with self._lock:
           if (i + k) % len(self) not in self._lost:
@@ -194,8 +194,8 @@ def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', c
   """
   _check(direction, channels)
   view = _view(view, 'direction', 'channels')
-  records, split = layouts.paired(path, split)
-  checks.check(records, view)
+  records, split = folder_layouts.paired(path, split)
+  image_checks.check(records, view)
   return Images(records, functools.partial(read_pair, direction=direction, channels=channels,
                                            decoder=_decoder(view)), view,
                 _directed(f'paired:{path}/{split}', direction))
@@ -210,7 +210,7 @@ def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
   """
   _check(direction, channels)
   view = _view(view, 'direction', 'channels')
-  domains, split = layouts.unpaired(path, split)
+  domains, split = folder_layouts.unpaired(path, split)
   sets = []
   for domain, records in zip('AB', domains, strict=True):
     sets.append(_single(records, view, channels, f'{path}/{split}{domain}'))
@@ -229,8 +229,8 @@ def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **vie
   if not root.is_dir():
     raise FileNotFoundError(f'there is no folder {root} (seen from {Path.cwd()})')
   view = _view(view, 'channels')
-  return _single([{'image': file} for file in layouts.pictures(root)], view, channels, str(path),
-                 same_size)
+  return _single([{'image': file} for file in folder_layouts.pictures(root)], view, channels,
+                 str(path), same_size)
 
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
@@ -243,8 +243,8 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
   nearest. view: the other fields of `View`. Checks as in `paired`, and every label.
   """
   view = _view({'preprocess': preprocess, 'size': size, **view}, 'classes', 'dont_care')
-  records, split = layouts.labels(path, split)
-  checks.check(records, view, classes=classes, dont_care=dont_care)
+  records, split = folder_layouts.labels(path, split)
+  image_checks.check(records, view, classes=classes, dont_care=dont_care)
   read = functools.partial(read_labels, decoder=_decoder(view), classes=classes,
                            dont_care=dont_care)
   return Images(records, read, view, f'labels:{path}/{split}', classes, dont_care)
@@ -283,7 +283,7 @@ def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments
     _check(direction, channels)
     view = _view(arguments, 'direction', 'channels')
   for part in (split, f'{split}A', f'{split}B'):
-    checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
+    image_checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
                               for size in sizes.get(part, ())})
   decoder = _decoder(view)
   if kind == 'labels':
@@ -312,7 +312,7 @@ def planes(label_map, edges, classes: int):
 def label_element(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """'label_map', 'instances' (or none) and 'target' as they travel: labels and edges as uint8."""
   return {'label_map': arrays['label_map'].astype(np.uint8),
-          'edges': images.instance_edges(arrays.get('instances', arrays['label_map'])),
+          'edges': decode.instance_edges(arrays.get('instances', arrays['label_map'])),
           'target': arrays['target']}
 
 
@@ -343,25 +343,25 @@ def read_labels(record, *, decoder: str, classes: int, dont_care: bool) -> dict[
     if key in record:
       content, name = _content(record[key])
       found[key] = content[..., 0] if isinstance(content, np.ndarray) else \
-          images.decode_labels(content, name=name)
+          decode.decode_labels(content, name=name)
       if key == 'label_map':
-        found[key] = images.label_numbers(found[key], classes, dont_care, name=name)
+        found[key] = decode.label_numbers(found[key], classes, dont_care, name=name)
   return found
 
 
 def _single(records, view, channels, name, same_size=True):
-  checks.check(records, view if same_size else None)
+  image_checks.check(records, view if same_size else None)
   found = Images(records, functools.partial(read_image, channels=channels, decoder=_decoder(view)),
                  view, name)
-  found.sizes = [size for size, _ in checks.verify([('image', r['image']) for r in records])]
+  found.sizes = [size for size, _ in image_checks.verify([('image', r['image']) for r in records])]
   return found
 
 
 def _decode(file, channels, decoder):
   content, name = _content(file)
   if isinstance(content, np.ndarray):
-    return images.with_channels(content, channels)
-  return images.decode(content, channels, name=name, decoder=decoder)
+    return decode.with_channels(content, channels)
+  return decode.decode(content, channels, name=name, decoder=decoder)
 
 
 def _content(file):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.data.images import opencv
+from jaxgan_compress.data.decode import opencv
 
 PREPROCESS = ('resize_and_crop', 'scale_width', 'scale_width_and_crop', 'crop', 'none')
 BACKENDS = ('pillow', 'opencv', 'device')

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from jaxgan_compress import paths
+from jaxgan_compress.core import paths
 
 
 def folder(path: str | Path) -> Path:

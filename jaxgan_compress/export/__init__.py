@@ -1,6 +1,6 @@
 """Generators for other programs, each proved to draw what the network draws."""
 
-from jaxgan_compress.export.folder import DEFAULT, FORMATS, ExportError, verify, write_folder
+from jaxgan_compress.export.bundle import DEFAULT, FORMATS, ExportError, verify, write_folder
 from jaxgan_compress.export.litert import run_litert, to_litert
 from jaxgan_compress.export.onnx import run_onnx, to_onnx
 from jaxgan_compress.export.stablehlo import sides, to_stablehlo

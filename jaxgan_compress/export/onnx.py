@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen
 from jax.extend import core
 
-from jaxgan_compress.nn import forms
+from jaxgan_compress.nn.layers import conv_dispatch
 
 LAYOUTS = ('NHWC', 'NCHW')
 OPSET = 17
@@ -69,7 +69,7 @@ def read(module: linen.Module, variables: Mapping, shape: Sequence[int], layout:
   graph = _Graph(format)
   x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
   variables = jax.device_get(variables)
-  with forms.plain(), forms.recording(_record):
+  with conv_dispatch.plain(), conv_dispatch.recording(_record):
     traced = jax.make_jaxpr(
         lambda x: module.apply(variables, x, train=False)[0])(x)
   given = _Value('input', tuple(shape))
@@ -115,7 +115,8 @@ _operation.def_abstract_eval(lambda *arrays, run, **_: jax.core.ShapedArray(
 
 
 def _record(function, args, kwargs):
-  """An `nn.forms.operation` as one equation: what is None or no array is fixed in it."""
+  """An `operation` of `nn.layers.conv_dispatch` as one equation: what is None or no array is fixed
+  in it."""
   given = inspect.signature(function).bind(*args, **kwargs)
   given.apply_defaults()
   arrays = {name: x for name, x in given.arguments.items()

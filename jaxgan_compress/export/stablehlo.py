@@ -10,7 +10,7 @@ import jax.export
 import jax.numpy as jnp
 from flax import linen
 
-from jaxgan_compress.nn import forms
+from jaxgan_compress.nn.layers import conv_dispatch
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -34,7 +34,7 @@ def to_stablehlo(module: linen.Module, variables: Mapping, shape: Sequence[int])
     constraints = tuple(f'{name} >= {-(-least // step)}' for name in 'hw')
   x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(dims, constraints=constraints), jnp.float32)
   draw = jax.jit(lambda x: module.apply(variables, x, train=False)[0])
-  with forms.plain():
+  with conv_dispatch.plain():
     return bytes(jax.export.export(draw, platforms=PLATFORMS)(x).serialize())
 
 

@@ -1,5 +1,5 @@
 """Losses: scalars from arrays; lower is better, weights are the method's."""
 
-from jaxgan_compress.losses import alignment, distill, features, gan, image
+from jaxgan_compress.losses import alignment, features, gan, image, similarity
 
-__all__ = ['alignment', 'distill', 'features', 'gan', 'image']
+__all__ = ['alignment', 'features', 'gan', 'image', 'similarity']

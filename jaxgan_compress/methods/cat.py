@@ -11,13 +11,12 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core, nn
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Drawer, Net, TrainState, fixed
+from jaxgan_compress.core import Axes, Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image
 from jaxgan_compress.losses.alignment import LEAST, alignment
+from jaxgan_compress.methods.distillation import looking_glass, shapes_of_taps
 from jaxgan_compress.methods.gan import Adversary, check_batch, checked, choose, start
-from jaxgan_compress.methods.lessons import looking_glass, shapes_of_taps
-from jaxgan_compress.methods.paired import (
+from jaxgan_compress.methods.pix2pix import (
   VGG19_LAYERS,
   check_adversary,
   check_label_adversary,

@@ -11,8 +11,7 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Drawer, Net, TrainState
+from jaxgan_compress.core import Axes, Drawer, Net, TrainState
 from jaxgan_compress.methods.gan import check_batch, start
 
 

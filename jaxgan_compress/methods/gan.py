@@ -12,8 +12,7 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Drawer, Net, TrainState, fixed
+from jaxgan_compress.core import Axes, Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import gan
 from jaxgan_compress.nn import initialise
 from jaxgan_compress.nn.init import shapes

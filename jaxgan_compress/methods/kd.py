@@ -11,8 +11,7 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Drawer, Net, TrainState, fixed
+from jaxgan_compress.core import Axes, Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.methods.gan import (
   BN_SYNC,

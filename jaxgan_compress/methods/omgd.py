@@ -11,9 +11,9 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Drawer, Net, TrainState, fixed
+from jaxgan_compress.core import Axes, Drawer, Net, TrainState, fixed
 from jaxgan_compress.losses import image
+from jaxgan_compress.methods.distillation import Lessons
 from jaxgan_compress.methods.gan import (
   Adversary,
   check_batch,
@@ -22,8 +22,7 @@ from jaxgan_compress.methods.gan import (
   draw_with_taps,
   start,
 )
-from jaxgan_compress.methods.lessons import Lessons
-from jaxgan_compress.methods.paired import check_adversary
+from jaxgan_compress.methods.pix2pix import check_adversary
 from jaxgan_compress.pruning import Shrink
 
 

@@ -1,27 +1,27 @@
 """Numbers from images: each value is kept with the protocol that made it."""
 
 from jaxgan_compress.metrics import resize, segmentation
+from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.evaluator import Evaluator, Measure
 from jaxgan_compress.metrics.extractors import Extractor, classifier, inception, random_vgg
+from jaxgan_compress.metrics.feature_distances import (
+  density_coverage,
+  kernel_distance,
+  precision_recall,
+  squared_mmd,
+)
 from jaxgan_compress.metrics.folders import compare_folders, folder_features
-from jaxgan_compress.metrics.intervals import bootstrap
+from jaxgan_compress.metrics.formulas import (
+  class_histogram,
+  frechet_distance,
+  gaussian_frechet_distance,
+  inception_score,
+  psnr,
+  variance_of_laplacian,
+)
 from jaxgan_compress.metrics.moments import Moments
 from jaxgan_compress.metrics.perceptual import perceptual_distance
-from jaxgan_compress.metrics.scores import (
-    class_histogram,
-    frechet_distance,
-    gaussian_frechet_distance,
-    inception_score,
-    psnr,
-    variance_of_laplacian,
-)
 from jaxgan_compress.metrics.segmenters import Segmenter, cityscapes_scores, drn, segmenter
-from jaxgan_compress.metrics.sets import (
-    density_coverage,
-    kernel_distance,
-    precision_recall,
-    squared_mmd,
-)
 
 __all__ = ['Evaluator', 'Extractor', 'Measure', 'Moments', 'Segmenter', 'bootstrap',
            'cityscapes_scores', 'class_histogram', 'classifier', 'compare_folders',

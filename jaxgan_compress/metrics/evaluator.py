@@ -14,9 +14,9 @@ import numpy as np
 from jaxgan_compress import core
 from jaxgan_compress.core import Drawer
 from jaxgan_compress.losses import image as image_losses
-from jaxgan_compress.metrics import scores, segmentation, sets
+from jaxgan_compress.metrics import feature_distances, formulas, segmentation
+from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.extractors import Extractor
-from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.perceptual import perceptual_distance
 from jaxgan_compress.metrics.segmenters import Segmenter
 from jaxgan_compress.parallel import RowMap
@@ -129,7 +129,7 @@ class Evaluator:
     """The same measures of the real images, and the distance between a random half and all."""
     found = self._measures(self._real, intervals, floor=True)
     half = np.random.default_rng(self.seed).permutation(len(self._real['features']))[::2]
-    floor = scores.frechet_distance(self._real['features'][half], self._real['features'])
+    floor = formulas.frechet_distance(self._real['features'][half], self._real['features'])
     return {**found, self.extractor.distances[0]: self._measure(
         floor, of='a random half against all')}
 
@@ -150,7 +150,7 @@ class Evaluator:
       found['mse'] = self._summary(_mean, squares, intervals=intervals,
                                    unit='per pixel, images in [-1, 1]')
       found['psnr' if self.inputs is None else 'psnr_teacher'] = self._summary(
-          lambda x: scores.psnr(_mean(x)), squares,
+          lambda x: formulas.psnr(_mean(x)), squares,
           intervals=intervals if squares.any() else 0, unit='dB')
       if self.inputs is None:
         found['mse_on_paths'] = self._mse_on_paths(draw, teacher)
@@ -176,7 +176,8 @@ class Evaluator:
       images = _picture(prepare(batch))
       if images.dtype == jnp.uint8:
         images = jnp.asarray(LEVELS)[images]
-      return {**self.extractor.look(variables, images), 'vol': scores.variance_of_laplacian(images)}
+      return {**self.extractor.look(variables, images),
+              'vol': formulas.variance_of_laplacian(images)}
 
     return self._map(self._rows.jit(look), len(source), functools.partial(_stack, source),
                      self.extractor.variables)
@@ -189,7 +190,7 @@ class Evaluator:
 
   def _compared(self, batch, images, lesson, variables, segmenter):
     found = {**self.extractor.look(variables, images),
-             'vol': scores.variance_of_laplacian(images)}
+             'vol': formulas.variance_of_laplacian(images)}
     if lesson is not None:
       found['teacher'] = jnp.square(images - lesson).mean((1, 2, 3))
     if 'target' in batch:
@@ -220,20 +221,20 @@ class Evaluator:
     mine, real = looks['features'], self._real['features']
     if not floor:
       frechet, kernel = self.extractor.distances
-      found[frechet] = summary(scores.frechet_distance, mine, real, features=mine.shape[1])
+      found[frechet] = summary(formulas.frechet_distance, mine, real, features=mine.shape[1])
       size = min(100, len(mine) // 2, len(real) // 2)
       found[kernel] = summary(
-          functools.partial(sets.kernel_distance, subset_size=size, seed=self.seed), mine, real,
-          subsets=100, subset_size=size)
+          functools.partial(feature_distances.kernel_distance, subset_size=size, seed=self.seed),
+          mine, real, subsets=100, subset_size=size)
       # Without intervals: radii depend on the count, so halves say nothing about the whole.
-      for name, value in zip(('precision', 'recall'), sets.precision_recall(real, mine),
-                             strict=True):
+      for name, value in zip(('precision', 'recall'),
+                             feature_distances.precision_recall(real, mine), strict=True):
         found[name] = self._measure(value, neighbours=3)
     if 'probs' in looks:
       splits = min(self.splits, len(mine) // 2)
-      found['is'] = summary(functools.partial(scores.inception_score, splits=splits),
+      found['is'] = summary(functools.partial(formulas.inception_score, splits=splits),
                             looks['probs'], splits=splits)
-      found['classes'] = self._measure(scores.class_histogram(looks['probs']).tolist())
+      found['classes'] = self._measure(formulas.class_histogram(looks['probs']).tolist())
     for name, protocol in {
         'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
         'ssim': {'window': '11x11 Gaussian, inside the image'}, 'perceptual': {}}.items():

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgan_compress import cpu, data
-from jaxgan_compress.metrics import scores, sets
+from jaxgan_compress import data
+from jaxgan_compress.core import xla
+from jaxgan_compress.metrics import feature_distances, formulas
+from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.evaluator import Measure
 from jaxgan_compress.metrics.extractors import Extractor
-from jaxgan_compress.metrics.intervals import bootstrap
 from jaxgan_compress.metrics.moments import Moments
 
 
@@ -26,7 +27,7 @@ def folder_features(path: str | Path, extractor: Extractor, *, batch: int | None
   FileNotFoundError for a folder without any.
   """
   source = data.folder(path, preprocess='none', flip=False, same_size=False)
-  look = cpu.jit(lambda v, images: extractor.look(v, images)['features'])
+  look = xla.jit(lambda v, images: extractor.look(v, images)['features'])
   by_size = {}
   for i, (height, width) in enumerate(source.sizes):
     by_size.setdefault((height, width), []).append(i)
@@ -82,7 +83,7 @@ def compare_folders(a: str | Path, b: str | Path, extractor: Extractor, *, inter
 
   def frechet(*found):
     found = iter(found)
-    return scores.frechet_distance(*(next(found) if isinstance(side, np.ndarray) else side
+    return formulas.frechet_distance(*(next(found) if isinstance(side, np.ndarray) else side
                                      for side in sides))
 
   names = extractor.distances
@@ -90,12 +91,12 @@ def compare_folders(a: str | Path, b: str | Path, extractor: Extractor, *, inter
   if features:
     size = min(100, *(len(side) // 2 for side in sides))
     if size >= 2:
-      kernel = functools.partial(sets.kernel_distance, subset_size=size, seed=0)
+      kernel = functools.partial(feature_distances.kernel_distance, subset_size=size, seed=0)
       result[names[1]] = measure(lambda x, y: kernel(x, y)[0], kernel(*sides)[1], subsets=100,
                                  subset_size=size)
     if min(map(len, sides)) > 3:
-      for name, value in zip(('precision', 'recall'), sets.precision_recall(sides[1], sides[0]),
-                             strict=True):
+      for name, value in zip(('precision', 'recall'),
+                             feature_distances.precision_recall(sides[1], sides[0]), strict=True):
         result[name] = Measure(value, {**protocol, 'neighbours': 3})
   return result
 

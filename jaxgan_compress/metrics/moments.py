@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import scipy  # whose `linalg` is imported at its first use: it takes a sixth of our own import
 
-from jaxgan_compress import paths
+from jaxgan_compress.core import paths
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

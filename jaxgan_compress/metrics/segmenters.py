@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import cpu, nn
+from jaxgan_compress import nn
+from jaxgan_compress.core import xla
 from jaxgan_compress.metrics import segmentation
 from jaxgan_compress.metrics.extractors import checksum
-from jaxgan_compress.nn.drn import CITYSCAPES_MEAN, CITYSCAPES_STD
+from jaxgan_compress.nn.feature_nets.drn import CITYSCAPES_MEAN, CITYSCAPES_STD
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def cityscapes_scores(reader: Segmenter, images: Iterable[np.ndarray],
 
   Raises ValueError for fewer images than truths, or the other way round.
   """
-  look = cpu.jit(reader.look)
+  look = xla.jit(reader.look)
   total = np.zeros((reader.classes, reader.classes), np.int64)
   for image, truth in zip(images, truths, strict=True):
     scores = np.asarray(look(reader.variables, image[None])[0])

@@ -4,24 +4,21 @@ A class says every width, so a pruned network is just another value; the functio
 give the widths of the papers: `nn.mobile_resnet(ngf=16)` is a `ResNetGenerator`.
 """
 
-from jaxgan_compress.nn.classifiers import LeNet5, SmallClassifier, SmallSegmenter
-from jaxgan_compress.nn.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.discriminators import MultiScale, PatchGAN, PixelGAN
-from jaxgan_compress.nn.drn import DRN
-from jaxgan_compress.nn.features import VGG, Adapter
-from jaxgan_compress.nn.fid_inception import FIDInception
-from jaxgan_compress.nn.inception import Branches, InceptionGenerator, inception
-from jaxgan_compress.nn.init import initialise
-from jaxgan_compress.nn.layers import Conv, SeparableConv, UpConv
-from jaxgan_compress.nn.norms import BatchNorm, InstanceNorm, LayerNorm
-from jaxgan_compress.nn.plans import Group, Plan, make_plan
-from jaxgan_compress.nn.resnet import (
+from jaxgan_compress.nn.feature_nets.classifiers import LeNet5, SmallClassifier, SmallSegmenter
+from jaxgan_compress.nn.feature_nets.drn import DRN
+from jaxgan_compress.nn.feature_nets.inception import FIDInception
+from jaxgan_compress.nn.feature_nets.vgg import VGG, Adapter
+from jaxgan_compress.nn.files.network import load, save
+from jaxgan_compress.nn.generators.dcgan import DCGANDiscriminator, DCGANGenerator
+from jaxgan_compress.nn.generators.inception import Branches, InceptionGenerator, inception
+from jaxgan_compress.nn.generators.resnet import (
   ResNetGenerator,
   mobile_deepest_resnet,
   mobile_resnet,
   resnet,
 )
-from jaxgan_compress.nn.spade import (
+from jaxgan_compress.nn.generators.spade import (
   InceptionSPADEBlock,
   InceptionSPADEGenerator,
   SPADEBlock,
@@ -30,8 +27,11 @@ from jaxgan_compress.nn.spade import (
   mobile_spade,
   spade,
 )
-from jaxgan_compress.nn.storage import load, save
-from jaxgan_compress.nn.unet import UNetGenerator, unet, unet_deepest
+from jaxgan_compress.nn.generators.unet import UNetGenerator, unet, unet_deepest
+from jaxgan_compress.nn.init import initialise
+from jaxgan_compress.nn.layers.conv import Conv, SeparableConv, UpConv
+from jaxgan_compress.nn.layers.norms import BatchNorm, InstanceNorm, LayerNorm
+from jaxgan_compress.nn.prunable import Group, Plan, make_plan
 
 __all__ = [
   'DRN', 'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator',

@@ -9,9 +9,9 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.nn.layers import Conv, check_images, leaky_relu
-from jaxgan_compress.nn.norms import InstanceNorm, conv_bias, norm
+from jaxgan_compress.core import Axes
+from jaxgan_compress.nn.layers.conv import Conv, check_images, leaky_relu
+from jaxgan_compress.nn.layers.norms import InstanceNorm, conv_bias, norm
 
 
 class PatchGAN(nn.Module):

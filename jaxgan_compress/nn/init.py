@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxgan_compress.nn import forms
-from jaxgan_compress.nn.norms import BatchNorm
+from jaxgan_compress.nn.layers import conv_dispatch
+from jaxgan_compress.nn.layers.norms import BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,8 @@ def _look(module, *inputs):
       batch_norms.add(context.module.path)
     return call(*args, **kwargs)
 
-  with forms.plain(), linen.intercept_methods(note):  # fewer operations, the same parameters
+  # Fewer operations, the same parameters.
+  with conv_dispatch.plain(), linen.intercept_methods(note):
     return jax.eval_shape(module.init, jax.random.key(0), *inputs), batch_norms
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxgan_compress.axes import Axes
-from jaxgan_compress.core import Batch, TrainState
+from jaxgan_compress.core import Axes, Batch, TrainState
 
 
 def replica_disagreement(step: Callable, state: TrainState, batch: Batch, replicas: int = 2

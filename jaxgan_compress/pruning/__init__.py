@@ -12,12 +12,13 @@ The same, step by step:
     student = teacher.with_widths(pruning.widths(found.masks))
     variables = pruning.compact(plan, variables, found.masks)
 
-Any network with `plan` and `with_widths` can be pruned; see `nn.plans`.
+Any network with `plan` and `with_widths` can be pruned; see `nn.prunable`.
 """
 
-from jaxgan_compress.pruning.cost import Cost, cost
-from jaxgan_compress.pruning.cut import Cut, begin, cut
+from jaxgan_compress.analysis.mask_plot import picture
+from jaxgan_compress.pruning.budget_search import Pruned, keep, search, tighten, widths
 from jaxgan_compress.pruning.gradual import Shrink, roles, schedule
+from jaxgan_compress.pruning.importance import scores
 from jaxgan_compress.pruning.latency import (
   BACKENDS,
   LatencyTable,
@@ -25,10 +26,9 @@ from jaxgan_compress.pruning.latency import (
   latency_table,
   milliseconds,
 )
-from jaxgan_compress.pruning.picture import picture
-from jaxgan_compress.pruning.scores import scores
-from jaxgan_compress.pruning.search import Pruned, keep, search, tighten, widths
+from jaxgan_compress.pruning.one_shot import Cut, begin, cut
 from jaxgan_compress.pruning.surgery import apply_masks, compact, expand
+from jaxgan_compress.pruning.width_cost import Cost, cost
 
 __all__ = ['BACKENDS', 'Cost', 'Cut', 'LatencyTable', 'Pruned', 'Shrink', 'apply_masks', 'begin',
            'compact', 'cost', 'cut', 'cut_to_time', 'expand', 'keep', 'latency_table',

@@ -13,11 +13,11 @@ from flax import linen
 
 from jaxgan_compress.core import TrainState
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.plans import Plan
-from jaxgan_compress.pruning.cost import Cost, cost
-from jaxgan_compress.pruning.scores import scores
-from jaxgan_compress.pruning.search import search, tighten
+from jaxgan_compress.nn.prunable import Plan
+from jaxgan_compress.pruning.budget_search import search, tighten
+from jaxgan_compress.pruning.importance import scores
 from jaxgan_compress.pruning.surgery import apply_masks
+from jaxgan_compress.pruning.width_cost import Cost, cost
 
 
 def roles(role: str, budget: float | Sequence[float]) -> dict[str, float]:

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import analysis, cpu, export, nn
-from jaxgan_compress.pruning.cost import Cost, cost
-from jaxgan_compress.pruning.cut import Cut, cut
-from jaxgan_compress.pruning.search import find, widths
+from jaxgan_compress import analysis, export, nn
+from jaxgan_compress.core import xla
+from jaxgan_compress.pruning.budget_search import find, widths
+from jaxgan_compress.pruning.one_shot import Cut, cut
+from jaxgan_compress.pruning.width_cost import Cost, cost
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def milliseconds(modules: Sequence[linen.Module], shape: Sequence[int], rounds: 
   if backend not in BACKENDS:
     raise ValueError(f'backend={backend!r}; one of {", ".join(BACKENDS)}')
   x = jax.random.normal(jax.random.key(0), shape)
-  run = cpu.jit(lambda variables, x, module: module.apply(variables, x)[0], static_argnums=2)
+  run = xla.jit(lambda variables, x, module: module.apply(variables, x)[0], static_argnums=2)
   calls = {}
   for i, module in enumerate(modules):
     variables = nn.initialise(module, jax.random.key(0), x)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from jaxgan_compress.nn.plans import Plan
+from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
 
 

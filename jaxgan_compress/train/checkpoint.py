@@ -15,8 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxgan_compress import distributed, paths
-from jaxgan_compress.core import TrainState
+from jaxgan_compress import distributed
+from jaxgan_compress.core import TrainState, paths
 from jaxgan_compress.parallel import fetch
 from jaxgan_compress.train.loop import TermError
 

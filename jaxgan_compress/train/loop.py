@@ -17,8 +17,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from jaxgan_compress import core, cpu
-from jaxgan_compress.core import Logs, Method, TrainState
+from jaxgan_compress import core
+from jaxgan_compress.core import Logs, Method, TrainState, xla
 from jaxgan_compress.data import Pipeline
 from jaxgan_compress.parallel import parallelize
 
@@ -44,7 +44,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
 
   The logs are device scalars of the step just taken, and its number under 'step': reading one
   waits for it, passing them on does not. The host runs ahead of the device by at most
-  RUN_AHEAD steps. On CPUs the process keeps its memory from here on, see `cpu.keep_memory`.
+  RUN_AHEAD steps. On CPUs the process keeps its memory from here on, see `core.xla.keep_memory`.
 
   Every state that is yielded stays whole, so after a `break` the caller holds one to go on from.
   Ctrl-C while this works on ends the step, yields once more, (newest state, its logs), and is
@@ -79,7 +79,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
     raise ValueError(f'per_call={per_call} does not divide steps={steps}, every={every} and the '
                      f"state's step {at}, or there is a hook, which takes per_call=1")
   if jax.default_backend() == 'cpu':
-    cpu.keep_memory()
+    xla.keep_memory()
   run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas,
                     via=via, students=students)
   if at >= steps:

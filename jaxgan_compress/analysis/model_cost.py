@@ -1,0 +1,355 @@
+"""Parameters, multiply-accumulates, bytes, milliseconds."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import linen
+
+from jaxgan_compress import nn
+from jaxgan_compress.core import Axes, xla
+from jaxgan_compress.nn.generators.spade import InceptionModulatedBlock, Modulation
+from jaxgan_compress.nn.init import remembered
+from jaxgan_compress.nn.layers import conv_dispatch
+from jaxgan_compress.nn.layers.conv import Project
+
+CONVENTIONS = ('exact', 'torchprofile', 'cat')
+PARAM_CONVENTIONS = ('all', 'paper', 'cat')
+
+
+def count_params(variables: Mapping, convention: str = 'all') -> int:
+  """Parameters of a network, from its variables (or their shapes).
+
+  'all': every entry of 'params'. 'paper': as Aguinaldo et al. 2019 counted, weights and biases of
+  convolutions only, norms left out, and the last layer (`to_image`) with one output channel even
+  where it draws colour. 'cat': as CAT's profiler prints, scales and biases of norms that have
+  running statistics left out. Running statistics and spectral vectors are never parameters.
+
+  Raises ValueError for another convention.
+  """
+  _choose(convention, PARAM_CONVENTIONS)
+  stats = variables.get('batch_stats', {})
+  count = 0
+
+  def walk(tree, stats, path=()):
+    nonlocal count
+    norm = 'scale' in tree
+    if norm and (convention == 'paper' or (convention == 'cat' and 'var' in stats)):
+      return
+    for name, x in tree.items():
+      if isinstance(x, Mapping):
+        walk(x, stats.get(name, {}), (*path, name))
+      else:
+        one_channel = convention == 'paper' and 'to_image' in path
+        count += x.size // x.shape[-1] if one_channel else x.size
+
+  walk(variables.get('params', variables), stats)
+  return count
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """One layer of a network, in the order of the forward pass.
+
+  path: 'block1/conv1'. kind: its class. shape: of its output. params: its parameters.
+  macs: multiply-accumulates, by convention. bytes: of its output.
+  """
+  path: str
+  kind: str
+  shape: tuple[int, ...]
+  params: int
+  macs: Mapping[str, int]
+  bytes: int
+
+
+def layers(module: linen.Module, shape: Sequence[int] | None = None,
+           variables: Mapping | None = None) -> list[Layer]:
+  """Every layer that has parameters or does multiply-accumulates; see `macs` for the arguments.
+
+  variables: the module's, or their shapes, where they are known: half the time.
+  """
+  x = _example(module, shape)
+  variables, calls, jaxpr, _ = _traced(module, x) if variables is None else _trace(
+      module, x, variables)
+  calls = {call.path: call for call in calls}
+  # A container returns after what is inside it: only layers that hold something are wanted.
+  inner = {path[:n] for path in calls for n in range(len(path))}
+  calls = {path: call for path, call in calls.items()
+           if path not in inner or _at(variables['params'], path)}
+  counted = {}
+  for scope, exact, legacy in _walk(jaxpr):
+    path = _owner(scope, calls)
+    before = counted.get(path, (0, 0))
+    counted[path] = (before[0] + exact, before[1] + legacy)
+  rows = []
+  for path, (_, kind, extra, out) in calls.items():
+    params = _at(variables['params'], path)
+    own = sum(leaf.size for leaf in params.values() if not isinstance(leaf, Mapping))
+    exact, legacy = counted.get(path, (0, 0))
+    if own or exact or any(extra.values()):
+      rows.append(Layer('/'.join(path), kind, out.shape, own, {
+          'exact': exact, **{convention: legacy + extra[convention] for convention in extra}},
+          out.size * out.dtype.itemsize))
+  return rows
+
+
+def macs(module: linen.Module | Callable, shape: Sequence[int] | None = None,
+         convention: str = 'exact') -> int:
+  """Multiply-accumulates of one forward pass in inference mode.
+
+  module: a network, or any function of one array (whose networks, if any, are inside it).
+  shape: of the input, as (1, 256, 256, 3); may be left out for networks that draw from noise.
+  convention:
+    'exact': what convolutions and matmuls take. A transposed convolution is counted on its input.
+    'torchprofile': as published for GAN Compression and OMGD. A transposed convolution counts its
+      output, 4 times too much at stride 2; norms with a scale one for each element of their output,
+      and so do products of activations, leaky ReLUs that the published code does not take in place
+      and means over windows (all of them in SPADE's family).
+    'cat': as CAT counts: the same, but norms with a scale count only if they have no running
+      statistics.
+
+  Nothing runs: the program is traced and walked, its operations in their textbook forms. Raises
+  ValueError for another convention or a missing shape.
+  """
+  _choose(convention, CONVENTIONS)
+  _, calls, jaxpr, _ = _traced(module, _example(module, shape))
+  counts = [(exact, legacy) for _, exact, legacy in _walk(jaxpr)]
+  if convention == 'exact':
+    return sum(exact for exact, _ in counts)
+  return sum(legacy for _, legacy in counts) + sum(call.extra[convention] for call in calls)
+
+
+def activation_bytes(module: linen.Module | Callable, shape: Sequence[int] | None = None) -> int:
+  """Peak bytes of input and intermediate arrays of one forward pass; parameters not counted.
+
+  An estimate from the order of the program: an array lives from where it is made to its last use,
+  and an operation whose output is as large as an operand that ends there works in place. For the
+  truth on one machine compile, and ask `memory_analysis()`.
+  """
+  variables, _, jaxpr, out = _traced(module, _example(module, shape))
+  weights = len(jax.tree.leaves(variables))
+  outputs = jaxpr.outvars
+  if isinstance(module, linen.Module):
+    outputs = outputs[:len(jax.tree.leaves(_wanted(out)))]
+  ends = {}
+  for i, eqn in enumerate(jaxpr.eqns):
+    ends.update({v: i for v in eqn.invars if not hasattr(v, 'val')})
+  ends.update({v: len(jaxpr.eqns) for v in outputs if not hasattr(v, 'val')})
+  live = {v: _bytes(v) for v in jaxpr.invars[weights:]}
+  peak = now = sum(live.values())
+  for i, eqn in enumerate(jaxpr.eqns):
+    dying = [v for v in {v for v in eqn.invars if not hasattr(v, 'val')}
+             if v in live and ends[v] == i]
+    made = {v: _bytes(v) for v in eqn.outvars}
+    in_place = max((live[v] for v in dying if live[v] in made.values()), default=0)
+    peak = max(peak, now + sum(made.values()) - in_place)
+    live.update(made)
+    now += sum(made.values())
+    for v in (*dying, *(v for v in eqn.outvars if v not in ends)):
+      now -= live.pop(v)
+  return peak
+
+
+class StepCost(NamedTuple):
+  """What one call costs each replica: multiply-accumulates, and the bytes it gives to means over
+  all replicas (gradients, statistics, logs) and to all others as they are."""
+  macs: int
+  reduced: int
+  gathered: int
+
+
+def step_cost(step: Callable, *args, replicas: int = 2) -> StepCost:
+  """The cost of `step(*args, Axes(mesh=('replica',)))`, forward and backward, of one replica.
+
+  args: arrays or their shapes, a replica's own. Nothing runs, see `macs`; of branches that depend
+  on a value both count.
+  """
+  with conv_dispatch.plain():
+    program = jax.make_jaxpr(lambda *args: step(*args, Axes(('replica',))),
+                             axis_env=[('replica', replicas)])(*args)
+  sent = collections.Counter()
+  for eqn, _, times in _equations(program.jaxpr):
+    if eqn.primitive.name.startswith(('psum', 'all_gather')):
+      sent[eqn.primitive.name[:4]] += times * sum(map(_bytes, eqn.invars))
+  return StepCost(sum(exact for _, exact, _ in _walk(program.jaxpr)), sent['psum'], sent['all_'])
+
+
+class Timing(NamedTuple):
+  """Seconds of one call: median and 95th percentile over so many rounds."""
+  median: float
+  p95: float
+  rounds: int
+
+
+def latency(functions: Mapping[str, Callable[[], object]], rounds: int = 30,
+            warmup: int = 2) -> dict[str, Timing]:
+  """Seconds of each function, which returns arrays; called in turn, so that they share whatever
+  else the machine does. The first `warmup` calls, which compile, are not counted."""
+  for function in functions.values():
+    for _ in range(warmup):
+      jax.block_until_ready(function())
+  taken = {name: [] for name in functions}
+  for _ in range(rounds):
+    for name, function in functions.items():
+      start = time.perf_counter()
+      jax.block_until_ready(function())
+      taken[name].append(time.perf_counter() - start)
+  return {name: Timing(float(np.median(seconds)), float(np.percentile(seconds, 95)), rounds)
+          for name, seconds in taken.items()}
+
+
+def network_latency(module: linen.Module, shape: Sequence[int] | None = None, batches=(1, 8),
+                    rounds: int = 30) -> dict[int, Timing]:
+  """Seconds of one compiled forward pass at each batch size, with random weights.
+
+  shape: of the input; its batch is replaced. The weights are an argument of the program.
+  """
+  x = _example(module, shape)
+  variables = nn.initialise(module, jax.random.key(0), x)
+  run = xla.jit(lambda variables, x: _wanted(module.apply(variables, x)))
+  inputs = {batch: jax.random.normal(jax.random.key(1), (batch, *x.shape[1:])) for batch in batches}
+  timings = latency({str(batch): lambda x=x: run(variables, x) for batch, x in inputs.items()},
+                    rounds)
+  return {batch: timings[str(batch)] for batch in batches}
+
+
+def _wanted(out):
+  """The image or the logits: taps that nothing reads are not kept."""
+  return out[0] if isinstance(out, tuple) else out
+
+
+def _choose(convention, possible):
+  if convention not in possible:
+    raise ValueError(f'convention={convention!r}; one of {", ".join(possible)}')
+
+
+def _example(module, shape):
+  if shape is not None:
+    return jax.ShapeDtypeStruct(tuple(shape), np.float32)
+  if not hasattr(module, 'example'):
+    raise ValueError('give the shape of the input')
+  x = jax.eval_shape(module.example)
+  if len(x.shape) == 4:
+    raise ValueError(f'what {type(module).__name__} costs depends on the size of its input; give '
+                     f'a shape, for example (1, 256, 256, {x.shape[-1]})')
+  return x
+
+
+class _Call(NamedTuple):
+  path: tuple[str, ...]
+  kind: str
+  extra: Mapping[str, int]
+  out: jax.core.ShapedArray
+
+
+def _traced(run, x):
+  return (_known if isinstance(run, linen.Module) else _trace)(run, x)
+
+
+def _trace(run, x, variables=None):
+  """(shapes of the variables, calls of layers in order of their end, the program, its output)."""
+  calls = []
+
+  def note(call, args, kwargs, context):
+    out, layer = call(*args, **kwargs), context.module
+    if context.method_name == '__call__' and hasattr(out, 'aval'):
+      calls.append(_Call(layer.path, type(layer).__name__, _extra(layer, args[0], out), out.aval))
+    return out
+
+  with conv_dispatch.plain():
+    if variables is None:
+      variables = {'params': {}}
+      if isinstance(run, linen.Module):
+        variables |= jax.eval_shape(run.init, jax.random.key(0), x)
+    with linen.intercept_methods(note):
+      program, out = jax.make_jaxpr(run.apply if isinstance(run, linen.Module) else
+                                    lambda _, x: run(x), return_shape=True)(variables, x)
+  return variables, calls, program.jaxpr, out
+
+
+_known = remembered(_trace, 16)
+
+
+def _walk(jaxpr):
+  """(scope, exact, legacy) of every convolution and matmul."""
+  for eqn, here, times in _equations(jaxpr):
+    shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
+    if eqn.primitive.name == 'conv_general_dilated':
+      _, kernel, out = shapes
+      spec = eqn.params['dimension_numbers'].rhs_spec
+      legacy = times * math.prod(out) * (math.prod(kernel) // kernel[spec[0]])
+      yield here, legacy // math.prod(eqn.params['lhs_dilation']), legacy
+    elif eqn.primitive.name == 'dot_general':
+      left, _, out = shapes
+      contracted = eqn.params['dimension_numbers'][0][0]
+      count = times * math.prod(out) * math.prod(left[i] for i in contracted)
+      yield here, count, count
+
+
+def _equations(jaxpr, scope='', times=1):
+  """(equation, its scope, how often it runs) of a program and of all inside it."""
+  for eqn in jaxpr.eqns:
+    here = f'{scope}/{eqn.source_info.name_stack}'
+    yield eqn, here, times
+    inner_times = times * (eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1)
+    for value in eqn.params.values():
+      for inner in value if isinstance(value, tuple | list) else (value,):
+        inner = getattr(inner, 'jaxpr', inner)
+        if hasattr(inner, 'eqns'):
+          yield from _equations(inner, here, inner_times)
+
+
+def _owner(scope, calls):
+  """The innermost layer whose path the scope names."""
+  parts = [part for part in scope.split('/') if part and '(' not in part]
+  for start in range(len(parts)):
+    for end in range(len(parts), start, -1):
+      if tuple(parts[start:end]) in calls:
+        return tuple(parts[start:end])
+  return ()
+
+
+def _extra(layer, x, out):
+  """What the profilers count of a layer beyond its convolution, given its input and output."""
+  counts = {'torchprofile': _elementwise(layer, x, out), 'cat': 0}
+  if isinstance(layer, nn.BatchNorm | nn.InstanceNorm | nn.LayerNorm) and \
+      getattr(layer, 'affine', True):
+    counts['torchprofile'] = out.size
+    counts['cat'] = 0 if getattr(layer, 'track', False) else out.size
+  if isinstance(layer, Project):  # a transposed convolution of a 1x1 map: 16 taps each
+    counts = dict.fromkeys(counts, 15 * out.size * layer.variables['params']['kernel'].shape[2])
+  return counts
+
+
+def _elementwise(layer, x, out):
+  """Of the operations of torchprofile's list that count an element each: mul, leaky_relu (not
+  leaky_relu_, in place, as everywhere but in SPADE's family) and avg_pool2d."""
+  parent, name = layer.parent, layer.name or ''
+  if isinstance(layer, Modulation):
+    return out.size * (1 + (layer.slope != 1))
+  if isinstance(layer, InceptionModulatedBlock):  # whose other leaky ReLUs are in place
+    return x.size * bool(layer.block.main)
+  if isinstance(parent, nn.SPADEGenerator | nn.InceptionSPADEGenerator) and name == 'to_image':
+    return x.size  # of the leaky ReLU before it
+  if isinstance(parent, nn.MultiScale) and isinstance(layer, nn.Conv):
+    scale, stage = (int(part.strip('scaletg')) for part in name.split('_'))
+    pooled = x.size if scale and stage == 1 else 0
+    return pooled + (out.size if stage <= parent.layers else 0)
+  return 0
+
+
+def _at(tree, path):
+  for part in path:
+    tree = tree.get(part, {})
+  return tree
+
+
+def _bytes(v):
+  return math.prod(v.aval.shape) * v.aval.dtype.itemsize if hasattr(v.aval, 'shape') else 0

@@ -1,0 +1,290 @@
+"""From a config to values: methods, networks, optimisers, data."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxgan_compress import config as configs
+from jaxgan_compress import pruning
+from jaxgan_compress.core import arguments, paths
+
+# Where a bare name in a section of this key is looked up.
+HOMES = {
+    'method': 'jaxgan_compress.methods', 'adversary': 'jaxgan_compress.methods',
+    'generator': 'jaxgan_compress.nn', 'student': 'jaxgan_compress.nn',
+    'wide': 'jaxgan_compress.nn', 'deep': 'jaxgan_compress.nn', 'back': 'jaxgan_compress.nn',
+    'student_back': 'jaxgan_compress.nn', 'others': 'jaxgan_compress.nn',
+    'teacher': 'jaxgan_compress.nn',
+    'look': 'jaxgan_compress.nn', 'lessons': 'jaxgan_compress.methods',
+    'cycle': 'jaxgan_compress.methods', 'clock': 'jaxgan_compress.methods', 'teacher_tx': 'optax',
+    'shrink': 'jaxgan_compress.pruning', 'disc': 'jaxgan_compress.nn',
+    'extractor': 'jaxgan_compress.metrics', 'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
+    'learning_rate': 'jaxgan_compress.train.schedules',
+}
+
+
+def resolve(name: str, home: str) -> Any:
+  """`Name` in the module `home`, or `package.module:Name` anywhere: the namespace is the registry.
+
+  Raises ValueError for a name that is not there, nearest one suggested.
+  """
+  module, _, attribute = name.rpartition(':')
+  try:
+    found = importlib.import_module(module or home)
+  except ImportError as e:
+    raise ValueError(f'{name!r}: cannot import {module or home} ({e})') from e
+  if not hasattr(found, attribute) or attribute.startswith('_'):
+    public = getattr(found, '__all__', None) or [
+        x for x in dir(found) if x[0].islower() and callable(getattr(found, x))]
+    raise ValueError(f'no {attribute!r} in {found.__name__}; {configs.suggest(attribute, public)}')
+  return getattr(found, attribute)
+
+
+def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
+  """Calls what `section.name` names with the section's other entries; sections inside are made
+  first. Raises ValueError that says where, for an unknown name or argument.
+  """
+  with blaming(where):
+    target = resolve(_named(section, home), home)
+  given = dict(injected)
+  for key, value in section.items():
+    if isinstance(value, ConfigDict | dict):
+      value = _made(value, HOMES.get(key, home), f'{where}.{key}')
+    if key != 'name':
+      given[key] = value
+  with blaming(where):
+    signature, hints = inspect.signature(target), arguments.hints(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for key, value in given.items():
+      known = signature.parameters.get(key)
+      if known is None and not open_ended:
+        raise ValueError(f'{section["name"]} has no argument {key!r}; '
+                         f'{configs.suggest(key, signature.parameters)}')
+      if known is None or value is not known.default:
+        arguments.check(key, value, hints.get(key, Any))
+    return target(**given)
+
+
+def _named(section, home=HOMES['method']):
+  name = section.get('name')
+  if not name or not isinstance(name, str):
+    raise ValueError(f'it has no name ({arguments.shown(name)}), which says what to build, from '
+                     f'{home}')
+  return name
+
+
+@contextlib.contextmanager
+def blaming(where: str):
+  """What goes wrong inside becomes a ValueError that begins with `where`, a place in the config;
+  files and modules that are missing say so themselves."""
+  try:
+    yield
+  except (OSError, ImportError):
+    raise
+  except Exception as e:
+    text = str(e).strip().split('\n\n')[0]
+    if text.startswith(where):  # a place inside this one
+      raise
+    for said, better in REWORDED:
+      text = re.sub(said, better, text)
+    kind = '' if isinstance(e, TypeError | ValueError) else f'{type(e).__name__}: '
+    raise ValueError(f'{where}: {kind}{text}') from e
+
+
+# What Python says of calls, in a user's words.
+REWORDED = (
+    (r"^\S*?([A-Z]\w*)?(\.__init__)?\(\) got an unexpected keyword argument ('\w+')",
+     r'there is no argument \3'),
+    (r'^\S+ missing \d+ required (positional|keyword-only) arguments?: (.*)', r'it lacks \2'),
+    (r"^missing a required argument: ('\w+')", r'it lacks \1'),
+)
+
+
+def _made(section, home, where):
+  if 'name' in section:
+    return make(section, home, where)
+  # Several of a kind, by name, as students of other widths.
+  return {key: _made(value, home, f'{where}.{key}') if isinstance(value, ConfigDict | dict)
+          else value for key, value in section.items()}
+
+
+def method(config: ConfigDict, name: str, teacher: str | None = None,
+           cut: Mapping[str, Any] | None = None):
+  """The method of one stage; `teacher` names the stage it learns from, if any.
+
+  The teacher's generator, and its discriminator unless the stage has its own, are filled in; so is
+  what pruning left of it, `cut`, {role: generator}. While that is not known the whole generator
+  stands for each.
+  """
+  section, where = config.stages[name].method, f'stages.{name}.method'
+  with blaming(where):
+    target = resolve(_named(section), HOMES['method'])
+  if not hasattr(target, 'product'):
+    raise ValueError(f'{where}: {section.name} is no method; methods are GAN, KD, Pix2Pix, and '
+                     'more in jaxgan_compress.methods')
+  if teacher is None:
+    return make(section, HOMES['method'], where)
+  # Who taught the teacher matters for its weights and not for its networks.
+  source = method(config, teacher, next(iter(config.stages[teacher].teacher), None))
+  learned = config.stages[teacher].method
+  section = section.copy_and_resolve_references()
+  section.unlock()
+  if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
+    section.adversary.disc = learned.adversary.disc.to_dict()
+  whole = getattr(source, source.product)
+  found = {'teacher': whole}
+  if config.stages[name].prune:
+    first, *more = budgets(config, name)
+    cut = cut or dict.fromkeys((first, *more), whole)
+    pruned = {first: cut[first], **({'others': {role: cut[role] for role in more}} if more else {})}
+    if 'teacher' not in inspect.signature(target).parameters:  # only cut from it
+      return make(section, HOMES['method'], where, **pruned)
+    found |= pruned
+  built = make(section, HOMES['method'], where, **found)
+  if 'adversary' in section and section.get('disc_from', 'teacher') != 'fresh':
+    theirs = getattr(getattr(source, 'adversary', None), 'disc', None)
+    if theirs != built.adversary.disc:
+      raise ValueError(f"{where}: it goes on with the discriminator of {teacher!r} ("
+                       f"{arguments.shown(theirs)}) and names another ("
+                       f"{arguments.shown(built.adversary.disc)}); leave out adversary.disc, or "
+                       "set disc_from='fresh'")
+  return built
+
+
+def budgets(config: ConfigDict, name: str) -> dict[str, float]:
+  """{role: what it may cost} of the students that a stage cuts: the method's product and, where
+  there are several budgets, others that are named by theirs."""
+  stage = config.stages[name]
+  if not stage.prune:
+    return {}
+  product = resolve(stage.method.name, HOMES['method']).product
+  return pruning.roles(product, stage.prune.budget)
+
+
+def source(section: Mapping[str, Any]):
+  """The data source of a `data` section: a name in `data` ('paired'), 'tfds:<name>',
+  'samples:<task>' or 'package.module:function'."""
+  given = {key: value for key, value in section.items() if key != 'name'}
+  with blaming('data'):
+    name = _named(section, 'jaxgan_compress.data')
+  for prefix, argument in (('tfds', 'catalogue'), ('samples', 'task')):
+    if name.startswith(f'{prefix}:'):
+      given[argument], name = name.removeprefix(f'{prefix}:'), prefix
+  return make({**given, 'name': name}, 'jaxgan_compress.data', 'data')
+
+
+def validate(config: ConfigDict) -> None:
+  """Builds everything but the data, so that a mistake costs no training. Raises ValueError."""
+  configs.check(config)
+  for refuses, key, message in RULES:
+    if refuses(config):
+      raise ValueError(f'{key}={arguments.shown(configs.value_of(config, key))}{message(config)}')
+  places, beside = config.mesh.student, [0]
+  for i, name in enumerate(config.run):
+    stage = config.stages[name]
+    for refuses, key, message in STAGE_RULES:
+      if refuses(config, stage, config.run[:i]):
+        raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
+                         f'{message(config, stage, config.run[:i])}')
+    for role, path in stage.given.items():
+      if not isinstance(path, str) or not paths.expand(path).is_file():
+        raise ValueError(f'stages.{name}.given.{role}: there is no file {path}; make one by '
+                         'jaxgan-compress convert')
+    for teacher in tuple(stage.teacher) or (None,):
+      built = method(config, name, teacher)
+      beside.append(len(getattr(built, 'beside', ())))
+      _check_order(config, name, built, config.run[:i])
+  if places > 1 and places not in beside:
+    raise ValueError(f'mesh.student={places} and no stage has as many students that shrink to '
+                     f'budgets of their own; there are {max(beside)}')
+
+
+def _first(found):
+  return next(iter(found), None)
+
+
+def _unknown_metric(c):
+  return _first(metric for metric in (c.evaluate.select, *c.evaluate.best)
+                if metric not in configs.SELECT)
+
+
+def _one_of(names):
+  return f'one of {", ".join(names)}' if names else 'there is none'
+
+
+# (whether a config is refused, the key that is shown, what is said of it): of a run ...
+RULES = (
+    (lambda c: not c.run, 'run', lambda c: '; run names no stage; give at least one'),
+    (lambda c: set(c.run) - set(c.stages.keys()), 'run', lambda c: '; run names the stage ' + next(
+        f'{name!r}; {configs.suggest(name, c.stages)}' for name in c.run if name not in c.stages)),
+    (lambda c: len(set(c.run)) < len(c.run), 'run', lambda c: ' names a stage twice; once is all'),
+    (lambda c: c.via not in configs.VIA, 'via', lambda c: f'; {_one_of(configs.VIA)}'),
+    (lambda c: c.evaluate.classifier and c.evaluate.classifier not in c.run,
+     'evaluate.classifier', lambda c: f" is not in run; {_one_of(c.run)}, or ''"),
+    (lambda c: c.evaluate.classifier and c.evaluate.extractor, 'evaluate.classifier',
+     lambda c: ' and evaluate.extractor are both given; one measures'),
+    (_unknown_metric, 'evaluate.select', lambda c: (
+        f': evaluate.select and evaluate.best know no {_unknown_metric(c)!r}; '
+        f'{_one_of(configs.SELECT)}')),
+    (lambda c: c.evaluate.count < c.evaluate.splits, 'evaluate.count',
+     lambda c: f'; at least evaluate.splits={c.evaluate.splits}'),
+    *((lambda c, key=key: configs.value_of(c, key) % c.log_every, key, lambda c: (
+        f' is not a multiple of log_every={c.log_every}; make it one'))
+      for key in ('evaluate.every', 'checkpoint.every')),
+    (lambda c: c.log_every % c.steps_per_call, 'log_every', lambda c: (
+        f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
+    (lambda c: c.evaluate.segmenter.get('stage') not in (None, '', *c.run),
+     'evaluate.segmenter.stage', lambda c: f' is not in run; {_one_of(c.run)}'),
+    (lambda c: c.steps_per_call > 1 and c.mesh.space > 1, 'mesh.space',
+     lambda c: ' takes steps_per_call=1'),
+)
+# ... and of a stage, with those before it.
+STAGE_RULES = (
+    (lambda c, s, before: not s.method, 'method', lambda c, s, before: (
+        "; it is empty: give the section of a method, as dict(name='GAN', ...)")),
+    (lambda c, s, before: s.steps % c.steps_per_call, 'steps', lambda c, s, before: (
+        f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
+    (lambda c, s, before: c.steps_per_call > 1 and s.method.get('clock'), 'method.clock',
+     lambda c, s, before: ' looks at its teachers between steps; give steps_per_call=1'),
+    (lambda c, s, before: s.teacher_checkpoint not in configs.CHECKPOINTS, 'teacher_checkpoint',
+     lambda c, s, before: f'; {_one_of(configs.CHECKPOINTS)}'),
+    (lambda c, s, before: set(s.teacher) - set(before), 'teacher', lambda c, s, before: (
+        f': it learns from {_first(set(s.teacher) - set(before))!r}, which run does not have '
+        f'before it; {_one_of(before)}')),
+    (lambda c, s, before: len(s.teacher) > 1 and not configs.measures(c), 'teacher',
+     lambda c, s, before: (f': it chooses among {len(s.teacher)} teachers, which needs '
+                           'evaluate.classifier or evaluate.extractor')),
+    (lambda c, s, before: s.prune and not s.teacher, 'prune', lambda c, s, before: (
+        ' cuts the generator of a teacher and there is none; give teacher')),
+    (lambda c, s, before: s.prune and not s.prune.get('budget'), 'prune', lambda c, s, before: (
+        ': prune has no budget; give what the student may cost, as budget=2.6e9')),
+    (lambda c, s, before: 'teacher' in s.given and s.teacher, 'given.teacher',
+     lambda c, s, before: f' and teacher={tuple(s.teacher)} both say who teaches; give one'),
+)
+
+
+def _check_order(config, name, built, before):
+  """What only the method of a stage knows: its data, who measures it, its clock."""
+  stage, settings = config.stages[name], config.evaluate
+  if built.draws and 'direction' in stage.data:
+    raise ValueError(f'stages.{name}.data.direction={stage.data.direction!r}: give it as '
+                     'data.direction, which evaluation follows, too')
+  for looking in filter(None, (settings.classifier, settings.segmenter.get('stage'))):
+    if built.draws and looking not in before:
+      raise ValueError(f'run has {name!r} before {looking!r}, which measures it; put '
+                       f'{looking!r} first')
+  clock = getattr(built, 'clock', None)
+  if clock and clock.steps and clock.steps != stage.steps:
+    raise ValueError(f'stages.{name}.steps={stage.steps} and its clock takes {clock.steps} '
+                     f'(total={clock.total} of the teachers, and learn={clock.learn} of the '
+                     f'students after every teach={clock.teach}); give steps={clock.steps}')
+  for role in budgets(config, name).keys() & set(stage.given):
+    raise ValueError(f'stages.{name}.given.{role} and stages.{name}.prune both say where {role} '
+                     'starts; give one')

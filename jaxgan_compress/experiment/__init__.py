@@ -1,0 +1,18 @@
+"""A run in its folder: stages train one after the other, are measured, compared and exported."""
+
+from jaxgan_compress.experiment.compare_runs import compare
+from jaxgan_compress.experiment.export import export_network, export_run
+from jaxgan_compress.experiment.runner import (
+  describe,
+  evaluate,
+  profile,
+  run,
+  show_data,
+  tabulate,
+  write_report,
+)
+from jaxgan_compress.experiment.stage import Interrupted
+from jaxgan_compress.experiment.workdir import Run, open_run
+
+__all__ = ['Interrupted', 'Run', 'compare', 'describe', 'evaluate', 'export_network', 'export_run',
+           'open_run', 'profile', 'run', 'show_data', 'tabulate', 'write_report']

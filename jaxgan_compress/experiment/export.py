@@ -1,0 +1,115 @@
+"""The generators of runs and of network files, exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgan_compress import config as configs
+from jaxgan_compress import nn
+from jaxgan_compress.core import Drawer, paths
+from jaxgan_compress.core.arguments import typed
+from jaxgan_compress.experiment.workdir import open_run, ready
+from jaxgan_compress.export import DEFAULT, sides, write_folder
+
+CALIBRATION = 32  # inputs for the ranges of int8
+
+
+@typed
+def export_run(workdir: str | Path, name: str | None = None, out: str | Path | None = None, *,
+               checkpoint: str = 'best', to: Sequence[str] = DEFAULT,
+               layout: str = 'NHWC', int8: bool = False, moved: Mapping[str, str] | None = None,
+               **more
+               ) -> tuple[Path, dict[str, Any]]:
+  """Exports a generator of a run, see `write_folder`; returns (the folder, the proof).
+
+  name: as in the report (default: the first student, or the first generator). out: default
+  `export/<name>` in the work directory. Compared on inputs of the final comparison, int8 with its
+  ranges from images that it was trained on. moved: of `open_run`. more: as of `write_folder`.
+  Raises ValueError for an unknown name, and as `open_run` and `write_folder`.
+  """
+  run = open_run(workdir, moved=moved)
+  there = run.measured_generators()
+  name = name or next((each for each in there if run.taught_by(each)), there[0])
+  if name not in there:
+    raise ValueError(f'no generator {name!r}; {configs.suggest(name, there)}')
+  draw, pictures, calibration, labels = run.drawer(name, checkpoint), None, None, None
+  if hasattr(draw.module, 'latent'):
+    inputs = latents(draw.module, run.config.evaluate.seed)
+    calibration = np.concatenate(latents(draw.module, run.config.evaluate.seed + 1, CALIBRATION))
+  else:
+    shown = run.shown(name, 8)
+    pictures = np.asarray(shown['picture'])
+    inputs = of_sizes(draw.module, np.asarray(shown['source'], np.float32))
+    stage, _ = run.role(name)
+    source = run.source(**run.config.stages[stage].data)
+    labels = getattr(source, 'labels', None)
+    if labels and sum(labels.values()) != inputs[0].shape[-1]:
+      labels = None  # it draws from something else
+    if int8:
+      side = 'target' if run.is_back(name) else 'source'
+      rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
+      calibration = np.asarray(ready(source, rows)[side], np.float32)
+  out = paths.expand(out) if out else run.workdir / 'export' / name
+  facts = {'run': f'{Path(run.workdir).name}, generator {name}, {checkpoint} checkpoint, seed '
+                  f'{run.config.seed}'}
+  results = run.workdir / 'results.json'
+  row = json.loads(results.read_text())['generators'].get(name, {}) if results.is_file() else {}
+  if 'ratio_macs' in row:
+    facts['against its teacher'] = (f'{row["ratio"]:.1f} times fewer parameters, '
+                                    f'{row["ratio_macs"]:.1f} times fewer multiply-accumulates')
+  for key, measure in row.get(checkpoint.partition(':')[0], {}).get('measures', {}).items():
+    if isinstance(measure['value'], float):
+      facts.setdefault('measured', '')
+      facts['measured'] += f'{", " * bool(facts["measured"])}{key} {measure["value"]:.4g}'
+      protocol = measure['protocol']
+  if 'measured' in facts:
+    facts['measured'] += f' (on {protocol["data"]}, by {protocol["feature_net"]})'
+  return out, write_folder(draw, out, inputs, to=to, layout=layout,
+                           calibration=calibration if int8 else None, facts=facts,
+                           pictures=pictures, labels=labels, **more)
+
+
+@typed
+def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
+                   to: Sequence[str] = DEFAULT, layout: str = 'NHWC', **more
+                   ) -> dict[str, Any]:
+  """Exports a file that `nn.save`, `convert` or `prune` wrote, see `write_folder`.
+
+  shape: of an input. It is compared on noise; for int8 too little is known of its inputs. more: as
+  of `write_folder`, above all `labels` for a network of label maps. Raises ValueError for a network
+  that draws nothing, and as `nn.load` and `write_folder`.
+  """
+  module, variables = nn.load(path)
+  if not hasattr(module, 'plan'):
+    raise ValueError(f'{path} is a {type(module).__name__}, which draws nothing; export takes '
+                     'generators')
+  rng = np.random.default_rng(0)
+  if len(shape) == 2:
+    inputs = latents(module, 0)
+  elif shape[-1] in (1, 3):
+    inputs = of_sizes(module, rng.uniform(-1, 1, (3, *shape[1:])).astype(np.float32))
+  else:
+    inputs = of_sizes(module, np.eye(shape[-1], dtype=np.float32)[
+        rng.integers(0, shape[-1], (3, *shape[1:3]))])
+  pictures = None if len(shape) == 2 or shape[-1] in (1, 3) else inputs[0][..., :3] * 2 - 1
+  return write_folder(Drawer(variables, module), out, inputs, to=to, layout=layout,
+                      facts={'weights': Path(path).name}, pictures=pictures, **more)
+
+
+def latents(module, seed: int, count: int = 8) -> list[np.ndarray]:
+  """Batches of `count`, and of 1; up to 16 are those that reports show."""
+  z = np.asarray(jax.random.normal(jax.random.key(seed), (max(count, 16), module.latent)))[:count]
+  return [z, z[:1]]
+
+
+def of_sizes(module, x: np.ndarray) -> list[np.ndarray]:
+  """Images [B,H,W,C] as they are, one of them alone, and three of the next larger height."""
+  step, _ = sides(module)
+  taller = np.concatenate([x[:3], x[:3, :step]], 1)
+  return [x, x[:1], taller]

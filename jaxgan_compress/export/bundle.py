@@ -1,0 +1,393 @@
+"""A generator in one folder that others can use, and the proof that it is the same there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from PIL import Image
+
+from jaxgan_compress import analysis, nn
+from jaxgan_compress._version import __version__
+from jaxgan_compress.core import Drawer, paths
+from jaxgan_compress.core.xla import jit
+from jaxgan_compress.data import decode as reading
+from jaxgan_compress.export import litert, onnx, stablehlo
+from jaxgan_compress.nn.files import arrays, network
+
+FORMATS = {'stablehlo': 'network.stablehlo', 'onnx': 'network.onnx', 'litert': 'network.tflite'}
+DEFAULT = ('stablehlo', 'onnx')  # LiteRT needs TensorFlow
+INT8 = {'onnx': 'network.int8.onnx', 'litert': 'network.int8.tflite'}
+# The largest difference that is rounding, images in [-1, 1]. int8 rounds by design: there the mean
+# difference is bounded.
+TOLERANCE, MEAN_INT8 = 1e-4, 0.1
+RUNNER = Path(__file__).with_name('runner.py')
+PROOF, EXAMPLES, INPUT = 'proof.json', 'examples.npz', 'input.json'
+
+
+class ExportError(ValueError):
+  """An artefact that does not draw what the network draws, or has changed since it did."""
+
+
+def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
+                 to: Sequence[str] = DEFAULT, layout: str = 'NHWC',
+                 calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
+                 pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
+                 tolerance: float = TOLERANCE, overwrite: bool = False
+                 ) -> dict[str, Any]:
+  """Writes a generator, in every format asked for, with all that its user needs; returns the proof.
+
+  draw: with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or [B,latent]) on
+  which every artefact is compared with the network: of several sizes, where it takes them. to:
+  of `FORMATS`. layout: of ONNX images, 'NHWC' or 'NCHW'; LiteRT's are NHWC. calibration: inputs by
+  which an int8 ONNX network besides finds its ranges, a LiteRT network in 8 bits beside it, which
+  finds them as it draws; None: there is neither. facts: lines for the model card. pictures: what
+  the first inputs look like, where they are no images. labels: where they are label maps, what
+  their planes are, as `images.label_planes` takes it: {'classes', and perhaps 'dont_care' and
+  'edges'}; without it whoever runs the network has to say. tolerance: the largest error of float32
+  artefacts; instance norms of maps of a few pixels may amplify rounding to more than the default.
+
+  network.safetensors        weights and architecture, for `nn.load`
+  network.onnx, .stablehlo   for others; architecture.json: what `nn.files.network` can build
+  network.tflite             for LiteRT
+  run_onnx.py                draws with ONNX Runtime and without JAX
+  input.json, images.py      what it takes, and the code by which training reads files and these do
+  examples.npz               the inputs, and what the network drew from them; samples.png shows them
+  proof.json                 of each artefact the largest and mean error on these, its size,
+                             checksum and milliseconds for one input on this device
+  README.md                  the model card
+
+  The folder is there whole or not at all. Raises ExportError if an artefact draws something else
+  than the network, ValueError for unknown formats and for modules and operations without
+  counterpart, FileExistsError if the folder is there (overwrite: and no export), ImportError
+  without the extra 'export', for LiteRT 'tf', OSError for a full disk.
+  """
+  out, to = paths.expand(out), tuple(to)
+  unknown = [name for name in to if name not in FORMATS]
+  if unknown or not to:
+    raise ValueError(f'to={", ".join(to) or "nothing"}; some of {", ".join(FORMATS)}')
+  if calibration is not None and not INT8.keys() & set(to):
+    raise ValueError(f'int8 is there for {" and ".join(INT8)}; add one of them to the formats')
+  if out.exists() and not overwrite:
+    raise FileExistsError(f'{out} is there; use another folder or overwrite it')
+  if out.exists() and not (out / PROOF).is_file():
+    raise FileExistsError(f'{out} is no export, so it is not overwritten; use another folder')
+  takes = _takes(draw.module, inputs[0].shape, labels, layout)
+  if 'litert' in to:
+    litert.package()  # before all the work
+  module = draw.module.clone(dtype=np.float32) if hasattr(draw.module, 'dtype') else draw.module
+  draw = Drawer(jax.device_get(draw.variables), module)
+  apply = jit(lambda draw, x: draw(x))
+  images = [np.asarray(apply(draw, x)) for x in inputs]
+  out.absolute().parent.mkdir(parents=True, exist_ok=True)
+  with _whole(out) as part:
+    _save(part, module, draw.variables)
+    np.savez_compressed(part / EXAMPLES, **{f'input{i}': x for i, x in enumerate(inputs)},
+                        **{f'image{i}': y for i, y in enumerate(images)})
+    shape = inputs[0].shape
+    if 'stablehlo' in to:
+      (part / FORMATS['stablehlo']).write_bytes(
+          stablehlo.to_stablehlo(module, draw.variables, shape))
+    if 'onnx' in to:
+      (part / FORMATS['onnx']).write_bytes(
+          onnx.to_onnx(module, draw.variables, shape, layout).SerializeToString())
+    if 'litert' in to:
+      (part / FORMATS['litert']).write_bytes(
+          litert.to_litert(module, draw.variables, shape))
+    one = inputs[0][:1]
+    proof = {
+        'network': network.spell(module), 'params': analysis.count_params(draw.variables),
+        'macs': analysis.macs(module, one.shape), 'input': takes['kind'], 'layout': layout,
+        'tolerance': tolerance,
+        'ms_jax': _milliseconds(lambda: jax.block_until_ready(apply(draw, one))),
+        'device': _device(), 'versions': _versions(), 'facts': dict(facts or {})}
+    prove = lambda name: _prove(part / name, inputs, images, layout, tolerance)
+    proof['artefacts'] = {FORMATS[name]: prove(FORMATS[name]) for name in to}
+    if calibration is not None and 'onnx' in to:
+      _quantize(part / FORMATS['onnx'], part / INT8['onnx'], _given(calibration, layout))
+      proof['artefacts'][INT8['onnx']] = prove(INT8['onnx'])
+    if calibration is not None and 'litert' in to:
+      (part / INT8['litert']).write_bytes(
+          litert.to_litert(module, draw.variables, shape, int8=True))
+      proof['artefacts'][INT8['litert']] = prove(INT8['litert'])
+    from_images = _picture_of(inputs[0], pictures, images[0])
+    rows = [images[0]] if from_images is None else [from_images, images[0]]
+    Image.fromarray(analysis.contact_sheet(rows)).save(part / 'samples.png')
+    if 'onnx' in to:
+      (part / 'run_onnx.py').write_text(RUNNER.read_text())
+    (part / INPUT).write_text(json.dumps(takes, indent=1))
+    if takes['kind'] != 'latents':
+      (part / 'images.py').write_text(inspect.getsource(reading))
+    (part / 'README.md').write_text(_card(proof, takes, from_images is not None))
+    proof['sha256'] = {path.name: _sha256(path) for path in sorted(part.iterdir())}
+    (part / PROOF).write_text(json.dumps(proof, indent=1))
+  return proof
+
+
+def verify(folder: str | Path) -> dict[str, dict[str, float]]:
+  """Proves an export anew, on this device: {artefact: what `proof.json` has of it}.
+
+  Raises FileNotFoundError for a folder without an export, and ExportError for a file that has been
+  changed, is missing, or draws something else here.
+  """
+  folder = paths.expand(folder)
+  if not (folder / PROOF).is_file():
+    raise FileNotFoundError(f'{folder} holds no export (no {PROOF})')
+  try:
+    proof = json.loads((folder / PROOF).read_text())
+    sums, layout, artefacts = proof['sha256'], proof['layout'], proof['artefacts']
+    tolerance = float(proof['tolerance'])
+  except (ValueError, KeyError, TypeError) as e:
+    raise ExportError(f'{folder / PROOF} has been changed ({e}); export again') from e
+  for name, expected in sums.items():
+    if not (folder / name).is_file():
+      raise ExportError(f'{folder / name} is missing; export again')
+    if _sha256(folder / name) != expected:
+      raise ExportError(f'{folder / name} is not what was exported (its checksum differs); export '
+                        'again')
+  with np.load(folder / EXAMPLES) as stored:
+    count = len(stored.files) // 2
+    inputs = [stored[f'input{i}'] for i in range(count)]
+    images = [stored[f'image{i}'] for i in range(count)]
+  return {name: _prove(folder / name, inputs, images, layout, tolerance) for name in artefacts}
+
+
+def _save(folder, module, variables):
+  try:
+    described = network.describe(module)
+  except ValueError:  # a network of its user's, whose code is elsewhere
+    flat = traverse_util.flatten_dict(dict(variables), sep='/')
+    arrays.write(folder / 'network.safetensors', {k: np.asarray(x) for k, x in flat.items()})
+    return
+  nn.save(folder / 'network.safetensors', module, variables)
+  (folder / 'architecture.json').write_text(json.dumps(described, indent=1))
+
+
+@contextlib.contextmanager
+def _whole(out):
+  """A folder that takes the place of `out` at the end, or is gone."""
+  part = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.absolute().parent))
+  try:
+    yield part
+    part.chmod(0o755)
+    if out.exists():
+      before = part.with_name(f'{part.name}.before')
+      out.rename(before)
+      part.rename(out)
+      shutil.rmtree(before)
+    else:
+      part.rename(out)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _prove(path, inputs, images, layout, tolerance):
+  """Errors on the examples, size and time of an artefact, loaded from its file."""
+  run = _load(path, layout)
+  found = [np.abs(np.asarray(run(x), np.float64) - y) for x, y in zip(inputs, images, strict=True)]
+  # One by one: of several sizes.
+  largest = max(float(x.max()) for x in found)
+  mean = float(np.mean([x.mean() for x in found]))
+  within = mean <= MEAN_INT8 if path.name in INT8.values() else largest <= tolerance
+  if not within:  # also for NaN
+    raise ExportError(f'{path.name} draws something else than the network: images in [-1, 1] are '
+                      f'off by {largest:.2g} at most and {mean:.2g} on average; nothing was kept')
+  one = inputs[0][:1]
+  return {'max_error': largest, 'mean_error': mean, 'bytes': path.stat().st_size,
+          'ms': _milliseconds(lambda: run(one)),
+          'shapes': [list(x.shape) for x in inputs]}
+
+
+def _load(path, layout) -> Callable[[np.ndarray], np.ndarray]:
+  if path.suffix == '.stablehlo':
+    import jax.export
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    call = jax.jit(exported.call)
+    return lambda x: np.asarray(call(x))
+  if path.suffix == '.tflite':
+    return litert.run_litert(path.read_bytes())
+  draw = onnx.run_onnx(path.read_bytes())
+  if layout == 'NHWC':
+    return draw
+  return lambda x: draw(_given(x, layout)).transpose(0, 2, 3, 1)
+
+
+def _given(x, layout):
+  x = np.asarray(x, np.float32)
+  return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if layout == 'NCHW' and x.ndim == 4 else x
+
+
+def _quantize(source, target, inputs):
+  """Static, per channel, weights and activations in 8 bits, ranges from the inputs."""
+  from onnxruntime import quantization
+
+  class Reader(quantization.CalibrationDataReader):
+    def __init__(self):
+      self.left = iter(inputs)
+
+    def get_next(self):
+      x = next(self.left, None)
+      return None if x is None else {'input': x[None]}
+
+  quantization.quantize_static(str(source), str(target), Reader(), per_channel=True,
+                               quant_format=quantization.QuantFormat.QDQ,
+                               op_types_to_quantize=['Conv', 'ConvTranspose', 'MatMul', 'Add'])
+
+
+def _milliseconds(call, rounds=15):
+  call()
+  taken = []
+  for _ in range(rounds):
+    began = time.perf_counter()
+    call()
+    taken.append(time.perf_counter() - began)
+  return 1e3 * statistics.median(taken)
+
+
+def _device():
+  device = jax.devices()[0]
+  return f'{device.platform} {device.device_kind}, {os.cpu_count()} CPU cores'
+
+
+def _versions():
+  import importlib.metadata
+  found = {'python': platform.python_version(), 'jaxgan-compress': __version__}
+  for name in ('jax', 'flax', 'onnx', 'onnxruntime', 'tensorflow-cpu', 'ai-edge-litert'):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
+
+
+def _sha256(path):
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _picture_of(x, pictures, drawn):
+  """Inputs as images to stand above the drawings, or None for latents and other sizes."""
+  if pictures is None:
+    pictures = x if x.ndim == 4 and x.shape[-1] in (1, 3) else None
+  if pictures is None or np.shape(pictures)[1:3] != drawn.shape[1:3]:
+    return None
+  return np.asarray(pictures)[:len(x)]
+
+
+def _takes(module, shape, labels, layout):
+  """What a network takes, for `runner.py` and other programs. Raises ValueError for labels that
+  make another number of planes."""
+  takes = {'kind': 'latents', 'channels': shape[-1], 'layout': layout}
+  if len(shape) == 2:
+    return takes
+  step, least = stablehlo.sides(module) if hasattr(module, 'example') else (1, 1)
+  takes.update(kind='pictures', multiple=step, smallest=least, shown=list(shape[1:3]))
+  if labels is None and shape[-1] in (1, 3) and not hasattr(module, 'labels'):
+    return takes
+  known = {'classes': None, 'dont_care': None, 'edges': None} if labels is None else \
+      {'dont_care': False, 'edges': True, **labels}
+  if labels is not None and sum(known.values()) != shape[-1]:
+    raise ValueError(f'labels={dict(labels)} make {sum(known.values())} planes, and the network '
+                     f'takes {shape[-1]}')
+  return {**takes, 'kind': 'labels', **known}
+
+
+def _in_words(takes):
+  """(what it takes, how the runner is called, how Python makes an input) for the model card."""
+  if takes['kind'] == 'latents':
+    return (f'{takes["channels"]} numbers, N(0, 1)', '7 drawing.png',
+            f'x = np.random.default_rng(7).standard_normal((1, {takes["channels"]}), np.float32)')
+  sizes = f'heights and widths that are multiples of {takes["multiple"]} from {takes["smallest"]}'
+  if takes['kind'] == 'pictures':
+    return (f'{"RGB" if takes["channels"] == 3 else "grey"} pictures in [-1, 1] (a byte / 127.5 - '
+            f'1), of {sizes}', 'photograph.png drawing.png',
+            f"x = images.decode(open('photograph.png', 'rb').read(), {takes['channels']})[None]\n"
+            'x = x.astype(np.float32) / 127.5 - 1')
+  found = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
+  usage, classes, dont_care, edges = 'labels.png drawing.png', *(
+      takes[name] for name in ('classes', 'dont_care', 'edges'))
+  rule = 'the instance of a pixel (its label, without an instance map) differs from a neighbour\'s'
+  if classes is None:
+    found += f'; `--edges` says that the last has 1 where {rule}, `--no-edges` that it is a label'
+    usage, classes, edges = f'{usage} --edges', takes['channels'] - 1, True
+  else:
+    found += f': one for each label from 0 to {classes - 1}' + ', one for 255' * dont_care
+    found += f', and the last has 1 where {rule}' * edges
+  usage += ' --instances=instances.png' * edges
+  read = "images.decode_labels(open('{}.png', 'rb').read())".format
+  return (found, usage, f"""\
+labels = {read('labels')}
+instances = {read('instances') + '    # or None' if edges else None}
+x = images.label_planes(labels, instances, classes={classes}, dont_care={bool(dont_care)},
+                        edges={edges})[None]""")
+
+
+def _card(proof, takes, from_images):
+  rows = ''.join(
+      f'| `{name}` | {each["bytes"] / 1e6:.2f} MB | {each["max_error"]:.1e} | '
+      f'{each["mean_error"]:.1e} | {each["ms"]:.2f} |\n'
+      for name, each in proof['artefacts'].items())
+  facts = ''.join(f'- {name}: {value}\n' for name, value in proof['facts'].items())
+  shapes = ', '.join('x'.join(map(str, shape))
+                     for shape in next(iter(proof['artefacts'].values()))['shapes'])
+  shown = 'inputs above, drawings below' if from_images else 'drawings'
+  there = proof['artefacts']
+  jax_alone = '' if FORMATS['stablehlo'] not in there else '''\
+import jax.export                                             # JAX alone
+image = jax.export.deserialize(bytearray(open('network.stablehlo', 'rb').read())).call(x)
+'''
+  litert_alone = '' if FORMATS['litert'] not in there else '''\
+from ai_edge_litert.interpreter import Interpreter            # LiteRT alone, images as NHWC
+network = Interpreter('network.tflite')
+given, drawn = network.get_input_details()[0], network.get_output_details()[0]
+network.resize_tensor_input(given['index'], x.shape)          # of any batch and size
+network.allocate_tensors()
+network.set_tensor(given['index'], x)
+network.invoke()
+image = network.get_tensor(drawn['index'])
+'''
+  taken, usage, make_x = _in_words(takes)
+  taken = textwrap.fill(
+      f'It takes {taken}. It draws images in [-1, 1], and takes any batch, float32, as NHWC, in '
+      f'ONNX as {proof["layout"]}. `{INPUT}` says so to programs.', 100)
+  without_jax = f'Without JAX: `python run_onnx.py {usage}`, see `--help`. ' \
+      if FORMATS['onnx'] in there else ''
+  reading = '' if takes['kind'] == 'latents' else \
+      'import images                                                 # the file beside this one\n'
+  return f"""# A generator in {len(proof['artefacts'])} format{'s'[:len(proof['artefacts']) > 1]}
+
+![{shown}](samples.png)
+
+`{proof['network']}`: {proof['params']:,} parameters, {proof['macs']:,} multiply-accumulates for an
+input of the first size below. {taken}
+
+{facts}
+| file | size | largest error | mean error | ms |
+|---|--:|--:|--:|--:|
+{rows}
+Errors are differences to the network in Flax, images in [-1, 1], on the inputs of `examples.npz`
+({shapes}); milliseconds are the median for one input on {proof['device']}, where the network in JAX
+takes {proof['ms_jax']:.2f}. `jaxgan-compress export --verify=.` measures all of it again.
+
+```python
+import numpy as np
+{reading}{make_x}
+
+from jaxgan_compress import nn                                # Flax: train on, prune, distil
+module, variables = nn.load('network.safetensors')
+{jax_alone}{litert_alone}```
+
+{without_jax}Say here what the data was and what others may do with the weights.
+"""

@@ -1,0 +1,1 @@
+"""Networks whose features are compared: VGG, Inception, DRN, classifiers."""

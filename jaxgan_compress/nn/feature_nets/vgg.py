@@ -1,0 +1,82 @@
+"""Networks that only look: VGG trunks for perceptual losses, adapters between widths."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxgan_compress.core import Axes
+from jaxgan_compress.nn.layers.conv import Conv, check_images
+from jaxgan_compress.nn.layers.norms import BatchNorm
+
+# Convolutions in each of the five stages between poolings.
+VGG_STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_WIDTHS = (64, 128, 256, 512, 512)
+
+
+class VGG(nn.Module):
+  """The convolutions of VGG16 or VGG19 as features by name: 'relu1_1', 'relu1_2', 'relu2_1' ..
+
+  image: [B,H,W,3] -> `{name: [B,h,w,C]}` for the names in `layers`; nothing above the last of them
+  is computed or has parameters. `image` is used as it is: OMGD gives (x + 1) / 2 of images in
+  [-1, 1], CAT and SPADE give x itself, neither subtracts ImageNet's mean.
+
+  Raises ValueError for another depth, name or size. Simonyan and Zisserman 2015.
+  """
+  depth: int = 16
+  layers: tuple[str, ...] = ('relu1_2', 'relu2_2', 'relu3_3', 'relu4_3')
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image):
+    names = vgg_layers(self.depth)
+    for name in self.layers:
+      if name not in names:
+        raise ValueError(f'VGG{self.depth} has no {name!r}; it has {", ".join(names)}')
+    last = names[:max(names.index(name) for name in self.layers) + 1]
+    multiple = 2 ** (int(last[-1][4]) - 1)
+    check_images(image, 3, 1, multiple, f'this VGG{self.depth}')
+    x, taps = image, {}
+    for name in last:
+      stage, conv = map(int, name[4:].split('_'))
+      if conv == 1 and stage > 1:
+        x = nn.max_pool(x, (2, 2), (2, 2))
+      x = nn.relu(Conv(_WIDTHS[stage - 1], dtype=self.dtype, name=f'conv{stage}_{conv}')(x))
+      if name in self.layers:
+        taps[name] = x
+    return taps
+
+  def example(self):
+    """An input of batch 1, for counting and initialising."""
+    return jnp.zeros((1, 32, 32, 3))
+
+
+def vgg_layers(depth: int) -> tuple[str, ...]:
+  """The names of all activations, first to last. Raises ValueError unless depth is 16 or 19."""
+  if depth not in VGG_STAGES:
+    raise ValueError(f'depth={depth}; VGG has 16 or 19')
+  return tuple(f'relu{stage}_{conv}' for stage, convs in enumerate(VGG_STAGES[depth], 1)
+               for conv in range(1, convs + 1))
+
+
+class Adapter(nn.Module):
+  """A 1x1 map from one width to another, so that features of two networks can be compared.
+
+  x: [B,h,w,C] -> [B,h,w,features]. With `norm`, OMGD's connector: no bias, batch norm that always
+  takes the batch's statistics (and moves its running ones), ReLU. Without, CAT's adaptor: a biased
+  convolution alone.
+  """
+  inputs: int
+  features: int
+  norm: bool = True
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, axes: Axes = Axes()):
+    check_images(x, self.inputs, 1, 1, 'this adapter')
+    x = Conv(self.features, 1, bias=not self.norm, dtype=self.dtype, name='conv')(x)
+    return nn.relu(BatchNorm(name='norm')(x, True, axes)) if self.norm else x
+
+  def example(self):
+    """An input of batch 1, for counting and initialising."""
+    return jnp.zeros((1, 4, 4, self.inputs))

@@ -1,0 +1,1 @@
+"""Weights in files: arrays as safetensors and PyTorch pickles, and whole networks."""

@@ -1,0 +1,193 @@
+"""A network in one file: safetensors whose metadata says what to build."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, traverse_util
+
+from jaxgan_compress.nn.files import arrays as files
+from jaxgan_compress.nn.init import shapes
+
+FORMAT = 'jaxgan_compress network 1'
+
+
+def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrite: bool = False,
+         like: linen.Module | None = None):
+  """Writes module and variables, to be opened by `load`.
+
+  Arrays are named 'params/block1/conv1/kernel'. The metadata holds the architecture as JSON and a
+  checksum. like: see `load`. Raises FileExistsError if the file is there and may not be
+  overwritten, and ValueError for a module that `describe` cannot describe, or variables that are
+  not those of the module.
+  """
+  arrays = {name: np.asarray(x) for name, x in _flat(variables).items()}
+  _check(module, arrays, 'these variables')
+  files.write(path, arrays, {
+      'format': FORMAT, 'architecture': json.dumps(describe(module, like=like)),
+      'crc32': str(_checksum(arrays))}, overwrite=overwrite)
+
+
+def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Module, dict]:
+  """The module and its variables (NumPy arrays) from a file that `save` wrote, and that alone.
+
+  like: a network of your own, whose classes the file may name besides those of
+  `jaxgan_compress.nn`. A file never says what is imported.
+
+  Raises FileNotFoundError, and ValueError for a file of another kind, a damaged one, or one whose
+  arrays are not those of its architecture. No code of the file runs: it can only name networks of
+  `jaxgan_compress.nn`.
+  """
+  metadata = files.metadata(path)
+  if is_network(path) and metadata['format'] != FORMAT:
+    raise ValueError(f'{path} is of the format {metadata["format"]!r} and this version reads '
+                     f'{FORMAT!r}; update jaxgan_compress')
+  if not is_network(path):
+    files.read(path)  # its own complaint, if it is no such file at all
+    raise ValueError(f'{path} holds weights without an architecture; convert it first: '
+                     f'jaxgan-compress convert --in {path} --out NETWORK.safetensors')
+  arrays = files.read(path)
+  if str(_checksum(arrays)) != metadata.get('crc32'):
+    raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
+  try:
+    module = build(json.loads(metadata['architecture']), like=like)
+    _check(module, arrays, 'its arrays')
+  except MemoryError:
+    raise
+  except Exception as e:  # whatever a network of these fields may raise
+    kind = '' if isinstance(e, ValueError) else f'{type(e).__name__}, '
+    raise ValueError(f'{path} describes no network of this version: {kind}{e}. Update '
+                     'jaxgan_compress, or make the file again') from e
+  return module, traverse_util.unflatten_dict(arrays, sep='/')
+
+
+def is_network(path: str | Path) -> bool:
+  """Whether a file was written by `save`, of this version or another."""
+  return files.metadata(path).get('format', '').startswith(FORMAT.rstrip('0123456789'))
+
+
+def describe(value: Any, field: str = '', like: linen.Module | None = None) -> Any:
+  """A module as JSON: its class's name and its fields, nested values likewise. like: see `load`.
+
+  Raises ValueError for a class that is not public in `jaxgan_compress.nn`, or any other object.
+  """
+  if dataclasses.is_dataclass(value):
+    name = next((name for name, each in _classes(like).items() if each is type(value)), None)
+    if name is None:
+      raise ValueError(f'{_qualified(type(value))} is not one of jaxgan_compress.nn; a file of '
+                       'another class is saved and loaded with like=, a network of that class')
+    return {'name': name, **{field.name: describe(getattr(value, field.name), field.name, like)
+                             for field in dataclasses.fields(value)
+                             if field.name not in ('parent', 'name')}}
+  if isinstance(value, tuple | list):
+    return [describe(each, field, like) for each in value]
+  if isinstance(value, np.generic):
+    value = value.item()  # widths that were computed
+  if value is None or isinstance(value, str | bool | int | float):
+    return value
+  if field == 'dtype':
+    return np.dtype(value).name
+  raise ValueError(f'{field}={value!r} cannot be written as JSON')
+
+
+def build(description: Any, field: str = '', like: linen.Module | None = None) -> Any:
+  """What `describe` described. Raises ValueError for an unknown name or field."""
+  if isinstance(description, dict):
+    name = description.get('name')
+    target = _classes(like).get(name)
+    if target is None:
+      raise ValueError(f'no network {name!r} in jaxgan_compress.nn' + (
+          '; a file of another class is loaded with like=, a network of that class, or in a run '
+          'whose config names it' if ':' in str(name) else ''))
+    given = {key: build(value, key, like) for key, value in description.items() if key != 'name'}
+    unknown = given.keys() - {each.name for each in dataclasses.fields(target)} | \
+        given.keys() & {'parent'}
+    if unknown:
+      raise ValueError(f'{name} has no field {", ".join(sorted(unknown))}')
+    return target(**given)
+  if isinstance(description, list):
+    return tuple(build(each, like=like) for each in description)
+  if field == 'dtype':
+    if description not in ('float16', 'bfloat16', 'float32', 'float64'):
+      raise ValueError(f'dtype {description!r}; a floating-point one')
+    return getattr(jnp, description)
+  return description
+
+
+def _classes(like) -> dict[str, type]:
+  """{name in a file: class} of all that a file may name."""
+  home = _home()
+  known = {name: getattr(home, name) for name in home.__all__}
+  known = {name: each for name, each in known.items()
+           if isinstance(each, type) and dataclasses.is_dataclass(each)}
+  return known | {_qualified(each): each for each in _within(like) - set(known.values())}
+
+
+def _within(value) -> set[type]:
+  """The classes of a network and of all that its fields hold."""
+  if isinstance(value, tuple | list):
+    return set().union(*map(_within, value))
+  if not dataclasses.is_dataclass(value):
+    return set()
+  return {type(value)}.union(*(_within(getattr(value, field.name, None))
+                               for field in dataclasses.fields(value) if field.name != 'parent'))
+
+
+def _qualified(kind):
+  return f'{kind.__module__}:{kind.__qualname__}'
+
+
+def spell(value: Any) -> str:
+  """A module as the expression that makes it, fields at their defaults left out but the norm."""
+  if dataclasses.is_dataclass(value):
+    fields = [(field.name, getattr(value, field.name), field.default)
+              for field in dataclasses.fields(value) if field.name not in ('parent', 'name')]
+    given = ', '.join(f'{name}={spell(x)}' for name, x, default in fields
+                      if x != default or name == 'norm')
+    return f'{type(value).__name__}({given})'
+  if isinstance(value, tuple):
+    if len(value) > 2 and len(set(value)) == 1:
+      return f'({spell(value[0])},) * {len(value)}'
+    return f'({", ".join(map(spell, value))}{"," * (len(value) == 1)})'
+  return getattr(value, '__name__', None) or repr(value)
+
+
+def _check(module, arrays, what):
+  """Raises ValueError unless the arrays are those that the module has."""
+  if not (isinstance(module, linen.Module) and hasattr(module, 'example')):
+    raise ValueError(f'{type(module).__name__} does not say what its input is, so it could not be '
+                     'rebuilt from a file; generators and image discriminators can')
+  for field in ('layers', 'scales'):  # depths, which a walk over the module is as long as
+    count = getattr(module, field, 0)
+    if isinstance(count, int) and count > len(arrays):
+      raise ValueError(f'{what}: {len(arrays)}, too few for {field}={count}')
+  expected = {name: x.shape for name, x in _flat(shapes(module)).items()}
+  found = {name: x.shape for name, x in arrays.items() if not name.startswith('unused/')}
+  wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+  if wrong:
+    raise ValueError(f'{what}: not the arrays of this {type(module).__name__}; missing, unknown or '
+                     f'of another shape: {", ".join(wrong[:6])}')
+
+
+def _home():
+  return importlib.import_module('jaxgan_compress.nn')
+
+
+def _flat(variables):
+  return traverse_util.flatten_dict(dict(variables), sep='/')
+
+
+def _checksum(arrays):
+  crc = 0
+  for name in sorted(arrays):
+    x = np.ascontiguousarray(arrays[name])
+    crc = zlib.crc32(x.reshape(-1).view(np.uint8), zlib.crc32(f'{name} {x.dtype}'.encode(), crc))
+  return crc

@@ -1,0 +1,119 @@
+"""The U-Net of pix2pix and OMGD's deeper one."""
+
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxgan_compress.core import Axes
+from jaxgan_compress.core.arguments import typed
+from jaxgan_compress.nn.generators.resnet import ExpansionBlock
+from jaxgan_compress.nn.layers.conv import Conv, UpConv, check_images, leaky_relu, to_range
+from jaxgan_compress.nn.layers.norms import conv_bias, norm
+from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
+
+
+@typed
+def unet(ngf: int = 64, depth: int = 8, **fields) -> UNetGenerator:
+  """The generator of pix2pix (Isola et al. 2017): n, 2n, 4n, 8n, 8n, ... channels on the way down.
+
+  depth 8 for 256 px, 7 for 128; fields as of the class.
+  """
+  down = tuple(min(2 ** i, 8) * ngf for i in range(depth))
+  return UNetGenerator(down=down, up=down[:-1], **fields)
+
+
+@typed
+def unet_deepest(ngf: int = 16, depth: int = 8, **fields) -> UNetGenerator:
+  """The deeper teacher of OMGD: two expansion blocks after every step but the innermost."""
+  return unet(ngf, depth, deeper=True, **fields)
+
+
+class UNetGenerator(nn.Module):
+  """Strided convolutions down to a few pixels, transposed ones back, each level's input beside.
+
+  x: [B,H,W,inputs] in [-1, 1], H and W multiples of 2^depth -> image [B,H,W,channels] in [-1, 1],
+  and taps 'down1' .. (what enters a level, after its leaky ReLU) and 'up0' .. (what its transposed
+  convolution sees, after ReLU, skipped channels first).
+
+  down: channels of the strided convolutions, level 0 outermost; the depth is their number.
+  up: of the transposed convolutions of levels 1, 2, ...; level 0 draws the image.
+  deeper: two expansion blocks after every step down and up, except at the innermost level.
+  dropout: rate on the way up, from level 4 on, except at the innermost.
+  bias: whether convolutions before a norm have one; None: as published, with instance norm only.
+  form: of the replaceable operations, see `nn.layers.conv_dispatch`. dtype: of the computation.
+
+  What skips a level is its input *after* the leaky ReLU, as published code has it, where that
+  ReLU works in place; the deeper net shows the difference.
+
+  Raises ValueError for other sizes. Isola et al. 2017; Ren et al. 2021, OMGD.
+  """
+  down: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512, 512)
+  up: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
+  inputs: int = 3
+  channels: int = 3
+  norm: str = 'batch'
+  deeper: bool = False
+  dropout: float = 0.
+  bias: bool | None = None
+  form: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, axes: Axes = Axes()):
+    depth, bias = len(self.down), conv_bias(self.norm, self.bias)
+    if depth < 2 or len(self.up) != depth - 1:
+      raise ValueError(f'{depth} down and {len(self.up)} up widths; at least 2 down and one fewer '
+                       'up')
+    check_images(x, self.inputs, 2 ** depth, 1, f'this U-Net of depth {depth}')
+    up = functools.partial(UpConv, kernel=4, form=self.form, dtype=self.dtype)
+    taps = {}
+
+    def normed(x, name):
+      return norm(self.norm, f'{name}_norm')(x, train, axes)
+
+    def deepen(x, name):
+      for i in (1, 2) if self.deeper else ():
+        x = ExpansionBlock(self.norm, bias, 'reflect', self.dropout, self.form, self.dtype,
+                           name=f'{name}_expand{i}')(x, train, axes)
+      return x
+
+    def level(i, x):
+      if i:
+        x = taps[f'down{i}'] = leaky_relu(x)
+      y = Conv(self.down[i], 4, 2, padding=1, bias=bias, dtype=self.dtype, name=f'down{i}')(x)
+      if i < depth - 1:
+        y = normed(y, f'down{i}') if i else y  # neither end of the way down has a norm
+        y = level(i + 1, deepen(y, f'down{i}'))
+      if not i:
+        y = taps['up0'] = nn.relu(deepen(y, 'up0'))
+        return up(self.channels, name='up0')(y)
+      y = taps[f'up{i}'] = nn.relu(y)
+      y = normed(up(self.up[i - 1], bias=bias, name=f'up{i}')(y), f'up{i}')
+      if i < depth - 1:
+        y = deepen(y, f'up{i}')
+        y = nn.Dropout(self.dropout if i > 3 else 0.)(y, deterministic=not train)
+      return jnp.concatenate([x, y], -1)
+
+    return to_range(level(0, x)), taps
+
+  def plan(self) -> Plan:
+    """Groups 'down0' .. and 'up1' .., the channels that leave each convolution."""
+    group = functools.partial(Group.voting, self.norm)
+    inner = range(1, len(self.down) - 1)
+    return make_plan(self, {
+        **{f'down{i}': group(n, f'down{i}_norm') if i in inner else Group(n)
+           for i, n in enumerate(self.down)},
+        **{f'up{i}': group(n, f'up{i}_norm') for i, n in enumerate(self.up, 1)}})
+
+  def with_widths(self, widths: Widths) -> UNetGenerator:
+    """The same network with other widths, `{group: channels}`."""
+    return self.clone(down=renewed(widths, 'down', self.down),
+                      up=renewed(widths, 'up', self.up, 1))
+
+  def example(self):
+    """An input of batch 1, for counting and initialising."""
+    side = 2 ** len(self.down)
+    return jnp.zeros((1, side, side, self.inputs))

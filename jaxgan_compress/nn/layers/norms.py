@@ -1,0 +1,188 @@
+"""Normalisation with PyTorch's exact semantics, NHWC; statistics in float32 or wider."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxgan_compress.core import Axes
+from jaxgan_compress.nn.layers import conv_dispatch
+
+NORMS = ('instance', 'instance_affine', 'batch', 'batch_stat', 'none')
+
+
+def norm(kind: str, name: str | None = None):
+  """A norm by name, called as `norm(x, train, axes)`.
+
+  'instance': no parameters. 'instance_affine': with scale and bias. 'batch': tracked. 'batch_stat':
+  batch norm that always takes the batch's own statistics ("syncbatch without tracking"). 'none':
+  identity. Raises ValueError for another name.
+  """
+  if kind not in NORMS:
+    raise ValueError(f'norm={kind!r}; one of {", ".join(NORMS)}')
+  if kind == 'none':
+    return lambda x, train=False, axes=Axes(): x
+  if kind.startswith('instance'):
+    return InstanceNorm(affine=kind == 'instance_affine', name=name)
+  return BatchNorm(track=kind == 'batch', name=name)
+
+
+def conv_bias(kind: str, given: bool | None = None) -> bool:
+  """Whether convolutions before this norm have a bias: as given, or else as published, with
+  instance norm only."""
+  return kind.startswith('instance') if given is None else given
+
+
+def scaled(kind: str) -> bool:
+  """Whether this norm multiplies each channel by a scale that it learns."""
+  return kind in ('instance_affine', 'batch', 'batch_stat')
+
+
+class BatchNorm(nn.Module):
+  """(x - mean) / sqrt(var + epsilon) * scale + bias over B, H, W, as PyTorch's BatchNorm2d.
+
+  Training takes the batch's statistics (biased variance, centred before squaring), over all
+  replicas of `axes`, and moves the running ones, variance from the unbiased estimate; `count`
+  counts these updates. Inference takes the running ones, so each image is a function of its own
+  input alone. With `track=False` there are none and the batch's are always used. Without `affine`
+  there is no scale and no bias.
+
+  x: [B,H,W,C] -> the same shape and dtype.
+  """
+  momentum: float = 0.9  # PyTorch's momentum is one minus this
+  epsilon: float = 1e-5
+  track: bool = True
+  affine: bool = True
+
+  @nn.compact
+  def __call__(self, x, train: bool, axes: Axes = Axes()):
+    channels = x.shape[-1]
+    if self.track:
+      running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
+      running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
+      updates = self.variable('batch_stats', 'count', jnp.zeros, (), jnp.int32)
+    scale, bias = _scale_and_bias(self, channels)
+    if self.track and not train:
+      y = _wide(x) - per_channel(running_mean.value)
+      inverse = per_channel(lax.rsqrt(running_var.value + self.epsilon))
+      return _scaled(y, inverse, scale, bias, x.dtype)
+    y, mean, var = _by_batch(x, scale, bias, self.epsilon, axes)
+    if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
+      count = y.size // channels * axes.count
+      unbiased = var * (count / max(count - 1, 1))
+      # Never in place: a caller's NumPy arrays would change under it.
+      share = 1 - self.momentum
+      running_mean.value = running_mean.value + share * (mean - running_mean.value)
+      running_var.value = running_var.value + share * (unbiased - running_var.value)
+      updates.value = updates.value + 1
+    return y
+
+
+class InstanceNorm(nn.Module):
+  """(x - mean) / sqrt(var + epsilon) of each sample and channel over H, W, as InstanceNorm2d.
+
+  Biased variance, centred before squaring: the one-pass form loses what matters to cancellation.
+  With `affine` times a scale plus a bias. `train` and `axes` change nothing.
+
+  x: [B,H,W,C] -> the same shape and dtype.
+  """
+  epsilon: float = 1e-5
+  affine: bool = False
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, axes: Axes = Axes()):
+    return instance_norm(x, *_scale_and_bias(self, x.shape[-1]), self.epsilon)
+
+
+class LayerNorm(nn.Module):
+  """The same with mean and variance of each sample over H, W, C: safe with a gradient penalty.
+
+  x: [B,H,W,C] -> the same shape and dtype; `scale` and `bias` are per channel.
+  """
+  epsilon: float = 1e-5
+  affine = True
+
+  @nn.compact
+  def __call__(self, x):
+    y = _wide(x)
+    y = y - y.mean((1, 2, 3), keepdims=True)
+    inverse = lax.rsqrt(jnp.square(y).mean((1, 2, 3), keepdims=True) + self.epsilon)
+    return _scaled(y, inverse, *_scale_and_bias(self, x.shape[-1]), x.dtype)
+
+
+@conv_dispatch.operation
+def instance_norm(x, scale=None, bias=None, epsilon: float = 1e-5):
+  """What `InstanceNorm` computes; scale, bias: [C] or None."""
+  y = _wide(x)
+  y = y - y.mean((1, 2), keepdims=True)
+  inverse = lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + epsilon)
+  return _scaled(y, inverse, scale, bias, x.dtype)
+
+
+@conv_dispatch.operation
+def channel_mean(x):
+  """[B,H,W,C] -> [C]."""
+  return x.mean((0, 1, 2))
+
+
+def _of_batch(x, scale, bias, epsilon, axes):
+  y = _wide(x)
+  mean = axes.mean(channel_mean(y))
+  y = y - per_channel(mean)
+  var = axes.mean(channel_mean(jnp.square(y)))
+  return _scaled(y, per_channel(lax.rsqrt(var + epsilon)), scale, bias, x.dtype), mean, var
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _by_batch(x, scale, bias, epsilon, axes):
+  """(x normalised by the statistics of its batch, mean, biased variance); gradients pass through
+  the first alone."""
+  return _of_batch(x, scale, bias, epsilon, axes)
+
+
+def _by_batch_forward(x, scale, bias, epsilon, axes):
+  y, mean, var = _of_batch(x, scale, bias, epsilon, axes)  # its parts: penalties differentiate them
+  return (y, mean, var), (x, scale, mean, var)
+
+
+def _by_batch_backward(epsilon, axes, saved, cotangents):
+  # In closed form two sums over all pixels, where its parts one by one take four.
+  x, scale, mean, var = saved
+  dy, inverse = _wide(cotangents[0]), lax.rsqrt(var + epsilon)
+  unit = (_wide(x) - per_channel(mean)) * per_channel(inverse)
+  flat, along = channel_mean(dy), channel_mean(dy * unit)
+  dx = dy - per_channel(axes.mean(flat)) - unit * per_channel(axes.mean(along))
+  dx = (dx * per_channel(inverse if scale is None else inverse * scale)).astype(x.dtype)
+  if scale is None:
+    return dx, None, None
+  count = x.size // x.shape[-1]
+  return dx, (count * along).astype(scale.dtype), (count * flat).astype(scale.dtype)
+
+
+_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
+
+
+def per_channel(x):
+  """[C] -> [1,1,1,C]: ranks are never promoted in silence."""
+  return x.reshape(1, 1, 1, -1)
+
+
+def _wide(x):
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _scale_and_bias(module, channels):
+  return (module.param('scale', nn.initializers.ones_init(), (channels,)),
+          module.param('bias', nn.initializers.zeros_init(), (channels,))) \
+      if module.affine else (None, None)
+
+
+def _scaled(centred, inverse, scale, bias, dtype):
+  """centred * inverse * scale + bias."""
+  if scale is None:
+    return (centred * inverse).astype(dtype)
+  return (centred * (inverse * per_channel(scale)) + per_channel(bias)).astype(dtype)

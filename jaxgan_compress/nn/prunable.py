@@ -1,0 +1,116 @@
+"""Which channels of a network live and die together, found from what changes with its widths."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+from flax import linen, traverse_util
+
+from jaxgan_compress.nn import init
+from jaxgan_compress.nn.layers.norms import scaled
+
+Widths = Mapping[str, int]
+Path = tuple[str, ...]
+# Along one axis: the groups whose channels lie there, and how many copies of each, one after
+# another.
+Axis = tuple[tuple[str, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Channels that are one width of a network: channel c is cut wherever it appears, or nowhere.
+
+  norm: path of the norm whose scales rank the channels, as 'block1/dense3_norm'; '' where there is
+    none, or none with scales.
+  least: channels that must stay; 0 where all may go, and what only they feed with them.
+  step: the width is a multiple of it. follows: (group, k), where the width is always that group's
+    divided by k.
+  """
+  width: int
+  norm: str = ''
+  least: int = 1
+  step: int = 1
+  follows: tuple[str, int] | None = None
+
+  @classmethod
+  def voting(cls, kind: str, width: int, norm: str, **fields) -> Group:
+    """A group ranked by the norm at that path, if this kind of norm has scales."""
+    return cls(width, norm if scaled(kind) else '', **fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What pruning knows of a network, as data.
+
+  groups: by name, in the order in which they lie on an axis that several share.
+  parts: {start of a path: groups}; leaves whose path begins so die when all of these are empty.
+  leaves: {(collection, ..., name): an `Axis` for each of its dimensions}, empty where none is cut.
+  shapes: of the leaves.
+  """
+  groups: Mapping[str, Group]
+  parts: Mapping[str, tuple[str, ...]]
+  leaves: Mapping[Path, tuple[Axis, ...]]
+  shapes: Mapping[Path, tuple[int, ...]]
+
+  @property
+  def widths(self) -> dict[str, int]:
+    return {name: group.width for name, group in self.groups.items()}
+
+  def feeders(self, path: Path) -> list[tuple[str, ...]]:
+    """Sets of groups: the leaf at `path` dies when all of any one set are empty."""
+    inside = '/'.join(path[1:])
+    return [groups for start, groups in self.parts.items() if inside.startswith(start)]
+
+
+def make_plan(module: linen.Module, groups: Mapping[str, Group],
+              parts: Mapping[str, tuple[str, ...]] | None = None) -> Plan:
+  """The plan of a module that has `with_widths`. Nothing runs: shapes are enough.
+
+  Every group is given a width of its own, and how long an axis of a parameter has become tells
+  whose channels lie along it: the widths are such that no two sums of them agree, and none is as
+  short as an axis that stayed.
+
+  Raises ValueError for an axis that is no sum of at most two groups.
+  """
+  wide, meaning = _telling(tuple(groups))
+  leaves, shapes = {}, {}
+  wider = traverse_util.flatten_dict(dict(init.shapes(module.with_widths(wide))))
+  for path, x in wider.items():
+    leaves[path] = tuple(meaning.get(length, () if length < LONG else None)
+                         for length in x.shape)
+    if None in leaves[path]:
+      raise ValueError(f'{"/".join(path)}: an axis is no sum of at most two widths; a network can '
+                       'be pruned where each axis is whole groups of channels')
+    shapes[path] = tuple(sum(n * groups[name].width for name, n in axis) or length
+                         for axis, length in zip(leaves[path], x.shape, strict=True))
+  return Plan(dict(groups), dict(parts or {}), leaves, shapes)
+
+
+def renewed(widths: Widths, name: str, current: tuple[int, ...], start: int = 0):
+  """`current` with what `widths` says of 'name0', 'name1', ..."""
+  return tuple(widths.get(f'{name}{i}', n) for i, n in enumerate(current, start))
+
+
+TIMES = 1, 2, 4  # copies of a group along an axis that are looked for
+LONG = 1 << 20  # no axis of a parameter is, but those with a share of a telling width
+
+
+@functools.cache
+def _telling(names: tuple[str, ...]) -> tuple[dict[str, int], dict[int, Axis]]:
+  """(a width for each group, {length of an axis: what lies along it})."""
+  rng = np.random.default_rng(0)
+  while True:
+    wide = {name: int(n) for name, n in zip(names, rng.integers(
+        16 * LONG, 128 * LONG, len(names)), strict=True)}
+    single = [(n * wide[name], (name, n)) for name in names for n in TIMES]
+    sums = [(a + b, (one, other)) for (a, one), (b, other) in itertools.combinations(single, 2)
+            if one[0] != other[0]]
+    meaning = {length: (term,) for length, term in single} | dict(sums)
+    if len(meaning) == len(single) + len(sums):
+      return wide, meaning
+
+

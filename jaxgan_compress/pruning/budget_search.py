@@ -1,0 +1,239 @@
+"""From scores and a budget to masks."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan_compress.nn.prunable import Plan
+from jaxgan_compress.pruning.arrays import numpy_for
+
+log = logging.getLogger(__name__)
+
+Masks = Mapping[str, jax.Array]
+PER = ('global', 'group')
+FAR = 0.9  # a network that costs a smaller share of its budget is told of
+
+
+class Pruned(NamedTuple):
+  """masks: {group: bool [width]}, True stays. threshold: scores below it went, and of those equal
+  to it as many as had to. cost: of what is left, in the unit of the cost."""
+  masks: Masks
+  threshold: float
+  cost: float
+
+
+def widths(masks: Masks) -> dict[str, int]:
+  """How many channels of each group stay."""
+  return {name: int(np.sum(mask)) for name, mask in masks.items()}
+
+
+def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, floor: int = 1,
+         multiple: int = 1) -> dict[str, jax.Array]:
+  """Masks of what scores above `threshold`, and the next best where floor or multiple want more.
+
+  floor: channels that stay in every group that may not vanish (16 in CAT's runs), times its step.
+  multiple: widths are rounded up to it (8 suits many accelerators), at most to the whole group.
+  Groups without scores stay whole. Jit-able, masks keep their shapes; outside a compiled function
+  NumPy arrays.
+  """
+  xp = numpy_for(dict(scores), threshold)
+  return _keep(plan, {name: xp.asarray(x) for name, x in scores.items()}, threshold, floor,
+               multiple, xp)
+
+
+def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
+           budget: float, *, floor: int = 1, multiple: int = 1, per: str = 'global',
+           legacy: bool = False) -> Pruned:
+  """The network of the least threshold that costs at most `budget`.
+
+  Of channels that score the same as many go as have to, evenly from all groups: the i-th of a
+  group's n when (i - 1/2) / n of all such have gone, its last one first. Channels of score 0 are
+  dead and go together, unless all are. The log tells of a network that costs less than 0.9 of its
+  budget and of a budget that the whole network does not reach.
+
+  cost: of `{group: width}`, never more for less, as `pruning.cost` makes them. per: 'global', one
+  threshold for all scores; 'group', the same share of every group, the worst of each first.
+  legacy: CAT's own search, which halves an interval of float32 thresholds and stops up to 1.6 %
+  below the budget, for the published thresholds; equal scores go together there. See `keep` for
+  floor and multiple.
+
+  Host only. Raises ValueError for unknown groups, scores that are not numbers, a budget that is
+  not positive, or one below what the floor costs.
+  """
+  found, larger = find(plan, scores, cost, budget, floor=floor, multiple=multiple, per=per,
+                       legacy=legacy)
+  form = _form(budget)
+  if found.threshold == -math.inf and found.cost < budget:
+    log.warning('a budget of %s is above %s, what the whole network costs: nothing was cut',
+                format(budget, form), format(found.cost, form))
+  elif found.cost < FAR * budget:
+    log.warning('the network found costs %s, %.0f %% of its budget of %s%s', format(
+        found.cost, form), 100 * found.cost / budget, format(budget, form),
+        f'; the next larger one costs {larger:{form}}' if larger else
+        '; legacy=False finds a larger one where there is one')
+  return found
+
+
+def find(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
+         budget: float, *, floor: int = 1, multiple: int = 1, per: str = 'global',
+         legacy: bool = False) -> tuple[Pruned, float | None]:
+  """What `search` finds, which tells of it, and what the next larger network costs, if known."""
+  scores = _checked(plan, scores, budget, per)
+  if per == 'group':
+    scores = {name: _order(x, -np.arange(len(x)), np) / len(x) for name, x in scores.items()}
+  ranks = scores if legacy or per == 'group' else ranked(scores)
+
+  def cheap(threshold):
+    masks = _keep(plan, ranks, threshold, floor, multiple, np)
+    return masks, cost(widths(masks))
+
+  values = np.unique(np.concatenate(list(ranks.values())))
+  masks, least = cheap(values[-1])
+  if least > budget:
+    form = _form(least)
+    raise ValueError(f'a budget of {budget:,.12g} is below {least:{form}}, what the smallest '
+                     f'network costs that keeps floor={floor}; give more, or a lower floor')
+  if legacy:
+    return _bisect(cheap, np.float32(values[0]), np.float32(values[-1]), budget), None
+  everything, larger = cheap(-math.inf)
+  if larger <= budget:
+    return Pruned(everything, -math.inf, larger), None
+  shown = np.sort(np.concatenate(list(scores.values()))) if ranks is not scores else values
+  # The index of a threshold: too dear at low, cheap at high.
+  low, high = _below(shown, np) if ranks is not scores else -1, len(values) - 1
+  found = Pruned(masks, float(shown[-1]), least)
+  while high - low > 1:
+    middle = (low + high) // 2
+    masks, price = cheap(values[middle])
+    if price > budget:
+      low, larger = middle, price
+    else:
+      high, found = middle, Pruned(masks, float(shown[middle]), price)
+  return found, larger
+
+
+def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor: int = 1,
+            multiple: int = 1) -> dict[str, jax.Array]:
+  """`search` by one global threshold inside a compiled step: masks alone, costs as floats.
+
+  cost: a `pruning.Cost`. Where even the floor is too dear, the floor's masks.
+  """
+  ranks, flat = ranked(scores), jnp.concatenate(list(scores.values()))
+
+  def cheap(i):
+    masks = keep(plan, ranks, i, floor=floor, multiple=multiple)
+    counts = jnp.stack([masks[name].sum() for name in cost.groups])
+    return cost.total(counts.astype(jnp.float32)) <= budget
+
+  def halve(_, between):
+    low, high = between
+    middle = (low + high) // 2
+    fits = (middle > low) & cheap(middle)  # when they have met, nothing moves
+    return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+  ends = _below(flat, jnp).astype(jnp.int32), jnp.int32(len(flat) - 1)
+  _, high = jax.lax.fori_loop(0, len(flat).bit_length(), halve, ends)
+  whole = keep(plan, ranks, -1, floor=floor, multiple=multiple)
+  counts = jnp.stack([whole[name].sum() for name in cost.groups]).astype(jnp.float32)
+  return jax.tree.map(lambda all_, some: jnp.where(cost.total(counts) <= budget, all_, some), whole,
+                      keep(plan, ranks, high, floor=floor, multiple=multiple))
+
+
+def ranked(scores: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """{group: int [width]}: in which place each channel goes, 0 first, no two in the same; see
+  `search`. Jit-able."""
+  xp = numpy_for(dict(scores))
+  scores = {name: xp.asarray(x) for name, x in scores.items()}
+
+  def turns(x):
+    """When each goes among its group's equals, in (0, 1): the last of them first."""
+    ascending = xp.sort(x)
+    first, end = (xp.searchsorted(ascending, x, side=side) for side in ('left', 'right'))
+    before = _order(x, xp.arange(len(x)), xp) - first
+    left, all_ = (n.astype(np.float32) for n in (end - first - before, end - first))
+    return (left - np.float32(.5)) / all_  # in float32 everywhere, for the same order everywhere
+
+  flat, shares = (xp.concatenate(parts) for parts in (
+      list(scores.values()), [turns(x) for x in scores.values()]))
+  places = _order(flat, shares, xp)
+  ends = np.cumsum([len(x) for x in scores.values()])[:-1]
+  return dict(zip(scores, xp.split(places, ends), strict=True))
+
+
+def _order(first, then, xp):
+  """The place of each in ascending order, equals by a second key and then as they come."""
+  return xp.argsort(xp.lexsort((then, first)))
+
+
+def _below(scores, xp):
+  """The place before the first at which a cut may end: all that score 0 or less are dead and go
+  together, unless all do."""
+  dead = (scores <= 0).sum()
+  return xp.where(dead == len(scores), -1, xp.maximum(dead - 2, -1))
+
+
+def _form(cost):
+  return ',.0f' if cost >= 100 else '.3g'
+
+
+def _keep(plan, scores, threshold, floor, multiple, xp):
+  masks = {}
+  for name, group in plan.groups.items():
+    if not group.follows:
+      ranked = scores.get(name)
+      masks[name] = xp.ones(group.width, bool) if ranked is None else _best(
+          ranked, _allowed((ranked > threshold).sum(), group, floor, multiple, xp), xp)
+  for name, group in plan.groups.items():
+    if group.follows:
+      leader, divisor = group.follows
+      masks[name] = _best(scores.get(name, -xp.arange(group.width)),
+                          masks[leader].sum() // divisor, xp)
+  return {name: masks[name] for name in plan.groups}
+
+
+def _allowed(count, group, floor, multiple, xp):
+  """The width for so many channels above the threshold."""
+  least = max(group.least, floor) * group.step if group.least else 0
+  count = xp.maximum(count // group.step * group.step, least)
+  multiple = math.lcm(multiple, group.step)
+  return xp.minimum(-(-count // multiple) * multiple, group.width)
+
+
+def _best(ranked, count, xp):
+  """The `count` largest, the first of equals first."""
+  place = xp.argsort(xp.argsort(-ranked, stable=True))
+  return place < count
+
+
+def _bisect(cheap, low, high, budget):
+  # In float32, with the published order of tests, so that thresholds come out bit for bit.
+  price = math.inf
+  while abs(high - low) > np.float32(1e-3) * low or price > budget:
+    threshold = (low + high) / np.float32(2)
+    if threshold == low:  # neighbours: the published loop would never end
+      threshold = low = high
+    masks, price = cheap(threshold)
+    low, high = (threshold, high) if price > budget else (low, threshold)
+  return Pruned(masks, float(threshold), price)
+
+
+def _checked(plan, scores, budget, per):
+  if per not in PER:
+    raise ValueError(f'per={per!r}; one of {", ".join(PER)}')
+  if not budget > 0:
+    raise ValueError(f'budget={budget}; a budget is above 0')
+  if unknown := sorted(scores.keys() - plan.groups.keys()):
+    raise ValueError(f'scores of {", ".join(unknown)}, which this network does not have; it has '
+                     f'{", ".join(plan.groups)}')
+  scores = {name: np.asarray(x) for name, x in scores.items()}
+  for name, x in scores.items():
+    if x.shape != (plan.groups[name].width,):
+      raise ValueError(f'{name} has {x.shape} scores and {plan.groups[name].width} channels')
+    if not np.isfinite(x).all():
+      raise ValueError(f'{np.sum(~np.isfinite(x))} scores of {name} are not finite')
+  return scores

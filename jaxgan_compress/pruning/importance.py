@@ -1,0 +1,78 @@
+"""How much each channel matters: {group: [channels]}, larger is dearer."""
+
+from __future__ import annotations
+
+import jax
+from flax import traverse_util
+
+from jaxgan_compress.nn.prunable import Plan
+from jaxgan_compress.pruning.arrays import numpy_for
+
+HOW = ('norm', 'l1', 'l2', 'taylor', 'random')
+
+
+def scores(plan: Plan, params, how: str = 'norm', *, grads=None, key=None) -> dict[str, jax.Array]:
+  """Scores of the channels of each group that can be ranked, float32 [width].
+
+  how:
+    'norm': |scale| of the norm after the channel, as CAT; groups without one are left out, so a
+      search keeps them whole. Jin et al. 2021; Liu et al. 2017, network slimming.
+    'l1', 'l2': mean |w|, root mean w^2, of the kernels that make the channel. Li et al. 2017.
+    'taylor': |sum of gradient * w| over everything of the channel, with `grads` like `params`: what
+      the loss would change by, to first order. Molchanov et al. 2019.
+    'random': uniform, from `key`.
+
+  Jit-able; outside a compiled function NumPy arrays. Raises ValueError for another `how`, or one
+  whose gradient, key or scales are missing.
+  """
+  if how not in HOW:
+    raise ValueError(f'how={how!r}; one of {", ".join(HOW)}')
+  if how == 'taylor' and grads is None:
+    raise ValueError("how='taylor' takes the gradient of a loss, grads=..., like params")
+  if how == 'random' and key is None:
+    raise ValueError("how='random' takes a key")
+  ranked = {name: group for name, group in plan.groups.items() if not group.follows}
+  if how == 'random':
+    return {name: jax.random.uniform(jax.random.fold_in(key, i), (group.width,))
+            for i, (name, group) in enumerate(ranked.items())}
+  xp = numpy_for(params, grads)
+  flatten = lambda tree: {('params', *path): xp.asarray(x)
+                          for path, x in traverse_util.flatten_dict(dict(tree)).items()}
+  flat = flatten(params)
+  if how == 'norm':
+    found = {name: xp.abs(flat['params', *group.norm.split('/'), 'scale'])
+             for name, group in ranked.items() if group.norm}
+    if not found:
+      raise ValueError("no norm of this network has scales to rank channels by; take how='l1'")
+    return found
+  if how == 'taylor':
+    slopes = flatten(grads)
+    flat = {path: x * slopes[path] for path, x in flat.items()}
+  found = {}
+  for name in ranked:
+    seen = [_along(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
+            if path in flat for axis, groups in enumerate(axes)
+            if name in dict(groups) and (how == 'taylor' or _makes(path, axes, axis))]
+    if how == 'taylor':
+      found[name] = xp.abs(sum(x.sum(-1) for x in seen))
+    else:
+      power = 1 if how == 'l1' else 2
+      total = sum((xp.abs(x) ** power).sum(-1) for x in seen)
+      found[name] = (total / sum(x.shape[-1] for x in seen)) ** (1 / power)
+  return found
+
+
+def _makes(path, axes, axis):
+  return path[-1] == 'kernel' and axis == len(axes) - 1
+
+
+def _along(x, plan, path, axis, name, xp):
+  """[width, everything else] of a group along one axis, its copies beside each other."""
+  start = 0
+  for each, times in plan.leaves[path][axis]:
+    width = plan.groups[each].width
+    if each == name:
+      part = xp.moveaxis(x, axis, 0)[start:start + times * width]
+      return part.reshape(times, width, -1).transpose(1, 0, 2).reshape(width, -1)
+    start += times * width
+  raise KeyError(name)

@@ -1,0 +1,113 @@
+"""What a network costs as a function of its widths, without building it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, traverse_util
+
+from jaxgan_compress import analysis
+from jaxgan_compress.nn.prunable import Plan
+
+# Leaves of a layer that its amount is proportional to, the first that there is: of a convolution, a
+# norm, a modulation, and a modulated block, whose norm has no parameters.
+LEAVES = (('params', 'kernel'), ('params', 'scale'), ('params', 'gamma', 'bias'),
+          ('params', 'gamma', 'pointwise', 'bias'), ('batch_stats', 'norm', 'mean'))
+
+# What a budget may be counted in, and the convention of `analysis.macs` that it is.
+UNITS = {'macs': 'exact', 'torchprofile': 'torchprofile', 'cat': 'cat', 'params': ''}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cost:
+  """A sum of terms, each a factor times widths along at most two axes; 0 once its part has died.
+
+  `cost({group: width})` is exact, in whole numbers. `cost.total(widths)` takes a float array
+  [groups] in the order of `groups`, also inside a compiled step, and rounds as floats do.
+  """
+  unit: str
+  groups: tuple[str, ...]
+  factors: np.ndarray  # int64 [terms]
+  axes: np.ndarray  # int64 [2, terms, groups + 1]; the last column is what never changes
+  feeders: np.ndarray  # int64 [sets, groups]
+  fed: np.ndarray  # int64 [terms, sets]
+
+  def __call__(self, widths: Mapping[str, int]) -> int:
+    if missing := [name for name in self.groups if name not in widths]:
+      raise ValueError(f'no width for {", ".join(missing)}')
+    return int(self._sum(np.array([widths[name] for name in self.groups], np.int64), np))
+
+  def total(self, widths):
+    return self._sum(widths, jnp)
+
+  def _sum(self, widths, xp):
+    with_one = xp.concatenate([widths, xp.ones(1, widths.dtype)])
+    dead = (xp.asarray(self.feeders, widths.dtype) @ widths == 0).astype(widths.dtype)
+    alive = xp.asarray(self.fed, widths.dtype) @ dead == 0
+    left, right = (xp.asarray(axis, widths.dtype) @ with_one for axis in self.axes)
+    return (xp.asarray(self.factors, widths.dtype) * left * right * alive).sum()
+
+
+def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
+         unit: str = 'macs') -> Cost:
+  """The cost of `module` at any widths, from one look at it; equal to `analysis.macs` (or
+  `count_params`) of the module built with those widths.
+
+  shape: of one input, as (1, 256, 256, 3). unit: 'macs' (exact), 'torchprofile' or 'cat' (as these
+    count them), or 'params'.
+
+  Raises ValueError for another unit.
+  """
+  if unit not in UNITS:
+    raise ValueError(f'unit={unit!r}; one of {", ".join(UNITS)}')
+  amounts = {path: math.prod(shape) for path, shape in plan.shapes.items()
+             if path[0] == 'params'} if unit == 'params' else \
+      _macs(module, plan, shape, UNITS[unit])
+  names = tuple(plan.groups)
+  index = {name: i for i, name in enumerate(names)}
+  feeders = {path: plan.feeders(path) for path in amounts}
+  sets = list(dict.fromkeys(itertools.chain(*feeders.values())))
+  factors, axes, fed = [], [], []
+  for path, amount in amounts.items():
+    cut = [axis for axis in plan.leaves[path] if axis]
+    rows = []
+    for axis in (*cut, *((),) * (2 - len(cut))):
+      row = [0] * len(names) + [0 if axis else 1]
+      for name, times in axis:
+        row[index[name]] += times
+      rows.append(row)
+    full = math.prod(sum(times * plan.groups[name].width for name, times in axis) for axis in cut)
+    if amount % full:
+      raise ValueError(f'{"/".join(path)}: {amount} is no multiple of its widths, {full}')
+    factors.append(amount // full)
+    axes.append(rows)
+    fed.append([each in feeders[path] for each in sets])
+  return Cost(unit, names, np.array(factors, np.int64),
+              np.array(axes, np.int64).reshape(-1, 2, len(names) + 1).transpose(1, 0, 2),
+              np.array([[name in each for name in names] for each in sets],
+                       np.int64).reshape(-1, len(names)),
+              np.array(fed, np.int64).reshape(len(factors), len(sets)))
+
+
+def _macs(module, plan, shape, convention):
+  """{path of the leaf that a layer's amount is proportional to: that amount}."""
+  amounts = {}
+  for layer in _layers(module, shape and tuple(shape), tuple(plan.shapes.items())):
+    if layer.macs[convention]:
+      inside = layer.path.split('/')
+      path = next(p for kind, *names in LEAVES if (p := (kind, *inside, *names)) in plan.leaves)
+      amounts[path] = amounts.get(path, 0) + layer.macs[convention]
+  return amounts
+
+
+@functools.lru_cache(maxsize=16)
+def _layers(module, shape, shapes):
+  return analysis.layers(module, shape, traverse_util.unflatten_dict(
+      {path: jax.ShapeDtypeStruct(of_leaf, np.float32) for path, of_leaf in shapes}))
