@@ -6,7 +6,7 @@ For layers as the networks have them: forward, and gradient by weights and input
 form of one operation and in the other one, all other operations as this platform has them, called
 in turn in one process. Prints milliseconds of the textbook form (median) and the ratio
 other / textbook (median, quartiles of the pairs) as Markdown, after proving both equal.
-`nn/forms.py` decides by these figures.
+`nn/layers/conv_dispatch.py` decides by these figures.
 """
 
 import argparse

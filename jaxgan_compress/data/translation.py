@@ -185,7 +185,7 @@ def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', c
            **view) -> Images:
   """A folder of pairs, as of pix2pix: `{'source', 'target'}`, uint8 [H,W,channels].
 
-  Layouts: `layouts.paired`. direction: 'BtoA' draws A from B. channels: 3, or 1 for grey.
+  Layouts: `folder_layouts.paired`. direction: 'BtoA' draws A from B. channels: 3, or 1 for grey.
   view: the fields of `View` (size, load, flip, preprocess, backend). Both images of a pair are
   resized, cut and mirrored alike.
 
@@ -205,8 +205,8 @@ def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
              **view) -> Unpaired:
   """A folder of two domains, as of CycleGAN: `{'source', 'target'}`, uint8 [H,W,channels].
 
-  Layout: `layouts.unpaired`. An epoch is as long as the larger set. Arguments and checks as in
-  `paired`; the two images of an element are cut and mirrored independently.
+  Layout: `folder_layouts.unpaired`. An epoch is as long as the larger set. Arguments and checks as
+  in `paired`; the two images of an element are cut and mirrored independently.
   """
   _check(direction, channels)
   view = _view(view, 'direction', 'channels')
@@ -238,7 +238,7 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
            **view) -> Images:
   """A folder of label maps, as of GauGAN, see `Images`; pictures are the targets.
 
-  Layouts: `layouts.labels` (Cityscapes and SPADE). classes: labels are 0..classes-1.
+  Layouts: `folder_layouts.labels` (Cityscapes and SPADE). classes: labels are 0..classes-1.
   dont_care: let 255 be one label more, for what nobody named. Pictures are resized bicubic, maps
   nearest. view: the other fields of `View`. Checks as in `paired`, and every label.
   """
@@ -301,7 +301,7 @@ def prepared(builder, facts: Mapping, split: str, records: Sequence, **arguments
 
 
 def planes(label_map, edges, classes: int):
-  """What a SPADE generator sees, as `images.label_planes`, but in the step (jax).
+  """What a SPADE generator sees, as `decode.label_planes`, but in the step (jax).
 
   label_map, edges: integers [B,H,W] -> float32 [B,H,W,classes + 1], 0 and 1.
   """
@@ -337,7 +337,7 @@ def read_image(record, *, channels: int, decoder: str) -> dict[str, np.ndarray]:
 
 
 def read_labels(record, *, decoder: str, classes: int, dont_care: bool) -> dict[str, np.ndarray]:
-  """'target', 'label_map' as `images.label_numbers` has it, and 'instances' where there are."""
+  """'target', 'label_map' as `decode.label_numbers` has it, and 'instances' where there are."""
   found = {'target': _decode(record['target'], 3, decoder)}
   for key in ('label_map', 'instances'):
     if key in record:

@@ -58,7 +58,7 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
   which an int8 ONNX network besides finds its ranges, a LiteRT network in 8 bits beside it, which
   finds them as it draws; None: there is neither. facts: lines for the model card. pictures: what
   the first inputs look like, where they are no images. labels: where they are label maps, what
-  their planes are, as `images.label_planes` takes it: {'classes', and perhaps 'dont_care' and
+  their planes are, as `decode.label_planes` takes it: {'classes', and perhaps 'dont_care' and
   'edges'}; without it whoever runs the network has to say. tolerance: the largest error of float32
   artefacts; instance norms of maps of a few pixels may amplify rounding to more than the default.
 
