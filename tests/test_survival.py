@@ -308,11 +308,11 @@ def test_plain_progress_says_compiling_speed_losses_and_time_left(capsys):
 
 def test_what_is_freed_is_kept():
   # In a process of its own: it holds until the end.
-  text = ('import numpy as np, resource; from jaxgan_compress import cpu\n'
+  text = ('import numpy as np, resource; from jaxgan_compress.core import xla\n'
           'faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n'
           'def touched():\n  before = faults(); np.ones(2**24).sum(); return faults() - before\n'
           'touched(); print(touched())\n'
-          'print(cpu.keep_memory())\n'
+          'print(xla.keep_memory())\n'
           'touched(); print(touched())\n')
   cold, done, warm = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True,
                                     check=True).stdout.split()
