@@ -11,8 +11,6 @@ import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import experiment, nn, pruning
-from jaxgan_compress.config import build
-from jaxgan_compress.parallel import build_mesh, parallelize
 from tests.conftest import largest_difference
 from tests.test_omgd import (
   SMALL,
@@ -142,27 +140,11 @@ def test_students_of_several_budgets_are_those_of_runs_of_their_own(shrunk):
     assert PRICE(pruning.widths(left(both, role))) <= budget
 
 
-def test_students_side_by_side_are_those_of_one_device(batch, shrunk):
-  """Two students on an axis of the mesh, the teacher on all four devices."""
+def test_devices_change_nothing_of_two_students(batch, shrunk):
   with jax.enable_x64(True):
     method = in_float64(shrinking(SMALL, pruning.Shrink((BUDGET, LESS), 0, 2, 1), ema=.5))
-    found = two_steps(method, *begun(method, batch), 4, 'shard_map', student=2)
+    found = two_steps(method, *begun(method, batch), 4, 'shard_map')
   same(found, shrunk((BUDGET, LESS)))
-
-
-def test_as_many_students_as_places():
-  c = with_stages(base('colorize'), teacher=dict(steps=2, method=dict(
-      name='Pix2Pix', generator=dict(name='resnet', ngf=2, blocks=1), tx=ADAM,
-      adversary=judge(6, 'hinge'))))
-  c.mesh.student = 2
-  with pytest.raises(ValueError, match='mesh.student=2 and no stage has as many students'):
-    build.validate(c)
-  with pytest.raises(ValueError, match="3 students and 2 places on the axis 'student'"):
-    parallelize(None, build_mesh(4, student=2), via='shard_map', students=('a', 'b', 'c'))
-  with pytest.raises(ValueError, match="via='pmap' and a mesh of data, student; take 'shard_map'"):
-    parallelize(None, build_mesh(4, student=2), students=('a', 'b'))
-  with pytest.raises(ValueError, match='4 devices do not divide into student=3 x space=1; use 3'):
-    build_mesh(4, student=3)
 
 
 def test_it_stops_and_goes_on_to_the_same_bits():
@@ -218,7 +200,6 @@ def test_a_run_goes_on_in_the_compact_network(tmp_path, kept_programs):
           shrink=dict(name='Shrink', budget=budgets, start=0, end=3))),
       online=dict(steps=2, teacher=('shrink',), teacher_checkpoint='last',
                   prune=dict(budget=budgets), method=method))
-  c.mesh.student = 2  # the first stage has its students side by side
   rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
   assert rows['online']['macs'] <= budgets[0] < rows['shrink']['macs']
   _, small = pruning.roles('student', budgets)

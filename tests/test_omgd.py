@@ -230,10 +230,10 @@ def test_a_label_map_generator_moves_before_its_discriminator():
   assert min(terms[1:]) > 0
 
 
-def two_steps(method, state, batch, devices, via, replicas=None, student=1):
+def two_steps(method, state, batch, devices, via, replicas=None):
   step = parallelize(
-      lambda s, b, axes: method.step(s, b, axes), build_mesh(devices, student=student), via=via,
-      replicas=replicas, donate=False, students=list(method.students) if student > 1 else ())
+      lambda s, b, axes: method.step(s, b, axes), build_mesh(devices), via=via,
+      replicas=replicas, donate=False)
   found = put_state(state, step.mesh, step.replicas)
   for i in range(2):
     found, logs = step(found, {name: np.roll(x, i, 0) for name, x in batch.items()})

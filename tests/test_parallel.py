@@ -211,22 +211,6 @@ def lowered(monkeypatch):
   monkeypatch.setattr(xla, 'compiler_options', lambda: None)
 
 
-def test_devices_may_share_the_height_of_an_image(lowered, kinds, stepped):
-  """Two replicas, each on two devices; the halves talk to each other."""
-  method, state, batch = kinds['pix2pix']
-  with jax.enable_x64(True):
-    expected, _ = stepped('pix2pix', 'vmap', 1)
-    run = parallelize(lambda s, b, axes: method.step(s, b, axes), build_mesh(4, space=2),
-                      via='shard_map', donate=False)
-    placed = run.place(batch)
-    b, h, w, c = batch['source'].shape
-    assert {x.data.shape for x in placed['source'].addressable_shards} == {(b // 2, h // 2, w, c)}
-    program = jax.jit(run.compiled).lower(run.put(state), placed).compile()
-    assert 'collective-permute' in program.as_text()
-    found, _ = program(run.put(state), placed)
-  assert largest_difference(jax.device_get(found.params), expected.params) < 1e-9
-
-
 @pytest.mark.parametrize('norm', ['instance', 'batch'])
 def test_only_batch_norm_exchanges_before_the_gradients(lowered, norm):
   net = omgd.small_resnet(2, norm=norm)

@@ -186,7 +186,6 @@ def validate(config: ConfigDict) -> None:
   for refuses, key, message in RULES:
     if refuses(config):
       raise ValueError(f'{key}={arguments.shown(configs.value_of(config, key))}{message(config)}')
-  places, beside = config.mesh.student, [0]
   for i, name in enumerate(config.run):
     stage = config.stages[name]
     for refuses, key, message in STAGE_RULES:
@@ -199,11 +198,7 @@ def validate(config: ConfigDict) -> None:
                          'jaxgan-compress convert')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
-      beside.append(len(getattr(built, 'beside', ())))
       _check_order(config, name, built, config.run[:i])
-  if places > 1 and places not in beside:
-    raise ValueError(f'mesh.student={places} and no stage has as many students that shrink to '
-                     f'budgets of their own; there are {max(beside)}')
 
 
 def _first(found):
@@ -242,8 +237,6 @@ RULES = (
         f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
     (lambda c: c.evaluate.segmenter.get('stage') not in (None, '', *c.run),
      'evaluate.segmenter.stage', lambda c: f' is not in run; {_one_of(c.run)}'),
-    (lambda c: c.steps_per_call > 1 and c.mesh.space > 1, 'mesh.space',
-     lambda c: ' takes steps_per_call=1'),
 )
 # ... and of a stage, with those before it.
 STAGE_RULES = (

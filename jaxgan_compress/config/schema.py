@@ -117,10 +117,6 @@ def base() -> Config:
       'log_every': 50,
       'steps_per_call': 1,     # more for small networks on a GPU or TPU, see train.fit
       'via': 'pmap',           # or 'shard_map', see parallel.parallelize
-      'mesh': {
-          'student': 1,        # places for students of different budgets, see the how-to
-          'space': 1,          # devices that share the height of an image
-      },
       'replicas': config_dict.placeholder(int),  # default: one a device
       'devices': config_dict.placeholder(int),   # how many there must be altogether, if given
       'workers': 0,            # data processes; 0 uses threads
@@ -139,8 +135,7 @@ def stage(**fields) -> dict[str, Any]:
 # Numbers of a config and the least and the largest they may be.
 LIMITS = {
     'seed': (0, SEEDS), 'batch': (1, 2 ** 20), 'log_every': (1,), 'steps_per_call': (1,),
-    'workers': (0, 256), 'replicas': (1,), 'devices': (1,), 'mesh.student': (1,),
-    'mesh.space': (1,),
+    'workers': (0, 256), 'replicas': (1,), 'devices': (1,),
     'checkpoint.every': (1,), 'checkpoint.keep': (1,), 'evaluate.every': (1,),
     'evaluate.count': (4,), 'evaluate.splits': (1,), 'evaluate.seed': (0, SEEDS),
 }

@@ -13,10 +13,9 @@ from jaxgan_compress.core.state import (
   advance,
   create,
   fixed,
-  mean_apart,
   normalise,
   rows,
 )
 
 __all__ = ['Array', 'Axes', 'Batch', 'Drawer', 'Logs', 'Method', 'Net', 'PyTree', 'TrainState',
-           'advance', 'create', 'fixed', 'mean_apart', 'normalise', 'rows']
+           'advance', 'create', 'fixed', 'normalise', 'rows']

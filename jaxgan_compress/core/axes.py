@@ -14,24 +14,9 @@ class Axes:
   """The mapped axes around a step; `Axes()` is a replica that is alone.
 
   mesh: axes of devices, outermost first. inner: axes of virtual replicas on one device.
-  students: the last axis of the mesh, where it holds different students side by side; else ''.
   """
   mesh: tuple[str, ...] = ()
   inner: tuple[str, ...] = ()
-  students: str = ''
-
-  @property
-  def apart(self) -> Axes:
-    """Those of one student: it meets the replicas that hold the same one."""
-    return Axes(tuple(name for name in self.mesh if name != self.students), self.inner)
-
-  def share(self, tree):
-    """Rows [rows, ...] of all that stand side by side: every student learns from each of them."""
-    return jax.lax.all_gather(tree, self.students, tiled=True) if self.students else tree
-
-  def pick(self, values):
-    """The value of the student that is here, of one for each."""
-    return jnp.asarray(values)[jax.lax.axis_index(self.students)]
 
   def mean(self, tree):
     """The mean over all replicas, of the same dtypes; identity when alone."""

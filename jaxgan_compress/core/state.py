@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import flax
@@ -118,8 +118,7 @@ class Method(Protocol):
   updates: minibatches that one step takes from its batch (critic updates), normally 1.
 
   A method may have, besides: `pupils`, {student: teacher} among the roles of its generators;
-  `backwards`, the roles that draw source from target; `beside`, roles of students that a mesh may
-  hold side by side; and with `clock` a `promote(state, scores)`
+  `backwards`, the roles that draw source from target; and with `clock` a `promote(state, scores)`
   that is told how good the teachers are (see `methods.OMGDCycle`).
   """
   product: str
@@ -154,16 +153,14 @@ def create(rng: Array, nets: Mapping[str, tuple[PyTree, optax.GradientTransforma
 
 def advance(state: TrainState, grads: Mapping[str, PyTree],
             tx: Mapping[str, optax.GradientTransformation], axes: Axes = Axes(), *,
-            ema: float = 0., students: Collection[str] = ()
-            ) -> tuple[TrainState, dict[str, Array]]:
+            ema: float = 0.) -> tuple[TrainState, dict[str, Array]]:
   """Moves the networks named in `grads`; returns the state and each gradient's norm.
 
   The one place where gradients of different replicas meet. `ema` is the decay of the moving
-  averages that the state keeps (networks without one are not given one). students: names of
-  networks that may stand beside others of theirs, see `Axes`.
+  averages that the state keeps (networks without one are not given one).
   """
   nets, norms = dict(state.nets), {}
-  for name, grad in mean_apart(grads, axes, lambda name: name in students).items():
+  for name, grad in axes.mean(dict(grads)).items():
     net = nets[name]
     params, opt_state, average = _update(tx[name], ema)(grad, net.params, net.opt_state, net.ema)
     nets[name] = net.replace(params=params, opt_state=opt_state, ema=average)
@@ -193,15 +190,6 @@ def _norm(tree):
   squares = (jnp.vdot(x, x, precision='highest')
              for x in large + ([jnp.concatenate(small)] if small else []))
   return jnp.sqrt(sum(squares))
-
-
-def mean_apart(values: Mapping[str, PyTree], axes: Axes, of_student: Callable[[str], bool]
-               ) -> dict[str, PyTree]:
-  """`axes.mean` of each value, those of a student among the replicas that hold it."""
-  if not axes.students:
-    return axes.mean(dict(values))
-  return {name: (axes.apart if of_student(name) else axes).mean(value)
-          for name, value in values.items()}
 
 
 def fixed(x: PyTree) -> PyTree:

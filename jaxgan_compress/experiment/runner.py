@@ -39,14 +39,13 @@ from jaxgan_compress.experiment import report
 from jaxgan_compress.experiment.stage import Interrupted, train_stage  # noqa: F401 - raised by `run`
 from jaxgan_compress.experiment.workdir import Run, named_paths, open_run, ready
 from jaxgan_compress.metrics import Measure
-from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import log_files
 from jaxgan_compress.train.progress import Reporter
 
 SHOWN = 1024  # pixels of a side: a sheet of photographs as they are would take the memory
 # Keys that change how a run is watched and not what it computes.
 HARMLESS = {'log_every', 'checkpoint.every', 'checkpoint.keep', 'workers', 'cache', 'via',
-            'replicas', 'steps_per_call', 'devices', 'mesh.student', 'mesh.space'}
+            'replicas', 'steps_per_call', 'devices'}
 
 
 @typed
@@ -67,7 +66,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False, extend:
   config = configs.copied(config)
   build.validate(config)
   distributed.expect(config.devices)
-  devices = build_mesh(**config.mesh).size // config.mesh.space
+  devices = jax.device_count()
   replicas = config.replicas or devices
   if replicas % devices:
     raise ValueError(f'replicas={replicas} does not divide over {devices} devices; use a multiple')

@@ -17,7 +17,6 @@ from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import normalise, xla
 from jaxgan_compress.distributed import StopSignal, by_main
 from jaxgan_compress.experiment.workdir import Run, ready
-from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import Terms, check_finite, fit, log_files
 
 
@@ -59,7 +58,7 @@ def train_stage(run: Run, name: str, stop: StopSignal):
       run.reporter.begin(name, at, stage.steps, batch)
       try:
         training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
-                       replicas=config.replicas, stop=stop.ask, **_devices(config, method),
+                       replicas=config.replicas, stop=stop.ask, via=config.via,
                        hook=hook, compiled=watch.compiled, per_call=config.steps_per_call,
                        copies=False)
         for state, logs in training:
@@ -93,17 +92,6 @@ def train_stage(run: Run, name: str, stop: StopSignal):
   if stop.should_stop():
     raise Interrupted(f'stopped by {stop.caught.name} after stage {name!r}, which is complete. '
                       'The same command goes on from there.', stop.exit_code)
-
-
-def _devices(config, method):
-  """How `fit` spreads a stage over devices. Students of which there are as many as places stand
-  side by side; other stages of the run have the places for more data."""
-  beside = getattr(method, 'beside', ())
-  axes = {'student': config.mesh.student if len(beside) == config.mesh.student else 1,
-          'space': config.mesh.space}
-  alone = max(axes.values()) == 1
-  return {'mesh': build_mesh(**axes), 'via': config.via if alone else 'shard_map',
-          'students': beside if axes['student'] > 1 else ()}
 
 
 def _prune(run, name):

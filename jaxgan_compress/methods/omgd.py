@@ -100,11 +100,6 @@ class OMGD:
     """{student: the teacher it is compared with}."""
     return dict.fromkeys(self.students, next(iter(self.teachers)))
 
-  @property
-  def beside(self) -> tuple[str, ...]:
-    """The students that devices of their own may hold, see `parallel.parallelize`."""
-    return tuple(shrinking(self)) if not self.others else ()
-
   def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
     check_batch(self, batch, 'source', 'target')
     source, target = batch['source'][:1], batch['target'][:1]
@@ -133,11 +128,10 @@ class OMGD:
     """
     check_batch(self, batch, 'source', 'target')
     source, target = batch['source'], batch['target']
-    drawn, stats, students = {}, {}, here(self, axes)
-    for name, module in {**self.teachers, **students}.items():
+    drawn, stats = {}, {}
+    for name, module in {**self.teachers, **self.students}.items():
       variables = {'params': params[name], **state.nets[name].stats}
-      seen = (axes.share(source), axes.apart) if name in students else (source, axes)
-      drawn[name], stats[name] = draw_with_taps(module, variables, *seen)
+      drawn[name], stats[name] = draw_with_taps(module, variables, source, axes)
 
     def judge(disc):
       variables = {'params': disc, **state.nets['disc'].stats}
@@ -161,12 +155,10 @@ class OMGD:
     stats['disc'] = self._seen(fixed(params['disc']), state.nets['disc'].stats, source, target,
                                {name: fixed(drawn[name][0]) for name in self.teachers}, axes)
 
-    shown = axes.share({name: (x, self.lessons.see(state.frozen, x))
-                        for name, (x, _) in taught.items()})
-    taps = axes.share(taught[self.pupils['student']][1])
-    for name in students:
-      losses[name] = learn(self, params, state, name, drawn[name], shown, taps, axes.apart, terms,
-                           stats)
+    shown = {name: (x, self.lessons.see(state.frozen, x)) for name, (x, _) in taught.items()}
+    taps = taught[self.pupils['student']][1]
+    for name in self.students:
+      losses[name] = learn(self, params, state, name, drawn[name], shown, taps, axes, terms, stats)
     return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
@@ -189,15 +181,13 @@ class OMGD:
 
     grads, (terms, stats) = jax.grad(total, has_aux=True)(
         {name: state.params[name] for name in learners})
-    of_student = lambda name: name.removeprefix('similar_').startswith('student')
-    state, norms = core.advance(state, grads, self._optimisers(state.nets), axes, ema=self.ema,
-                                students=tuple(filter(of_student, state.nets)))
+    state, norms = core.advance(state, grads, self._optimisers(state.nets), axes, ema=self.ema)
     if 'disc' not in learners:  # which saw nothing then
       stats = {name: new for name, new in stats.items() if name != 'disc'}
-    for name, new in core.mean_apart(stats, axes, of_student).items():
+    for name, new in axes.mean(stats).items():
       state = state.with_stats(name, new)
     resting = {f'grad_{name}': jnp.zeros(()) for name in state.nets if name not in learners}
-    return state.tick(), {**core.mean_apart(terms, axes, of_student), **norms, **resting}
+    return state.tick(), {**axes.mean(terms), **norms, **resting}
 
   def _seen(self, disc, stats, source, target, lessons, axes):
     """The discriminator's statistics after the passes of the published code: for each teacher its
@@ -369,20 +359,12 @@ def number(method, role: str, among: tuple[str, ...]) -> int:
   return among.index('student' if role in shrinking(method) else role)
 
 
-def here(method, axes: Axes) -> dict[str, linen.Module]:
-  """The students that this replica holds: all, or under an axis of students the one of its place,
-  as role 'student'."""
-  return {'student': method.student} if axes.students else method.students
-
-
 def shrunk(method, state: TrainState, logs, batch, axes: Axes):
   """What a step comes to (state, logs) where the student may lose channels."""
   if not method.shrink:
     return state, logs
-  shape, budgets = (1, *batch['source'].shape[1:]), method.shrink.roles('student')
-  if axes.students:
-    budgets = {'student': axes.pick(list(map(float, budgets.values())))}
-  for role, budget in budgets.items():
+  shape = (1, *batch['source'].shape[1:])
+  for role, budget in method.shrink.roles('student').items():
     state, left = method.shrink.advance(state, role, method.student, shape, budget)
     logs = {**logs, **left}
   return state, logs
