@@ -110,7 +110,7 @@ def claims(name, results, metrics):
 def intervals(workdir, names, metric, samples):
   """95 % intervals of one seed's measures, over random halves of its images."""
   run = experiment.open_run(workdir)
-  found = {name: run.final_evaluator(name)(run.drawer(name, 'last'), intervals=samples)
+  found = {g.name: g.evaluator(final=True)(g.bound('last'), intervals=samples)
            for name in names}
   return ', '.join(f'{name} {found[name][metric].value * 1e3:.2f} '
                    f'[{found[name][metric].interval[0] * 1e3:.2f}, '

@@ -52,7 +52,8 @@ WORDS = ['', ' ', '0', '-1', '1', '2', '3', '7', '64', '1e9', '-4', '0.5', 'nan'
          'VGG:layers=3', 'jaxgan_compress.nn:VGG', 'a\x00b', 'os:getcwd']
 NAMES = ['', 'adam', 'sgd', 'GAN', 'KD', 'CAT', 'Offline', 'Pix2Pix', 'CycleGAN', 'OMGD',
          'Classifier', 'DCGANGenerator', 'mobile_resnet', 'unet', 'inception', 'PatchGAN',
-         'PixelGAN', 'VGG', 'Lessons', 'Adversary', 'digits', 'samples:colorize', 'samples:shapes',
+         'PixelGAN', 'VGG', 'DistillLoss', 'Adversary', 'digits', 'samples:colorize',
+         'samples:shapes',
          'samples:x', 'paired', 'unpaired', 'tfds:mnist', 'random_vgg', 'classifier',
          'cosine_decay_schedule', 'step_decay', 'test', 'train', 'all', 'fd', 'fid', 'mmd', 'miou',
          'last', 'best', 'teacher', 'student', 'wgan_gp', 'hinge', 'ns', 'rp', 'batch', 'none',
@@ -83,7 +84,7 @@ def get_config(arg=''):
           name='GAN', generator=net, tx=tx, adversary=judge, ema=.5)),
       'student': config.stage(steps=2, teacher=('teacher',), shift=1, batch=2, method=dict(
           name='KD', student=net, tx=tx, adv_weight=.5,
-          adversary=dict(name='Adversary', tx=tx, loss='ns', n_critic=1)))}
+          adversary=dict(name='Adversary', tx=tx, loss='ns', disc_steps=1)))}
   if arg.pairs:
     net = dict(name='mobile_resnet', ngf=4, blocks=1, form='plain')
     judge = dict(name='Adversary', tx=tx, loss='hinge', disc=dict(
@@ -94,9 +95,10 @@ def get_config(arg=''):
         'teacher': config.stage(steps=2, method=dict(name='Pix2Pix', generator=net, adversary=judge,
                                                      tx=tx)),
         'student': config.stage(
-            steps=2, teacher=('teacher',), prune=dict(budget=2e6, floor=1, how='l1'), method=dict(
-                name='Offline', tx=tx, lessons=dict(name='Lessons', tap=1., taps=('stem',),
-                                                    distance='attention', feature=0., style=0.)))}
+            steps=2, teacher=('teacher',), prune=dict(budget=2e6, min_channels=1, criterion='l1'),
+            method=dict(name='Offline', tx=tx, distill=dict(
+                name='DistillLoss', ssim=dict(name='SSIM'), taps=dict(
+                    name='Taps', similarity='attention', weight=1., names=('stem',)))))}
   c.run = ('teacher', 'student')
   return c
 '''
@@ -135,7 +137,7 @@ def make_folder(home: Path):
   for i in range(2):
     Image.fromarray(np.full((32, 64, 3), 90 * i, np.uint8)).save(home / f'pairs/train/{i}.png')
   for name, net in (('digits', nn.DCGANGenerator(d=1, size=32)),
-                    ('look', nn.VGG(16, ('relu1_1',))),
+                    ('feature_net', nn.VGG(16, ('relu1_1',))),
                     ('photos', nn.mobile_resnet(ngf=4, blocks=1))):
     nn.save(home / f'{name}.safetensors', net, nn.initialise(net, jax.random.key(0)))
   whole = (home / 'photos.safetensors').read_bytes()

@@ -82,7 +82,7 @@ def test_a_run_leaves_all_its_records(finished):
     assert measure['protocol']['feature_net_accuracy'] is not None
   assert student['ms_per_image_batch1'] > 0 and student['macs'] == 37376
   log = lines(finished / 'student_mse' / 'log.jsonl')
-  assert [line['step'] for line in log] == [2, 4] and log[0]['mse_per_pixel'] > 0
+  assert [line['step'] for line in log] == [2, 4] and log[0]['mse_per_pixel']['student'] > 0
   assert list((finished / 'teacher' / 'events').iterdir())
 
 
@@ -385,7 +385,7 @@ def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, mon
   c.data = dict(name='paired', path='maps', size=32)
   c.evaluate.update(extractor=dict(name='inception', path='gone/inception.safetensors'),
                     real=dict(path='elsewhere', split='val'), select='fid')
-  c.stages.gan.given = {'features': '/nowhere/vgg.safetensors'}
+  c.stages.gan.init_from = {'features': '/nowhere/vgg.safetensors'}
   stored = tmp_path / 'run/config.json'
   stored.parent.mkdir()
   stored.write_text(json.dumps(config.to_json(c)))

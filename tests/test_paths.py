@@ -110,7 +110,7 @@ def _pairs(root):
 
 def test_files_that_a_config_names_are_looked_for_at_home(home):
   c = config.load('kd/digits:smoke')
-  c.stages.teacher.given = {'features': '~/vgg.safetensors'}
+  c.stages.teacher.init_from = {'features': '~/vgg.safetensors'}
   with pytest.raises(ValueError, match=r'there is no file ~/vgg.safetensors'):
     build.validate(c)
   (home / 'vgg.safetensors').touch()

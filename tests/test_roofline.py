@@ -71,7 +71,7 @@ def test_profile_has_image_pools_and_stages_that_are_only_cut(tmp_path):
   c.data.size = 32
   c.stages.teacher.method.generator.update(ngf=4, blocks=1)
   c.stages.teacher.method.pool = 2
-  c.stages.alone_8.prune.update(budget=3.1e5, floor=1)
+  c.stages.alone_8.prune.update(budget=3.1e5, min_channels=1)
   found = experiment.profile(c, tmp_path / 'trace', 'alone_8', 1)
   assert found['stage'] == 'alone_8' and found['flops'] > 0
 
@@ -81,7 +81,7 @@ def test_profile_cuts_students_of_a_teacher_that_nothing_trained(tmp_path):
   c.stages.teacher.method.generator.update(ngf=4, blocks=1)
   for stage in c.stages.values():
     if stage.prune:
-      stage.prune.update(budget=1.24e6, floor=1)
+      stage.prune.update(budget=1.24e6, min_channels=1)
       if 'taps' in stage.method:
         stage.method.taps = ('stem',)
   found = experiment.profile(c, tmp_path / 'trace', 'cat_8', 1)

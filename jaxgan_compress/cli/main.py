@@ -13,7 +13,8 @@
     jaxgan-compress prepare-data --layout=paired --path=maps --name=maps
     jaxgan-compress fid drawings/ photographs/ --weights=inception.safetensors
     jaxgan-compress convert --in=latest_net_G.pth --out=G.safetensors
-    jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9,5.6e9 --floor=16 \
+    jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9,5.6e9 --min_channels=16
+    \
         --out=student.safetensors
     jaxgan-compress prune --workdir=runs/cat --budget=5e6
     jaxgan-compress export --workdir=runs/cat --to=stablehlo,onnx --int8
@@ -308,13 +309,14 @@ def prune(verb: str, argv: list[str]) -> int:
     raise ValueError(f'a {type(module).__name__} has no plan of what may be cut; generators have')
   nn.files.network.describe(module, like=module)  # before time is spent: what is left will be saved
   unit, backend = _latencies(values, module, shape) if values.unit == 'ms' else (values.unit, '')
-  more = dict(how=values.how, floor=values.floor, multiple=values.multiple, per=values.per,
-              legacy=values.legacy, start=values.start, key=jax.random.key(values.seed))
+  more = dict(criterion=values.how, min_channels=values.floor, round_to=values.multiple,
+              scope=values.per,
+              cat_search=values.legacy, student_init=values.start, key=jax.random.key(values.seed))
   if values.unit == 'ms' and not values.table:
-    cuts = [pruning.cut_to_time(module, variables, shape, budget=budget, table=unit,
+    cuts = [pruning.prune_to_latency(module, variables, shape, budget=budget, table=unit,
                                 backend=backend, **more)[0] for budget in budgets]
   else:
-    cuts = [pruning.cut(module, variables, shape, budget=budget, unit=unit, **more)
+    cuts = [pruning.prune(module, variables, shape, budget=budget, unit=unit, **more)
             for budget in budgets]
   rows = [(name, f'{len(mask):,}', *(f'{int(cut.masks[name].sum()):,}' for cut in cuts))
           for name, mask in cuts[0].masks.items()]
@@ -333,7 +335,7 @@ def prune(verb: str, argv: list[str]) -> int:
   for out, cut in zip(outs, cuts, strict=True):
     nn.save(out, cut.module, cut.variables, overwrite=values.overwrite, like=module)
     title = f'{out.name}: channels that stay (dark), in their order'
-    Image.fromarray(pruning.picture(cut.masks, title)).save(out.with_suffix('.png'))
+    Image.fromarray(pruning.plot_masks(cut.masks, title)).save(out.with_suffix('.png'))
     print(f'{out} and {out.with_suffix(".png").name}: {nn.files.network.spell(cut.module)}')
   return 0
 

@@ -49,7 +49,7 @@ class Axes:
       number = number * jax.lax.axis_size(name) + jax.lax.axis_index(name)
     return number
 
-  def draw(self, sampler, key, shape):
+  def sample(self, sampler, key, shape):
     """`sampler(key, shape[1:])` for each of this replica's `shape[0]` rows.
 
     A row's key depends on its number in the whole batch, so the numbers drawn do not depend on

@@ -17,7 +17,7 @@ from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.experiment import comparison
 from jaxgan_compress.experiment.comparison import Family, Group, Point
 from jaxgan_compress.experiment.export import latents
-from jaxgan_compress.experiment.runner import HARMLESS
+from jaxgan_compress.experiment.lock import HARMLESS
 from jaxgan_compress.experiment.workdir import Run, open_run
 from jaxgan_compress.train import CheckpointError, log_files
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Drawer
+from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.metrics import feature_distances, formulas, segmentation
 from jaxgan_compress.metrics.confidence import bootstrap
@@ -133,7 +133,8 @@ class Evaluator:
     return {**found, self.extractor.distances[0]: self._measure(
         floor, of='a random half against all')}
 
-  def __call__(self, draw: Drawer, teacher: Drawer | None = None, *, intervals: int = 0
+  def __call__(self, draw: BoundGenerator, teacher: BoundGenerator | None = None, *,
+               intervals: int = 0
                ) -> dict[str, Measure]:
     """Every measure that extractor and inputs allow, by name.
 

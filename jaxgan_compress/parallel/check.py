@@ -19,10 +19,10 @@ def replica_disagreement(step: Callable, state: TrainState, batch: Batch, replic
   """
 
   def one(memory, batch):
-    new, _ = step(state.replace(memory=memory), batch, Axes(inner=('replica',)))
-    return new.replace(memory=(), rng=jax.random.key_data(new.rng))
+    new, _ = step(state.replace(replica_state=memory), batch, Axes(inner=('replica',)))
+    return new.replace(replica_state=(), rng=jax.random.key_data(new.rng))
 
   batch = jax.tree.map(lambda x: x.reshape(replicas, -1, *x.shape[1:]), batch)
-  new = jax.jit(jax.vmap(one, axis_name='replica'))(state.memory, batch)
+  new = jax.jit(jax.vmap(one, axis_name='replica'))(state.replica_state, batch)
   return [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(new)
           if not bool(jnp.all(x == x[:1]))]

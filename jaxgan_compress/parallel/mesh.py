@@ -27,21 +27,21 @@ def build_mesh(devices: int | None = None) -> Mesh:
 
 
 def spread(state: TrainState, replicas: int) -> TrainState:
-  """The state with a `memory` for each of so many replicas, where `init` made it for one.
+  """The state with a `replica_state` for each of so many replicas, where `init` made it for one.
 
   Raises ValueError for a memory of another number of replicas than these or 1.
   """
-  there = {len(x) for x in jax.tree.leaves(state.memory)}
+  there = {len(x) for x in jax.tree.leaves(state.replica_state)}
   if there - {1, replicas}:
     raise ValueError(f'the state remembers images for {max(there)} replicas and {replicas} are to '
                      f'go on; give replicas={max(there)}, which any number of devices that divides '
                      'it can run')
-  return state.replace(memory=jax.tree.map(
-      lambda x: x if len(x) == replicas else jnp.repeat(x, replicas, 0), state.memory))
+  return state.replace(replica_state=jax.tree.map(
+      lambda x: x if len(x) == replicas else jnp.repeat(x, replicas, 0), state.replica_state))
 
 
 def put_state(state: TrainState, mesh: Mesh, replicas: int | None = None) -> TrainState:
-  """The state on the mesh: one copy on every device, `memory` split over them.
+  """The state on the mesh: one copy on every device, `replica_state` split over them.
 
   replicas: how many it is to remember for, see `spread`; None: as many as it does.
 
@@ -56,16 +56,17 @@ def put_state(state: TrainState, mesh: Mesh, replicas: int | None = None) -> Tra
     return jax.device_put(jax.tree.map(lambda x: x.copy(), tree), sharding)
 
   state = spread(state, replicas) if replicas else state
-  return put(state.replace(memory=()), P()).replace(memory=put(state.memory, P('data')))
+  return put(state.replace(replica_state=()),
+             P()).replace(replica_state=put(state.replica_state, P('data')))
 
 
 def fetch(state: TrainState) -> TrainState:
   """A state that a step returned, as host arrays: of several processes, the memory of all."""
   rng = jax.random.key_data(state.rng)
-  memory = state.memory if jax.process_count() == 1 else \
-      multihost_utils.process_allgather(state.memory, tiled=True)
+  memory = state.replica_state if jax.process_count() == 1 else \
+      multihost_utils.process_allgather(state.replica_state, tiled=True)
   # All copies at once, where a loop would wait for each.
-  return jax.device_get(local(state.replace(rng=rng, memory=memory)))
+  return jax.device_get(local(state.replace(rng=rng, replica_state=memory)))
 
 
 def local(tree):

@@ -72,8 +72,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
     """This device's replicas: leaves `[rows, ...]` become `[replicas, rows / replicas, ...]`."""
 
     def one(shared, local, batch):
-      state, logs = step(shared.replace(memory=local), batch, axes)
-      return state.replace(memory=()), state.memory, axes.mean(logs)
+      state, logs = step(shared.replace(replica_state=local), batch, axes)
+      return state.replace(replica_state=()), state.replica_state, axes.mean(logs)
 
     here = replicas // devices
     batch = jax.tree.map(lambda x: x.reshape(here, -1, *x.shape[1:]), batch)
@@ -109,8 +109,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
       return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
 
   def compiled(state, batch):
-    shared, local, logs = inner(state.replace(memory=()), state.memory, batch)
-    return shared.replace(memory=local), logs
+    shared, local, logs = inner(state.replace(replica_state=()), state.replica_state, batch)
+    return shared.replace(replica_state=local), logs
 
   def place(batch):
     size = core.rows(batch) * several
