@@ -29,7 +29,7 @@ from PIL import Image
 
 from jaxgan_compress import analysis, config, export, metrics, nn, pruning
 from jaxgan_compress.cli import main as cli
-from jaxgan_compress.experiment import runner
+from jaxgan_compress.experiment import runner, step_profile
 
 CODES = {0, 1, 2, 75, 130}
 SECONDS, BYTES = 60, 4 * 2 ** 30
@@ -119,8 +119,9 @@ def begins():
       lambda v, x: {'features': x.mean((1, 2)).repeat(2, -1)}, {}, {'feature_net': 'means'})
   with contextlib.ExitStack() as stack:
     for where, name, instead in (
-        (runner, 'train_stage', _begin), (runner, '_untrained', _begin),
-        (runner, 'compilation_cache', lambda: None), (analysis, 'network_latency', _begin),
+        (runner, 'train_stage', _begin), (step_profile, 'untrained', _begin),
+        (runner, 'compilation_cache', lambda: None),
+        (step_profile, 'compilation_cache', lambda: None), (analysis, 'network_latency', _begin),
         (export.bundle, '_whole', _begin), (metrics, 'random_vgg', lambda seed=0: extractor),
         (pruning.latency, 'milliseconds', lambda nets, *a, **k: [1. + i for i in range(len(nets))]),
         (pruning, 'milliseconds', lambda nets, *a, **k: [1. + i for i in range(len(nets))])):
@@ -168,14 +169,9 @@ class Commands:
   def __init__(self, home: Path, seed: int):
     self.home, self.random, self.made = home, random.Random(seed), 0
     self.paths = make_folder(home)
-    self.flags = {verb: self._flags_of(verb) for verb in cli.VERBS}
+    self.flags = {name: sorted([*(flag.name for flag in verb.flags), 'help'])
+                  for name, verb in cli.VERBS.items()}
     self.keys = {}
-
-  def _flags_of(self, verb):
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-      cli.main([verb, '--help'])
-    return [name for name in re.findall(r'--(?:\[no\])?(\w+):', out.getvalue())
-            if name not in ('undefok', 'flagfile')]
 
   def value(self):
     pick = self.random.random()
@@ -201,16 +197,16 @@ class Commands:
         'evaluate': [f'--workdir={run}'], 'report': [f'--workdir={run}'],
         'info': self.random.choice([[f'--config={self.home / "tiny.py"}'],
                                     [f'--network={network}', *size]]),
-        'convert': [f'--in={network}', f'--out={self.out(".safetensors")}'],
-        'prune': [f'--network={network}', *size, '--budget=5e5', '--how=l1',
-                  f'--out={self.out(".safetensors")}'],
-        'show-data': [f'--config={self.home / "tiny.py"}', f'--out={self.out(".png")}'],
+        'convert': [f'--input={network}', f'--output={self.out(".safetensors")}'],
+        'prune': [f'--network={network}', *size, '--budget=5e5', '--criterion=l1',
+                  f'--output={self.out(".safetensors")}'],
+        'show-data': [f'--config={self.home / "tiny.py"}', f'--output={self.out(".png")}'],
         'prepare-data': ['--layout=paired', f'--path={self.home / "pairs"}', f'--name=a{self.made}',
-                         f'--out={self.out()}'],
+                         f'--output={self.out()}'],
         'fid': [str(self.home / 'images')] * 2,
-        'profile': [f'--config={self.home / "tiny.py"}', f'--out={self.out()}'],
-        'export': [f'--network={network}', *size, f'--out={self.out()}'],
-        'profile-latency': [f'--network={network}', *size, f'--out={self.out(".json")}'],
+        'profile': [f'--config={self.home / "tiny.py"}', f'--output={self.out()}'],
+        'export': [f'--network={network}', *size, f'--output={self.out()}'],
+        'profile-latency': [f'--network={network}', *size, f'--output={self.out(".json")}'],
     }[verb]
 
   def override(self, args):

@@ -608,7 +608,7 @@ MUTANTS = (
     Mutant('experiment/workdir.py', 'a given file may go unread',
            'if unused := sorted(files.keys() - used):',
            'if unused := sorted(files.keys() - given.keys()):', ('test_pruned_runs.py',), 'unread'),
-    Mutant('cli/main.py', 'numbers of wide tables are cut off',
+    Mutant('cli/output.py', 'numbers of wide tables are cut off',
            'console.width = max(1, Measurement.get(console, console.options, table).maximum)',
            'console.width = 160', ('test_commands.py',), 'cut_off'),
     Mutant('experiment/workdir.py', 'the worst of several teachers teaches',

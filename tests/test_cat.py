@@ -229,7 +229,8 @@ def test_adapters_learn_with_the_student(sgd, batch, taught):
   adapters = after.nets['student_adapters']
   again = method.init(jax.random.key(1), batch, {**taught, 'student_adapters': adapters})
   assert largest_difference(again.nets['student_adapters'].params, adapters.params) == 0
-  with pytest.raises(ValueError, match=r"init_from\['student_adapters'\] is of another network than"):
+  with pytest.raises(ValueError,
+                     match=r"init_from\['student_adapters'\] is of another network than"):
     other = Net(jax.tree.map(lambda x: x[..., :1], adapters.params))
     method.init(jax.random.key(1), batch, {**taught, 'student_adapters': other})
 
@@ -275,7 +276,8 @@ def test_what_is_missing_is_named(sgd, batch, taught):
 
 def test_a_given_network_of_other_shapes_is_refused(sgd, batch, taught):
   wider = Net(nn.initialise(nn.PatchGAN(3, inputs=6, layers=1), jax.random.key(0))['params'])
-  with pytest.raises(ValueError, match=r"init_from\['disc'\] is of another network than this PatchGAN: "
+  with pytest.raises(ValueError,
+                     match=r"init_from\['disc'\] is of another network than this PatchGAN: "
                                        r'its .* is \(.*\) and would be \(.*\) here'):
     small_cat(sgd).init(jax.random.key(0), batch, {**taught, 'disc': wider})
 

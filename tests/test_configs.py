@@ -12,8 +12,8 @@ import tensorflow_datasets
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import config, configs, core, experiment, nn
-from jaxgan_compress.cli import main
+from jaxgan_compress import config, configs, core, experiment, methods, nn
+from jaxgan_compress.cli.main import VERBS
 from jaxgan_compress.config import build
 from jaxgan_compress.experiment import Run, dry_run, step_profile
 from jaxgan_compress.nn import DCGANGenerator
@@ -267,7 +267,7 @@ def test_published_runs_can_take_their_steps(name, real, tmp_path):
   after, logs = jax.eval_shape(method.step, state, core.normalise(prepare(batch)))
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
   assert 'loss' in logs['student'] and 'loss' in logs['disc']
-  assert this.evaluator('omgd').protocol['real_count'] == real
+  assert run.generator('omgd').evaluator().protocol['real_count'] == real
 
 
 @pytest.mark.full
@@ -377,9 +377,9 @@ def get_config(arg):
 
 @pytest.mark.parametrize('arg', ['', 'base'])
 @pytest.mark.parametrize('loaded', [
-    lambda name: main._flags('train', [
+    lambda name: VERBS['train'].parse([
         f'--config={name}', '--workdir=x', '--config.stages.one.method.tx.learning_rate=5.',
-        '--config.evaluate.test.split=val'], config=True, workdir=True).config,
+        '--config.evaluate.test.split=val']).config,
     lambda name: config.load(name),
     lambda name: config.copied(config.schema._ran(*config.locate(name)))])
 def test_no_section_of_a_config_is_shared(loaded, arg, tmp_path):

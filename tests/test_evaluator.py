@@ -325,7 +325,7 @@ def test_another_network_is_refused(tmp_path):
   nn.save(tmp_path / 'G.safetensors', network,
           nn.initialise(network, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
   for build in (metrics.inception, metrics.drn):
-    with pytest.raises(ValueError, match='holds a ResNetGenerator; .* convert --in='):
+    with pytest.raises(ValueError, match='holds a ResNetGenerator; .* convert --input='):
       build(tmp_path / 'G.safetensors')
   with pytest.raises(ValueError, match='one of fid_pytorch, fid_clean'):
     metrics.inception(tmp_path / 'G.safetensors', 'legacy')

@@ -199,7 +199,7 @@ def test_litert_without_its_extra_is_refused_before_the_work(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, name, None)
   monkeypatch.setattr(folders, 'jit', None)  # as though nothing could be drawn
   assert main.main(['export', f'--network={tmp_path}/net.safetensors', '--size=16', '--to=litert',
-                   f'--out={tmp_path}/out']) == 2
+                   f'--output={tmp_path}/out']) == 2
   assert 'LiteRT needs the extra: pip install "jaxgan-compress[tf]"' in capsys.readouterr().err
   assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
   with pytest.raises(ImportError, match='LiteRT needs the extra'):
@@ -563,9 +563,9 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
     return capsys.readouterr().err
 
   nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL))
-  network, out = f'--network={tmp_path}/net.safetensors', f'--out={tmp_path}/out'
+  network, out = f'--network={tmp_path}/net.safetensors', f'--output={tmp_path}/out'
   assert 'give one of them' in refused()
-  assert 'needs --out' in refused(network, '--size=16')
+  assert 'needs --output' in refused(network, '--size=16')
   assert '--int8 is for --workdir' in refused(network, '--size=16', out, '--int8')
   assert 'needs --size' in refused(network, out)
   assert 'takes multiples of 4 from 8 and got 17x17' in refused(network, out, '--size=17')

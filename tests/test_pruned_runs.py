@@ -11,7 +11,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, methods, nn, pruning
 from jaxgan_compress.config import build
-from jaxgan_compress.experiment import runner, workdir
+from jaxgan_compress.experiment import runner
 from jaxgan_compress.experiment import stage as training
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
@@ -65,13 +65,14 @@ def test_a_student_costs_at_most_its_budget(finished):
   workdir, results = finished
   rows, run = results['generators'], experiment.open_run(workdir)
   assert rows['student']['macs'] <= BUDGET < rows['teacher']['macs']
-  assert rows['student']['teacher'] == 'teacher' and run.taught_by('alone') is None
+  assert rows['student']['teacher'] == 'teacher' and run.generator('alone').teacher is None
   assert (workdir / 'student' / 'pruned.png').stat().st_size > 500
-  training._prune(run, 'alone')  # as a stage begins
+  training._prune(run.stages['alone'])  # as a stage begins
   first, alone = (nn.load(workdir / name / 'pruned.safetensors') for name in ('student', 'alone'))
-  assert run.drawer('student').module == first[0] == alone[0] == run.method('alone').generator
+  assert run.generator('student').module == first[0] == alone[0]
+  assert alone[0] == run.stages['alone'].method.generator
   # It starts from what was left of its teacher, where the other starts anew.
-  teacher = run.drawer('teacher', 'best')
+  teacher = run.generator('teacher').bound('best')
   cut = pruning.prune(teacher.module, jax.device_get(teacher.variables), SHAPE, budget=BUDGET,
                     min_channels=2)
   assert largest_difference(first[1], cut.variables) == 0 < largest_difference(alone[1], first[1])
@@ -88,12 +89,12 @@ def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path):
   assert rows['student']['macs'] <= BUDGET < rows[f'student.{second}']['macs'] <= MORE
   assert {rows[name]['teacher'] for name in rows if name != 'teacher'} == {'teacher'}
   run = experiment.open_run(tmp_path / 'run')
-  small, large = (run.drawer(name).module for name in ('student', f'student.{second}'))
+  small, large = (run.generator(name).module for name in ('student', f'student.{second}'))
   assert all(a <= b for a, b in zip(small.stem, large.stem, strict=True)) and small != large
   file = f'{second.replace("student", "pruned")}.safetensors'
   assert nn.load(tmp_path / 'run' / 'student' / file)[0] == large
   c.stages.student.method = recipe().stages.student.method
-  with pytest.raises(ValueError, match="CAT has no argument 'others'"):
+  with pytest.raises(ValueError, match="CAT has no argument 'extra_students'"):
     build.validate(c)
 
 
@@ -108,10 +109,10 @@ def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
       jgc.run(*after_its_teacher(c, finished, tmp_path / 'run'), quiet=True)
   before = (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes()
   with monkeypatch.context() as patched:
-    patched.setattr(pruning, 'cut', None)
+    patched.setattr(pruning, 'prune', None)
     jgc.run(c, tmp_path / 'run', quiet=True)
   assert (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes() == before
-  nets = [experiment.open_run(folder).nets('student', 'last') for folder in (
+  nets = [experiment.open_run(folder).stages['student'].nets() for folder in (
       whole, tmp_path / 'run')]
   assert largest_difference(*nets) == 0
 
@@ -182,16 +183,17 @@ def test_a_network_of_ones_own_is_cut_in_a_run(tmp_path):
   c = recipe()
   c.stages.teacher.method.generator.name = f'{__name__}:mine'
   c.run = ('teacher', 'student')
-  run = workdir.Run(c, tmp_path / 'run', Reporter(quiet=True))
-  run.open_sources()
-  cut = run.prune('student', mine(), nn.initialise(mine(), jax.random.key(0)))['student']
-  file, = run.cut_files('student').values()
+  run = experiment.Run(c, tmp_path / 'run', Reporter(quiet=True))
+  dry_run.check(run)
+  stage = run.stages['student']
+  cut = stage.prune(mine(), nn.initialise(mine(), jax.random.key(0)))['student']
+  file, = stage.pruned.paths.values()
   file.parent.mkdir(parents=True)
   with pytest.raises(ValueError, match='Mine is not one of jaxgan_compress.nn'):
     nn.save(file, cut.module, cut.variables)
   nn.save(file, cut.module, cut.variables, like=mine())
-  assert run.method('student').student == cut.module != mine()
-  assert largest_difference(run._files('student')['student'].params, cut.variables['params']) == 0
+  assert stage.method.student == cut.module != mine()
+  assert largest_difference(stage.files()['student'].params, cut.variables['params']) == 0
   with pytest.raises(ValueError, match='no network .*:Mine.* is loaded with like='):
     nn.load(file)
   with pytest.raises(ValueError, match='no network .*:Mine'):
@@ -264,16 +266,20 @@ def distill(**fields):
 
 @pytest.mark.parametrize('change, message', [
     (given_to('teacher', init_from={'generatr': 'same'}),
-     'stages.teacher.init_from.generatr: Pix2Pix has no network of this role; it has generator, disc'),
+     'stages.teacher.init_from.generatr: Pix2Pix has no network of this role; it has generator, '
+     'disc'),
     (given_to('teacher', init_from={'generator': 'zero'}),
      "init_from.generator: .* another network, with padding='zero' where 'reflect' is needed"),
     (given_to('pupil', init_from={'student': 'unet'}),
      'init_from.student: .* a UNetGenerator where a ResNetGenerator is needed'),
-    (given_to('pupil', init_from={'student': 'wide'}), 'stages.pupil.init_from.student: .* with stem='),
-    (given_to('pupil', init_from={'features': 'vgg19'}), 'init_from.features: .* depth=19 where 16'),
+    (given_to('pupil', init_from={'student': 'wide'}),
+     'stages.pupil.init_from.student: .* with stem='),
+    (given_to('pupil', init_from={'features': 'vgg19'}),
+     'init_from.features: .* depth=19 where 16'),
     (given_to('pupil', init_from={'features': 'vgg19'}, steps=3), 'depth=19 where 16'),
     (given_to('pupil', init_from={'disc': 'judge'}),
-     'pupil.init_from.disc: Offline has no network of this role; it has student, teacher, features'),
+     'pupil.init_from.disc: Offline has no network of this role; it has student, teacher, '
+     'features'),
     (given_to('pupil', init_from={'teacher': 'same'}), 'both say who teaches; give one'),
     (given_to('pupil', init_from={'features': 3}), 'init_from.features: there is no file 3'),
     (given_to('pupil', prune=dict(budget=1e5, criterion='l1'), init_from={'student': 'same'}),
@@ -294,7 +300,8 @@ def test_what_a_method_leaves_unread_is_refused(files, tmp_path):
   with c.unlocked():
     c.stages.student.method.disc_init = 'fresh'
   c.stages.student.init_from = {'disc': files['judge']}
-  with pytest.raises(ValueError, match='stages.student: init_from.disc is not used: .* leave it out'):
+  with pytest.raises(ValueError,
+                     match='stages.student: init_from.disc is not used: .* leave it out'):
     jgc.run(c, tmp_path / 'run', quiet=True)
 
 
@@ -303,4 +310,4 @@ def test_networks_that_fit_may_be_given(files, tmp_path):
   given_to('teacher', init_from={'generator': 'same', 'disc': 'judge'})(c, files)
   given_to('pupil', init_from={'features': 'vgg16', 'student': 'same'})(c, files)
   build.validate(c)
-  workdir.Run(c, tmp_path, Reporter(quiet=True)).open_sources()
+  dry_run.check(experiment.Run(c, tmp_path, Reporter(quiet=True)))

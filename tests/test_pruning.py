@@ -502,7 +502,7 @@ def test_the_verb_writes_students_that_nest(tmp_path, capsys):
   module = nn.inception(6, 2)
   nn.save(tmp_path / 'teacher.safetensors', module, filled(module))
   run = lambda *more: cli.main(['prune', f'--network={tmp_path / "teacher.safetensors"}',
-                                '--size=32', f'--out={tmp_path / "student.safetensors"}', *more])
+                                '--size=32', f'--output={tmp_path / "student.safetensors"}', *more])
   assert run('--budget=1e6,2e6') == 0
   shown = capsys.readouterr().out
   small, large = (nn.load(tmp_path / f'student_{budget}.safetensors')[0]
@@ -574,7 +574,7 @@ def test_a_table_that_was_measured_is_what_prune_goes_by(tmp_path, capsys, monke
       'net.safetensors', 'table.json', 'cut.safetensors'))
   module = nn.unet(4, 2)
   nn.save(net, module, filled(module))
-  measure = ['profile-latency', f'--network={net}', '--size=16', f'--out={table}', '--rounds=3',
+  measure = ['profile-latency', f'--network={net}', '--size=16', f'--output={table}', '--rounds=3',
              '--backend=onnx']
   assert cli.main(measure) == 0
   stored = json.loads(table.read_text())
@@ -583,9 +583,9 @@ def test_a_table_that_was_measured_is_what_prune_goes_by(tmp_path, capsys, monke
   # A table of another device, where the whole takes 4 ms.
   table.write_text(json.dumps({'macs': [1, stored['macs'][-1]], 'ms': [0, 4.], 'backend': 'onnx'}))
   assert cli.main(['prune', f'--network={net}', '--size=16', '--unit=ms', f'--table={table}',
-                   '--budget=3', f'--out={out}']) == 0
+                   '--budget=3', f'--output={out}']) == 0
   said = capsys.readouterr().out
-  assert 'ms by the table' in said and 'ms measured here' in said
+  assert 'latency of the table, ms' in said and 'measured latency, ms' in said
   assert analysis.macs(nn.load(out)[0], (1, 16, 16, 3)) <= stored['macs'][-1] * .75
   with pytest.raises(ValueError, match='one of jax, onnx'):
     pruning.milliseconds([module], (1, 16, 16, 3), backend='tflite')

@@ -11,7 +11,7 @@ import jaxgan_compress as jgc
 from jaxgan_compress import core, data, methods, nn
 from tests.conftest import largest_difference
 from tests.test_omgd import FEATURE_NET, STUDENT, WIDE, small_pix2pix
-from tests.test_translation_runs import ADAM, DISTILL, base, net, with_stages
+from tests.test_translation_runs import ADAM, base, net, with_stages
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
@@ -87,8 +87,8 @@ def test_latents_and_what_came_of_them_teach_what_their_network_would(tmp_path, 
   drawn = jax.jit(lambda variables, z: student.apply(
       variables, z, train=True, mutable=['batch_stats'])[0][0])(
           state.nets['student'].variables, batch['z'])
-  np.testing.assert_allclose(logs['mse_per_pixel']['student'], jnp.square(drawn - batch['target']).mean(),
-                             rtol=1e-4)
+  np.testing.assert_allclose(logs['mse_per_pixel']['student'],
+                             jnp.square(drawn - batch['target']).mean(), rtol=1e-4)
   assert largest_difference(after.nets['student'].params, state.nets['student'].params) > 0
   with pytest.raises(FileNotFoundError, match=r'data\.record\(teacher'):
     data.recorded(tmp_path, 'test')

@@ -55,13 +55,13 @@ def test_layers_are_named():
 def test_profile_of_a_config_that_nothing_trained(tmp_path, capsys):
   # Which operations are the costliest is a matter of time, and of what else the machine does.
   args = ['profile', '--config=configs/kd/digits.py:smoke', '--steps=2', '--top=100']
-  assert main.main([*args, f'--out={tmp_path}/trace']) == 0
+  assert main.main([*args, f'--output={tmp_path}/trace']) == 0
   said = capsys.readouterr().out
   assert 'stage student_mse: a step takes' in said and '/layer' in said
   assert list(tmp_path.glob('trace/**/perfetto_trace.json.gz'))
-  assert main.main([*args, f'--out={tmp_path}/trace']) == 2  # whose trace would be lost
+  assert main.main([*args, f'--output={tmp_path}/trace']) == 2  # whose trace would be lost
   assert 'is not empty' in capsys.readouterr().err
-  assert main.main([*args, f'--out={tmp_path}/other', '--stage=techer']) == 2
+  assert main.main([*args, f'--output={tmp_path}/other', '--stage=techer']) == 2
   assert "'teacher'" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgan_compress import convert, methods, nn
+from jaxgan_compress import convert, core, methods, nn
 from jaxgan_compress.core import Net
 from jaxgan_compress.losses import features, gan, image
 from tests import published

@@ -141,7 +141,7 @@ def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):
              (workdir / 'turns' / f'evaluations_{role}.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines] == [2, 6]
     best = min(line['measures']['mmd']['value'] for line in lines)
-    state = experiment.open_run(workdir).state('turns', 'last')
+    state = experiment.open_run(workdir).stages['turns'].state()
     np.testing.assert_allclose(state.frozen['best'][role]['score'], best, rtol=1e-6)
 
 
@@ -172,7 +172,7 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
     with pytest.raises(experiment.Interrupted, match='step [34] of 8'):
       jgc.run(c, tmp_path / 'run', quiet=True)
   jgc.run(c, tmp_path / 'run', quiet=True)
-  ours, theirs = (experiment.open_run(path).state('turns', 'last')
+  ours, theirs = (experiment.open_run(path).stages['turns'].state()
                   for path in (tmp_path / 'run', unpaired[0]))
   assert largest_difference(ours, theirs) == 0
 
@@ -180,7 +180,7 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
 def test_pools_of_other_replicas_are_read_and_not_trained_on(unpaired):
   """What was trained on four devices can be measured on one, and says who can go on with it."""
   workdir, _, _ = unpaired
-  state = experiment.open_run(workdir).state('turns', 'last')
+  state = experiment.open_run(workdir).stages['turns'].state()
   assert len(state.replica_state['disc']['count']) == jax.device_count() == 4
   with pytest.raises(ValueError, match='remembers images for 4 replicas and 2 are to go on'):
     spread(state, 2)
@@ -217,7 +217,7 @@ def test_labels_are_read_back_by_a_trained_network(tmp_path):
   runpy.run_path(str(folder / 'run_onnx.py'))['main']([
       f'{tmp_path}/labels.png', f'{tmp_path}/drawing.png', f'--instances={tmp_path}/instances.tif'])
   element = {name: x[None] for name, x in sample_images.label_element(scene).items()}
-  draw = experiment.open_run(tmp_path / 'run').drawer('gaugan', 'best')
+  draw = experiment.open_run(tmp_path / 'run').generator('gaugan').bound()
   expected = (np.asarray(draw(sample_images.label_batch(element, 6)['source']))[0] + 1) * 127.5
   drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32)
   assert np.abs(drawn - expected).max() < .51
@@ -238,7 +238,7 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
   c.stages.online.init_from.features = str(tmp_path / 'vgg.safetensors')
   c.evaluate.extractor = {}  # nothing is to be measured
   jgc.run(c, tmp_path / 'run', quiet=True)
-  state = experiment.open_run(tmp_path / 'run').state('online', 'last')
+  state = experiment.open_run(tmp_path / 'run').stages['online'].state()
   assert largest_difference(state.frozen['features'], variables) == 0
 
 

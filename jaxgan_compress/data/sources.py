@@ -84,8 +84,8 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
     hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
     where = data_dir or '~/tensorflow_datasets'
     raise ValueError(f'TFDS has no data set {name!r}{hint}; {where} holds none of that name '
-                     'either, which jaxgan-compress prepare-data would make (data_dir: its --out)'
-                     ) from e
+                     'either, which jaxgan-compress prepare-data would make (data_dir: its '
+                     '--output)') from e
   facts = translation.layout(builder) or {}
   if 'sizes' in facts:
     split = next((found for found in folder_layouts.SYNONYMS.get(split, ())
