@@ -16,6 +16,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, nn
 from jaxgan_compress.cli import flags, main, output
+from jaxgan_compress.experiment import dry_run
 from tests import fuzz_commands
 
 ROOT = Path(__file__).parents[1]

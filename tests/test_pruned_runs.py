@@ -11,7 +11,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, methods, nn, pruning
 from jaxgan_compress.config import build
-from jaxgan_compress.experiment import runner
+from jaxgan_compress.experiment import dry_run, runner, training
 from jaxgan_compress.experiment import stage as training
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
