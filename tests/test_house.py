@@ -73,8 +73,9 @@ def public():
                  jgc.pruning, jgc.export, train, distributed):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
-  for module in (losses.gan, losses.image, losses.features, losses.similarity, losses.alignment,
-                 core.state, core.axes, build, arrays, jgc.config.schema, jgc.nn.layers.conv,
+  for module in (losses.gan, losses.image, losses.features, losses.similarity,
+                 core.state, core.update, core.axes, build, arrays, jgc.config.schema,
+                 jgc.nn.layers.conv,
                  jgc.nn.layers.norms, jgc.nn.layers.conv_dispatch, jgc.nn.files.network,
                  jgc.nn.prunable):
     for name, value in vars(module).items():

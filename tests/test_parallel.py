@@ -35,7 +35,7 @@ def trained(sgd, init_from, images):
     state, logs = put_state(start, run.mesh), []
     for i in range(3):
       state, each = run(state, {'target': np.roll(images, -8 * i, 0)[:8]})
-      logs.append(jax.device_get(each))
+      logs.append(core.flatten_logs(jax.device_get(each)))
     return jax.device_get(state), logs
 
   return lambda devices, via, replicas=None: train(devices, via, replicas or devices)
@@ -183,7 +183,8 @@ def stepped(kinds):
   def step(kind, via, devices):
     method, state, batch = kinds[kind]
     run = parallelize(lambda s, b, axes: method.step(s, b, axes), build_mesh(devices), via=via)
-    return jax.device_get(run(run.put(state), batch))
+    state, logs = jax.device_get(run(run.put(state), batch))
+    return state, core.flatten_logs(logs)
 
   return step
 

@@ -12,7 +12,6 @@ import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, methods, nn, pruning
 from jaxgan_compress.config import build
 from jaxgan_compress.experiment import dry_run, runner, training
-from jaxgan_compress.experiment import stage as training
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
 from tests.test_translation_runs import ADAM, adversary, base, with_stages

@@ -32,7 +32,7 @@ class DryRun:
   def __init__(self, run: Run):
     self.run = run
     self._pruned: dict[tuple, dict[str, pruning.PruneResult]] = {}
-    self._trials: dict[str, dict[str, pruning.PruneResult]] = {}
+    self._trials: dict[str, tuple[pruning.PruneResult, ...]] = {}
     self._begun: dict[tuple, TrainState] = {}
     self._images: dict[str, jax.ShapeDtypeStruct] = {}
 
@@ -89,8 +89,10 @@ class DryRun:
       if (count := count_params(nn.init.shapes(module))) > MOST:
         raise ValueError(f'stages.{stage.name} is pruned from a network of {count:,} parameters; '
                          f'at most {MOST:,} can be: give a narrower one')
-      self._trials[trial] = stage.prune(module, nn.initialise(module, jax.random.key(0)))
-    return self._trials[trial]
+      self._trials[trial] = tuple(
+          stage.prune(module, nn.initialise(module, jax.random.key(0))).values())
+    # Stages with equal budgets may call their networks differently.
+    return dict(zip(stage.pruned.paths, self._trials[trial], strict=True))
 
   def _begin(self, stage: Stage, teacher: Stage | None, step: bool = False) -> TrainState:
     """The shapes of a stage's first state, with its teacher's as that begins; step: of the next

@@ -245,12 +245,13 @@ class DistillLoss:
   terms: tuple
   feature_net: linen.Module
 
-  def __init__(self, *terms, feature_net: linen.Module = nn.VGG(16), **named):
-    terms = (*terms, *named.values()) or PUBLISHED
+  def __init__(self, *several, terms: tuple = (), feature_net: linen.Module = nn.VGG(16), **named):
+    terms = (*several, *terms, *named.values()) or PUBLISHED
     object.__setattr__(self, 'terms', terms)
     object.__setattr__(self, 'feature_net', feature_net)
     for term in terms:
-      if not callable(getattr(term, 'values', None)):  # terms may be the user's own classes
+      # Terms may be of the user's own classes.
+      if isinstance(term, type) or not callable(getattr(term, 'values', None)):
         raise ValueError(f'DistillLoss takes terms, as Pixel(100.), and got {term!r}')
     if not any(term.weight for term in terms):
       raise ValueError('DistillLoss has no term of a weight above 0; give one')

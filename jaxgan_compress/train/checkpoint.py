@@ -23,6 +23,9 @@ from jaxgan_compress.train.loop import TermError
 log = logging.getLogger(__name__)
 
 
+FORMAT = 2  # of the names inside a checkpoint
+
+
 class CheckpointError(RuntimeError):
   """A checkpoint could not be written or none could be read."""
 
@@ -94,7 +97,8 @@ class Checkpointer:
       self._manager.wait_until_finished()
       self._manager.save(step, args=ocp.args.Composite(
           state=ocp.args.PyTreeSave(host),
-          meta=ocp.args.JsonSave({'leaves': described, 'config': dict(config or {})})),
+          meta=ocp.args.JsonSave({
+              'format': FORMAT, 'leaves': described, 'config': dict(config or {})})),
           metrics=dict(metrics) if metrics else None)
 
   def wait(self):
@@ -166,14 +170,13 @@ class Checkpointer:
     plain = _plain(template)
     try:
       meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-      leaves = meta['meta']['leaves']
+      leaves, old = meta['meta']['leaves'], meta['meta'].get('format', 1) < FORMAT
     except _NOT_DAMAGE:
       raise
     except Exception as e:
       raise _Damaged(_first_line(e)) from e
     plain = plain.replace(replica_state=_of_stored_replicas(plain.replica_state, leaves))
-    if old := any(name.split('/')[0] == 'memory' or name.split('/')[2:3] == ['stats']
-                  or name.split('/')[1:2] in _OLD_ROLES for name in leaves):
+    if old:
       plain = _with_old_names(plain)
     wanted = {name: list(x.shape) for name, x in _named(plain)}
     there = {name: leaf['shape'] for name, leaf in leaves.items()}
@@ -280,7 +283,6 @@ def _of_stored_replicas(replica_state, leaves):
 # read.
 _OLD = {'generator_ba': 'back', 'student_ba': 'student_back', 'disc_ba': 'disc_back',
         'student_ba_adapters': 'student_back_adapters'}
-_OLD_ROLES = [[old] for old in _OLD.values()]
 
 
 def _renamed(tree, names):
