@@ -14,6 +14,7 @@ from PIL import Image
 
 from jaxgan_compress import core, data, methods, metrics, nn, train
 from jaxgan_compress.cli import main
+from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import Drawer
 
 
@@ -78,10 +79,9 @@ def test_a_perfect_copy_scores_perfectly(vgg):
       return {'source': self.source[i]['target'], 'target': self.source[i]['target']}
 
   source = Same(data.samples('colorize', 'test', size=32, count=12))
-  found = metrics.Evaluator(vgg, source, inputs=source,
-                            similar=('pixels', lambda x: {'x': x}))(copy(0.))
+  found = metrics.Evaluator(vgg, source, inputs=source)(copy(0.))
   assert found['fd'].value == pytest.approx(0, abs=1e-6) and found['l1'].value == 0
-  assert found['psnr'].value == pytest.approx(106, abs=.1) and found['perceptual'].value == 0
+  assert found['psnr'].value == pytest.approx(106, abs=.1)
   assert found['ssim'].value == pytest.approx(1, abs=1e-5)
   assert found['precision'].value == found['recall'].value == 1
 
@@ -134,7 +134,9 @@ def test_labels_are_read_back():
   assert sees['miou'].value > .6 and sees['pixel_accuracy'].value > .9
   assert blind['miou'].value < .25
   assert sees['miou'].interval[0] <= sees['miou'].value <= sees['miou'].interval[1]
-  assert len(sees['iou'].value) == 6 and {'miou', 'psnr'} < set(evaluator.names)
+  assert len(sees['iou'].value) == 6
+  # A run can choose by what something measures, and by nothing else; sharpness has no better side.
+  assert {*evaluator.names, 'fid', 'kid', 'is'} == {*SELECT, 'vol'}
   truth = np.stack([test[i]['label_map'] for i in range(16)])
   assert blind['pixel_accuracy'].value == pytest.approx((truth == 0).mean(), abs=.05)
 

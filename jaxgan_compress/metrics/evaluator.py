@@ -17,7 +17,6 @@ from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.metrics import feature_distances, formulas, segmentation
 from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.extractors import Extractor
-from jaxgan_compress.metrics.perceptual import perceptual_distance
 from jaxgan_compress.metrics.segmenters import Segmenter
 from jaxgan_compress.parallel import RowMap
 
@@ -69,17 +68,16 @@ class Evaluator:
   pairs, which PSNR, SSIM and the rest compare.
   splits: of the inception score. batch: images at once (default: 2 megapixels).
   segmenter: reads labels back, for mIoU.
-  similar: (name, `images -> {layer: [B,h,w,C]}`) of a trained network, for a perceptual distance.
 
   Raises ValueError for fewer than 4 images of a side, or a segmenter without label maps.
   """
 
   def __init__(self, extractor: Extractor, real: Sequence | tuple[Sequence, ...], *,
                inputs: Sequence | None = None, count: int = 5000, seed: int = 1, splits: int = 10,
-               batch: int | None = None, segmenter: Segmenter | None = None, similar=None):
+               batch: int | None = None, segmenter: Segmenter | None = None):
     sources = [getattr(source, 'b', source) for source in (real if isinstance(real, tuple | list)
                                                            else (real,))]
-    self.extractor, self.segmenter, self.similar = extractor, segmenter, similar
+    self.extractor, self.segmenter = extractor, segmenter
     self.inputs = getattr(inputs, 'a', inputs)
     self.count = count if inputs is None else len(self.inputs)
     self.seed, self.splits = seed, splits
@@ -101,8 +99,7 @@ class Evaluator:
         'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
         'images': 'x'.join(map(str, shape)), 'view': _views(*sources, self.inputs),
         **({} if inputs is None else {'inputs': repr(self.inputs)}),
-        'count': self.count, 'seed': seed, **extractor.protocol,
-        **({} if similar is None else {'similar': similar[0]})}
+        'count': self.count, 'seed': seed, **extractor.protocol}
     self.sources = sources
     prepare = _prepared(self.inputs)
     # Programs of their own, so that equal networks draw equal images to the bit.
@@ -118,7 +115,7 @@ class Evaluator:
     found = (*self.extractor.distances, 'precision', 'recall', 'vol')
     found += ('is',) * ('probs' in self._real)
     if self.inputs is not None and 'target' in self.inputs[0]:
-      found += ('psnr', 'ssim', 'l1') + ('perceptual',) * (self.similar is not None)
+      found += ('psnr', 'ssim', 'l1')
     return found + ('miou', 'pixel_accuracy') * (self.segmenter is not None)
 
   def latents(self, latent: int, count: int | None = None):
@@ -138,7 +135,7 @@ class Evaluator:
     """Every measure that extractor and inputs allow, by name.
 
     Of sets: 'fid' and 'kid' ('fd' and 'mmd' through a stand-in), 'precision' and 'recall', 'is' and
-    'classes' where the extractor classifies, 'vol'. Of pairs: 'psnr', 'ssim', 'l1', 'perceptual'.
+    'classes' where the extractor classifies, 'vol'. Of pairs: 'psnr', 'ssim', 'l1'.
     Of labels: 'miou', 'pixel_accuracy', 'iou'. With a teacher, 'mse' to it on the same inputs, its
     'psnr_teacher' ('psnr' for latents), and for latents 'mse_on_paths' between them.
     intervals: halvings for the 95 % interval of each value; 0: none, and no time for it.
@@ -199,8 +196,6 @@ class Evaluator:
       mse = jnp.square(images - target).mean((1, 2, 3)).clip(1e-10)
       found |= {'psnr': 10 * jnp.log10(4 / mse), 'l1': jnp.abs(images - target).mean((1, 2, 3)),
                 'ssim': image_losses.ssim((images + 1) / 2, (target + 1) / 2, padding=0)}
-      if self.similar is not None:
-        found['perceptual'] = perceptual_distance(self.similar[1](images), self.similar[1](target))
     if self.segmenter is not None:
       labels = self.segmenter.look(segmenter, images).argmax(-1)
       found['confusion'] = jax.vmap(lambda found, truth: segmentation.count(
@@ -237,7 +232,7 @@ class Evaluator:
       found['classes'] = self._measure(formulas.class_histogram(looks['probs']).tolist())
     for name, protocol in {
         'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
-        'ssim': {'window': '11x11 Gaussian, inside the image'}, 'perceptual': {}}.items():
+        'ssim': {'window': '11x11 Gaussian, inside the image'}}.items():
       if name in looks:
         found[name] = summary(_mean, looks[name], **protocol)
     if 'confusion' in looks:

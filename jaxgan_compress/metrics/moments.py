@@ -93,26 +93,6 @@ class Moments:
     return Moments(self.mean + shift * (other.count / count), scatter / (count - 1), count,
                    self.protocol)
 
-  def pack(self) -> np.ndarray:
-    """Count, mean and covariance as uint8 [8 (1 + D + D D)], to be sent to other hosts.
-
-    Bytes, since JAX would gather float64 as float32. The protocol stays here. Raises ValueError if
-    the count is unknown.
-    """
-    if self.count is None:
-      raise ValueError('moments whose count is unknown cannot be added; collect them again')
-    return np.concatenate([[self.count], self.mean, self.cov.ravel()]).view(np.uint8)
-
-  @classmethod
-  def unpack(cls, data: np.ndarray, protocol: Mapping[str, Any] | None = None) -> Moments:
-    """The moments that `pack` made into bytes. Raises ValueError for any other number of bytes."""
-    data = np.ascontiguousarray(data, np.uint8).ravel()
-    size = round(max(data.size / 8 - .75, 0) ** .5 - .5)  # 1 + D + D D = (D + 1/2)^2 + 3/4
-    if size < 1 or data.size != 8 * (1 + size + size * size):
-      raise ValueError(f'{data.size} bytes are no packed moments; pass what pack() returned')
-    count, mean, cov = np.split(data.view(np.float64), [1, 1 + size])
-    return cls(mean, cov.reshape(size, size), int(count[0]), protocol)
-
   @functools.cached_property
   def root(self) -> np.ndarray:
     """The symmetric square root of the covariance, [D,D]; kept once it is computed.
