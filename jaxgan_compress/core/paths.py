@@ -1,8 +1,9 @@
-"""Paths as people write them."""
+"""Paths as people write them, and files that are written whole."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -22,3 +23,21 @@ def expand(path: str | Path) -> Path:
     user = found.parts[0]
     raise ValueError(f'{text}: there is no user {user[1:]!r} here; write ./{user} for a folder of '
                      'that name') from None
+
+
+def write_atomically(path: str | Path, data: bytes | str, *, sync: bool = True):
+  """Writes a file so that a reader, or a run that was killed, finds the old or the new one.
+
+  sync: return only once the disk holds it, which takes milliseconds.
+  """
+  path = Path(path)
+  temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.part')
+  try:
+    with open(temporary, 'xb') as file:
+      file.write(data.encode() if isinstance(data, str) else data)
+      if sync:
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)

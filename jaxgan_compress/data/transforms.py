@@ -1,4 +1,4 @@
-"""What happens to an image on the host, before it is batched as uint8."""
+"""Crops, resizes and shifts of images on the host, before they are batched as uint8."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = '
   """
   if fit not in FITS:
     raise ValueError(f'fit={fit!r}; one of {", ".join(FITS)}')
-  height, width, found = image.shape
+  height, width, depth = image.shape
   edge = crop or min(height, width)
   if edge > min(height, width):
     raise ValueError(f'crop={crop} is larger than an image of {height}x{width} pixels')
   top, left = (height - edge) // 2, (width - edge) // 2
   image = image[top:top + edge, left:left + edge]
-  if channels == 1 and found == 3:
+  if channels == 1 and depth == 3:
     image = np.asarray(Image.fromarray(image).convert('L'))[..., None]
-  elif channels == 3 and found == 1:
+  elif channels == 3 and depth == 1:
     image = np.repeat(image, 3, -1)
   if fit == 'pad':
     if edge > size:
@@ -36,8 +36,8 @@ def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = '
     before = (size - edge) // 2
     return np.pad(image, ((before, size - edge - before),) * 2 + ((0, 0),))
   if edge != size:
-    planes = [np.asarray(Image.fromarray(image[..., c]).resize((size, size), Image.BICUBIC))
-              for c in range(image.shape[-1])]
+    planes = [np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC))
+              for plane in np.moveaxis(image, -1, 0)]
     image = np.stack(planes, -1)
   return np.ascontiguousarray(image)
 

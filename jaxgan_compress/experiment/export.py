@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import nn
+from jaxgan_compress import data, nn
 from jaxgan_compress.core import Drawer, paths
 from jaxgan_compress.core.arguments import typed
-from jaxgan_compress.experiment.workdir import open_run, ready
+from jaxgan_compress.experiment.workdir import open_run
 from jaxgan_compress.export import DEFAULT, sides, write_folder
 
 CALIBRATION = 32  # inputs for the ranges of int8
@@ -48,13 +48,13 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
     inputs = of_sizes(draw.module, np.asarray(shown['source'], np.float32))
     stage, _ = run.role(name)
     source = run.source(**run.config.stages[stage].data)
-    labels = getattr(source, 'labels', None)
+    labels = source.labels
     if labels and sum(labels.values()) != inputs[0].shape[-1]:
       labels = None  # it draws from something else
     if int8:
       side = 'target' if run.is_back(name) else 'source'
       rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
-      calibration = np.asarray(ready(source, rows)[side], np.float32)
+      calibration = np.asarray(data.prepared_batch(source, rows)[side], np.float32)
   out = paths.expand(out) if out else run.workdir / 'export' / name
   facts = {'run': f'{Path(run.workdir).name}, generator {name}, {checkpoint} checkpoint, seed '
                   f'{run.config.seed}'}

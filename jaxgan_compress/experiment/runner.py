@@ -37,7 +37,7 @@ from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.experiment import report
 from jaxgan_compress.experiment.stage import Interrupted, train_stage  # noqa: F401 - raised by `run`
-from jaxgan_compress.experiment.workdir import Run, named_paths, open_run, ready
+from jaxgan_compress.experiment.workdir import Run, named_paths, open_run
 from jaxgan_compress.metrics import Measure
 from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import log_files
@@ -187,8 +187,7 @@ def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8)
   source = this.source(**config.stages[name].data)
   pipeline = data.Pipeline(source, batch=columns, seed=config.seed, augment=data.random_shift(
       config.stages[name].shift) if config.stages[name].shift else None)
-  fixed = [source[i] for i in range(min(columns, len(source)))]
-  fixed = {key: np.stack([item[key] for item in fixed]) for key in fixed[0]}
+  fixed = data.stack(source, range(min(columns, len(source))))
   rows = []
   for caption, batch in (('training, step 0', pipeline[0]), ('training, step 1', pipeline[1]),
                          ('as evaluation sees them', fixed)):
@@ -204,9 +203,8 @@ def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8)
         size = 'x'.join(map(str, ready[role].shape[1:])) + every
         rows.append((f'{caption}: {role}, {size}, {low:.2f} to {high:.2f}',
                      normalise({'x': x})['x']))
-  view = getattr(source, 'view', getattr(getattr(source, 'a', None), 'view', None))
   return captioned(rows, f'{name}: {source!r}, {len(source)} images an epoch' + (
-      f'\n{view}' if view else ''))
+      f'\n{source.a.view}' if source.a.view else ''))
 
 
 def _thinned(images):
@@ -381,10 +379,10 @@ def write_report(this: Run, results: Mapping[str, Any]) -> Path:
   for kind, group in groups.items():
     source = this.sides(this.config.evaluate.test or this.config.evaluate.real,
                         kind == 'target')[-1]
-    source = getattr(source, 'b', source)
+    source = source.b
     count = len(group['drawings'][0][1])
     chosen = np.random.default_rng(this.config.evaluate.seed).permutation(len(source))[:count]
-    batch = ready(source, chosen)
+    batch = data.prepared_batch(source, chosen)
     group['real'] = np.asarray(batch['target'] if 'target' in batch else batch['image'])
   curves = {name: log_files.read_lines(this.folder(name) / 'evaluations.jsonl')
             for name in results['generators'] if '.' not in name}

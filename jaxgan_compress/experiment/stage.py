@@ -16,7 +16,7 @@ from jaxgan_compress.analysis import colour_labels, contact_sheet
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import normalise, xla
 from jaxgan_compress.distributed import StopSignal, by_main
-from jaxgan_compress.experiment.workdir import Run, ready
+from jaxgan_compress.experiment.workdir import Run
 from jaxgan_compress.parallel import build_mesh
 from jaxgan_compress.train import Terms, check_finite, fit, log_files
 
@@ -172,7 +172,7 @@ def _evaluate(run, name, method, state, recorder):
   if hasattr(draw.module, 'latent'):
     x = evaluator.latents(draw.module.latent)[:16]
   else:
-    batch = ready(evaluator.inputs, range(min(8, evaluator.count)))
+    batch = data.prepared_batch(evaluator.inputs, range(min(8, evaluator.count)))
     x = batch.get('source', batch.get('image'))
     rows = [colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else x]
     rows += [batch['target']] if 'target' in batch else []
@@ -191,7 +191,7 @@ def _accuracy(run, method, state):
   look = xla.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
   right = 0
   for i in range(0, len(source), 500):
-    batch = ready(source, range(i, min(i + 500, len(source))))
+    batch = data.prepared_batch(source, range(i, min(i + 500, len(source))))
     truth = np.asarray(batch[method.label])
     right += (np.asarray(look(batch['target'])) == truth).mean() * len(truth)
   return float(right / len(source))

@@ -19,7 +19,7 @@ from jaxgan_compress import config as configs
 from jaxgan_compress import data, distributed, metrics, nn, pruning
 from jaxgan_compress.analysis import colour_labels, count_params
 from jaxgan_compress.config import CHECKPOINTS, SELECT, build
-from jaxgan_compress.core import Batch, Drawer, Method, Net, TrainState, normalise, paths
+from jaxgan_compress.core import Drawer, Method, Net, TrainState, paths
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.metrics import Evaluator, Measure, classifier
 from jaxgan_compress.train import Checkpointer, log_files
@@ -95,7 +95,7 @@ class Run:
           source = self.source(**stage.data)
           if stage.shift:
             data.random_shift(stage.shift)(source[0], np.random.default_rng(0))
-          batch = ready(source, [0])
+          batch = data.prepared_batch(source, [0])
           self._check_images(name, method, batch)
         if stage.prune and not self.pruned(name):
           # A dry run on weights that mean nothing tells whether the budget can be met.
@@ -124,7 +124,7 @@ class Run:
         for role, path in self.pruned(name).items()}
     method = build.method(self.config, name, teacher, {
         role: each.module for role, each in cut.items()})
-    batch = ready(self.source(**stage.data), [0]) if method.needs_data else {}
+    batch = data.prepared_batch(self.source(**stage.data), [0]) if method.needs_data else {}
     files = self._given(name, method)
     given = {role: Net.of(each.variables) for role, each in cut.items()} | files
     if teacher is not None and _is_taught(method, stage):
@@ -159,16 +159,16 @@ class Run:
         sources = self.sides(section)
         if key == 'held_out':
           continue
-        if sum(len(getattr(each, 'b', each)) for each in sources) < 4:
+        if sum(len(each.b) for each in sources) < 4:
           raise ValueError('distances between sets take at least 4 images')
-        shown = ready(getattr(sources[-1], 'a', sources[-1]), [0])
-        self._check_drawings(shown, ready(getattr(sources[0], 'b', sources[0]), [0]))
+        shown = data.prepared_batch(sources[-1].a, [0])
+        self._check_drawings(shown, data.prepared_batch(sources[0].b, [0]))
     distances, images = ('fd', 'mmd'), 'source' in shown or 'image' in shown
     if settings.extractor:
       extractor, distances = self._extractor(), self._extractor().distances
       with build.blaming('evaluate.extractor'):
         picture = shown.get('target', shown.get('image'))
-        probs = 'probs' in jax.eval_shape(extractor.look, extractor.variables, picture)
+        probs = 'probs' in jax.eval_shape(extractor.apply, extractor.variables, picture)
     if settings.segmenter:
       if 'label_map' not in shown:
         raise ValueError(f'evaluate.segmenter compares label maps and the data has '
@@ -390,7 +390,7 @@ class Run:
   def _questions(self, section, back=False):
     """What images are drawn from: the last of the section's sources, up to evaluate.count."""
     source = self.sides(section, back)[-1]
-    return data.First(getattr(source, 'a', source), self.config.evaluate.count)
+    return data.First(source.a, self.config.evaluate.count)
 
   def input_shape(self, name: str, rows: int = 1) -> tuple[int, ...]:
     """Of what a generator draws from."""
@@ -404,7 +404,7 @@ class Run:
     questions = self._questions(self.config.evaluate.test or self.config.evaluate.real,
                                 self.is_back(name))
     rows = np.linspace(0, len(questions) - 1, min(count, len(questions))).astype(int)
-    batch = ready(questions, rows)
+    batch = data.prepared_batch(questions, rows)
     source = batch.get('source', batch.get('image'))
     picture = colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else source
     return {**batch, 'source': source, 'picture': picture}
@@ -466,7 +466,7 @@ class Run:
     None. Raises ValueError for a budget that cannot be met."""
     stage = self.config.stages[name]
     shape = module.example().shape if hasattr(module, 'latent') else (
-        1, *ready(self.source(**stage.data), [0])['source'].shape[1:])
+        1, *data.prepared_batch(self.source(**stage.data), [0])['source'].shape[1:])
     with build.blaming(f'stages.{name}.prune'):
       if not hasattr(module, 'plan'):
         raise ValueError(f'a {type(module).__name__} has no plan() of what may be cut; see '
@@ -507,7 +507,7 @@ class Run:
       method, batch = self.method(name), {}
       if method.needs_data:
         source = self.source(**self.config.stages[name].data)
-        batch = ready(source, [0])
+        batch = data.prepared_batch(source, [0])
       if teacher is not None and self.is_taught(name):
         given = self.as_given(teacher, self.shapes(teacher).nets) | given
       self._known_shapes[seen] = jax.eval_shape(method.init, self.root_key(name), batch,
@@ -633,8 +633,3 @@ def _check_deciding(settings, names):
                        f'measures; there is {", ".join(names)}')
 
 
-def ready(source, rows) -> Batch:
-  """Elements of a source as a batch that a step could take."""
-  items = [source[int(i)] for i in rows]
-  stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
-  return normalise(getattr(source, 'prepare', dict)(stacked))
