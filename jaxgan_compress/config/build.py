@@ -178,7 +178,9 @@ def source(section: Mapping[str, Any]):
   for prefix, argument in (('tfds', 'catalogue'), ('samples', 'task')):
     if name.startswith(f'{prefix}:'):
       given[argument], name = name.removeprefix(f'{prefix}:'), prefix
-  return as_source(make({**given, 'name': name}, 'jaxgan_compress.data', 'data'))
+  made = make({**given, 'name': name}, 'jaxgan_compress.data', 'data')
+  with blaming('data'):
+    return as_source(made)
 
 
 def validate(config: ConfigDict) -> None:
