@@ -458,7 +458,7 @@ def test_mismatched_pairs_are_refused(break_it, message, photographs, tmp_path):
     (lambda root: data.paired(root, direction='AtoC'), 'one of AtoB, BtoA'),
     (lambda root: data.paired(root, directoin='AtoB'), "no argument 'directoin'; did you mean"),
     (lambda root: data.paired(root, preprocess='crop', size=64), '40x48 pixels are fewer than'),
-    (lambda root: data.samples('colourise'), 'no samples'),
+    (lambda root: data.samples('colourise'), "task='colourise'; one of colorize, "),
     (lambda root: data.samples('colorize', count=0), 'count=0; at least 1'),
     (lambda root: data.paired(root, channels=2), 'channels=2; 3, or 1 for grey'),
     (lambda root: data.labels(root, direction='AtoB'), "no argument 'direction'; there is size"),

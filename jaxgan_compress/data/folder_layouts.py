@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgan_compress.core import paths
+from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.data import decode
 
 Record = Mapping[str, Path]
@@ -24,38 +25,29 @@ SPLITS = ('train', 'val', 'validation', 'test')
 SYNONYMS = {'test': ('test', 'val'), 'val': ('val', 'test'), 'validation': ('validation', 'val')}
 
 
-def paired(path: str | Path, split: str) -> tuple[list[Record], str]:
-  """Files of pairs, `{'pair': file}` of A and B side by side or `{'source': A, 'target': B}`, and
-  the name that the split has in the folder.
+def read(layout: str, path: str | Path, split: str) -> tuple[Any, str]:
+  """The records of one split of a folder, and the name that the split has there.
 
-  Looked for in this order: `split/A` and `split/B`, `A/split` and `B/split` (equal stems in both),
+  layout: 'paired' for `{'pair': file}` of A and B side by side or `{'source': A, 'target': B}`,
+  looked for in this order: `split/A` and `split/B`, `A/split` and `B/split` (equal stems in both),
   then images in `split` itself, each holding A on the left and B on the right.
-  Raises FileNotFoundError, listing the folder, for none of them, and ImageError for a file without
+  'unpaired' for two lists of `{'image': file}`, from `<split>A` and `<split>B`.
+  'labels' for `{'label_map', 'instances' (where there are any), 'target'}` in natural order, either
+  in Cityscapes' own layout, `gtFine/<split>/<city>/*_labelIds.png`, `*_instanceIds.png` and
+  `leftImg8bit/<split>/<city>/*_leftImg8bit.png`, or in that of pix2pixHD and SPADE,
+  `<split>_label`, `<split>_inst` (optional) and `<split>_img` with equal stems.
+
+  Raises FileNotFoundError, listing the folder, if there are none, and ImageError for a file without
   its partner.
   """
-  return _first('paired', path, split)
-
-
-def unpaired(path: str | Path, split: str) -> tuple[tuple[list[Record], list[Record]], str]:
-  """Files of two domains, `[{'image': file}]` of each in `<split>A` and `<split>B`, and the name
-  that the split has in the folder.
-
-  Raises FileNotFoundError, listing the folder, if there are none.
-  """
-  return _first('unpaired', path, split)
-
-
-def labels(path: str | Path, split: str) -> tuple[list[Record], str]:
-  """Files of label maps, `{'label_map', 'instances' (where there are any), 'target'}`, and the name
-  that the split has in the folder.
-
-  Either Cityscapes' own layout, `gtFine/<split>/<city>/*_labelIds.png`, `*_instanceIds.png` and
-  `leftImg8bit/<split>/<city>/*_leftImg8bit.png`, or that of pix2pixHD and SPADE, `<split>_label`,
-  `<split>_inst` (optional) and `<split>_img` with equal stems. In natural order.
-  Raises FileNotFoundError, listing the folder, for neither, and ImageError for a file without its
-  partner.
-  """
-  return _first('labels', path, split)
+  root, (records_of, expected) = _root(path), LAYOUTS[layout]
+  for name in SYNONYMS.get(split, (split,)):
+    records = records_of(root, name)
+    if records:
+      if name != split:
+        log.warning('%s has no split %r; %r takes its place', root, split, name)
+      return records, name
+  raise _missing(root, split, expected.format(split))
 
 
 def folder(path: str | Path) -> list[Record]:
@@ -69,8 +61,7 @@ def splits(path: str | Path, layout: str) -> dict[str, list[Record]]:
   layout: 'paired', 'unpaired' or 'labels'. Raises ValueError for another, FileNotFoundError if
   there is no split.
   """
-  if layout not in LAYOUTS:
-    raise ValueError(f'layout={layout!r}; one of {", ".join(LAYOUTS)}')
+  one_of('layout', layout, LAYOUTS)
   root, records_of = _root(path), {}
   for split in SPLITS:
     records = LAYOUTS[layout][0](root, split)
@@ -179,17 +170,6 @@ def _root(path):
     raise FileNotFoundError(f'{root} is no folder' if root.exists() else
                             f'there is no folder {root} (seen from {Path.cwd()})')
   return root
-
-
-def _first(layout, path, split) -> Any:
-  root, (read, wanted) = _root(path), LAYOUTS[layout]
-  for name in SYNONYMS.get(split, (split,)):
-    records = read(root, name)
-    if records:
-      if name != split:
-        log.warning('%s has no split %r; %r takes its place', root, split, name)
-      return records, name
-  raise _missing(root, split, wanted.format(split))
 
 
 def _missing(root, split, wanted):

@@ -7,14 +7,13 @@ maps come from a seeded procedure, so they are exact.
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.data.sources import Source
+from jaxgan_compress.core.arguments import one_of
+from jaxgan_compress.data.sources import Source, installed
 from jaxgan_compress.data.translation import Unpaired, label_batch, label_element
 
 PHOTOGRAPHS = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg', 'motorcycle_left.png',
@@ -98,10 +97,8 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
 
   Raises ValueError for another task, split or size, and ImportError with the extra that is missing.
   """
-  if task not in TASKS:
-    raise ValueError(f'no samples {task!r}; one of {", ".join(TASKS)}')
-  if split not in SPLITS:
-    raise ValueError(f'samples:{task} has no split {split!r}; one of {", ".join(SPLITS)}')
+  one_of('task', task, TASKS)
+  one_of('split', split, SPLITS)
   if not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]:
     raise ValueError(f'size={size!r}; samples have {SIZES[0]} to {SIZES[1]} pixels')
   count = COUNTS[split] if count is None else count
@@ -165,13 +162,7 @@ def region(picture: np.ndarray, split: str, size: int) -> np.ndarray | None:
 @functools.cache
 def pictures(names: tuple[str, ...]) -> list[np.ndarray]:
   """Shipped pictures as uint8 [H,W,3], read from the installed packages and nowhere else."""
-  origins = [spec.origin for name in ('skimage', 'sklearn')
-             if (spec := importlib.util.find_spec(name)) and spec.origin]
-  if len(origins) < 2:
-    raise ImportError("the sample images ship with scikit-image and scikit-learn; "
-                      "pip install 'jaxgan-compress[samples]'")
-  folders = [Path(origin).parent / folder
-             for origin, folder in zip(origins, ('data', 'datasets/images'), strict=True)]
+  folders = installed('skimage') / 'data', installed('sklearn') / 'datasets/images'
   shipped = []
   for name in names:
     file = next((folder / name for folder in folders if (folder / name).is_file()), None)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgan_compress.core import Batch, normalise
+from jaxgan_compress.core.arguments import one_of
 
 
 class Source:
@@ -142,6 +143,18 @@ class ArraySource(Source):
     return {'target': self.target[i], 'label': self.label[i]}
 
 
+def installed(package: str) -> Path:
+  """The folder of scikit-learn or scikit-image, whose import would take seconds.
+
+  Raises ImportError with the extra that brings both.
+  """
+  spec = importlib.util.find_spec(package)
+  if spec is None or spec.origin is None:
+    raise ImportError(f'the sample images ship with scikit-learn and scikit-image; there is no '
+                      f"{package}: pip install 'jaxgan-compress[samples]'")
+  return Path(spec.origin).parent
+
+
 def digits(split: str = 'all', *, size: int = 32) -> ArraySource:
   """The 1797 handwritten digits inside scikit-learn: 8x8 scans resized (bicubic), one channel.
 
@@ -150,15 +163,10 @@ def digits(split: str = 'all', *, size: int = 32) -> ArraySource:
   ValueError for another split or size.
   """
   splits = {'train': slice(0, 1400), 'test': slice(1400, None), 'all': slice(None)}
-  if split not in splits:
-    raise ValueError(f'digits has no split {split!r}; one of {", ".join(splits)}')
+  one_of('split', split, splits)
   if not isinstance(size, int) or not 1 <= size <= 256:
     raise ValueError(f'size={size!r}; digits are 1 to 256 pixels wide, for all are kept in memory')
-  # Only the file is read: importing scikit-learn takes seconds.
-  library = importlib.util.find_spec('sklearn')
-  if library is None or library.origin is None:
-    raise ImportError("the digits ship with scikit-learn; pip install 'jaxgan-compress[samples]'")
-  table = np.loadtxt(Path(library.origin).parent / 'datasets/data/digits.csv.gz', delimiter=',')
+  table = np.loadtxt(installed('sklearn') / 'datasets/data/digits.csv.gz', delimiter=',')
   scans, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
   chosen = np.random.default_rng(0).permutation(len(scans))[splits[split]]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from jaxgan_compress.core.arguments import one_of
+
 FITS = ('resize', 'pad')
 
 
@@ -18,8 +20,7 @@ def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = '
 
   Raises ValueError for another `fit`, a crop larger than the image, or padding that would shrink.
   """
-  if fit not in FITS:
-    raise ValueError(f'fit={fit!r}; one of {", ".join(FITS)}')
+  one_of('fit', fit, FITS)
   height, width, depth = image.shape
   edge = crop or min(height, width)
   if edge > min(height, width):

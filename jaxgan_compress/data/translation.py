@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.data import decode, folder_layouts, image_checks
 from jaxgan_compress.data.sources import Source, as_source
 from jaxgan_compress.data.views import NEAREST, View
@@ -189,7 +190,7 @@ def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', c
            **view) -> Images:
   """A folder of pairs, as of pix2pix: `{'source', 'target'}`, uint8 [H,W,channels].
 
-  Layouts: `folder_layouts.paired`. direction: with 'BtoA', B is the source and A the target.
+  Layouts: `folder_layouts.read`. direction: with 'BtoA', B is the source and A the target.
   channels: 3, or 1 for grey. view: the fields of `View` (size, load, flip, preprocess, backend).
   Both images of a pair are resized, cropped and mirrored alike.
 
@@ -197,7 +198,7 @@ def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', c
   the file; what passed is remembered. Raises ValueError for any other argument out of range.
   """
   settings = view_of(view, direction=direction, channels=channels)
-  records, split = folder_layouts.paired(path, split)
+  records, split = folder_layouts.read('paired', path, split)
   image_checks.check(records, settings)
   return Images(records, settings, f'paired:{path}/{split}', channels=channels,
                 direction=direction)
@@ -207,11 +208,11 @@ def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
              **view) -> Unpaired:
   """A folder of two domains, as of CycleGAN: `{'source', 'target'}`, uint8 [H,W,channels].
 
-  Layout: `folder_layouts.unpaired`. An epoch is as long as the larger set. Arguments and checks as
+  Layout: `folder_layouts.read`. An epoch is as long as the larger set. Arguments and checks as
   in `paired`; the two images of an element are cropped and mirrored independently.
   """
   settings = view_of(view, direction=direction, channels=channels)
-  domains, split = folder_layouts.unpaired(path, split)
+  domains, split = folder_layouts.read('unpaired', path, split)
   for records in domains:
     image_checks.check(records, settings)
   return two_domains(domains, settings, f'{path}/{split}', f'unpaired:{path}/{split}', direction,
@@ -245,13 +246,13 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
            **view) -> Images:
   """A folder of label maps, as of GauGAN, see `Images`; pictures are the targets.
 
-  Layouts: `folder_layouts.labels` (Cityscapes and SPADE). classes: labels are 0..classes-1.
+  Layouts: `folder_layouts.read` (Cityscapes and SPADE). classes: labels are 0..classes-1.
   dont_care: let 255 be one label more, for unlabelled pixels. Pictures are resized bicubic, maps
   nearest. view: the other fields of `View`. Checks as in `paired`, and every label.
   """
   settings = view_of({'preprocess': preprocess, 'size': size, **view}, classes=classes,
                      dont_care=dont_care)
-  records, split = folder_layouts.labels(path, split)
+  records, split = folder_layouts.read('labels', path, split)
   image_checks.check(records, settings, classes=classes, dont_care=dont_care)
   return Images(records, settings, f'labels:{path}/{split}', classes=classes, dont_care=dont_care)
 
@@ -261,8 +262,7 @@ def view_of(fields: Mapping, **others) -> View:
 
   Raises ValueError for a field that there is not, a direction or a number of channels.
   """
-  if others.get('direction', 'AtoB') not in DIRECTIONS:
-    raise ValueError(f'direction={others["direction"]!r}; one of {", ".join(DIRECTIONS)}')
+  one_of('direction', others.get('direction', 'AtoB'), DIRECTIONS)
   if others.get('channels', 3) not in (1, 3):
     raise ValueError(f'channels={others["channels"]!r}; 3, or 1 for grey')
   known = [*(field.name for field in dataclasses.fields(View)), *others]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.data.decode import opencv
 
 PREPROCESS = ('resize_and_crop', 'scale_width', 'scale_width_and_crop', 'crop', 'none')
@@ -49,8 +50,8 @@ class View:
   backend: str = 'pillow'
 
   def __post_init__(self):
-    _check_choice('preprocess', self.preprocess, PREPROCESS)
-    _check_choice('backend', self.backend, BACKENDS)
+    one_of('preprocess', self.preprocess, PREPROCESS)
+    one_of('backend', self.backend, BACKENDS)
     _check_pixels('size', self.size)
     if self.load is not None:
       _check_pixels('load', self.load)
@@ -170,11 +171,6 @@ class Plan:
 
 def _pair(value) -> Any:
   return value if isinstance(value, tuple) else (value, value)
-
-
-def _check_choice(name, value, choices):
-  if value not in choices:
-    raise ValueError(f'{name}={value!r}; one of {", ".join(choices)}')
 
 
 def _check_pixels(name, value):

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress import core, nn
+from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.metrics import resize
 
 PROTOCOLS = {'fid_pytorch': resize.fid_pytorch, 'fid_clean': resize.fid_clean}
@@ -47,10 +48,8 @@ def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048'
 
   Raises ValueError for another network in the file, another protocol or tap.
   """
-  if protocol not in PROTOCOLS:
-    raise ValueError(f'protocol={protocol!r}; one of {", ".join(PROTOCOLS)}')
-  if tap not in INCEPTION_TAPS:
-    raise ValueError(f'tap={tap!r}; one of {", ".join(INCEPTION_TAPS)}')
+  one_of('protocol', protocol, PROTOCOLS)
+  one_of('tap', tap, INCEPTION_TAPS)
   network, variables = nn.load(path)
   if not isinstance(network, nn.FIDInception):
     raise ValueError(f'{path} holds a {type(network).__name__}; FID takes the Inception network of '
