@@ -314,7 +314,7 @@ MUTANTS = (
     Mutant('metrics/feature_distances.py', 'balls have no surface: < for <=',
            '1e-12) <= radii)', '-1e-12) < radii)', ('test_scores.py',), 'precision'),
     Mutant('metrics/confidence.py', 'the interval keeps the bias of halves',
-           'found - found.mean()', 'found - value', ('test_scores.py',), 'interval'),
+           'halves - halves.mean()', 'halves - value', ('test_scores.py',), 'interval'),
     Mutant('metrics/resize.py', 'pytorch-fid with antialias',
            '_linear, antialias=False)', '_linear, antialias=True)', ('test_scores.py',),
            'fid_pytorch'),

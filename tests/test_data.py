@@ -134,10 +134,7 @@ def test_empty_sources_and_odd_batches_are_refused(numbered):
 
 class Shifted(data.Source):
   """A source of one's own: training sees each element with a random number, evaluation with 0."""
-  name = 'shifted'
-
-  def __len__(self):
-    return 5
+  name, count = 'shifted', 5
 
   def augmented(self, i, rng):
     return {'row': np.int32(i), 'shift': np.float64(0 if rng is None else rng.random())}

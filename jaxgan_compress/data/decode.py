@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp',
             '.avif', '.avifs', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.tif', '.tiff',
             '.ppm', '.pgm', '.pbm', '.pnm', '.gif')
-# Pillow opens nothing else for us. Not TGA, which has no mark: damaged files can look like it.
+# The formats that Pillow may open. Not TGA, which has no mark: damaged files can look like it.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'WEBP', 'AVIF', 'JPEG2000', 'TIFF', 'PPM', 'GIF')
 READING = 3                   # increased whenever another array is read from some file
 DECODERS = ('pillow', 'opencv')
@@ -89,7 +89,7 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
 
 
 def stored_bits(content: bytes, *, name: str = 'the image') -> int:
-  """The bits of one number of an image file: 8, 16, or fewer. Raises ImageError as `decode`."""
+  """The bits of a number in an image file: 16, 8 or fewer. Raises ImageError as `decode_image`."""
   with _opened(content, name, whole=False) as (_, raw):
     return 16 if isinstance(raw, tuple) and raw[1] == 65535 else _bits(raw)
 
@@ -247,8 +247,8 @@ def _check_labels(image, name):
                      'stored or as shown; save label maps as PNG')
 
 
-def _tag(image, number):
-  return image.tag_v2.get(number) if image.format == 'TIFF' else None
+def _tag(image, code):
+  return image.tag_v2.get(code) if image.format == 'TIFF' else None
 
 
 def _white_is_zero(image):

@@ -70,17 +70,14 @@ def check_sizes(view: View, sizes: Mapping[tuple[int, int], object]):
   """Raises ImageError if images of these `{size: name of one}` do not fit into one batch."""
   shapes = {}
   for size, image in sizes.items():
-    shapes.setdefault(view.shape(*size), image)
+    shapes.setdefault(size if view.backend == 'device' else view.shape(*size), image)
   if len(shapes) > 1:
     (one, a), (two, b), *_ = shapes.items()
-    raise decode.ImageError(
-        f'preprocess={view.preprocess!r} would make {one[0]}x{one[1]} of {a} and {two[0]}x{two[1]} '
-        f"of {b}; a batch needs one size: use preprocess='resize_and_crop'")
-  if view.backend == 'device' and len(sizes) > 1:
-    (one, a), (two, b), *_ = sizes.items()
-    raise decode.ImageError(
-        f"backend='device' takes images of one size; {a} has {one[0]}x{one[1]} pixels and {b} "
-        f"{two[0]}x{two[1]}; use 'pillow' or 'opencv'")
+    reason = "backend='device' takes images of one size: use 'pillow' or 'opencv'" \
+        if view.backend == 'device' else f'a batch needs one size, which ' \
+        f"preprocess={view.preprocess!r} does not make: use preprocess='resize_and_crop'"
+    raise decode.ImageError(f'{a} would be {one[0]}x{one[1]} pixels and {b} {two[0]}x{two[1]}; '
+                            f'{reason}')
 
 
 def _check_record(record, facts, classes, dont_care):

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgan_compress.core.arguments import one_of
+from jaxgan_compress.data.decode import with_channels
 from jaxgan_compress.data.sources import Source, installed
 from jaxgan_compress.data.translation import Unpaired, label_batch, label_element
 
@@ -36,13 +37,10 @@ class Crops(Source):
 
   def __init__(self, pictures, make: Callable, size: int, count: int, seed: int, name: str):
     self.pictures, self.size, self.name = pictures, size, name
-    self._make, self._count, self._seed = make, count, seed
+    self._make, self.count, self._seed = make, count, seed
     # Every place is as likely as any other, so a large picture is cropped more often.
     places = np.array([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in pictures], float)
     self._chances = places / places.sum()
-
-  def __len__(self):
-    return self._count
 
   def augmented(self, i, rng):
     if rng is None:
@@ -71,10 +69,7 @@ class Scenes(Source):
   def __init__(self, split: str, size: int, count: int):
     self.size, self.classes, self.name = size, len(CLASSES), f'samples:shapes/{split}'
     self.labels = {'classes': self.classes, 'dont_care': False, 'edges': True}
-    self._count, self._seed = count, SPLITS.index(split)
-
-  def __len__(self):
-    return self._count
+    self.count, self._seed = count, SPLITS.index(split)
 
   def augmented(self, i, rng):
     # Only the training split has scenes without end; the others have `count`.
@@ -109,15 +104,13 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
 
 def colorize(picture: np.ndarray) -> dict[str, np.ndarray]:
   """Grey (0.299 R + 0.587 G + 0.114 B, three times) and the picture."""
-  grey = np.asarray(Image.fromarray(picture).convert('L'))
-  return {'source': np.repeat(grey[..., None], 3, -1), 'target': picture}
+  return {'source': np.repeat(with_channels(picture, 1), 3, -1), 'target': picture}
 
 
 def edges(picture: np.ndarray) -> dict[str, np.ndarray]:
   """Canny edges, black on white, and the picture."""
   from skimage.feature import canny
-  grey = np.asarray(Image.fromarray(picture).convert('L'))
-  lines = np.where(canny(grey, sigma=1.5), 0, 255).astype(np.uint8)
+  lines = np.where(canny(with_channels(picture, 1)[..., 0], sigma=1.5), 0, 255).astype(np.uint8)
   return {'source': np.repeat(lines[..., None], 3, -1), 'target': picture}
 
 

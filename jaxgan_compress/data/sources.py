@@ -17,27 +17,22 @@ from jaxgan_compress.core.arguments import one_of
 class Source:
   """A data set. Element i is `{name: array}` of one image, one pair or one latent.
 
-  A class of your own has `name`, `__len__`, and `__getitem__` or `augmented` or both.
+  A class of your own has `name`, `count` (of elements), and `__getitem__` or `augmented` or both.
 
   view: how images are resized and cropped, if they are. labels: how label maps are encoded, as
-  arguments of `decode.label_planes`.
+  arguments of `decode.label_planes`. lost: how many unreadable files a neighbour stands in for.
+  a, b: the domains that inputs and targets come from: the whole source, unless it is unpaired.
   """
   name: str = ''
+  count: int = 0
   view: Any = None
   labels: Mapping[str, Any] | None = None
-
-  @property
-  def a(self) -> Source:
-    """The domain that inputs come from: the whole source, unless it is unpaired."""
-    return self
-
-  @property
-  def b(self) -> Source:
-    """The domain that targets come from: the whole source, unless it is unpaired."""
-    return self
+  lost: Any = 0
+  a: Any = property(lambda self: self)
+  b: Any = property(lambda self: self)
 
   def __len__(self) -> int:
-    raise NotImplementedError
+    return self.count
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
     """Element i as evaluation sees it."""
@@ -46,11 +41,6 @@ class Source:
   def augmented(self, i: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     """Element i as training sees it, at random; without rng as evaluation does."""
     return self[i]
-
-  @property
-  def lost(self) -> int:
-    """How many files became unreadable, so that a neighbour stands in for each."""
-    return 0
 
   def prepare(self, batch: Mapping[str, Any]) -> Batch:
     """Finishes a batch inside the training step (jax)."""
@@ -64,10 +54,7 @@ class _Elements(Source):
   """A plain sequence of elements."""
 
   def __init__(self, elements: Sequence):
-    self._elements = elements
-
-  def __len__(self):
-    return len(self._elements)
+    self._elements, self.count = elements, len(elements)
 
   def __getitem__(self, i):
     return self._elements[i]
@@ -109,19 +96,12 @@ class First(Source):
     self.source = as_source(source)
     self.count = min(count, len(source))
     self.view, self.prepare = self.source.view, self.source.prepare
-
-  def __len__(self):
-    return self.count
+    self.name = f'{self.source!r}[:{self.count}]'
 
   def __getitem__(self, i):
     return self.source[range(self.count)[i]]
 
-  @property
-  def lost(self):
-    return self.source.lost
-
-  def __repr__(self):
-    return f'{self.source!r}[:{self.count}]'
+  lost = property(lambda self: self.source.lost)
 
 
 class ArraySource(Source):
@@ -133,11 +113,8 @@ class ArraySource(Source):
   def __init__(self, target: np.ndarray, label: np.ndarray | None = None, name: str = 'arrays'):
     if target.dtype != np.uint8 or target.ndim != 4:
       raise ValueError(f'images are {target.dtype} {target.shape}; uint8 [N,H,W,C] is expected')
-    self.target, self.name = target, name
+    self.target, self.name, self.count = target, name, len(target)
     self.label = np.zeros(len(target), np.int32) if label is None else label.astype(np.int32)
-
-  def __len__(self):
-    return len(self.target)
 
   def __getitem__(self, i):
     return {'target': self.target[i], 'label': self.label[i]}

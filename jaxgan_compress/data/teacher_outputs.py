@@ -26,10 +26,7 @@ class Latents(Source):
     if min(count, size) < 1:
       raise ValueError(f'{count} latents of {size} numbers; at least 1 of 1')
     self.z = np.random.default_rng(seed).standard_normal((count, size), np.float32)
-    self.name = f'{count} latents of {size}, seed {seed}'
-
-  def __len__(self):
-    return len(self.z)
+    self.count, self.name = count, f'{count} latents of {size}, seed {seed}'
 
   def __getitem__(self, i):
     return {'z': self.z[i]}
@@ -42,12 +39,10 @@ class Recorded(Source):
     self.folder, self.channels, self.name = folder, channels, f'recorded:{folder}'
     self.z = np.load(folder / LATENTS, allow_pickle=False)
     self.files = decode.list_images(folder / 'B')
-    if len(self.z) != len(self.files):
-      raise decode.ImageError(f'{folder} has {len(self.z)} latents and {len(self.files)} pictures; '
+    self.count = len(self.files)
+    if len(self.z) != self.count:
+      raise decode.ImageError(f'{folder} has {len(self.z)} latents and {self.count} pictures; '
                               'record it again')
-
-  def __len__(self):
-    return len(self.files)
 
   def __getitem__(self, i):
     file = self.files[i]

@@ -115,11 +115,8 @@ class Classified(Source):
 
   def __init__(self, records, name: str, *, size: int, channels: int, crop: int | None = None,
                fit: str = 'resize', label: str | None = 'label'):
-    self.records, self.name, self.label = records, name, label
+    self.records, self.name, self.label, self.count = records, name, label, len(records)
     self.frame = {'size': size, 'channels': channels, 'crop': crop, 'fit': fit}
-
-  def __len__(self):
-    return len(self.records)
 
   def __getitem__(self, i):
     record = self.records[i]

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgan_compress.core.arguments import one_of
+from jaxgan_compress.data.decode import with_channels
 
 FITS = ('resize', 'pad')
 
@@ -27,10 +28,8 @@ def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = '
     raise ValueError(f'crop={crop} is larger than an image of {height}x{width} pixels')
   top, left = (height - edge) // 2, (width - edge) // 2
   image = image[top:top + edge, left:left + edge]
-  if channels == 1 and depth == 3:
-    image = np.asarray(Image.fromarray(image).convert('L'))[..., None]
-  elif channels == 3 and depth == 1:
-    image = np.repeat(image, 3, -1)
+  if channels and {channels, depth} == {1, 3}:
+    image = with_channels(image, channels)
   if fit == 'pad':
     if edge > size:
       raise ValueError(f"fit='pad' cannot put {edge} pixels into {size}; use fit='resize'")
@@ -44,11 +43,11 @@ def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = '
 
 
 def random_shift(pixels: int):
-  """An augmentation that moves the target by up to `pixels` each way, zeros coming in."""
+  """An augmentation that moves the target by up to `pixels` in each direction, over zeros."""
 
   def augment(element, rng):
     if set(element) - {'target', 'label'}:
-      raise ValueError(f'a shift moves the target alone, and here it belongs to '
+      raise ValueError(f'a shift moves the target alone, and this target belongs to '
                        f'{", ".join(sorted(set(element) - {"target", "label"}))}')
     down, right = rng.integers(0, 2 * pixels + 1, 2)
     height, width = element['target'].shape[:2]

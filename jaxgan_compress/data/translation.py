@@ -51,7 +51,7 @@ class Images(Source):
     if classes is not None and not 0 < classes + dont_care <= 256:
       raise ValueError(f'classes={classes}, dont_care={dont_care}; labels are bytes, so 1 to 256 '
                        'in all')
-    self.records, self.view = records, view
+    self.records, self.count, self.view = records, len(records), view
     self.name = name if direction == 'AtoB' else f'{name} {direction}'
     self.classes = None if classes is None else classes + dont_care
     self._numbering: dict[str, Any] = {'classes': classes, 'dont_care': dont_care}
@@ -60,9 +60,6 @@ class Images(Source):
     self._channels, self._direction, self._features = channels, direction, features or {}
     self._decoder = 'opencv' if view.backend == 'opencv' else 'pillow'
     self._lost, self._lock = set(), threading.Lock()
-
-  def __len__(self):
-    return len(self.records)
 
   def augmented(self, i: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     arrays = self._load(i)
@@ -74,9 +71,7 @@ class Images(Source):
     return self.view.on_device(batch) if self.classes is None else \
         label_batch(batch, self.classes)
 
-  @property
-  def lost(self):
-    return len(self._lost)
+  lost = property(lambda self: len(self._lost))
 
   def _load(self, i):
     error = None
@@ -126,18 +121,10 @@ class Unpaired(Source):
   """
 
   def __init__(self, a: Source, b: Source, name: str):
-    self._domains, self.name = (a, b), name
+    self._domains, self.name, self.count = (a, b), name, max(len(a), len(b))
 
-  @property
-  def a(self) -> Source:
-    return self._domains[0]
-
-  @property
-  def b(self) -> Source:
-    return self._domains[1]
-
-  def __len__(self):
-    return max(len(self.a), len(self.b))
+  a = property(lambda self: self._domains[0])
+  b = property(lambda self: self._domains[1])
 
   def augmented(self, i, rng):
     j = i % len(self.b) if rng is None else int(rng.integers(len(self.b)))
@@ -159,16 +146,12 @@ class Swapped(Source):
   def __init__(self, pairs: Source | Sequence):
     self._pairs = as_source(pairs)
     self.view, self.name = self._pairs.view, f'{self._pairs!r} BtoA'
-
-  def __len__(self):
-    return len(self._pairs)
+    self.count = len(pairs)
 
   def __getitem__(self, i):
     return _exchanged(self._pairs[i])
 
-  @property
-  def lost(self):
-    return self._pairs.lost
+  lost = property(lambda self: self._pairs.lost)
 
   def prepare(self, batch):
     # Files are prepared as what they are.

@@ -1,4 +1,4 @@
-"""Numbers from images: each value is kept with the protocol that made it."""
+"""Measures of images; each value is kept with the protocol that made it."""
 
 from jaxgan_compress.metrics import resize, segmentation
 from jaxgan_compress.metrics.confidence import bootstrap

@@ -135,16 +135,14 @@ class Evaluator:
     self._rows = RowMap()
     self.batch = self._rows.whole(min(batch or max(1, 2 ** 21 // (shape[0] * shape[1])),
                                       self.count))
-    self.sources = sources
-    self._all = sources if self.inputs is None else [*sources, self.inputs]
-    self.protocol = {
-        'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
-        'images': 'x'.join(map(str, shape)),
-        'view': ', '.join(dict.fromkeys(repr(source.view) for source in self._all if source.view))
-                or 'as they are',
-        **({} if inputs is None else {'inputs': repr(self.inputs)}),
-        'count': self.count, 'seed': seed, **extractor.protocol}
-    prepare = dict if self.inputs is None else self.inputs.prepare
+    prepare, self._all, described = dict, sources, {}
+    if self.inputs is not None:
+      prepare, self._all = self.inputs.prepare, [*sources, self.inputs]
+      described = {'inputs': repr(self.inputs)}
+    views = dict.fromkeys(repr(source.view) for source in self._all if source.view)
+    self.protocol = {'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
+                     'images': 'x'.join(map(str, shape)), 'view': ', '.join(views) or 'as they are',
+                     **described, 'count': self.count, 'seed': seed, **extractor.protocol}
     # Programs of their own, so that equal networks generate equal images to the bit.
     self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
     self._generate = self._rows.jit(lambda x, draw: draw(x))

@@ -1,4 +1,4 @@
-"""The formulas, in float64 on the host unless said otherwise."""
+"""The formulas of measures, in float64 on the host, except for those marked (jax)."""
 
 from __future__ import annotations
 

@@ -159,12 +159,12 @@ class Moments:
         protocol = json.loads(str(protocol))
         if not isinstance(protocol, dict):
           raise ValueError('the protocol is no JSON object')
-      found = cls(arrays['mu'], arrays['sigma'],
-                  None if count is None else operator.index(count), protocol).known()
-      largest = np.abs(found.cov - found.cov.T).max()
-      if largest > 1e-5 * np.abs(found.cov).max():
+      moments = cls(arrays['mu'], arrays['sigma'],
+                    None if count is None else operator.index(count), protocol).known()
+      largest = np.abs(moments.cov - moments.cov.T).max()
+      if largest > 1e-5 * np.abs(moments.cov).max():
         raise ValueError(f'sigma is not symmetric, by {largest:.3g}; a covariance is')
-      return found
+      return moments
     except (TypeError, ValueError) as e:
       raise ValueError(f'{path} holds no moments: {e}') from e
 
