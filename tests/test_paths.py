@@ -36,17 +36,17 @@ def test_only_the_start_of_a_path_is_a_home(home):
     paths.expand('~nobody_here/run')
 
 
-@pytest.mark.parametrize('sync', [True, False])
 @pytest.mark.parametrize('content', ['text of 2 bytes: \xe9', b'\x00\xff'])
-def test_a_file_is_the_old_or_the_new_one_and_nothing_beside_it(content, sync, tmp_path):
-  file = tmp_path / 'file'
-  for old in ('none yet', 'replaced'):
-    paths.write_atomically(file, content, sync=sync)
-    assert file.read_bytes() == (content if isinstance(content, bytes) else content.encode()), old
+def test_a_file_is_the_old_or_the_new_one_and_nothing_beside_it(content, home):
+  expected = content if isinstance(content, bytes) else content.encode()
+  for text in (b'old', content):
+    paths.write_atomically('~/file', text)
   with pytest.raises(TypeError):
-    paths.write_atomically(file, 3, sync=sync)
-  assert file.read_bytes() == (content if isinstance(content, bytes) else content.encode())
-  assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ['file']
+    paths.write_atomically('~/file', 3)
+  assert (home / 'file').read_bytes() == expected
+  assert [path.name for path in home.iterdir()] == ['file']
+  with pytest.raises(OSError, match=f'cannot be written .*{home}/none/file'):
+    paths.write_atomically('~/none/file', content)
 
 
 @pytest.mark.parametrize('verb', main.VERBS)

@@ -105,7 +105,8 @@ def _facts(files: Sequence[tuple[str, Path]]) -> list[Facts]:
   What passed is remembered in the user's cache by name, size and time; a second call only decodes
   files that changed. Raises ImageError naming up to ten files that cannot be decoded.
   """
-  cache = _cache_file(files)
+  folder = str(files[0][1].absolute().parent)
+  cache = paths.cache_folder('checked', f'{hashlib.sha256(folder.encode()).hexdigest()[:24]}.json')
   known = _remembered(cache)
   entries, wrong, changed = [], [], False
   console = Console(stderr=True)
@@ -123,7 +124,7 @@ def _facts(files: Sequence[tuple[str, Path]]) -> list[Facts]:
       if changed:
         with contextlib.suppress(OSError):  # where it cannot be written, the next run checks again
           cache.parent.mkdir(parents=True, exist_ok=True)
-          paths.write_atomically(cache, json.dumps(known), sync=False)
+          paths.write_atomically(cache, json.dumps(known))
   if wrong:
     raise decode.ImageError(decode.listed(wrong, len(files)))
   return [Facts(*facts) for _, *facts in entries]
@@ -163,12 +164,6 @@ def _warn_of_12_bits(facts):
       log.warning(
           '%s: the %d pictures of 16 bits stay below 4096 of 65535, as 12-bit data do, and are '
           'nearly black; multiply them by 16 and save them anew', folder, len(brightest))
-
-
-def _cache_file(files):
-  home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-  mark = hashlib.sha256(str(files[0][1].absolute().parent).encode()).hexdigest()[:24]
-  return home / 'jaxgan_compress' / 'checked' / f'{mark}.json'
 
 
 def _remembered(cache):

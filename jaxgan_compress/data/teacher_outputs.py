@@ -148,4 +148,4 @@ def _write(file, image):
   levels = ((image.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
   content = io.BytesIO()
   Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(content, 'PNG')
-  paths.write_atomically(file, content.getvalue(), sync=False)
+  paths.write_atomically(file, content.getvalue())
