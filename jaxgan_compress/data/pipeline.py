@@ -77,11 +77,6 @@ class Pipeline:
         gc.collect()
 
 
-class sizes_only:  # noqa: N801 - used like a function
+def sizes_only(batch: int) -> Iterator[dict[str, np.ndarray]]:
   """Endless batches without images, which only have a size: for methods that need no data."""
-
-  def __init__(self, batch: int):
-    self.batch = batch
-
-  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-    return itertools.repeat({'row': np.arange(self.batch, dtype=np.int32)})
+  return itertools.repeat({'row': np.arange(batch, dtype=np.int32)})

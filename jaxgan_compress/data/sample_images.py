@@ -99,7 +99,13 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
   count = COUNTS[split] if count is None else count
   if count < 1:
     raise ValueError(f'count={count}; at least 1')
-  return TASKS[task](split, size, count)
+  if task == 'shapes':
+    return Scenes(split, size, count)
+  if task in PAIRS:
+    return _crops(PHOTOGRAPHS, PAIRS[task], split, size, count, f'samples:{task}')
+  a, b = (_crops((f'{texture}.png',), lambda crop: {'image': crop}, split, size, count,
+                 f'samples:{texture}') for texture in task.split('2'))
+  return Unpaired(a, b, f'samples:{task}/{split}')
 
 
 def colorize(picture: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,6 +118,10 @@ def edges(picture: np.ndarray) -> dict[str, np.ndarray]:
   from skimage.feature import canny
   lines = np.where(canny(with_channels(picture, 1)[..., 0], sigma=1.5), 0, 255).astype(np.uint8)
   return {'source': np.repeat(lines[..., None], 3, -1), 'target': picture}
+
+
+PAIRS = {'colorize': colorize, 'edges2photo': edges}
+TASKS = (*PAIRS, 'grass2gravel', 'brick2gravel', 'shapes')
 
 
 def scene(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
@@ -173,22 +183,3 @@ def _crops(names, make, split, size, count, name):
   if not parts:
     raise ValueError(f'{name}/{split}: no picture is large enough for size={size}; take less')
   return Crops(parts, make, size, count, SPLITS.index(split), f'{name}/{split}')
-
-
-def _photographs(make, name):
-  return lambda split, size, count: _crops(PHOTOGRAPHS, make, split, size, count,
-                                           f'samples:{name}')
-
-
-def _textures(a, b):
-  def source(split, size, count):
-    first, second = (_crops((f'{texture}.png',), lambda crop: {'image': crop}, split, size, count,
-                            f'samples:{texture}') for texture in (a, b))
-    return Unpaired(first, second, f'samples:{a}2{b}/{split}')
-  return source
-
-
-TASKS = {'colorize': _photographs(colorize, 'colorize'),
-         'edges2photo': _photographs(edges, 'edges2photo'),
-         'grass2gravel': _textures('grass', 'gravel'), 'brick2gravel': _textures('brick', 'gravel'),
-         'shapes': Scenes}
