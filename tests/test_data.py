@@ -158,7 +158,7 @@ def test_what_a_source_of_ones_own_leaves_out_has_a_default():
   assert data.prepared_batch(source, [3])['row'].tolist() == [3]
 
 
-@pytest.mark.parametrize('name', ['augmented', 'prepare', 'view', 'labels', 'a', 'b'])
+@pytest.mark.parametrize('name', ['a', 'augmented', 'b', 'draw', 'prepare'])
 def test_a_sequence_whose_methods_would_be_ignored_is_refused(name):
   elements = type('Mine', (list,), {name: None})([{'x': np.zeros(2)}])
   with pytest.raises(ValueError, match=f'Mine has {name} and is no data.Source; derive it from'):

@@ -70,8 +70,8 @@ def as_source(elements: Source | Sequence) -> Source:
   """
   if isinstance(elements, Source):
     return elements
-  ignored = [name for name in ('augmented', 'prepare', 'view', 'labels', 'a', 'b')
-             if hasattr(elements, name)]
+  # 'draw' is what `augmented` was called. A plain array has a 'view', which changes no image.
+  ignored = [name for name in ('a', 'augmented', 'b', 'draw', 'prepare') if hasattr(elements, name)]
   if ignored:
     raise ValueError(f'{type(elements).__name__} has {", ".join(ignored)} and is no data.Source; '
                      'derive it from data.Source')
