@@ -35,14 +35,14 @@ def work(name, size, batch):
   method = build.method(c, stage, next(iter(c.stages[stage].teacher), None))
   image = jnp.zeros((batch, size, size, 3))
   pair = {'source': image, 'target': image}
-  given = None
+  init_from = None
   if hasattr(method, 'teacher'):
-    given = {'teacher': core.Net.of(nn.initialise(method.teacher, jax.random.key(1)))}
+    init_from = {'teacher': core.Net.of(nn.initialise(method.teacher, jax.random.key(1)))}
     if hasattr(method, 'adversary'):
-      given['disc'] = core.Net.of(nn.initialise(method.adversary.disc, jax.random.key(2), image,
+      init_from['disc'] = core.Net.of(nn.initialise(method.adversary.disc, jax.random.key(2), image,
                                                 image))
   began = time.perf_counter()
-  state = method.init(jax.random.key(0), pair, given)
+  state = method.init(jax.random.key(0), pair, init_from)
   found['first weights'] = time.perf_counter() - began
   began = time.perf_counter()
   lowered = xla.jit(method.step, donate_argnums=0).lower(state, pair)

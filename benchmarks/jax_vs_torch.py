@@ -104,9 +104,9 @@ def networks(case, dtype):
     whole = build()
     shape = (1, case.size, case.size, whole.example().shape[-1])
     share = 1 if case.budget >= 1 else analysis.macs(whole, shape)
-    small = pruning.cut(whole, nn.initialise(whole, jax.random.key(0)), shape,
-                        budget=case.budget * share, how='random', key=jax.random.key(1),
-                        floor=16 if case.budget >= 1 else 1).module
+    small = pruning.prune(whole, nn.initialise(whole, jax.random.key(0)), shape,
+                        budget=case.budget * share, criterion='random', key=jax.random.key(1),
+                        min_channels=16 if case.budget >= 1 else 1).module
     return {'generator': small} if case.step == 'inference' else {
         'teacher': whole, 'student': small, 'disc': disc(6)}
   if case.step == 'inference':
@@ -114,7 +114,7 @@ def networks(case, dtype):
   if case.step == 'pix2pix':
     return {'generator': build(), 'disc': disc(3 + case.fields.get('labels', 3))}
   if case.step == 'cyclegan':
-    return {'generator': build(), 'back': build(), 'disc': disc(3), 'disc_back': disc(3)}
+    return {'generator': build(), 'generator_ba': build(), 'disc': disc(3), 'disc_ba': disc(3)}
   if case.step == 'kd':
     return {'teacher': build(), 'student': build(**{width: case.student})}
   return {'wide': build(), 'student': build(**{width: case.student}), 'disc': disc(6),
@@ -171,9 +171,11 @@ def method_of(case, modules):
   if case.step == 'cyclegan':
     return methods.CycleGAN(modules['generator'], adversary('lsgan'), tx, pool=0)
   if case.step == 'cat':  # aligned as published for maps
-    return methods.CAT(modules['student'], modules['teacher'], adversary('hinge'), tx, align=5.2)
+    return methods.CAT(modules['student'], modules['teacher'], adversary('hinge'), tx,
+                       align_weight=5.2)
   return methods.OMGD(modules['student'], tx, adversary('hinge'), wide=modules['wide'],
-                      lessons=methods.Lessons(look=nn.VGG(16, dtype=modules['features'].dtype)))
+                      distill=methods.DistillLoss(
+                          feature_net=nn.VGG(16, dtype=modules['features'].dtype)))
 
 
 def jax_worker(case, variant, folder, ahead=False):
@@ -206,11 +208,11 @@ def jax_worker(case, variant, folder, ahead=False):
     placed = jax.device_put(variables['generator'])
     return lambda: {'drawn': jnp.moveaxis(draw(placed, x), -1, 1)}, device.device_kind, orders
   method = method_of(case, modules)
-  given = {role: core.Net(**{'params': v['params'], 'stats': {
+  init_from = {role: core.Net(**{'params': v['params'], 'collections': {
       kind: x for kind, x in v.items() if kind != 'params'}}) for role, v in variables.items()}
-  state = method.init(jax.random.key(0), batch, given)
+  state = method.init(jax.random.key(0), batch, init_from)
   if case.step == 'kd' and variant == 'float32':  # the latents of the first two steps
-    save(z=np.stack([Axes().draw(jax.random.normal, state.replace(step=jnp.int32(i)).key('z'),
+    save(z=np.stack([Axes().sample(jax.random.normal, state.replace(step=jnp.int32(i)).key('z'),
                                  batch['z'].shape) for i in range(2)]))
   if ahead:
     xla._CPU.clear()  # a program within one takes no options; off CPUs there are none
@@ -221,7 +223,7 @@ def jax_worker(case, variant, folder, ahead=False):
 
   def call():
     states[0], logs = run[0](states[0], placed)
-    return logs
+    return core.flatten_logs(logs)
 
   def ready():
     jitted = jax.jit(step.compiled, donate_argnums=0)

@@ -34,8 +34,8 @@ def cases():
   disc = nn.PatchGAN(8, layers=2, inputs=6, heads=('wide',))
   yield 'OMGD, 64 px, batch 4', methods.OMGD(
       nn.mobile_resnet(4, 3), tx, methods.Adversary(disc, tx, 'hinge'),
-      wide=nn.mobile_resnet(16, 3), lessons=methods.Lessons(
-          feature=0., style=0., taps=('stem',))), core.normalise(pairs), None
+      wide=nn.mobile_resnet(16, 3), distill=methods.DistillLoss(
+          methods.SSIM(), methods.TotalVariation())), core.normalise(pairs), None
 
 
 def main():
@@ -46,8 +46,8 @@ def main():
   device = jax.devices()[0]
   print(f'jax {jax.__version__}, {device.platform} {device.device_kind}, {args.rounds} rounds\n')
   print('| step | way | ms as it stands | ratio of medians | of minima |\n|---|---|--:|--:|--:|')
-  for title, method, batch, given in cases():
-    state = method.init(jax.random.key(0), batch, given)
+  for title, method, batch, init_from in cases():
+    state = method.init(jax.random.key(0), batch, init_from)
     ways = {via: parallelize(method.step, build_mesh(1), via=via) for via in WAYS}
     calls = {'': xla.jit(method.step, donate_argnums=0), **{
         via: way.run for via, way in ways.items()}}

@@ -35,7 +35,7 @@ def main():
     marks.append(time.perf_counter())
     scores = jax.device_get(pruning.scores(plan, variables['params']))
     marks.append(time.perf_counter())
-    found = pruning.search(plan, scores, price, 2.6e9, floor=16)
+    found = pruning.search(plan, scores, price, 2.6e9, min_channels=16)
     marks.append(time.perf_counter())
     pruning.compact(plan, variables, found.masks)
     marks.append(time.perf_counter())

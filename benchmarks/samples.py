@@ -110,8 +110,9 @@ def claims(name, results, metrics):
 def intervals(workdir, names, metric, samples):
   """95 % intervals of one seed's measures, over random halves of its images."""
   run = experiment.open_run(workdir)
-  found = {name: run.final_evaluator(name)(run.drawer(name, 'last'), intervals=samples)
-           for name in names}
+  generators = {name: run.generator(name) for name in names}
+  found = {name: generator.evaluator(final=True)(generator.bound('last'), intervals=samples)
+           for name, generator in generators.items()}
   return ', '.join(f'{name} {found[name][metric].value * 1e3:.2f} '
                    f'[{found[name][metric].interval[0] * 1e3:.2f}, '
                    f'{found[name][metric].interval[1] * 1e3:.2f}]' for name in names)
@@ -120,14 +121,15 @@ def intervals(workdir, names, metric, samples):
 def picture(workdir, columns=8):
   """Inputs, drawings of every generator of one seed at its last checkpoint, targets."""
   run = experiment.open_run(workdir)
-  names = [name for name in run.measured_generators()
-           if '.' not in name and not name.startswith(('alone_slow', 'shrink_'))]
-  shown = run.shown(names[0], columns)
-  rows = [('input', shown['picture'])]
-  for name in names:
-    rows.append((name, np.asarray(run.drawer(name, 'last')(shown['source']))))
-  if 'target' in shown:
-    rows.append(('target', shown['target']))
+  generators = [generator for generator in run.measured_generators()
+                if '.' not in generator.name
+                and not generator.name.startswith(('alone_slow', 'gradual_'))]
+  examples = generators[0].examples(columns)
+  rows = [('input', examples['picture'])]
+  for generator in generators:
+    rows.append((generator.name, np.asarray(generator.bound('last')(examples['source']))))
+  if 'target' in examples:
+    rows.append(('target', examples['target']))
   return analysis.captioned(rows, str(run.config.data.name) + ', test split, last checkpoints')
 
 

@@ -32,35 +32,37 @@ ROWS = 4  # traced at once: alignment compares samples
 def untrained(c, name):
   """(method, shapes of its state, shapes of a batch) of a stage where nothing has been trained."""
   stage = c.stages[name]
-  teacher, given = next(iter(stage.teacher), None), {}
+  teacher, init_from = next(iter(stage.teacher), None), {}
   method = build.method(c, name, teacher)
   if teacher:
     theirs, state, batch = untrained(c, teacher)
     if not stage.prune or hasattr(method, 'teacher') or hasattr(method, 'teachers'):
-      given = {'teacher': state.nets[theirs.product],
+      init_from = {'teacher': state.nets[theirs.main],
                **{role: net for role, net in state.nets.items()
-                  if role != theirs.product and not role.endswith('_adapters')}}
+                  if role != theirs.main and not role.endswith('_adapters')}}
     if stage.prune:
-      whole = getattr(theirs, theirs.product)
+      whole = getattr(theirs, theirs.main)
       shape = whole.example().shape if hasattr(whole, 'latent') else (1, *batch['source'].shape[1:])
       key = jax.random.key(0)
       weights = nn.initialise(whole, key)
-      cuts = {role: pruning.cut(whole, weights, shape, key=key,
+      cuts = {role: pruning.prune(whole, weights, shape, key=key,
                                 # Scales that nothing has trained yet are all alike.
-                                **{**stage.prune.to_dict(), 'how': 'random', 'budget': budget})
+                                **{**stage.prune.to_dict(), 'criterion': 'random',
+                                   'budget': budget})
               for role, budget in build.budgets(c, name).items()}
       method = build.method(c, name, teacher, {role: cut.module for role, cut in cuts.items()})
-      given |= {role: Net.of(cut.variables) for role, cut in cuts.items()}
+      init_from |= {role: Net.of(cut.variables) for role, cut in cuts.items()}
   batch = images(c, name, method)
-  state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch, given or None)
+  state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch,
+                         init_from or None)
   # The memory of one replica, as a step sees it.
-  return method, state.replace(memory=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.memory)), batch
+  return method, state.replace(replica_state=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.replica_state)), batch
 
 
 def images(c, name, method):
   """The shapes of a batch of one replica."""
-  rows, module = ROWS * method.updates, getattr(method, method.product)
+  rows, module = ROWS * method.updates, getattr(method, method.main)
   shaped = lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
   if not method.needs_data:
     return {'row': jax.ShapeDtypeStruct((rows,), jnp.int32)}
@@ -97,7 +99,7 @@ def table(only):
     c, seen = config.load(name), {}
     for stage in c.run:
       section = c.stages[stage].method
-      if not build.resolve(section.name, build.HOMES['method']).draws:
+      if not build.resolve(section.name, build.HOMES['method']).is_generator:
         continue
       method, state, batch = untrained(c, stage)
       cost = step_cost(lambda state, batch, axes, method=method: method.step(state, batch, axes),
@@ -149,8 +151,8 @@ chips for what exchanges nothing: seeds and settings as independent runs (`launc
 an array job), several students of one teacher in one step.
 
 CAT's students compare all samples of the batch by default, so every chip is shown every sample, and
-more images a chip do not help: beyond a few chips take `per='replica'`, which compares each chip's
-own and gathers nothing.
+more images a chip do not help: beyond a few chips take `scope='replica'`, which compares each
+chip's own and gathers nothing.
 
 """
 

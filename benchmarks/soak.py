@@ -70,7 +70,7 @@ def disturbed(folder, kills, rng):
 
 
 def final(folder):
-  state = open_run(folder / 'run').state('gan', 'last')
+  state = open_run(folder / 'run').stages['gan'].state()
   return [np.asarray(x) for x in jax.tree.leaves(state.replace(
       rng=jax.random.key_data(state.rng)))]
 

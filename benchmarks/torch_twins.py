@@ -328,7 +328,7 @@ class Pix2Pix:
 
   def __call__(self, source, target):
     disc, loss = self.step(source, target, self.g(source))
-    return {'disc_loss': disc, 'generator_loss': loss}
+    return {'disc/loss': disc, 'generator/loss': loss}
 
 
 class CycleGAN:
@@ -336,24 +336,24 @@ class CycleGAN:
 
   def __init__(self, nets, loss, rate):
     self.nets, self.loss = nets, loss
-    self.g_tx = adam([nets['generator'], nets['back']], rate)
-    self.d_tx = adam([nets['disc'], nets['disc_back']], rate)
+    self.g_tx = adam([nets['generator'], nets['generator_ba']], rate)
+    self.d_tx = adam([nets['disc'], nets['disc_ba']], rate)
 
   def __call__(self, source, target):
-    ways = (('generator', 'back', 'disc', source, target),
-            ('back', 'generator', 'disc_back', target, source))
-    discs = [self.nets['disc'], self.nets['disc_back']]
+    ways = (('generator', 'generator_ba', 'disc', source, target),
+            ('generator_ba', 'generator', 'disc_ba', target, source))
+    discs = [self.nets['disc'], self.nets['disc_ba']]
     frozen(discs, True)
     losses, drawn = {}, {}
     for g, other, d, own, wanted in ways:
       drawn[d] = self.nets[g](own)
-      losses[f'{g}_loss'] = (deceive(self.loss, self.nets[d](drawn[d]))
+      losses[f'{g}/loss'] = (deceive(self.loss, self.nets[d](drawn[d]))
                              + 10 * F.l1_loss(self.nets[other](drawn[d]), own)
                              + 5 * F.l1_loss(self.nets[g](wanted), wanted))
     self.g_tx.zero_grad()
     sum(losses.values()).backward()
     frozen(discs, False)
-    judged = {f'{d}_loss': sum(sides(self.loss, self.nets[d](wanted),
+    judged = {f'{d}/loss': sum(sides(self.loss, self.nets[d](wanted),
                                      self.nets[d](drawn[d].detach()))) / 2
               for _, _, d, _, wanted in ways}
     self.d_tx.zero_grad()
@@ -413,7 +413,7 @@ class OMGD:
     mine.backward()
     for tx in self.tx.values():
       tx.step()
-    return {'wide_loss': loss, 'disc_loss': judged, 'student_loss': mine}
+    return {'wide/loss': loss, 'disc/loss': judged, 'student/loss': mine}
 
 
 class KD:
@@ -434,7 +434,7 @@ class KD:
     self.tx.zero_grad()
     loss.backward()
     self.tx.step()
-    return {'loss': loss}
+    return {'student/loss': loss}
 
 
 class CAT:
@@ -462,7 +462,7 @@ class CAT:
     drawn, seen = self.g(source, self.TAPS)
     aligned = sum(self.alignment(a, b) for a, b in zip(seen, taught, strict=True))
     disc, loss = self.step(source, target, drawn, -self.align * aligned)
-    return {'disc_loss': disc, 'student_loss': loss}
+    return {'disc/loss': disc, 'student/loss': loss}
 
 
 STEPS = {'pix2pix': Pix2Pix, 'cyclegan': CycleGAN, 'omgd': OMGD, 'cat': CAT, 'kd': KD}

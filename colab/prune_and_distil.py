@@ -64,7 +64,7 @@ pairs = {side: np.stack([pair[side] for pair in test]) / np.float32(127.5) - 1
 
 def compare(title, drawings):
   """The same pictures of the test, as given, as drawn by each, and as wanted."""
-  rows = {'given': pairs['source'], **drawings, 'wanted': pairs['target']}
+  rows = {'input': pairs['source'], **drawings, 'wanted': pairs['target']}
   return gallery({name: images[:8] for name, images in rows.items()}, title, pixels=96)
 
 
@@ -124,10 +124,10 @@ compare(f'The teacher after {STEPS} steps', drawings)
 # %%
 whole = jgc.macs(teacher, shape)
 variables = drawers['the teacher'].variables
-cut = pruning.cut(teacher, variables, shape, budget=SHARE * whole, floor=4)
+cut = pruning.prune(teacher, variables, shape, budget=SHARE * whole, min_channels=4)
 print(f'scales up to {cut.threshold:.3f} went: {cut.before / 1e6:.1f} million MACs before, '
       f'{cut.cost / 1e6:.1f} after, {cut.cost / cut.before:.0%}')
-Image.fromarray(pruning.picture(cut.masks))
+Image.fromarray(pruning.plot_masks(cut.masks))
 
 # %% [markdown]
 # Dark channels stay. `stem` are the layers before the blocks, `up` those after; `dense3` is a
@@ -159,7 +159,7 @@ plt.show()
 # that went.
 
 # %%
-drawers['what is left, untaught'] = jgc.Drawer(cut.variables, cut.module)
+drawers['what is left, untaught'] = jgc.BoundGenerator(cut.variables, cut.module)
 drawings['what is left, untaught'] = draw(drawers['what is left, untaught'], pairs['source'])
 compare('Right after the cut', drawings)
 
@@ -173,11 +173,11 @@ compare('Right after the cut', drawings)
 # that have nothing in common.
 
 # %%
-cat = methods.CAT(cut.module, teacher, judge(), rate(3e-3), index='cka_debiased', ema=.98,
+cat = methods.CAT(cut.module, teacher, judge(), rate(3e-3), similarity='cka_debiased', ema=.98,
                   taps=('stem', f'block{BLOCKS // 2}', f'block{BLOCKS}'))
-given = {'teacher': teacher_state.nets['generator'], 'disc': teacher_state.nets['disc'],
+init_from = {'teacher': teacher_state.nets['generator'], 'disc': teacher_state.nets['disc'],
          'student': jgc.Net.of(cut.variables)}
-cat_state, logs = train(cat, cat.init(jax.random.key(1), batch, given))
+cat_state, logs = train(cat, cat.init(jax.random.key(1), batch, init_from))
 drawers['what is left, taught'] = cat.generators(cat_state)['student']
 drawings['what is left, taught'] = draw(drawers['what is left, taught'], pairs['source'])
 
@@ -200,7 +200,8 @@ compare(f'Taught for {STEPS} steps', drawings)
 # many steps.
 
 # %%
-fresh = pruning.cut(teacher, variables, shape, budget=SHARE * whole, floor=4, start='reinit',
+fresh = pruning.prune(teacher, variables, shape, budget=SHARE * whole, min_channels=4,
+                      student_init='reinit',
                     key=jax.random.key(2))
 alone = methods.Pix2Pix(fresh.module, judge(), rate(3e-3), ema=.98)
 alone_state, _ = train(alone, alone.init(jax.random.key(3), batch,

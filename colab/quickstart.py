@@ -114,7 +114,7 @@ curves(logs, adv="the generator's loss", disc="the discriminator's loss")
 # %%
 student = nn.DCGANGenerator(d=STUDENT_WIDTH, size=32)
 kd = methods.KD(student=student, teacher=teacher, tx=adam(optax.cosine_decay_schedule(2e-2, STEPS)))
-state = kd.init(jax.random.key(1), {}, given={'teacher': teacher_state.nets['generator']})
+state = kd.init(jax.random.key(1), {}, init_from={'teacher': teacher_state.nets['generator']})
 student_state, drawings, logs = train(kd, 'student', state, jgc.data.sizes_only(64))
 gallery({**drawings, 'the teacher, from the same random numbers': draw(
     kd.generators(student_state)['teacher'], latents)}, 'The student learns from its teacher')

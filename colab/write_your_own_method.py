@@ -48,7 +48,7 @@ from flax import linen
 import jaxgan_compress as jgc
 from jaxgan_compress import core, nn
 from jaxgan_compress.analysis import gallery
-from jaxgan_compress.core import fixed
+from jaxgan_compress.core import stop_gradient
 from jaxgan_compress.losses import gan
 from jaxgan_compress.losses.image import l1
 from jaxgan_compress.parallel import Axes
@@ -65,7 +65,7 @@ batch = core.normalise(data[0])
 test = jgc.data.samples('colorize', 'test', size=SIZE, count=8)
 pairs = {side: np.stack([pair[side] for pair in test]) / np.float32(127.5) - 1
          for side in ('source', 'target')}
-gallery({'given': pairs['source'], 'wanted': pairs['target']}, pixels=96)
+gallery({'input': pairs['source'], 'wanted': pairs['target']}, pixels=96)
 
 # %% [markdown]
 # ## A loss: arrays in, a number out
@@ -119,10 +119,10 @@ for name, module in {'teacher': teacher, 'student': student}.items():
 #   pure function, so JAX compiles it.
 # * `generators` says who can draw.
 #
-# The heart is `losses`: one number for each learner. `fixed` (JAX's `stop_gradient`) marks what a
-# loss may not change: the judge looks at the teacher's drawing and does not improve it, the teacher
-# deceives the judge and does not corrupt it, the student copies the teacher and does not pull it
-# down. So one gradient of the sum moves all three, each by its own loss.
+# The heart is `losses`: one number for each learner. `stop_gradient` (JAX's `stop_gradient`) marks
+# what a loss may not change: the judge looks at the teacher's drawing and does not improve it, the
+# teacher deceives the judge and does not corrupt it, the student copies the teacher and does not
+# pull it down. So one gradient of the sum moves all three, each by its own loss.
 
 # %%
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +134,9 @@ class Together:
   tx: dict  # an optimiser for each of them
   edges: float = 1.
 
-  product, draws, needs_data, updates = 'student', True, True, 1  # see core.Method
+  main, is_generator, needs_data, updates = 'student', True, True, 1  # see core.Method
 
-  def init(self, rng, batch, given=None):
+  def init(self, rng, batch, init_from=None):
     keys, source, target = jax.random.split(rng, 4), batch['source'], batch['target']
     nets = {'teacher': nn.initialise(self.teacher, keys[0], source, scheme='he'),
             'student': nn.initialise(self.student, keys[1], source, scheme='he'),
@@ -149,9 +149,10 @@ class Together:
     look = lambda judge, image: self.judge.apply({'params': judge}, image, source)[0]['real']
     judge, lesson, drawing = params['judge'], draw('teacher'), draw('student')
     return {
-        'judge': gan.hinge_d(look(judge, target), look(judge, fixed(lesson))),
-        'teacher': gan.hinge_g(look(fixed(judge), lesson)) + 100 * l1(lesson, target),
-        'student': l1(drawing, fixed(lesson)) + self.edges * edges(drawing, fixed(lesson))}
+        'judge': gan.hinge_d(look(judge, target), look(judge, stop_gradient(lesson))),
+        'teacher': gan.hinge_g(look(stop_gradient(judge), lesson)) + 100 * l1(lesson, target),
+        'student': l1(drawing, stop_gradient(lesson))
+        + self.edges * edges(drawing, stop_gradient(lesson))}
 
   def step(self, state, batch, axes=Axes()):
     def total(params):
@@ -163,7 +164,7 @@ class Together:
     return state.tick(), {**axes.mean(losses), **norms}  # means over devices, if there are several
 
   def generators(self, state):
-    return {role: jgc.Drawer(state.nets[role].averaged, getattr(self, role))
+    return {role: jgc.BoundGenerator(state.nets[role].averaged, getattr(self, role))
             for role in ('teacher', 'student')}
 
 
@@ -206,8 +207,8 @@ assert all((slope > 0) == (loss == role) for loss, row in graph.items()
            for role, slope in row.items())
 
 # %% [markdown]
-# And if you forget one `fixed`? Then the student's loss moves the teacher too, towards what the
-# student can draw. Training would still run, and nobody would notice.
+# And if you forget one `stop_gradient`? Then the student's loss moves the teacher too, towards what
+# the student can draw. Training would still run, and nobody would notice.
 
 # %%
 def careless(params):
@@ -231,7 +232,7 @@ for state, now in jgc.fit(method, state, data, steps=STEPS, every=max(1, STEPS /
   if len(logs) in (1, 4) or now['step'] == STEPS:
     for role, drawer in method.generators(state).items():
       drawings[f'{role}, step {now["step"]}'] = np.asarray(draw(drawer, pairs['source']))
-gallery({'given': pairs['source'], **drawings, 'wanted': pairs['target']},
+gallery({'input': pairs['source'], **drawings, 'wanted': pairs['target']},
         'They learn at the same time', pixels=96)
 
 # %%
@@ -260,4 +261,4 @@ for role, time in jgc.latency({role: lambda drawer=drawer: draw(drawer, one)
 #   `jaxgan_compress/methods/omgd.py` shows how they go through a step.
 # * In a file `my_lab.py` the same classes work in runs with checkpoints and reports: a config says
 #   `method=dict(name='my_lab:Together', ...)`, see "Write a config" in `docs/howto.md`.
-# * The teaching graph is a good test of your method: it fails when a `fixed` is lost.
+# * The teaching graph is a good test of your method: it fails when a `stop_gradient` is lost.

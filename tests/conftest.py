@@ -107,13 +107,13 @@ def small_gan(tx, **adversary):
 
 def small_kd(tx, **fields):
   adversary = methods.Adversary(nn.DCGANDiscriminator(2, 32), tx,
-                                n_critic=fields.pop('n_critic', 1))
+                                disc_steps=fields.pop('disc_steps', 1))
   return methods.KD(nn.DCGANGenerator(d=1, size=32), nn.DCGANGenerator(d=2, size=32), tx,
                     adversary=adversary, **fields)
 
 
 @pytest.fixture(scope='session')
-def given(sgd, images):
+def init_from(sgd, images):
   """A teacher with running statistics that are not the initial ones, and its discriminator."""
   method = small_gan(sgd)
   state = method.init(jax.random.key(7), {'target': images[:8]})
@@ -121,7 +121,7 @@ def given(sgd, images):
   nets = {role: net.replace(
       params=jax.tree.map(lambda x: x + np.float32(.05) * rng.standard_normal(
           x.shape, np.float32), net.params),
-      stats=jax.tree.map(lambda x: x + rng.random(x.shape, np.float32), net.stats))
+      collections=jax.tree.map(lambda x: x + rng.random(x.shape, np.float32), net.collections))
       for role, net in jax.device_get(state.nets).items()}
   return {'teacher': nets['generator'], 'disc': nets['disc']}
 

@@ -29,7 +29,7 @@ from PIL import Image
 
 from jaxgan_compress import analysis, config, export, metrics, nn, pruning
 from jaxgan_compress.cli import main as cli
-from jaxgan_compress.experiment import runner
+from jaxgan_compress.experiment import runner, step_profile
 
 CODES = {0, 1, 2, 75, 130}
 SECONDS, BYTES = 60, 4 * 2 ** 30
@@ -52,7 +52,8 @@ WORDS = ['', ' ', '0', '-1', '1', '2', '3', '7', '64', '1e9', '-4', '0.5', 'nan'
          'VGG:layers=3', 'jaxgan_compress.nn:VGG', 'a\x00b', 'os:getcwd']
 NAMES = ['', 'adam', 'sgd', 'GAN', 'KD', 'CAT', 'Offline', 'Pix2Pix', 'CycleGAN', 'OMGD',
          'Classifier', 'DCGANGenerator', 'mobile_resnet', 'unet', 'inception', 'PatchGAN',
-         'PixelGAN', 'VGG', 'Lessons', 'Adversary', 'digits', 'samples:colorize', 'samples:shapes',
+         'PixelGAN', 'VGG', 'DistillLoss', 'Adversary', 'digits', 'samples:colorize',
+         'samples:shapes',
          'samples:x', 'paired', 'unpaired', 'tfds:mnist', 'random_vgg', 'classifier',
          'cosine_decay_schedule', 'step_decay', 'test', 'train', 'all', 'fd', 'fid', 'mmd', 'miou',
          'last', 'best', 'teacher', 'student', 'wgan_gp', 'hinge', 'ns', 'rp', 'batch', 'none',
@@ -83,7 +84,7 @@ def get_config(arg=''):
           name='GAN', generator=net, tx=tx, adversary=judge, ema=.5)),
       'student': config.stage(steps=2, teacher=('teacher',), shift=1, batch=2, method=dict(
           name='KD', student=net, tx=tx, adv_weight=.5,
-          adversary=dict(name='Adversary', tx=tx, loss='ns', n_critic=1)))}
+          adversary=dict(name='Adversary', tx=tx, loss='ns', disc_steps=1)))}
   if arg.pairs:
     net = dict(name='mobile_resnet', ngf=4, blocks=1, form='plain')
     judge = dict(name='Adversary', tx=tx, loss='hinge', disc=dict(
@@ -94,9 +95,10 @@ def get_config(arg=''):
         'teacher': config.stage(steps=2, method=dict(name='Pix2Pix', generator=net, adversary=judge,
                                                      tx=tx)),
         'student': config.stage(
-            steps=2, teacher=('teacher',), prune=dict(budget=2e6, floor=1, how='l1'), method=dict(
-                name='Offline', tx=tx, lessons=dict(name='Lessons', tap=1., taps=('stem',),
-                                                    distance='attention', feature=0., style=0.)))}
+            steps=2, teacher=('teacher',), prune=dict(budget=2e6, min_channels=1, criterion='l1'),
+            method=dict(name='Offline', tx=tx, distill=dict(
+                name='DistillLoss', ssim=dict(name='SSIM'), taps=dict(
+                    name='Taps', similarity='attention', weight=1., names=('stem',)))))}
   c.run = ('teacher', 'student')
   return c
 '''
@@ -117,8 +119,9 @@ def begins():
       lambda v, x: {'features': x.mean((1, 2)).repeat(2, -1)}, {}, {'feature_net': 'means'})
   with contextlib.ExitStack() as stack:
     for where, name, instead in (
-        (runner, 'train_stage', _begin), (runner, '_untrained', _begin),
-        (runner, 'compilation_cache', lambda: None), (analysis, 'network_latency', _begin),
+        (runner, 'train_stage', _begin), (step_profile, 'untrained', _begin),
+        (runner, 'compilation_cache', lambda: None),
+        (step_profile, 'compilation_cache', lambda: None), (analysis, 'network_latency', _begin),
         (export.bundle, '_whole', _begin), (metrics, 'random_vgg', lambda seed=0: extractor),
         (pruning.latency, 'milliseconds', lambda nets, *a, **k: [1. + i for i in range(len(nets))]),
         (pruning, 'milliseconds', lambda nets, *a, **k: [1. + i for i in range(len(nets))])):
@@ -135,7 +138,7 @@ def make_folder(home: Path):
   for i in range(2):
     Image.fromarray(np.full((32, 64, 3), 90 * i, np.uint8)).save(home / f'pairs/train/{i}.png')
   for name, net in (('digits', nn.DCGANGenerator(d=1, size=32)),
-                    ('look', nn.VGG(16, ('relu1_1',))),
+                    ('feature_net', nn.VGG(16, ('relu1_1',))),
                     ('photos', nn.mobile_resnet(ngf=4, blocks=1))):
     nn.save(home / f'{name}.safetensors', net, nn.initialise(net, jax.random.key(0)))
   whole = (home / 'photos.safetensors').read_bytes()
@@ -166,14 +169,9 @@ class Commands:
   def __init__(self, home: Path, seed: int):
     self.home, self.random, self.made = home, random.Random(seed), 0
     self.paths = make_folder(home)
-    self.flags = {verb: self._flags_of(verb) for verb in cli.VERBS}
+    self.flags = {name: sorted([*(flag.name for flag in verb.flags), 'help'])
+                  for name, verb in cli.VERBS.items()}
     self.keys = {}
-
-  def _flags_of(self, verb):
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-      cli.main([verb, '--help'])
-    return [name for name in re.findall(r'--(?:\[no\])?(\w+):', out.getvalue())
-            if name not in ('undefok', 'flagfile')]
 
   def value(self):
     pick = self.random.random()
@@ -199,16 +197,16 @@ class Commands:
         'evaluate': [f'--workdir={run}'], 'report': [f'--workdir={run}'],
         'info': self.random.choice([[f'--config={self.home / "tiny.py"}'],
                                     [f'--network={network}', *size]]),
-        'convert': [f'--in={network}', f'--out={self.out(".safetensors")}'],
-        'prune': [f'--network={network}', *size, '--budget=5e5', '--how=l1',
-                  f'--out={self.out(".safetensors")}'],
-        'show-data': [f'--config={self.home / "tiny.py"}', f'--out={self.out(".png")}'],
+        'convert': [f'--input={network}', f'--output={self.out(".safetensors")}'],
+        'prune': [f'--network={network}', *size, '--budget=5e5', '--criterion=l1',
+                  f'--output={self.out(".safetensors")}'],
+        'show-data': [f'--config={self.home / "tiny.py"}', f'--output={self.out(".png")}'],
         'prepare-data': ['--layout=paired', f'--path={self.home / "pairs"}', f'--name=a{self.made}',
-                         f'--out={self.out()}'],
+                         f'--output={self.out()}'],
         'fid': [str(self.home / 'images')] * 2,
-        'profile': [f'--config={self.home / "tiny.py"}', f'--out={self.out()}'],
-        'export': [f'--network={network}', *size, f'--out={self.out()}'],
-        'profile-latency': [f'--network={network}', *size, f'--out={self.out(".json")}'],
+        'profile': [f'--config={self.home / "tiny.py"}', f'--output={self.out()}'],
+        'export': [f'--network={network}', *size, f'--output={self.out()}'],
+        'profile-latency': [f'--network={network}', *size, f'--output={self.out(".json")}'],
     }[verb]
 
   def override(self, args):

@@ -20,7 +20,9 @@ def train_and_measure(devices):
   method = methods.OMGD(
       net(1), tx, methods.Adversary(nn.PatchGAN(2, layers=1, inputs=6, heads=('wide',)), tx,
                                     'hinge'),
-      wide=net(2), lessons=methods.Lessons(feature=0., style=0., tap=1., taps=('stem',)))
+      wide=net(2), distill=methods.DistillLoss(
+          methods.SSIM(), methods.TotalVariation(),
+          methods.Taps('channel_means', 1., ('stem',))))
   source = data.samples('colorize', size=32)
   whole = data.Pipeline(source, batch=4, host=0, hosts=1)
   state = method.init(jax.random.key(0), core.normalise(whole[0]))
@@ -36,7 +38,7 @@ def train_and_measure(devices):
   draw = method.generators(state)
   measures = {f'measured_{name}': measure.value
               for name, measure in evaluator(draw['student'], draw['wide']).items()}
-  return {**measures, 'loss': local(logs['student_loss']), 'devices': devices, **found}
+  return {**measures, 'loss': local(logs['student']['loss']), 'devices': devices, **found}
 
 
 def main(port, processes, number, out):

@@ -10,7 +10,7 @@ import pytest
 
 from jaxgan_compress import convert, core, methods, nn
 from jaxgan_compress.core import Net
-from jaxgan_compress.losses.alignment import alignment
+from jaxgan_compress.losses.similarity import alignment
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state
 from tests.conftest import largest_difference
 from tests.published import nhwc, normal_fill, state_dict, uniform
@@ -43,8 +43,8 @@ def normal(*shape):
      (-1.1749e-5, -1.0612e-6, -1.9788e-6))])
 def test_alignment_of_two_waves(rectify, values, norm, first):
   x, y = waves(rectify)
-  for index, value in values.items():
-    np.testing.assert_allclose(aligned(x, y, index), value, atol=3e-7)
+  for similarity, value in values.items():
+    np.testing.assert_allclose(aligned(x, y, similarity), value, atol=3e-7)
   slope = -valued(x, y)[1]
   np.testing.assert_allclose(np.linalg.norm(slope), norm, rtol=1e-5)
   np.testing.assert_allclose(slope[0, 0, :3, 0], first, rtol=2e-5, atol=1e-8)
@@ -54,8 +54,8 @@ def test_unrelated_features_agree_only_without_the_correction():
   x, y = normal((8, 4, 4, 16), (8, 4, 4, 16))
   assert aligned(x, y, 'ka') > .8 and aligned(x, y, 'cka') > .8
   assert abs(aligned(x, y, 'cka_debiased')) < .3
-  for index in ('ka', 'cka', 'cka_debiased', 'gka_pixel'):
-    np.testing.assert_allclose(aligned(x, 3 * x, index), 1, atol=1e-5)
+  for similarity in ('ka', 'cka', 'cka_debiased', 'gka_pixel'):
+    np.testing.assert_allclose(aligned(x, 3 * x, similarity), 1, atol=1e-5)
 
 
 def test_large_features_do_not_overflow():
@@ -71,31 +71,31 @@ def test_samples_that_look_alike_have_an_alignment():
   """Activations that differ by a hundredth from sample to sample: what they share cancels, and
   the estimate of HSIC, written out in float32, would be the root of a negative number."""
   x, y = (1 + np.float32(.01) * z for z in normal((8, 8, 8, 16), (8, 8, 8, 16)))
-  for index in ('cka', 'cka_debiased'):
-    value, slope = valued(x, y, index)
-    exact = written_out(*(np.asarray(z, np.float64).reshape(8, -1) for z in (x, y)), index)
+  for similarity in ('cka', 'cka_debiased'):
+    value, slope = valued(x, y, similarity)
+    exact = written_out(*(np.asarray(z, np.float64).reshape(8, -1) for z in (x, y)), similarity)
     np.testing.assert_allclose(value, exact, atol=2e-3)
     assert np.isfinite(slope).all() and 0 < np.linalg.norm(slope) < 1e3
 
 
-@pytest.mark.parametrize('index', ['ka', 'cka', 'cka_debiased', 'gka_pixel'])
-def test_samples_that_are_alike_tell_nothing(index):
+@pytest.mark.parametrize('similarity', ['ka', 'cka', 'cka_debiased', 'gka_pixel'])
+def test_samples_that_are_alike_tell_nothing(similarity):
   """No activation at all, the same one four times, or two pairs of the same ones."""
   y, = normal((4, 2, 2, 8))
   for x in (np.zeros_like(y), np.broadcast_to(y[:1], y.shape), y[[0, 0, 1, 1]]):
     for pair in ((x, y), (y, x), (x, x)):
-      value, slope = valued(*pair, index)
+      value, slope = valued(*pair, similarity)
       assert np.isfinite(value) and np.isfinite(slope).all()
       assert np.linalg.norm(slope) < 10
-    if index.startswith('cka') and (x == x[:1]).all():
+    if similarity.startswith('cka') and (x == x[:1]).all():
       assert value == 0
 
 
-def written_out(x, y, index):
+def written_out(x, y, similarity):
   """As the papers write them, with NumPy in float64."""
   k, m = x @ x.T, y @ y.T
   n = len(k)
-  if index == 'cka':
+  if similarity == 'cka':
     h = np.eye(n) - 1 / n
     k, m = h @ k @ h, h @ m @ h
     hsic = lambda a, b: (a * b).sum()
@@ -107,21 +107,21 @@ def written_out(x, y, index):
   return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
 
 
-@pytest.mark.parametrize('index', ['cka', 'cka_debiased'])
-def test_alignments_are_what_the_papers_write(index):
+@pytest.mark.parametrize('similarity', ['cka', 'cka_debiased'])
+def test_alignments_are_what_the_papers_write(similarity):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(8, 4, 4, 6)).astype(np.float32) + 1
   y = x[..., :3] + rng.normal(size=(8, 4, 4, 3)).astype(np.float32)
-  exact = written_out(*(np.asarray(z, np.float64).reshape(8, -1) for z in (x, y)), index)
-  np.testing.assert_allclose(aligned(x, y, index), exact, atol=1e-6)
+  exact = written_out(*(np.asarray(z, np.float64).reshape(8, -1) for z in (x, y)), similarity)
+  np.testing.assert_allclose(aligned(x, y, similarity), exact, atol=1e-6)
   assert .3 < exact < .99
 
 
-@pytest.mark.parametrize('index, rows', [('ka', 1), ('cka', 2), ('cka_debiased', 3)])
-def test_too_few_samples_are_refused(index, rows):
+@pytest.mark.parametrize('similarity, rows', [('ka', 1), ('cka', 2), ('cka_debiased', 3)])
+def test_too_few_samples_are_refused(similarity, rows):
   x = jnp.ones((rows, 2, 2, 3))
-  with pytest.raises(ValueError, match=f'{index} compares at least'):
-    alignment(x, x, index)
+  with pytest.raises(ValueError, match=f'{similarity} compares at least'):
+    alignment(x, x, similarity)
 
 
 # D_fake, D_real, adversarial, reconstruction, minus the weighted alignments; alignments by tap.
@@ -137,10 +137,10 @@ UNALIGNED = [
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures('convolutions_as_matmuls')
-@pytest.mark.parametrize('paired, norm, loss, recon, align, steps, image', [
+@pytest.mark.parametrize('paired, norm, loss, recon_weight, align_weight, steps, image', [
     (True, 'batch', 'hinge', 100., 1.3, ALIGNED, (-0.058169, -0.007541)),
     (False, 'instance_affine', 'lsgan', 5., 1., UNALIGNED, (-0.059325, -0.008667))])
-def test_published_steps(paired, norm, loss, recon, align, steps, image):
+def test_published_steps(paired, norm, loss, recon_weight, align_weight, steps, image):
   """In float64: least squares enlarge what float32 rounds to a thousandth within three steps. The
   numbers were recorded in float32."""
   wide = {'dtype': jnp.float64, 'norm': norm}
@@ -149,7 +149,7 @@ def test_published_steps(paired, norm, loss, recon, align, steps, image):
     teacher, student = (nn.inception(ngf, **wide) for ngf in (16, 12))
     disc = nn.PatchGAN(16, inputs=6 if paired else 3, **wide)
     method = methods.CAT(student, teacher, methods.Adversary(disc, TX, loss), TX, paired=paired,
-                         recon=recon, align=align)
+                         recon_weight=recon_weight, align_weight=align_weight)
     batch = {'source': nhwc(uniform(10, 4, 3, 64, 64)).astype(np.float64),
              'target': nhwc(uniform(11, 4, 3, 64, 64)).astype(np.float64)}
     state = method.init(jax.random.key(0), batch, {
@@ -160,11 +160,12 @@ def test_published_steps(paired, norm, loss, recon, align, steps, image):
       # By the third step Adam has enlarged the recording's own rounding, where batches are normed.
       close = functools.partial(np.testing.assert_allclose, atol=2e-6,
                                 rtol=1e-3 if paired and i == 2 else 5e-6)
-      close((logs['disc_fake'], logs['disc_real'], logs['student_adv']), (d_fake, d_real, adv))
-      close(logs['student_recon'], reconstruction)
-      aligned = [-float(logs[f'student_align_{tap}']) / align for tap in TAPS]
+      close((logs['disc']['fake'], logs['disc']['real'], logs['student']['adv']),
+            (d_fake, d_real, adv))
+      close(logs['student']['recon'], reconstruction)
+      aligned = [-float(logs['student'][f'tap_{tap}']) / align_weight for tap in TAPS]
       close(aligned, by_tap)
-      close(-align * sum(aligned), distance)
+      close(-align_weight * sum(aligned), distance)
     kernel = convert.to_torch(student, state.nets['student'].variables)['up_sampling.7.weight']
     np.testing.assert_allclose(kernel.ravel()[:2], image, atol=2e-5 if paired else 1e-6)
 
@@ -172,7 +173,7 @@ def test_published_steps(paired, norm, loss, recon, align, steps, image):
 def split(variables):
   stats = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x,
                        dict(variables))
-  return {'params': stats.pop('params'), 'stats': stats}
+  return {'params': stats.pop('params'), 'collections': stats}
 
 
 def small_inception(ngf):
@@ -187,7 +188,7 @@ SMALL = small_inception(6)
 def small_cat(tx, **fields):
   disc = nn.PatchGAN(2, inputs=6 if fields.get('paired', True) else 3, layers=1)
   return methods.CAT(small_inception(4), SMALL, methods.Adversary(disc, tx, 'hinge'), tx,
-                     **{'taps': ('stem', 'block1'), 'recon': 1., **fields})
+                     **{'taps': ('stem', 'block1'), 'recon_weight': 1., **fields})
 
 
 @pytest.fixture(scope='module')
@@ -203,12 +204,12 @@ def taught():
 
 
 def test_published_code_sums_over_devices(sgd, batch, taught):
-  of = {per: small_cat(sgd, per=per) for per in ('global', 'replica', 'replica_sum')}
+  of = {scope: small_cat(sgd, scope=scope) for scope in ('global', 'replica', 'replica_sum')}
   start = jax.device_get(of['global'].init(jax.random.key(0), batch, taught))
 
   def step(state, batch, axes):
-    return state, {per: method.step(state, batch, axes)[1]['student_align_stem']
-                   for per, method in of.items()}
+    return state, {scope: method.step(state, batch, axes)[1]['student']['tap_stem']
+                   for scope, method in of.items()}
 
   run = parallelize(step, build_mesh(2))
   logs = jax.device_get(run.run(put_state(start, run.mesh), run.place(batch))[1])
@@ -218,17 +219,18 @@ def test_published_code_sums_over_devices(sgd, batch, taught):
 
 @pytest.mark.essential
 def test_adapters_learn_with_the_student(sgd, batch, taught):
-  method = small_cat(sgd, index='mse')
+  method = small_cat(sgd, similarity='mse')
   state = method.init(jax.random.key(0), batch, taught)
   after, logs = jax.jit(method.step)(state, batch)
-  assert logs['student_align_stem'] > 0
+  assert logs['student']['tap_stem'] > 0
   for role in ('student', 'student_adapters', 'disc'):
     assert largest_difference(state.nets[role].params, after.nets[role].params) > 0
   assert largest_difference(state.frozen, after.frozen) == 0
   adapters = after.nets['student_adapters']
   again = method.init(jax.random.key(1), batch, {**taught, 'student_adapters': adapters})
   assert largest_difference(again.nets['student_adapters'].params, adapters.params) == 0
-  with pytest.raises(ValueError, match=r"given\['student_adapters'\] is of another network than"):
+  with pytest.raises(ValueError,
+                     match=r"init_from\['student_adapters'\] is of another network than"):
     other = Net(jax.tree.map(lambda x: x[..., :1], adapters.params))
     method.init(jax.random.key(1), batch, {**taught, 'student_adapters': other})
 
@@ -236,25 +238,26 @@ def test_adapters_learn_with_the_student(sgd, batch, taught):
 def test_what_the_student_is_drawn_towards(sgd, batch, taught):
   """And who judges it: the teacher's judge as it stood, or one of its own."""
   disc = small_cat(sgd).init(jax.random.key(5), batch, taught).nets['disc']
-  for fields, aim in (({}, batch['target']), ({'aim': 'teacher', 'going_on': False}, None)):
-    method = small_cat(sgd, align=0., **fields)
+  for fields, aim in (({}, batch['target']),
+                      ({'recon_target': 'teacher', 'disc_init': 'fresh'}, None)):
+    method = small_cat(sgd, align_weight=0., **fields)
     state = method.init(jax.random.key(0), batch, {**taught, 'disc': disc})
     stood = largest_difference(state.nets['disc'].params, disc.params) == 0
-    assert stood == method.going_on
+    assert stood == (method.disc_init == 'teacher')
     logs, drawn = jax.jit(lambda state, draw, method=method: (
         method.step(state, batch)[1], {role: each(batch['source']) for role, each in draw.items()})
     )(state, method.generators(state))
     if aim is None:
       aim = drawn['teacher']
-    np.testing.assert_allclose(logs['student_recon'], np.abs(drawn['student'] - aim).mean(),
+    np.testing.assert_allclose(logs['student']['recon'], np.abs(drawn['student'] - aim).mean(),
                                rtol=1e-5)
 
 
 @pytest.mark.parametrize('fields, message', [
-    (dict(aim='data'), 'one of auto, target, teacher'),
-    (dict(aim='target', paired=False), 'without pairs a target is any image'),
-    (dict(index='gap'), 'one of ka, cka'), (dict(per='device'), 'one of global'),
-    (dict(align=-1.), 'at least 0'), (dict(taps=()), 'name them, or align=0')])
+    (dict(recon_target='data'), 'one of auto, target, teacher'),
+    (dict(recon_target='target', paired=False), 'without pairs a target is any image'),
+    (dict(similarity='gap'), 'one of ka, cka'), (dict(scope='device'), 'one of global'),
+    (dict(align_weight=-1.), 'at least 0'), (dict(taps=()), 'name them, or align_weight=0')])
 def test_contradictions_are_refused(sgd, fields, message):
   with pytest.raises(ValueError, match=message):
     small_cat(sgd, **fields)
@@ -273,7 +276,8 @@ def test_what_is_missing_is_named(sgd, batch, taught):
 
 def test_a_given_network_of_other_shapes_is_refused(sgd, batch, taught):
   wider = Net(nn.initialise(nn.PatchGAN(3, inputs=6, layers=1), jax.random.key(0))['params'])
-  with pytest.raises(ValueError, match=r"given\['disc'\] is of another network than this PatchGAN: "
+  with pytest.raises(ValueError,
+                     match=r"init_from\['disc'\] is of another network than this PatchGAN: "
                                        r'its .* is \(.*\) and would be \(.*\) here'):
     small_cat(sgd).init(jax.random.key(0), batch, {**taught, 'disc': wider})
 
@@ -282,7 +286,8 @@ def small_labels(tx, method=methods.CATGauGAN, **fields):
   disc = nn.MultiScale(2, layers=1, inputs=8)
   both = {'student': OneBlock(2, labels=5), 'teacher': OneBlock(3, labels=5), 'taps': ('head',)} \
       if method is methods.CATGauGAN else {'generator': OneBlock(2, labels=5)}
-  return method(**both, adversary=methods.Adversary(disc, tx, 'hinge'), tx=tx, feature=0., **fields)
+  return method(**both, adversary=methods.Adversary(disc, tx, 'hinge'), tx=tx, feature_weight=0.,
+                **fields)
 
 
 @pytest.fixture(scope='module')
@@ -297,15 +302,15 @@ def test_students_of_label_maps(sgd, labels):
   """Without alignment a step is GauGAN's own; with it, that much more is minimised."""
   plain = small_labels(sgd, methods.GauGAN)
   begun = plain.init(jax.random.key(0), labels)
-  given = {'student': begun.nets['generator'], 'disc': begun.nets['disc'], 'teacher': Net(
+  init_from = {'student': begun.nets['generator'], 'disc': begun.nets['disc'], 'teacher': Net(
       **split_as_is(nn.initialise(small_labels(sgd).teacher, jax.random.key(1),
                                   labels['source'])))}
   oracle, expected = jax.jit(plain.step)(begun, labels)
   states, logs = {}, {}
-  for align in (0., 2.):
-    method = small_labels(sgd, align=align)
-    state = method.init(jax.random.key(0), labels, given)
-    states[align], logs[align] = jax.jit(method.step)(state, labels)
+  for align_weight in (0., 2.):
+    method = small_labels(sgd, align_weight=align_weight)
+    state = method.init(jax.random.key(0), labels, init_from)
+    states[align_weight], logs[align_weight] = jax.jit(method.step)(state, labels)
   assert largest_difference(states[0.].nets['student'].params,
                             oracle.nets['generator'].params) == 0
   assert largest_difference(states[0.].nets['disc'], oracle.nets['disc']) == 0
@@ -317,17 +322,17 @@ def test_students_of_label_maps(sgd, labels):
     _, theirs = method.teacher.apply(teacher, x)
     return {tap: alignment(ours[tap], theirs[tap]) for tap in method.taps}
 
-  total = float(expected['generator_loss'])
+  total = float(expected['generator']['loss'])
   for tap, value in alignments(state.nets['student'].variables, state.frozen['teacher'],
                                labels['source']).items():
     value *= 2
-    np.testing.assert_allclose(logs[2.][f'student_align_{tap}'], -value, rtol=1e-5)
+    np.testing.assert_allclose(logs[2.]['student'][f'tap_{tap}'], -value, rtol=1e-5)
     total -= float(value)
-  np.testing.assert_allclose(logs[2.]['student_loss'], total, rtol=1e-5)
+  np.testing.assert_allclose(logs[2.]['student']['loss'], total, rtol=1e-5)
   assert largest_difference(*(state.nets['student'].params for state in states.values())) > 0
   assert largest_difference(states[2.].frozen, state.frozen) == 0
 
 
 def split_as_is(variables):
   stats = dict(variables)
-  return {'params': stats.pop('params'), 'stats': stats}
+  return {'params': stats.pop('params'), 'collections': stats}

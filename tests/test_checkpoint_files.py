@@ -325,13 +325,13 @@ def test_parts_of_a_checkpoint_are_named_and_chosen(form, tmp_path):
                         model=mapping(G=mapping(y=tensor((6,), (1,))), D=b'N'))
   file = saved(tmp_path / 'G.pth', form, body)
   with pytest.raises(ValueError, match=r'G\.pth is a checkpoint of several parts; name one with '
-                     r'part= \(--part\): state_dict, model\.G$'):
+                     r'part= \(--key\): state_dict, model\.G$'):
     files.read(file)
   x = np.arange(6, dtype='f4')
   assert same(files.read(file, 'state_dict'), {'x': x.reshape(2, 3)})
   assert same(files.read(file, part='model.G'), {'y': x})
   for part in ('epoch', 'model', 'empty', 'ema', 'model.D', ''):
-    said = rf"several parts but '{part}'; name one with part= \(--part\): st"
+    said = rf"several parts but '{part}'; name one with part= \(--key\): st"
     with pytest.raises(ValueError, match=said):
       files.read(file, part)
 

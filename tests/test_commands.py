@@ -1,8 +1,11 @@
 """The command line told something wrong: it says what, what is possible and what to do."""
 
 import functools
+import io
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +15,8 @@ import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, nn
-from jaxgan_compress.cli import main
-from jaxgan_compress.experiment import workdir
+from jaxgan_compress.cli import flags, main, output
+from jaxgan_compress.experiment import dry_run
 from tests import fuzz_commands
 
 ROOT = Path(__file__).parents[1]
@@ -34,33 +37,35 @@ TABLES = {'words': {'macs': ['a', 'b'], 'ms': [1, 2]}, 'nested': {'macs': [[1], 
 
 
 @pytest.mark.parametrize('command, said', [
-    *((f'prune --network=NET --out=x.safetensors --budget=2 --unit=ms --table={name}.json', said)
+    *((f'prune --network=NET --output=x.safetensors --budget=2 --unit=ms --table={name}.json', said)
       for name, said in (('words', "'macs' is ['a', 'b']; a list of numbers"),
                          ('nested', "'macs' is [[1], [2]]; a list"),
                          ('negative', "'ms' is [-1, 2]; a list of numbers, at least 0"),
                          ('text', "'macs' is ab; a list"), ('list', 'a table is {"macs"'),
                          ('short', 'a table has two or more'), ('nan', 'a list of numbers'))),
-    ('prune --network=NET --out=x.safetensors --budget=0.5', 'a budget of 0.5 is below'),
-    ('prune --network=NET --out=x.safetensors --budget=-1', '--budget=-1; give numbers above 0'),
-    ('prune --network=NET --out=x.safetensors --budget=nan', '--budget=nan; give numbers above 0'),
-    ('prune --network=NET --out=x.safetensors --budget=1e5,1.0001e5',
+    ('prune --network=NET --output=x.safetensors --budget=0.5', 'a budget of 0.5 is below'),
+    ('prune --network=NET --output=x.safetensors --budget=-1', '--budget=-1; give numbers above 0'),
+    ('prune --network=NET --output=x.safetensors --budget=nan', '--budget=nan; give numbers'),
+    ('prune --network=NET --output=x.safetensors --budget=1e5,1.0001e5',
      'x_1e05.safetensors and x_1e05.safetensors would be one'),
-    ('prune --network=NET --out=x.safetensors --budget=1e5 --seed=-1', '--seed=-1'),
-    ('prune --network=NET --out=x.safetensors --budget=1e5 --size=32',
-     '--size=32: a DCGANGenerator draws from 100 latents'),
+    ('prune --network=NET --output=x.safetensors --budget=1e5 --seed=-1', '--seed=-1'),
+    ('prune --network=NET --output=x.safetensors --budget=1e5 --size=32',
+     '--size=32: a DCGANGenerator takes 100 latents'),
     *((f'info --network=mobile_resnet:ngf=4,blocks=1 --size={size}', f'--size={size}; give 256')
       for size in ('-4', '0', '8x-8', '1x2x3', '8.', 'x', '1' * 9, '٣')),
-    ('export --network=NET --out=x --tolerance=nan', '--tolerance=nan; give a number'),
-    ('export --network=NET --out=x --tolerance=-1', '--tolerance=-1'),
+    ('export --network=NET --output=x --tolerance=nan', '--tolerance=nan; give a number'),
+    ('export --network=NET --output=x --tolerance=-1', '--tolerance=-1'),
     *((f'{command} {flag}', f'{flag.partition("=")[0]} is for --{other} and would change nothing')
       for command, other, some in (
-          ('prune --network=NET --out=x.safetensors --budget=1e5', 'workdir', '--stage=x'),
-          ('prune --network=NET --out=x.safetensors --budget=1e5', 'workdir', '--checkpoint=last'),
-          ('prune --network=NET --out=x.safetensors --budget=1e5', 'unit=ms', '--table=words.json'),
-          ('prune --network=NET --out=x.safetensors --budget=1e5', 'unit=ms', '--backend=onnx'),
-          ('profile-latency --network=NET --out=x.json', 'workdir', '--stage=x'),
-          ('export --network=NET --out=x', 'workdir', '--generator=x'),
-          ('export --network=NET --out=x', 'workdir', '--int8'),
+          *(('prune --network=NET --output=x.safetensors --budget=1e5', other, flag)
+            for other, flag in (('workdir', '--stage=x'), ('workdir', '--checkpoint=last'),
+                                ('workdir', '--moved=data.path=x'), ('unit=ms', '--backend=onnx'),
+                                ('unit=ms', '--table=words.json'))),
+          ('profile-latency --network=NET --output=x.json', 'workdir', '--stage=x'),
+          ('export --network=NET --output=x', 'workdir', '--generator=x'),
+          ('export --network=NET --output=x', 'workdir', '--int8'),
+          *(('export --verify=x', 'workdir or --network', flag)
+            for flag in ('--to=onnx', '--layout=NCHW', '--tolerance=1', '--output=y')),
           ('export --workdir=x', 'network', '--size=32'),
           ('info --network=NET', 'config', '--layers'), ('info', 'network', '--size=32'),
           ('info --network=NET', 'latency', '--batch=3'), ('fid A B', 'weights',
@@ -105,8 +110,7 @@ def test_what_is_wrong_is_said(command, said, network, tmp_path, monkeypatch, ca
 def test_a_flag_file_may_hold_any_flag(lines, tmp_path):
   (tmp_path / 'flags').write_text(lines)
   more = [] if '--config=' in lines else ['--config', 'kd/digits:smoke']
-  values = main._flags('train', [f'--flagfile={tmp_path / "flags"}', *more], config=True,
-                      workdir=True)
+  values = main.VERBS['train'].parse([f'--flagfile={tmp_path / "flags"}', *more])
   assert (values.config.seed, values.config.batch, values.workdir) == (3, 8, 'x')
 
 
@@ -115,7 +119,7 @@ def test_no_number_of_a_table_is_cut_off(terminal, capsys, monkeypatch):
   monkeypatch.setenv('COLUMNS', '40')
   monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
   rows = [[f'{1.2345e6 * i:.4f} [{i:.3g}, {i + 1:.3g}]' for i in range(1, 30)]] * 2
-  main._print_table([f'measure{i}' for i in range(29)], [('name', *row[1:]) for row in rows])
+  output.print_table([f'measure{i}' for i in range(29)], [('name', *row[1:]) for row in rows])
   printed = capsys.readouterr().out
   assert len(printed.strip().splitlines()) == 3 and '…' not in printed
   assert all(printed.count(cell) == 2 for cell in rows[0][1:])
@@ -159,7 +163,7 @@ def test_random_commands_end_with_a_message(tmp_path_factory, monkeypatch):
   home = tmp_path_factory.mktemp('fuzz')
   monkeypatch.chdir(home)
   monkeypatch.setenv('HOME', str(home))
-  monkeypatch.setattr(workdir.Run, 'open_sources', fuzz_commands._begin)
+  monkeypatch.setattr(dry_run, 'check', fuzz_commands._begin)
   commands, wrong = fuzz_commands.Commands(home, seed=0), []
   with fuzz_commands.begins():
     for _ in range(80):
@@ -168,3 +172,44 @@ def test_random_commands_end_with_a_message(tmp_path_factory, monkeypatch):
         why, said = fuzz_commands.wrong_with(argv)
         wrong += [(argv, why, said)] if why else []
   assert not wrong
+
+
+def test_helps_are_sentences_and_name_every_flag(capsys):
+  assert main.main([]) == 0
+  usage = capsys.readouterr().out
+  for name, verb in main.VERBS.items():
+    assert main.main([name, '--help']) == 0
+    printed, texts = capsys.readouterr().out, [verb.summary, *(flag.help for flag in verb.flags)]
+    assert name in usage and verb.summary in usage and verb.summary in printed
+    assert all(text[0].isupper() and text[-1] == '.' for text in texts), texts
+    assert all(re.search(rf'--(\[no\])?{flag.name}\b', printed) for flag in verb.flags)
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_a_verb_is_one_function(monkeypatch, capsys):
+  monkeypatch.setattr(flags, 'VERBS', {})
+  monkeypatch.setattr(main, 'VERBS', flags.VERBS)
+
+  @flags.Verb('greet', flags.Flag('name', 'The name.', required=True),
+              flags.Flag('times', 'The number of greetings.', int, 2, low=1, high=3),
+              flags.Flag('of', 'Where from.', dict, value='NAME=PLACE'), arguments='[MORE]')
+  def greet(values):
+    """Greet somebody."""
+    print(values.name * values.times, values.of, values.arguments)
+
+  assert main.main(['greet', '--name=x', 'y', '--of=a=b', '--of= c=d=e']) == 0
+  assert capsys.readouterr().out == "xx {'a': 'b', 'c': 'd=e'} ['y']\n"
+  for wrong, said in ((['--times=4', '--name=x'], '--times=4'), ([], 'greet needs --name'),
+                      (['--nme=x'], "greet has no flag --nme; did you mean 'name'?"),
+                      (['--how=x'], 'greet has no flag --how; there is name, of, times'),
+                      (['--name=x', '--of=a'], '--of=a; give NAME=PLACE. Where from.')):
+    assert main.main(['greet', *wrong]) == 2 and said in capsys.readouterr().err
+  assert greet.__name__ == 'greet'
+
+
+def test_a_warning_is_one_line_in_plain_words(monkeypatch, network):
+  handler = logging.StreamHandler(io.StringIO())
+  monkeypatch.setattr(logging.root, 'handlers', [handler])
+  assert main.main(['info', f'--network={network}']) == 0
+  logging.getLogger('jaxgan_compress.data').warning('%d of 3 files are left out', 2)
+  assert handler.stream.getvalue() == 'warning: 2 of 3 files are left out\n'

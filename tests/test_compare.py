@@ -94,7 +94,7 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path, capsys):
       runs / 'seed0', runs / 'seed1', '--metric=fdi')
   mine = tmp_path / 'mine.html'
   mine.write_text('<html>mine')
-  assert 'is no comparison' in refused(runs / 'seed0', runs / 'seed1', f'--out={mine}')
+  assert 'is no comparison' in refused(runs / 'seed0', runs / 'seed1', f'--output={mine}')
   assert mine.read_text() == '<html>mine'
   shutil.copytree(runs / 'seed0', tmp_path / 'unfinished')
   (tmp_path / 'unfinished/results.json').unlink()

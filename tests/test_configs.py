@@ -12,10 +12,10 @@ import tensorflow_datasets
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import config, configs, core, experiment, nn
-from jaxgan_compress.cli import main
+from jaxgan_compress import config, configs, core, experiment, methods, nn
+from jaxgan_compress.cli.main import VERBS
 from jaxgan_compress.config import build
-from jaxgan_compress.experiment import runner, workdir
+from jaxgan_compress.experiment import Run, dry_run, step_profile
 from jaxgan_compress.nn import DCGANGenerator
 from jaxgan_compress.train.progress import Reporter
 
@@ -115,7 +115,7 @@ def set_key(path, value):
     (set_key('stages.student_mse.teacher_checkpoint', 'latest'), 'one of best, last'),
     (set_key('run', ('teacher', 'classifier')), "has 'teacher' before 'classifier'"),
     (set_key('stages.student_joint.method.adversary.disc', {
-        'name': 'DCGANDiscriminator', 'd': 3, 'size': 32}), "or set disc_from='fresh'"),
+        'name': 'DCGANDiscriminator', 'd': 3, 'size': 32}), "or set disc_init='fresh'"),
     (set_key('bacth', 3), "the config has no field 'bacth'; did you mean 'batch'"),
     (set_key('evaluate.evry', 3), "evaluate has no field 'evry'; did you mean 'every'"),
     (set_key('batch', 8.), 'batch=8.0; it is a whole number'),
@@ -208,17 +208,17 @@ def test_published_pair_runs(name, row):
   c = config.load(f'omgd/{name}')
   m = c.stages.omgd.method
   disc = m.adversary.disc
-  assert (m.student.ngf, m.wide.ngf, m.deep.ngf, disc.ndf, disc.shared, m.n_dis, c.batch,
-          m.lessons['tap'], c.stages.omgd.steps // 1000) == row
+  assert (m.student.ngf, m.wide.ngf, m.deep.ngf, disc.ndf, disc.shared, m.teacher_every, c.batch,
+          m.distill.taps.weight, c.stages.omgd.steps // 1000) == row
   unet = 'resnet' not in name
   assert {m.student.norm, m.wide.norm, m.deep.norm, disc.norm} == {
       'batch' if unet else 'instance'} and m.adversary.loss == 'hinge'
   assert (c.data.size, c.data.load) == (256, 286)
   built = build.method(c, 'omgd')
-  lessons = built.lessons
-  assert (lessons.ssim, lessons.feature, lessons.style, lessons.tv) == (10, 10, 1e4, 1e-5)
-  assert (built.adv, built.recon, built.init_scheme) == (1, 100, 'normal')
-  assert lessons.distance == 'channel_means' and built.adversary.disc.heads == ('wide', 'deep')
+  assert built.distill.terms[:4] == methods.PUBLISHED
+  assert (built.adv_weight, built.recon_weight, built.init_scheme) == (1, 100, 'normal')
+  assert built.distill.taps.similarity == 'channel_means'
+  assert built.adversary.disc.heads == ('wide', 'deep')
   assert c.data.get('direction', 'AtoB') == ('BtoA' if 'city' in name else 'AtoB')
 
 
@@ -231,15 +231,15 @@ def test_published_pair_runs(name, row):
     ('summer2winter:student=8', 8, 48, 100, 34, 246_200, 1_004_496)])
 def test_published_runs_without_pairs(name, student, wide, tap, blocks, teachers, students):
   c = config.load(f'omgd/{name}')
-  m, clock = c.stages.omgd.method, c.stages.omgd.method.clock
-  assert (m.student.ngf, m.cycle.generator.ngf, m.lessons['tap'], c.batch) == (
+  m, schedule = c.stages.omgd.method, c.stages.omgd.method.schedule
+  assert (m.student.ngf, m.cycle.generator.ngf, m.distill.taps.weight, c.batch) == (
       student, wide, tap, 1)
-  assert clock.total == teachers and clock.learn == 4 * clock.teach
-  assert c.stages.omgd.steps - clock.total == students == blocks * clock.learn
+  assert schedule.total == teachers and schedule.student_steps == 4 * schedule.teacher_steps
+  assert c.stages.omgd.steps - schedule.total == students == blocks * schedule.student_steps
   assert m.cycle.adversary.loss == 'lsgan' and m.cycle.adversary.disc.ndf == 64
   built = build.method(c, 'omgd')
   cycle = built.cycle
-  assert (cycle.cycle, cycle.identity, cycle.pool) == (10, 5, 50)
+  assert (cycle.cycle_weight, cycle.identity_weight, cycle.pool) == (10, 5, 50)
   assert tuple(c.evaluate.real.split) == ('train', 'test')
 
 
@@ -261,14 +261,14 @@ def test_published_runs_can_take_their_steps(name, real, tmp_path):
     method = c.stages.omgd.method
     with c.unlocked():
       method.student.blocks = method.cycle.generator.blocks = 1
-    method.lessons.taps = ('stem', 'block1')
-  this = workdir.Run(c, tmp_path / 'run', Reporter(quiet=True))
-  this.open_sources()
-  method, prepare, batch, state = runner._untrained(this, 'omgd')
+    method.distill.taps.names = ('stem', 'block1')
+  run = Run(c, tmp_path / 'run', Reporter(quiet=True))
+  dry_run.check(run)
+  method, prepare, batch, state = step_profile.untrained(run.stages['omgd'])
   after, logs = jax.eval_shape(method.step, state, core.normalise(prepare(batch)))
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-  assert {'student_loss', 'disc_loss'} <= logs.keys()
-  assert this.evaluator('omgd').protocol['real_count'] == real
+  assert 'loss' in logs['student'] and 'loss' in logs['disc']
+  assert run.generator('omgd').evaluator().protocol['real_count'] == real
 
 
 @pytest.mark.full
@@ -297,15 +297,15 @@ def test_a_published_run_trains_for_a_moment(tmp_path):
 def test_published_students_of_budgets(name, row):
   c = config.load(f'cat/{name}')
   teacher, student = c.stages.teacher, c.stages.student
-  judge = student.method.adversary.disc
-  assert (student.prune.budget, student.method['align'], teacher.method.get('recon'),
-          student.method.recon, judge.ndf, student.prune.start, judge.norm, teacher.steps,
-          student.steps) == row
-  assert (teacher.batch, student.batch, student.prune.floor, student.prune.unit) == (
-      32, 80, 16, 'cat') and student.prune.legacy
+  adversary = student.method.adversary.disc
+  assert (student.prune.budget, student.method['align_weight'], teacher.method.get('recon_weight'),
+          student.method.recon_weight, adversary.ndf, student.prune.student_init, adversary.norm,
+          teacher.steps, student.steps) == row
+  assert (teacher.batch, student.batch, student.prune.min_channels, student.prune.unit) == (
+      32, 80, 16, 'cat') and student.prune.cat_search
   built = build.method(c, 'student', 'teacher')
   assert (built.index, built.taps) == ('ka', ('stem', 'block3', 'block6', 'block9'))
-  assert built.teacher == DEFAULT_TEACHER.clone(norm=judge.norm)
+  assert built.teacher == DEFAULT_TEACHER.clone(norm=adversary.norm)
   assert built.adversary.loss == ('hinge' if built.paired else 'lsgan')
   assert c.data.get('direction', 'AtoB') == ('AtoB' if name == 'horse2zebra' else 'BtoA')
   rate = student.method.tx.learning_rate
@@ -320,7 +320,7 @@ def test_published_label_map_students():
   assert [c.stages[name].prune.budget for name in c.run[1:]] == [3e10, 5.6e9]
   assert {c.stages[name].steps for name in c.run} == {200 * 185} and c.batch == 16
   built = build.method(c, 'student_5', 'teacher')
-  assert (built.match, built.feature, built.align, built.taps) == (
+  assert (built.match_weight, built.feature_weight, built.align_weight, built.taps) == (
       10, 10, .5, ('head', 'middle1', 'up1'))
   assert built.teacher == nn.inception_spade(64, slope=0.01)  # the student keeps its teacher's
   rates = [c.stages.student_5.method[key] for key in ('tx', 'adversary')]
@@ -378,9 +378,9 @@ def get_config(arg):
 
 @pytest.mark.parametrize('arg', ['', 'base'])
 @pytest.mark.parametrize('loaded', [
-    lambda name: main._flags('train', [
+    lambda name: VERBS['train'].parse([
         f'--config={name}', '--workdir=x', '--config.stages.one.method.tx.learning_rate=5.',
-        '--config.evaluate.test.split=val'], config=True, workdir=True).config,
+        '--config.evaluate.test.split=val']).config,
     lambda name: config.load(name),
     lambda name: config.copied(config.schema._ran(*config.locate(name)))])
 def test_no_section_of_a_config_is_shared(loaded, arg, tmp_path):
@@ -392,7 +392,7 @@ def test_no_section_of_a_config_is_shared(loaded, arg, tmp_path):
            for tx in (stage.method.tx, stage.method.adversary.tx)]
   assert rates == [(5., [1, 2])] + [(1e-3, [1])] * 5
   assert c.evaluate.real.split == 'test'
-  sections = [c.stages.one.data, c.stages.one.prune, c.stages.two.data, c.stages.two.given]
+  sections = [c.stages.one.data, c.stages.one.prune, c.stages.two.data, c.stages.two.init_from]
   assert len(set(map(id, sections))) == 4
 
 

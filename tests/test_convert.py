@@ -509,23 +509,23 @@ def test_convert_there_and_back(tmp_path, capsys):
   state = published_dict(module)
   np.savez(tmp_path / 'G.npz', **state)
   ours, theirs = tmp_path / 'G.safetensors', tmp_path / 'G_torch.safetensors'
-  assert main.main(['convert', '--in', str(tmp_path / 'G.npz'), '--out', str(ours)]) == 0
+  assert main.main(['convert', '--input', str(tmp_path / 'G.npz'), '--output', str(ours)]) == 0
   said = capsys.readouterr().out
   assert 'ResNetGenerator(stem=(4, 8, 16), hidden=(16,) * 9' in said
   assert f'{sum(x.size for x in state.values()):,} parameters' in said
   found, variables = nn.load(ours)
   assert found == module and jgc.count_params(variables) == sum(x.size for x in state.values())
-  assert main.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 0
+  assert main.main(['convert', '--input', str(ours), '--output', str(theirs), '--to', 'torch']) == 0
   assert same(files.read(theirs), state)
-  assert main.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 2
+  assert main.main(['convert', '--input', str(ours), '--output', str(theirs), '--to', 'torch']) == 2
   assert 'exists' in capsys.readouterr().err
-  assert main.main(['convert', '--in', str(ours), '--out', str(tmp_path / 'H.safetensors'),
-                   '--hint=clamp=True']) == 2
-  assert 'leave out --hint' in capsys.readouterr().err
-  assert main.main(['convert', '--in', str(theirs), '--out', str(ours), '--overwrite']) == 0
+  assert main.main(['convert', '--input', str(ours), '--output', str(tmp_path / 'H.safetensors'),
+                   '--override=clamp=True']) == 2
+  assert 'leave out --override' in capsys.readouterr().err
+  assert main.main(['convert', '--input', str(theirs), '--output', str(ours), '--overwrite']) == 0
   said = capsys.readouterr().out
   assert ("assumed, since keys cannot tell: dropout=0.0, padding='reflect', clamp=False, "
-          "norm='instance'; change with --hint") in said
+          "norm='instance'; change with --override") in said
   assert 'built in, as published: stride 2 between resolutions' in said and 'epsilon 1e-5' in said
   assert largest_difference(nn.load(ours)[1], variables) == 0
 
@@ -534,11 +534,12 @@ def test_convert_takes_a_norm_that_keys_cannot_tell_and_says_what_it_folds(tmp_p
   module = nn.PatchGAN(2, 1, norm='instance', bias=False)
   state, _ = _spectral(published_dict(module), ('model.0',))
   np.savez(tmp_path / 'D.npz', **state)
-  argv = ['convert', '--in', str(tmp_path / 'D.npz'), '--out', str(tmp_path / 'D.safetensors')]
+  argv = ['convert', f'--input={tmp_path / "D.npz"}', f'--output={tmp_path / "D.safetensors"}']
   assert main.main(argv) == 0
-  said = capsys.readouterr().out
-  assert "norm='none'; change with --hint" in said and 'spectral norm of 1 layers is folded' in said
-  assert main.main([*argv, '--overwrite', '--hint=norm=instance']) == 0
+  printed = capsys.readouterr()
+  assert "norm='none'; change with --override" in printed.out
+  assert printed.err.startswith('warning: the spectral norm of 1 layers is folded')
+  assert main.main([*argv, '--overwrite', '--override=norm=instance']) == 0
   assert 'assumed' not in capsys.readouterr().out
   assert nn.load(tmp_path / 'D.safetensors')[0] == module
   np.savez(tmp_path / 'D.npz', **{**state, 'model.0.bias': np.float32([np.nan, 1])})
@@ -552,16 +553,16 @@ def test_files_that_were_changed_at_random(tmp_path):
   assert outcomes == {'opened', 'refused'}
 
 
-def test_convert_takes_hints_prefixes_and_parts(tmp_path, capsys):
+def test_convert_takes_overrides_and_prefixes(tmp_path, capsys):
   state = {f'module.{key}': x for key, x in
            published_dict(nn.PatchGAN(4, heads=('wide', 'deep'), shared=2)).items()}
   np.savez(tmp_path / 'D.npz', **state)
-  argv = ['convert', '--in', str(tmp_path / 'D.npz'), '--out', str(tmp_path / 'D.safetensors')]
+  argv = ['convert', f'--input={tmp_path / "D.npz"}', f'--output={tmp_path / "D.safetensors"}']
   assert main.main(argv) == 2 and 'every key starts' in capsys.readouterr().err
   assert main.main([*argv, '--prefix=module.']) == 2 and 'shared=0' in capsys.readouterr().err
-  assert main.main([*argv, '--prefix=module.', '--hint=shared']) == 2
-  assert 'name=value' in capsys.readouterr().err
-  assert main.main([*argv, '--prefix=module.', '--hint=shared=2']) == 0
+  assert main.main([*argv, '--prefix=module.', '--override=shared']) == 2
+  assert '--override=shared; give NAME=VALUE' in capsys.readouterr().err
+  assert main.main([*argv, '--prefix=module.', '--override=shared=2']) == 0
   assert 'kept and unused: block1s.0.block.0.' in capsys.readouterr().out
   assert nn.load(tmp_path / 'D.safetensors')[0].shared == 2
 
@@ -575,15 +576,15 @@ def test_convert_never_runs_code(tmp_path, capsys):
     archive.writestr('G/data.pkl', pickle.dumps({'model.1.weight': Evil()}, 2))
     archive.writestr('G/version', '3\n')
   out = tmp_path / 'G.safetensors'
-  assert main.main(['convert', '--in', str(tmp_path / 'G.pth'), '--out', str(out)]) == 2
+  assert main.main(['convert', '--input', str(tmp_path / 'G.pth'), '--output', str(out)]) == 2
   assert 'never run' in capsys.readouterr().err and not out.exists()
 
 
 @pytest.mark.parametrize('argv, said', [
-    (['--in=no.pth', '--out=G.safetensors'], 'no.pth does not exist'),
-    (['--in=no.pth', '--out=G.pth'], 'must end in .safetensors'),
-    (['--in=no.pth'], 'convert needs --out'),
-    (['no.pth', '--out=G.safetensors'], 'did you mean --in or --out')])
+    (['--input=no.pth', '--output=G.safetensors'], 'no.pth does not exist'),
+    (['--input=no.pth', '--output=G.pth'], 'must end in .safetensors'),
+    (['--input=no.pth'], 'convert needs --output'),
+    (['no.pth', '--output=G.safetensors'], 'did you mean --input or --output')])
 def test_convert_says_what_is_wrong(argv, said, tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert main.main(['convert', *argv]) == 2

@@ -169,10 +169,10 @@ def test_torchprofile_counts_products_and_leaky_relus_of_spades_family():
   products = sum(n * a for a, n in zip(ins, pixels, strict=True))
   assert jgc.macs(inception, shape, 'torchprofile') == jgc.macs(
       inception, shape) + norms + products + last
-  judge = nn.MultiScale(4, layers=2, inputs=5)
+  adversary = nn.MultiScale(4, layers=2, inputs=5)
   maps = 4 * 17 * 33 + 8 * 18 * 34, 4 * 9 * 17 + 8 * 10 * 18  # after each leaky ReLU
-  assert jgc.macs(judge, (1, 32, 64, 5), 'torchprofile') == jgc.macs(
-      judge, (1, 32, 64, 5)) + sum(maps) + 5 * 16 * 32
+  assert jgc.macs(adversary, (1, 32, 64, 5), 'torchprofile') == jgc.macs(
+      adversary, (1, 32, 64, 5)) + sum(maps) + 5 * 16 * 32
 
 
 def test_forms_do_not_change_what_is_counted():

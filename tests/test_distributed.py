@@ -64,7 +64,7 @@ class Job:
 
 
 def final(workdir):
-  return experiment.open_run(workdir).state('gan', 'last')
+  return experiment.open_run(workdir).stages['gan'].state()
 
 
 @pytest.fixture(scope='module')

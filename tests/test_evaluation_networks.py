@@ -223,10 +223,10 @@ def test_drn_comes_back_exactly(tmp_path, capsys):
   state, source = state_dict(SMALL), tmp_path / 'drn.npz'
   ours, theirs = tmp_path / 'drn.safetensors', tmp_path / 'drn_torch.safetensors'
   np.savez(source, **{f'module.{key}': x for key, x in state.items()})
-  assert main.main(['convert', '--in', str(source), '--out', str(ours), '--prefix=module.']) == 0
+  assert main.main(['convert', f'--input={source}', f'--output={ours}', '--prefix=module.']) == 0
   assert 'DRN(stem=(4, 6, 8), blocks=(2, 1, 2, 1)' in capsys.readouterr().out
   assert nn.load(ours)[0] == SMALL
-  assert main.main(['convert', '--in', str(ours), '--out', str(theirs), '--to', 'torch']) == 0
+  assert main.main(['convert', '--input', str(ours), '--output', str(theirs), '--to', 'torch']) == 0
   assert same(arrays.read(theirs), state)
 
 

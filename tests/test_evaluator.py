@@ -15,7 +15,7 @@ from PIL import Image
 from jaxgan_compress import core, data, methods, metrics, nn, train
 from jaxgan_compress.cli import main
 from jaxgan_compress.config import SELECT
-from jaxgan_compress.core import Drawer
+from jaxgan_compress.core import BoundGenerator
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ class Copy(linen.Module):
 
 
 def copy(shift):
-  return Drawer({'params': {'shift': jnp.float32(shift)}}, Copy())
+  return BoundGenerator({'params': {'shift': jnp.float32(shift)}}, Copy())
 
 
 @pytest.fixture(scope='module')
@@ -130,7 +130,7 @@ def test_labels_are_read_back():
 
   vgg = metrics.random_vgg()
   evaluator = metrics.Evaluator(vgg, test, inputs=test, segmenter=reader)
-  sees, blind = (evaluator(Drawer({}, Painter(b)), intervals=10) for b in (False, True))
+  sees, blind = (evaluator(BoundGenerator({}, Painter(b)), intervals=10) for b in (False, True))
   assert sees['miou'].value > .6 and sees['pixel_accuracy'].value > .9
   assert blind['miou'].value < .25
   assert sees['miou'].interval[0] <= sees['miou'].value <= sees['miou'].interval[1]
@@ -327,7 +327,7 @@ def test_another_network_is_refused(tmp_path):
   nn.save(tmp_path / 'G.safetensors', network,
           nn.initialise(network, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
   for build in (metrics.inception, metrics.drn):
-    with pytest.raises(ValueError, match='holds a ResNetGenerator; .* convert --in='):
+    with pytest.raises(ValueError, match='holds a ResNetGenerator; .* convert --input='):
       build(tmp_path / 'G.safetensors')
   with pytest.raises(ValueError, match='one of fid_pytorch, fid_clean'):
     metrics.inception(tmp_path / 'G.safetensors', 'legacy')

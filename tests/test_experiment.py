@@ -20,7 +20,7 @@ from PIL import Image
 import jaxgan_compress as jgc
 from jaxgan_compress import config, data, experiment
 from jaxgan_compress.cli import main
-from jaxgan_compress.experiment import runner
+from jaxgan_compress.experiment import inspect, lock, runner
 from jaxgan_compress.experiment.runner import compilation_cache
 from jaxgan_compress.train import log_files
 from jaxgan_compress.train.progress import Reporter
@@ -82,7 +82,7 @@ def test_a_run_leaves_all_its_records(finished):
     assert measure['protocol']['feature_net_accuracy'] is not None
   assert student['ms_per_image_batch1'] > 0 and student['macs'] == 37376
   log = lines(finished / 'student_mse' / 'log.jsonl')
-  assert [line['step'] for line in log] == [2, 4] and log[0]['mse_per_pixel'] > 0
+  assert [line['step'] for line in log] == [2, 4] and log[0]['mse_per_pixel']['student'] > 0
   assert list((finished / 'teacher' / 'events').iterdir())
 
 
@@ -217,7 +217,7 @@ def newest(workdir):
 
 def final_bytes(workdir):
   run = jgc.open_run(workdir)
-  nets = run.nets('teacher')
+  nets = run.stages['teacher'].nets()
   return {role: [np.asarray(x).tobytes() for x in jax.tree.leaves(net)]
           for role, net in nets.items()}
 
@@ -316,9 +316,9 @@ def test_a_run_needs_no_git_and_borrows_no_revision(monkeypatch, tmp_path):
 
 def test_two_processes_cannot_share_a_work_directory(tmp_path):
   c = config.load('kd/digits:smoke')
-  with runner._claimed(tmp_path / 'run', c), \
+  with lock.claimed(tmp_path / 'run', c), \
        pytest.raises(FileExistsError, match='another process is training'), \
-       runner._claimed(tmp_path / 'run', c):
+       lock.claimed(tmp_path / 'run', c):
     pass
 
 
@@ -341,7 +341,7 @@ def test_an_extended_run_is_one_that_was_asked_for_as_much_at_first(tmp_path, ca
   jgc.run(asked(5), tmp_path / 'run')
   assert 'gan: done before, 5 steps' in capsys.readouterr().out
   jgc.run(asked(5), tmp_path / 'whole', quiet=True)
-  states = [jgc.open_run(tmp_path / name).state('gan', 'last') for name in ('run', 'whole')]
+  states = [jgc.open_run(tmp_path / name).stages['gan'].state() for name in ('run', 'whole')]
   assert int(states[0].step) == 5 and largest_difference(*states) == 0
   assert [line['step'] for line in lines(tmp_path / 'run/gan/log.jsonl')] == [1, 2, 3, 4, 5]
 
@@ -368,14 +368,14 @@ def test_what_extending_would_make_stale_is_refused(change, error, said, tmp_pat
     (tmp_path / name / 'done.json').touch()
   (tmp_path / 'config.json').write_text(json.dumps(config.to_json(asked())))
   with pytest.raises(error, match=said) if error else contextlib.nullcontext(), \
-      runner._claimed(tmp_path, asked(**change), extend=True):
+      lock.claimed(tmp_path, asked(**change), extend=True):
     assert [(tmp_path / name / 'done.json').exists() for name in stages] == [
         name not in change for name in stages]
   if error:
     assert all((tmp_path / name / 'done.json').exists() for name in stages)
     assert json.loads((tmp_path / 'config.json').read_text()) == config.to_json(asked())
   with pytest.raises(FileNotFoundError, match='holds no run to extend; leave out --extend'), \
-      runner._claimed(tmp_path / 'new', asked(), extend=True):
+      lock.claimed(tmp_path / 'new', asked(), extend=True):
     pass
 
 
@@ -385,14 +385,15 @@ def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, mon
   c.data = dict(name='paired', path='maps', size=32)
   c.evaluate.update(extractor=dict(name='inception', path='gone/inception.safetensors'),
                     real=dict(path='elsewhere', split='val'), select='fid')
-  c.stages.gan.given = {'features': '/nowhere/vgg.safetensors'}
+  c.stages.gan.init_from = {'features': '/nowhere/vgg.safetensors'}
   stored = tmp_path / 'run/config.json'
   stored.parent.mkdir()
   stored.write_text(json.dumps(config.to_json(c)))
-  keys = ('data.path', 'evaluate.extractor.path', 'evaluate.real.path', 'stages.gan.given.features')
+  keys = ('data.path', 'evaluate.extractor.path', 'evaluate.real.path',
+          'stages.gan.init_from.features')
   assert tuple(sorted(jgc.experiment.workdir.named_paths(c))) == keys
-  for use in (lambda run: run.source(), lambda run: run._files('gan'),
-              lambda run: run.sides(c.evaluate.real)):
+  for use in (lambda run: run.source(), lambda run: run.stages['gan'].files(),
+              lambda run: run.evaluation.sides(c.evaluate.real)):
     with pytest.raises(FileNotFoundError) as e:
       use(jgc.open_run('run'))
     for key in keys:
@@ -403,16 +404,17 @@ def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, mon
   run = jgc.open_run('run', moved=moved)
   assert len(run.source()) == 4
   with pytest.raises(FileNotFoundError, match='--moved=evaluate.extractor.path=PATH'):
-    run._make_evaluator('gan', c.evaluate.real, False)
+    run.evaluation.evaluator(c.evaluate.real, reverse=False, from_latents=True)
   assert config.to_json(c) == json.loads(stored.read_text())  # what is stored stays
   with pytest.raises(ValueError, match="'dta.path' is no path in run/config.json; did you mean"):
     jgc.open_run('run', moved={'dta.path': 'there'})
   with pytest.raises(FileNotFoundError, match='of the config; where .*--config.data.path=PATH'):
-    jgc.experiment.workdir.Run(c, tmp_path, Reporter(quiet=True)).source()
+    experiment.Run(c, tmp_path, Reporter(quiet=True)).source()
   for verb in ('evaluate', 'report', 'prune', 'export', 'profile-latency'):
-    argv = [verb, '--workdir=run', '--moved=data.pth=x', '--budget=1', '--out=x.json']
-    known = {'evaluate': argv[:3], 'report': argv[:3], 'prune': [*argv[:4], '--out=x.safetensors'],
-             'export': argv[:3], 'profile-latency': [*argv[:3], argv[4]]}[verb]
+    argv = [verb, '--workdir=run', '--moved=data.pth=x', '--budget=1', '--output=x.json']
+    known = {'evaluate': argv[:3], 'report': argv[:3], 'export': argv[:3],
+             'prune': [*argv[:4], '--output=x.safetensors'],
+             'profile-latency': [*argv[:3], argv[4]]}[verb]
     assert main.main(known) == 2
     assert "'data.pth' is no path in run/config.json; did you mean" in capsys.readouterr().err
     assert main.main([*known[:2], '--moved=there', *known[3:]]) == 2
@@ -420,13 +422,13 @@ def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, mon
   # Going on: another folder only where the old one is gone.
   (tmp_path / 'run/gan/checkpoints/step_3').mkdir(parents=True)
   c.data.path = 'there'
-  with runner._claimed(tmp_path / 'run', c):
+  with lock.claimed(tmp_path / 'run', c):
     assert json.loads(stored.read_text())['data']['path'] == 'there'
   said = capsys.readouterr().out
   assert f'maps is not there any more, as seen from {tmp_path}; goes on with there' in said
   c.data.path = 'maps'
   with pytest.raises(FileExistsError, match='data.path: there there, maps asked for'), \
-      runner._claimed(tmp_path / 'run', c):
+      lock.claimed(tmp_path / 'run', c):
     pass
 
 
@@ -511,10 +513,10 @@ def get_config(arg=''):
   return c
 ''')
   out = tmp_path / 'sheet.png'
-  assert main.main(['show-data', f'--config={c}', f'--out={out}', '--columns=4']) == 0
+  assert main.main(['show-data', f'--config={c}', f'--output={out}', '--columns=4']) == 0
   shown = np.asarray(Image.open(out))
   assert shown.shape[1] == 4 * 34 - 2 and shown.std() > 40
-  assert main.main(['show-data', f'--config={c}', f'--out={out}']) == 2
+  assert main.main(['show-data', f'--config={c}', f'--output={out}']) == 2
   assert 'exists; give another name' in capsys.readouterr().err
 
 
@@ -525,8 +527,8 @@ def test_a_sheet_of_large_photographs_stays_small(tmp_path, monkeypatch):
   picture = np.zeros((16, 2 * 2050, 3), np.uint8)
   picture[:, 2048::2050] = 255  # left out of what is shown, and not of what is said
   Image.fromarray(picture).save(tmp_path / 'train/1.png')
-  said, captioned = [], runner.captioned
-  monkeypatch.setattr(runner, 'captioned',
+  said, captioned = [], inspect.captioned
+  monkeypatch.setattr(inspect, 'captioned',
                       lambda rows, title: said.extend(rows) or captioned(rows, title))
   assert experiment.show_data(c, columns=1).shape[1] == 684
   caption, shown = said[0]
@@ -537,10 +539,10 @@ def test_a_sheet_of_large_photographs_stays_small(tmp_path, monkeypatch):
 
 def test_stages_and_seeds_have_random_numbers_of_their_own(tmp_path):
   c = config.load('kd/digits:smoke')
-  run = jgc.experiment.workdir.Run(c, tmp_path, Reporter(quiet=True))
-  keys = [run.root_key('teacher'), run.root_key('scratch')]
+  run = experiment.Run(c, tmp_path, Reporter(quiet=True))
+  keys = [run.stages[name].key for name in ('teacher', 'scratch')]
   c.seed = 1
-  keys.append(run.root_key('teacher'))
+  keys.append(experiment.Run(c, tmp_path, Reporter(quiet=True)).stages['teacher'].key)
   assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3
 
 

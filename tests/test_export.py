@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxgan_compress import core, data, export, nn, pruning
 from jaxgan_compress.cli import main
-from jaxgan_compress.core import Drawer
+from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.data import decode
 from jaxgan_compress.experiment.export import latents, of_sizes
 from jaxgan_compress.export import bundle as folders
@@ -199,7 +199,7 @@ def test_litert_without_its_extra_is_refused_before_the_work(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, name, None)
   monkeypatch.setattr(folders, 'jit', None)  # as though nothing could be drawn
   assert main.main(['export', f'--network={tmp_path}/net.safetensors', '--size=16', '--to=litert',
-                   f'--out={tmp_path}/out']) == 2
+                   f'--output={tmp_path}/out']) == 2
   assert 'LiteRT needs the extra: pip install "jaxgan-compress[tf]"' in capsys.readouterr().err
   assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
   with pytest.raises(ImportError, match='LiteRT needs the extra'):
@@ -221,7 +221,7 @@ def test_a_graph_has_no_more_nodes_than_the_network_has_layers():
 
 def test_a_student_that_was_cut_is_exported():
   teacher = nn.inception(4, 2, 4)
-  cut = pruning.cut(teacher, learnt(teacher), (1, 32, 32, 3), budget=3.3e5)
+  cut = pruning.prune(teacher, learnt(teacher), (1, 32, 32, 3), budget=3.3e5)
   assert any(len(branches.depthwise) < 3 for branches in cut.module.blocks)
   session = onnxruntime.InferenceSession(export.to_onnx(
       cut.module, cut.variables, (1, 32, 32, 3)).SerializeToString())
@@ -280,7 +280,7 @@ SMALL = nn.resnet(2, 1)
 
 def write(out, module=SMALL, variables=None, **more):
   variables = learnt(module) if variables is None else variables
-  return export.write_folder(Drawer(variables, module), out, inputs_of(module, 16), **more)
+  return export.write_folder(BoundGenerator(variables, module), out, inputs_of(module, 16), **more)
 
 
 @pytest.mark.essential
@@ -341,7 +341,7 @@ def runner(out):
 def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path):
   module, side = (Tiny(5), 12) if name == 'labels' else NETWORKS[name]
   variables, inputs = learnt(module), inputs_of(module, side)
-  export.write_folder(Drawer(variables, module), tmp_path / 'out', inputs[:1], to=('onnx',),
+  export.write_folder(BoundGenerator(variables, module), tmp_path / 'out', inputs[:1], to=('onnx',),
                       layout=layout)
   given, more = str(tmp_path / 'given.png'), []
   if name == 'labels':
@@ -369,8 +369,8 @@ def exports(tmp_path_factory):
   for kind, channels, labels in (('pictures', 3, None), ('unknown', 5, None),
                                  ('labels', 5, {'classes': 3, 'dont_care': True})):
     module, found[kind] = Tiny(channels), root / kind
-    export.write_folder(Drawer(learnt(module), module), root / kind, inputs_of(module, 32)[:1],
-                        to=('onnx',), labels=labels)
+    export.write_folder(BoundGenerator(learnt(module), module), root / kind,
+                        inputs_of(module, 32)[:1], to=('onnx',), labels=labels)
   found['latents'] = shutil.copytree(root / 'pictures', root / 'latents')
   (root / 'latents/input.json').write_text('{"kind": "latents", "channels": 9, "layout": "NHWC"}')
   return found
@@ -563,9 +563,9 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
     return capsys.readouterr().err
 
   nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL))
-  network, out = f'--network={tmp_path}/net.safetensors', f'--out={tmp_path}/out'
+  network, out = f'--network={tmp_path}/net.safetensors', f'--output={tmp_path}/out'
   assert 'give one of them' in refused()
-  assert 'needs --out' in refused(network, '--size=16')
+  assert 'needs --output' in refused(network, '--size=16')
   assert '--int8 is for --workdir' in refused(network, '--size=16', out, '--int8')
   assert 'needs --size' in refused(network, out)
   assert 'takes multiples of 4 from 8 and got 17x17' in refused(network, out, '--size=17')
@@ -593,5 +593,5 @@ def test_one_pixel_that_is_off_is_too_many(tmp_path, monkeypatch):
   monkeypatch.setattr(export.bundle, '_load', lambda path, layout: (
       lambda x, run=load(path, layout): spike(run(x))))
   with pytest.raises(export.ExportError, match='off by 0.01 at most'):
-    export.write_folder(Drawer(learnt(SMALL), SMALL), tmp_path / 'out', inputs_of(SMALL, 16),
-                        to=('stablehlo',))
+    export.write_folder(BoundGenerator(learnt(SMALL), SMALL), tmp_path / 'out',
+                        inputs_of(SMALL, 16), to=('stablehlo',))

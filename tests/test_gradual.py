@@ -11,8 +11,6 @@ import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import experiment, nn, pruning
-from jaxgan_compress.config import build
-from jaxgan_compress.parallel import build_mesh, parallelize
 from tests.conftest import largest_difference
 from tests.test_omgd import (
   SMALL,
@@ -26,14 +24,14 @@ from tests.test_omgd import (
   small_unpaired,
   two_steps,
 )
-from tests.test_translation_runs import ADAM, base, judge, with_stages
+from tests.test_translation_runs import ADAM, adversary, base, with_stages
 
 WHOLE = nn.InceptionGenerator((2, 4), (nn.Branches(((1, 4), (3, 4)), ((3, 4),)),), (2,),
                               form='plain')
 SHAPE = (1, 16, 16, 3)
 PRICE = pruning.cost(WHOLE, WHOLE.plan(), SHAPE)
 BUDGET, LESS = (PRICE(WHOLE.plan().widths) * share // 10 for share in (6, 5))
-SHRINK = pruning.Shrink(BUDGET, start=1, end=5, every=1)
+SHRINK = pruning.GradualPruning(BUDGET, start=1, end=5, every=1)
 
 
 @pytest.fixture(scope='module')
@@ -41,8 +39,9 @@ def batch():
   return images_of('colorize', 4)
 
 
-def shrinking(tx, shrink=SHRINK, **fields):
-  return small_omgd(tx, student=WHOLE, deep=None, lessons=UNPERCEIVED, shrink=shrink, **fields)
+def shrinking(tx, gradual_pruning=SHRINK, **fields):
+  return small_omgd(tx, student=WHOLE, deep=None, distill=UNPERCEIVED,
+                    gradual_pruning=gradual_pruning, **fields)
 
 
 def left(state, role='student'):
@@ -76,8 +75,8 @@ def test_masks_only_tighten_until_the_budget_is_met(history):
     assert all((after[name] <= before[name]).all() for name in before)
   for (_, logs), each in zip(found, masks, strict=True):
     cost = PRICE(pruning.widths(each))
-    np.testing.assert_allclose(logs['cost_student'], cost, rtol=1e-6)
-    assert cost <= logs['budget_student'] * (1 + 1e-6)
+    np.testing.assert_allclose(logs['cost']['student'], cost, rtol=1e-6)
+    assert cost <= logs['budget']['student'] * (1 + 1e-6)
   assert cost <= BUDGET
 
 
@@ -91,7 +90,7 @@ def test_a_cut_finds_just_what_is_left(history, batch):
     return module.apply(weights, batch['source'], train=True)[0]
 
   for variables in (state.nets['student'].variables, state.nets['student'].averaged):
-    cut = pruning.cut(WHOLE, variables, SHAPE, budget=BUDGET)
+    cut = pruning.prune(WHOLE, variables, SHAPE, budget=BUDGET)
     assert largest_difference(cut.masks, left(state)) == 0
     np.testing.assert_allclose(draw(WHOLE, variables), draw(cut.module, cut.variables), atol=1e-4)
   assert method.generators(state)['student'].module == WHOLE
@@ -104,7 +103,7 @@ def shrunk(batch):
   @functools.cache
   def run(budget):
     with jax.enable_x64(True):
-      method = in_float64(shrinking(SMALL, pruning.Shrink(budget, 0, 2, 1), ema=.5))
+      method = in_float64(shrinking(SMALL, pruning.GradualPruning(budget, 0, 2, 1), ema=.5))
       return two_steps(method, *begun(method, batch), 1, 'vmap')
 
   return run
@@ -124,7 +123,7 @@ def same(found, expected):
 
 def test_devices_change_nothing(batch, shrunk):
   with jax.enable_x64(True):
-    method = in_float64(shrinking(SMALL, pruning.Shrink(BUDGET, 0, 2, 1), ema=.5))
+    method = in_float64(shrinking(SMALL, pruning.GradualPruning(BUDGET, 0, 2, 1), ema=.5))
     found = two_steps(method, *begun(method, batch), 4, 'pmap')
   same(found, shrunk(BUDGET))
   assert PRICE(pruning.widths(left(found[0]))) <= BUDGET
@@ -133,7 +132,7 @@ def test_devices_change_nothing(batch, shrunk):
 def test_students_of_several_budgets_are_those_of_runs_of_their_own(shrunk):
   """One teacher, paid for once; nobody feels the others."""
   both = shrunk((BUDGET, LESS))[0]
-  roles = list(pruning.Shrink((BUDGET, LESS), 0, 2).roles('student'))
+  roles = list(pruning.GradualPruning((BUDGET, LESS), 0, 2).roles('student'))
   assert roles[0] == 'student' and roles[1].startswith('student_')
   for role, budget in zip(roles, (BUDGET, LESS), strict=True):
     one = shrunk(budget)[0]
@@ -142,27 +141,11 @@ def test_students_of_several_budgets_are_those_of_runs_of_their_own(shrunk):
     assert PRICE(pruning.widths(left(both, role))) <= budget
 
 
-def test_students_side_by_side_are_those_of_one_device(batch, shrunk):
-  """Two students on an axis of the mesh, the teacher on all four devices."""
+def test_devices_change_nothing_of_two_students(batch, shrunk):
   with jax.enable_x64(True):
-    method = in_float64(shrinking(SMALL, pruning.Shrink((BUDGET, LESS), 0, 2, 1), ema=.5))
-    found = two_steps(method, *begun(method, batch), 4, 'shard_map', student=2)
+    method = in_float64(shrinking(SMALL, pruning.GradualPruning((BUDGET, LESS), 0, 2, 1), ema=.5))
+    found = two_steps(method, *begun(method, batch), 4, 'shard_map')
   same(found, shrunk((BUDGET, LESS)))
-
-
-def test_as_many_students_as_places():
-  c = with_stages(base('colorize'), teacher=dict(steps=2, method=dict(
-      name='Pix2Pix', generator=dict(name='resnet', ngf=2, blocks=1), tx=ADAM,
-      adversary=judge(6, 'hinge'))))
-  c.mesh.student = 2
-  with pytest.raises(ValueError, match='mesh.student=2 and no stage has as many students'):
-    build.validate(c)
-  with pytest.raises(ValueError, match="3 students and 2 places on the axis 'student'"):
-    parallelize(None, build_mesh(4, student=2), via='shard_map', students=('a', 'b', 'c'))
-  with pytest.raises(ValueError, match="via='pmap' and a mesh of data, student; take 'shard_map'"):
-    parallelize(None, build_mesh(4, student=2), students=('a', 'b'))
-  with pytest.raises(ValueError, match='4 devices do not divide into student=3 x space=1; use 3'):
-    build_mesh(4, student=3)
 
 
 def test_it_stops_and_goes_on_to_the_same_bits():
@@ -171,10 +154,10 @@ def test_it_stops_and_goes_on_to_the_same_bits():
 
 def test_students_without_pairs_shrink_too(sgd):
   textures = images_of('grass2gravel', 2)
-  method = dataclasses.replace(small_unpaired(sgd), student=WHOLE, lessons=UNPERCEIVED,
-                               shrink=pruning.Shrink(BUDGET, 0, 1, 1))
+  method = dataclasses.replace(small_unpaired(sgd), student=WHOLE, distill=UNPERCEIVED,
+                               gradual_pruning=pruning.GradualPruning(BUDGET, 0, 1, 1))
   state, logs = jax.jit(method.step)(alone(method.init(jax.random.key(0), textures)), textures)
-  assert float(logs['cost_student']) <= BUDGET
+  assert float(logs['cost']['student']) <= BUDGET
   dead = [name for name, mask in left(state).items() if not mask.all()]
   assert dead and not any(
       np.abs(np.asarray(x)[~left(state)[name]]).max() for name in dead for x in [
@@ -185,18 +168,18 @@ def test_students_without_pairs_shrink_too(sgd):
     (dict(budget=-1.), 'budget=-1.0; a budget is above 0'),
     (dict(start=5), 'start=5, end=5'),
     (dict(every=0), 'every=0; 0 <= start < end and every at least 1'),
-    (dict(how='taylor'), "how='taylor'; one of norm, l1, l2")])
+    (dict(criterion='taylor'), "criterion='taylor'; one of norm, l1, l2")])
 def test_contradictory_schedules_are_refused(fields, message):
   with pytest.raises(ValueError, match=message):
-    pruning.Shrink(**{'budget': 1e6, 'start': 1, 'end': 5, **fields})
+    pruning.GradualPruning(**{'budget': 1e6, 'start': 1, 'end': 5, **fields})
 
 
 @pytest.mark.parametrize('student, budget, message', [
     (WHOLE, 1., r'a budget of 1 is below [\d,]+, what the smallest network costs'),
     (nn.resnet(2, 1, dropout=0.), 1e5, "no norm of this network has scales")])
 def test_students_that_cannot_shrink_so_far_are_refused(batch, student, budget, message):
-  method = small_omgd(SMALL, student=student, deep=None, lessons=UNPERCEIVED,
-                      shrink=pruning.Shrink(budget, 1, 5))
+  method = small_omgd(SMALL, student=student, deep=None, distill=UNPERCEIVED,
+                      gradual_pruning=pruning.GradualPruning(budget, 1, 5))
   with pytest.raises(ValueError, match=message):
     method.init(jax.random.key(0), batch)
 
@@ -208,29 +191,30 @@ def whole():
 def test_a_run_goes_on_in_the_compact_network(tmp_path, kept_programs):
   """Two stages of one run: teachers and judge go on, the student as what was left of it."""
   budgets = 4 * BUDGET, 4 * LESS  # at four times the pixels
-  method = dict(name='OMGD', tx=ADAM, adversary=judge(6, 'hinge', heads=('wide',)),
+  method = dict(name='OMGD', tx=ADAM, adversary=adversary(6, 'hinge', heads=('wide',)),
                 wide=dict(name='tests.test_omgd:small_resnet', ngf=2),
-                lessons=dict(name='Lessons', feature=0., style=0., pixel=1.))
+                distill=dict(name='DistillLoss', ssim=dict(name='SSIM'), pixel=dict(
+                    name='Pixel', weight=1.)))
   c = with_stages(
       base('colorize', test={}),
-      shrink=dict(steps=4, title='Shrinking', method=dict(
+      gradual=dict(steps=4, title='Pruned online', method=dict(
           method, student=dict(name=f'{__name__}:whole'),
-          shrink=dict(name='Shrink', budget=budgets, start=0, end=3))),
-      online=dict(steps=2, teacher=('shrink',), teacher_checkpoint='last',
+          gradual_pruning=dict(name='GradualPruning', budget=budgets, start=0, end=3))),
+      online=dict(steps=2, teacher=('gradual',), teacher_checkpoint='last',
                   prune=dict(budget=budgets), method=method))
-  c.mesh.student = 2  # the first stage has its students side by side
   rows = jgc.run(c, tmp_path / 'run', quiet=True)['generators']
-  assert rows['online']['macs'] <= budgets[0] < rows['shrink']['macs']
+  assert rows['online']['macs'] <= budgets[0] < rows['gradual']['macs']
   _, small = pruning.roles('student', budgets)
-  assert rows[f'online.{small}']['macs'] <= budgets[1] < rows[f'shrink.{small}']['macs']
+  assert rows[f'online.{small}']['macs'] <= budgets[1] < rows[f'gradual.{small}']['macs']
   assert rows['online']['teacher'] == 'online.wide'
   run = experiment.open_run(tmp_path / 'run')
-  before = run.nets('shrink', 'last')
-  begun = run.given('online')
+  before = run.stages['gradual'].nets('last')
+  begun = run.stages['online'].init_from()
   for role in ('wide', 'disc'):
     assert largest_difference(begun[role].params, before[role].params) == 0
   for role, budget, name in zip(('student', small), budgets, ('online', f'online.{small}'),
                                 strict=True):
-    cut = pruning.cut(WHOLE, jax.device_get(before[role].variables), (1, 32, 32, 3), budget=budget)
+    cut = pruning.prune(WHOLE, jax.device_get(before[role].variables), (1, 32, 32, 3),
+                        budget=budget)
     assert largest_difference(begun[role].params, cut.variables['params']) == 0
-    assert run.drawer(name, 'last').module == cut.module
+    assert run.generator(name).bound('last').module == cut.module

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgan_compress.losses import features, gan, image, similarity
+from jaxgan_compress.losses.similarity import SIMILARITIES
 from jaxgan_compress.nn.layers.conv import leaky_relu
 
 REAL, FAKE = jnp.array([[2.], [-1.]]), jnp.array([[0.], [1.]])
@@ -143,18 +144,22 @@ def taps(seed, channels, rows=2, side=4):
   return rng.standard_normal((rows, side, side, channels)).astype(np.float32)
 
 
-@pytest.mark.parametrize('name', similarity.DISTANCES)
+DISTANCES = {name: SIMILARITIES[name].loss for name in (
+    'mse', 'channel_means', 'normalised', 'attention', 'cka_pixel')}
+
+
+@pytest.mark.parametrize('name', DISTANCES)
 def test_a_distance_to_oneself_is_nothing(name):
-  x, distance = taps(0, 5), jax.jit(similarity.DISTANCES[name])
+  x, distance = taps(0, 5), jax.jit(DISTANCES[name])
   np.testing.assert_allclose(distance(x, x), 0, atol=2e-6)
   assert distance(x, taps(1, 5) + 1) > .01
   slope = np.asarray(jax.jit(jax.grad(distance))(x, taps(1, 5)))
   assert np.isfinite(slope).all() and np.abs(slope).max() > 0
 
 
-@pytest.mark.parametrize('name', ['attention', 'cka', 'normalised'])
+@pytest.mark.parametrize('name', ['attention', 'cka_pixel', 'normalised'])
 def test_scale_says_nothing_of_them(name):
-  distance, x, y = jax.jit(similarity.DISTANCES[name]), taps(0, 5), taps(1, 5)
+  distance, x, y = jax.jit(DISTANCES[name]), taps(0, 5), taps(1, 5)
   np.testing.assert_allclose(distance(3 * x, y), distance(x, 7 * y), rtol=1e-4)
   assert np.isfinite(jax.jit(jax.grad(distance))(0 * x, y)).all()
 
@@ -165,7 +170,7 @@ def test_attention_by_hand():
   y = jnp.array([[3., 3.], [4., 4.]]).reshape(1, 1, 2, 2)
   a, b = np.array([1, 4]) / np.sqrt(17), np.array([9, 16]) / np.sqrt(337)
   np.testing.assert_allclose(similarity.attention(x, y), ((a - b) ** 2).sum(), rtol=1e-5)
-  np.testing.assert_allclose(similarity.similarity(x, y), a @ b, rtol=1e-6)
+  np.testing.assert_allclose(similarity.attention_cosine(x, y), a @ b, rtol=1e-6)
 
 
 def test_normalised_by_hand():
@@ -188,18 +193,18 @@ def test_cka_is_its_definition():
   a, b = (np.asarray(z, np.float64).reshape(-1, z.shape[-1]) for z in (x, y))
   k, l_ = a @ a.T, b @ b.T
   expected = 1 - hsic(k, l_) / np.sqrt(hsic(k, k) * hsic(l_, l_))
-  np.testing.assert_allclose(similarity.cka(x, y), expected, rtol=1e-5)
+  np.testing.assert_allclose(similarity.cka_pixel(x, y), expected, rtol=1e-5)
   turn = np.linalg.qr(np.random.default_rng(2).standard_normal((5, 5)))[0].astype(np.float32)
-  np.testing.assert_allclose(similarity.cka(x @ turn, y), expected, rtol=1e-4)
+  np.testing.assert_allclose(similarity.cka_pixel(x @ turn, y), expected, rtol=1e-4)
 
 
 def test_cka_does_not_mistake_many_channels_for_agreement():
   """Noise of more channels than positions: the biased estimate says 'alike', this one does not."""
-  cka = jax.jit(similarity.cka)
+  cka = jax.jit(similarity.cka_pixel)
   distances = [float(cka(taps(2 * s, 200), taps(2 * s + 1, 200))) for s in range(5)]
   assert abs(np.mean(distances) - 1) < .1
   with pytest.raises(ValueError, match='taps of one size'):
-    similarity.cka(taps(0, 3), taps(0, 3, side=2))
+    similarity.cka_pixel(taps(0, 3), taps(0, 3, side=2))
 
 
 # --- adversarial losses ---

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgan_compress import data, metrics, nn
-from jaxgan_compress.core import Drawer
+from jaxgan_compress.core import BoundGenerator
 
 
 def test_inception_score_of_certain_and_of_constant_predictions():
@@ -68,7 +68,7 @@ def evaluator(images):
 
 def drawer(seed, d=1):
   G = nn.DCGANGenerator(d=d, size=32)
-  return Drawer(nn.initialise(G, jax.random.key(seed), G.example(), scheme='he'), G)
+  return BoundGenerator(nn.initialise(G, jax.random.key(seed), G.example(), scheme='he'), G)
 
 
 def test_an_evaluator_measures_a_copy_as_a_copy(evaluator):

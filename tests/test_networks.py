@@ -10,7 +10,7 @@ from flax import traverse_util
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
-from jaxgan_compress.core import Axes, Drawer, xla
+from jaxgan_compress.core import Axes, BoundGenerator, xla
 from jaxgan_compress.nn.generators.inception import Branches, InceptionBranches
 from jaxgan_compress.nn.generators.spade import InceptionModulatedBlock, Modulation
 from jaxgan_compress.nn.init import shapes
@@ -338,11 +338,11 @@ def test_the_example_is_large_enough_for_whatever_a_network_is_made_of(modules):
 def test_a_drawer_can_be_jitted_with_its_weights():
   for module in (nn.DCGANGenerator(1, size=28, widths=(2, 3, 4)), nn.resnet(2, 1), nn.unet(1, 2),
                  nn.inception(6, 1), nn.spade(1, 'normal'), nn.inception_spade(16, 'normal')):
-    draw = Drawer({'params': {'kernel': np.ones(2)}}, module)
+    draw = BoundGenerator({'params': {'kernel': np.ones(2)}}, module)
     assert hash(draw) == hash(draw) and draw == draw and draw != draw.replace(module=module)
     jax.jit(draw)  # of other weights: it could not be called
   module = nn.ResNetGenerator((1,), (1,), ())
-  draw = Drawer(nn.initialise(module, jax.random.key(0)), module)
+  draw = BoundGenerator(nn.initialise(module, jax.random.key(0)), module)
   x = normal(2, 4, 4, 3)
   np.testing.assert_allclose(jax.jit(draw)(x), draw(x), atol=1e-6)
   assert jax.tree.structure(draw) == jax.tree.structure(jax.tree.map(jnp.copy, draw))

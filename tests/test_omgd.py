@@ -15,15 +15,15 @@ from flax import linen
 from jaxgan_compress import core, data, methods, nn, train
 from jaxgan_compress.core import Axes, Net
 from jaxgan_compress.losses import image
-from jaxgan_compress.methods import cyclegan
-from jaxgan_compress.methods import distillation as lessons
+from jaxgan_compress.losses.similarity import SIMILARITIES
+from jaxgan_compress.methods import distillation, image_pool
 from jaxgan_compress.nn.generators.spade import ModulatedBlock
 from jaxgan_compress.nn.layers.conv import to_range
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state
 from jaxgan_compress.train import loop
 from tests.conftest import largest_difference
 
-LOOK = nn.VGG(16, layers=('relu1_2', 'relu2_2'))
+FEATURE_NET = nn.VGG(16, layers=('relu1_2', 'relu2_2'))
 
 
 def small_resnet(ngf, blocks=1, **fields):
@@ -34,8 +34,9 @@ def small_resnet(ngf, blocks=1, **fields):
 
 STUDENT, WIDE, DEEP = small_resnet(2), small_resnet(4), small_resnet(2, 2)
 DISC = functools.partial(nn.PatchGAN, 2, layers=1)
-LESSONS = methods.Lessons(tap=10., taps=('stem', 'block1'), look=LOOK)
-UNPERCEIVED = dataclasses.replace(LESSONS, feature=0., style=0.)
+TAPS = methods.Taps('channel_means', 10., ('stem', 'block1'))
+DISTILL = methods.DistillLoss(*methods.PUBLISHED, TAPS, feature_net=FEATURE_NET)
+UNPERCEIVED = methods.DistillLoss(methods.SSIM(), methods.TotalVariation(), TAPS)
 # Small steps: L1 terms have kinks, at which rounding decides where a large one goes.
 SMALL = optax.sgd(1e-4)
 # One compiled step for several rates.
@@ -56,7 +57,7 @@ def paired_disc(**fields):
 def small_omgd(tx, adversary=None, **fields):
   adversary = {'disc': paired_disc(), 'tx': tx, 'loss': 'hinge', **(adversary or {})}
   return methods.OMGD(**{'student': STUDENT, 'wide': WIDE, 'deep': DEEP, 'tx': tx,
-                         'adversary': methods.Adversary(**adversary), 'lessons': LESSONS, **fields})
+                         'adversary': methods.Adversary(**adversary), 'distill': DISTILL, **fields})
 
 
 def small_pix2pix(tx, generator=WIDE, **adversary):
@@ -70,7 +71,7 @@ def small_cycle(tx, pool=3, **adversary):
 
 
 def small_unpaired(tx, **fields):
-  return methods.OMGDCycle(STUDENT, small_cycle(tx), tx, **{'lessons': LESSONS, **fields})
+  return methods.OMGDCycle(STUDENT, small_cycle(tx), tx, **{'distill': DISTILL, **fields})
 
 
 class OneBlock(linen.Module):
@@ -94,7 +95,7 @@ class OneBlock(linen.Module):
 def small_gaugan(tx):
   return methods.GauGAN(OneBlock(4), methods.Adversary(
       nn.MultiScale(2, layers=2, inputs=10), tx, 'hinge'), tx,
-      look=nn.VGG(19, layers=('relu1_1', 'relu2_1')))
+      feature_net=nn.VGG(19, layers=('relu1_1', 'relu2_1')))
 
 
 def images_of(task, rows=8):
@@ -117,7 +118,7 @@ def textures():
 
 @pytest.fixture(scope='module')
 def method(sgd):
-  return small_omgd(sgd, others={'half': small_resnet(1)})
+  return small_omgd(sgd, extra_students={'half': small_resnet(1)})
 
 
 @pytest.fixture(scope='module')
@@ -127,7 +128,7 @@ def state(method, batch):
 
 def alone(state):
   """As one replica sees it: its own memory without the axis of replicas."""
-  return state.replace(memory=jax.tree.map(lambda x: x[0], state.memory))
+  return state.replace(replica_state=jax.tree.map(lambda x: x[0], state.replica_state))
 
 
 def moved_by(method, state, batch):
@@ -155,15 +156,15 @@ def test_teaching_graph(method, state, batch):
 
 def test_teaching_graph_of_cycles(sgd, textures):
   """Without a clock students learn from what their teachers drew in the step."""
-  method = small_unpaired(sgd, student_back=small_resnet(1))
+  method = small_unpaired(sgd, student_ba=small_resnet(1))
   state = alone(method.init(jax.random.key(0), textures))
   moved, terms = moved_by(method, state, textures)
   assert moved == {
-      'generators': {'generator', 'back'}, 'disc': {'disc'}, 'disc_back': {'disc_back'},
+      'generators': {'generator', 'generator_ba'}, 'disc': {'disc'}, 'disc_ba': {'disc_ba'},
       'student': {'student', 'student_adapters'},
-      'student_back': {'student_back', 'student_back_adapters'}}
+      'student_ba': {'student_ba', 'student_ba_adapters'}}
   similarity = jax.jit(lambda draw, x: image.ssim(draw['student'](x), draw['generator'](x)))
-  np.testing.assert_allclose(terms['student_ssim_generator'], 10 * (1 - similarity(
+  np.testing.assert_allclose(terms['student']['ssim_generator'], 10 * (1 - similarity(
       method.generators(state), textures['source']).mean()), rtol=1e-5)
 
 
@@ -181,7 +182,7 @@ def test_students_do_not_feel_each_other(method, sgd, state, batch):
 
 @pytest.mark.essential
 def test_teachers_move_when_they_are_due(sgd, batch):
-  method = small_omgd(sgd, deep=None, n_dis=2, lessons=UNPERCEIVED)
+  method = small_omgd(sgd, deep=None, teacher_every=2, distill=UNPERCEIVED)
   pupils = {'student', 'student_adapters'}
   state, move = method.init(jax.random.key(0), batch), jax.jit(method.step)
   for step, moving in ((0, pupils), (1, pupils | {'wide', 'disc'}), (2, pupils)):
@@ -189,7 +190,7 @@ def test_teachers_move_when_they_are_due(sgd, batch):
     after, logs = move(before, batch)
     assert {name for name in before.nets if largest_difference(
         before.nets[name].params, after.nets[name].params)} == moving
-    assert all((logs[f'grad_{name}'] > 0) == (name in moving) for name in before.nets)
+    assert all((logs['grad_norm'][name] > 0) == (name in moving) for name in before.nets)
     assert int(after.step) == step + 1
 
 
@@ -199,10 +200,10 @@ def test_the_discriminator_moves_before_the_generator(batch):
   method = small_pix2pix(RATED)
   state, step = method.init(jax.random.key(0), batch), jax.jit(method.step)
   (after, logs), (_, other) = (step(s, batch) for s in (state, at_rate(state, 'disc', 10.)))
-  assert logs['disc_real'] == other['disc_real']
-  assert abs(logs['generator_adv'] - other['generator_adv']) > 1e-3
-  np.testing.assert_allclose(logs['disc_loss'], (logs['disc_real'] + logs['disc_fake']) / 2,
-                             rtol=1e-6)
+  assert logs['disc']['real'] == other['disc']['real']
+  assert abs(logs['generator']['adv'] - other['generator']['adv']) > 1e-3
+  np.testing.assert_allclose(logs['disc']['loss'],
+                             (logs['disc']['real'] + logs['disc']['fake']) / 2, rtol=1e-6)
 
   @jax.jit
   def adv(generator, disc):
@@ -210,7 +211,7 @@ def test_the_discriminator_moves_before_the_generator(batch):
     drawn = method.generator.apply(generator, batch['source'], train=True)[0]
     return -method.adversary.disc.apply(disc, drawn, batch['source'])[0]['real'].mean()
 
-  np.testing.assert_allclose(logs['generator_adv'], adv(
+  np.testing.assert_allclose(logs['generator']['adv'], adv(
       state.nets['generator'].variables, after.nets['disc'].variables), rtol=1e-4)
 
 
@@ -220,20 +221,21 @@ def test_a_label_map_generator_moves_before_its_discriminator():
   method = small_gaugan(RATED)
   state, step = method.init(jax.random.key(0), shapes), jax.jit(method.step)
   (after, one), (_, other) = (step(s, shapes) for s in (state, at_rate(state, 'generator', 1.)))
-  assert one['generator_adv'] == other['generator_adv'] and one['disc_fake'] != other['disc_fake']
-  assert one['disc_real'] == other['disc_real']
-  norm = lambda s: jax.tree_util.tree_leaves_with_path(s.nets['generator'].stats)
+  assert one['generator']['adv'] == other['generator']['adv']
+  assert one['disc']['fake'] != other['disc']['fake']
+  assert one['disc']['real'] == other['disc']['real']
+  norm = lambda s: jax.tree_util.tree_leaves_with_path(s.nets['generator'].collections)
   counts = [int(x) for path, x in norm(after) if path[-1].key == 'count']
   assert counts and set(counts) == {2}  # two drawings a step
-  terms = [one[f'generator_{term}'] for term in ('adv', 'match', 'feature')]
-  np.testing.assert_allclose(sum(terms), one['generator_loss'], rtol=1e-6)
+  terms = [one['generator'][term] for term in ('adv', 'match', 'feature')]
+  np.testing.assert_allclose(sum(terms), one['generator']['loss'], rtol=1e-6)
   assert min(terms[1:]) > 0
 
 
-def two_steps(method, state, batch, devices, via, replicas=None, student=1):
+def two_steps(method, state, batch, devices, via, replicas=None):
   step = parallelize(
-      lambda s, b, axes: method.step(s, b, axes), build_mesh(devices, student=student), via=via,
-      replicas=replicas, donate=False, students=list(method.students) if student > 1 else ())
+      lambda s, b, axes: method.step(s, b, axes), build_mesh(devices), via=via,
+      replicas=replicas, donate=False)
   found = put_state(state, step.mesh, step.replicas)
   for i in range(2):
     found, logs = step(found, {name: np.roll(x, i, 0) for name, x in batch.items()})
@@ -272,15 +274,15 @@ def agree(method, batch, *ways, replicas=None):
 
 def test_devices_change_nothing(batch):
   """Batch statistics of the adapters and the summed total variation among it."""
-  agree(small_omgd(SMALL, lessons=UNPERCEIVED), batch, (2, 'pmap'), (4, 'shard_map'))
+  agree(small_omgd(SMALL, distill=UNPERCEIVED), batch, (2, 'pmap'), (4, 'shard_map'))
 
 
-@pytest.mark.parametrize('clock', [None, methods.Blocks(1, 1)])
-def test_devices_change_nothing_of_pools(textures, clock):
+@pytest.mark.parametrize('schedule', [None, methods.AlternatingSchedule(1, 1)])
+def test_devices_change_nothing_of_pools(textures, schedule):
   """Teachers and student in each step, or one step of the teachers and one of the student."""
-  state = agree(small_unpaired(SMALL, clock=clock, lessons=UNPERCEIVED), textures, (2, 'pmap'),
-                (4, 'shard_map'), replicas=4)
-  assert state.memory['disc']['images'].shape == (4, 3, 16, 16, 3)
+  state = agree(small_unpaired(SMALL, schedule=schedule, distill=UNPERCEIVED), textures,
+                (2, 'pmap'), (4, 'shard_map'), replicas=4)
+  assert state.replica_state['disc']['images'].shape == (4, 3, 16, 16, 3)
 
 
 def test_a_memory_of_other_replicas_is_refused(textures):
@@ -292,8 +294,8 @@ def test_a_memory_of_other_replicas_is_refused(textures):
 
 def test_the_pool_is_what_cyclegan_has():
   """Fills first; then swaps half of the time, with every place; the same as plain Python."""
-  pool = jax.tree.map(lambda x: x[0], cyclegan.empty_pool(4, (1, 1, 1)))
-  ask = jax.jit(cyclegan.from_pool)
+  pool = jax.tree.map(lambda x: x[0], image_pool.empty_pool(4, (1, 1, 1)))
+  ask = jax.jit(image_pool.from_pool)
   stored, swaps, places = [], 0, set()
   for i in range(200):
     image = np.float32(2 * i) + np.arange(2, dtype=np.float32).reshape(2, 1, 1, 1)
@@ -313,35 +315,36 @@ def test_the_pool_is_what_cyclegan_has():
 
 def test_the_clock_is_the_published_schedule():
   """summer2winter and horse2zebra at 0.75x: the last teacher block may be shorter."""
-  clock = methods.Blocks(teach=12, learn=48, total=200)
-  turns = np.asarray(clock.teaching(jnp.arange(clock.steps)))
+  schedule = methods.AlternatingSchedule(teacher_steps=12, student_steps=48, total=200)
+  turns = np.asarray(schedule.teaching(jnp.arange(schedule.steps)))
   assert turns.sum() == 200 and (~turns).sum() == 816 == 17 * 48
   assert turns[:12].all() and not turns[12:60].any() and turns[60]
   assert not turns[-48:].any() and turns[-56:-48].all() and not turns[-57]
-  assert not clock.teaching(clock.steps)
-  assert methods.Blocks(2, 3).steps is None and bool(methods.Blocks(2, 3).teaching(5_000_001))
-  with pytest.raises(ValueError, match='learn=0; at least 1 step'):
-    methods.Blocks(2, 0)
+  assert not schedule.teaching(schedule.steps)
+  assert methods.AlternatingSchedule(2,
+      3).steps is None and bool(methods.AlternatingSchedule(2, 3).teaching(5_000_001))
+  with pytest.raises(ValueError, match='student_steps=0; at least 1 step'):
+    methods.AlternatingSchedule(2, 0)
 
 
 @pytest.fixture(scope='module')
 def turns(sgd, textures):
   """A method whose learners take turns, its step, and a state where the teachers are due."""
-  method = small_unpaired(sgd, clock=methods.Blocks(1, 1), student_back=STUDENT,
-                          lessons=UNPERCEIVED)
+  method = small_unpaired(sgd, schedule=methods.AlternatingSchedule(1, 1), student_ba=STUDENT,
+                          distill=UNPERCEIVED)
   return method, jax.jit(method.step), alone(method.init(jax.random.key(0), textures))
 
 
 @pytest.mark.essential
 def test_turns_move_one_side_only(turns, textures):
   _, move, state = turns
-  teachers = {'generator', 'back', 'disc', 'disc_back'}
+  teachers = {'generator', 'generator_ba', 'disc', 'disc_ba'}
   for step, moving in ((0, teachers), (1, set(state.nets) - teachers)):
     after, logs = move(state.replace(step=jnp.int32(step)), textures)
     assert {name for name in state.nets if largest_difference(
         state.nets[name].params, after.nets[name].params)} == moving
-    assert (logs['student_loss'] == 0) == (step == 0) == bool(logs['generator_loss'] > 0)
-    assert (largest_difference(state.memory, after.memory) > 0) == (step == 0)
+    assert (logs['student']['loss'] == 0) == (step == 0) == bool(logs['generator']['loss'] > 0)
+    assert (largest_difference(state.replica_state, after.replica_state) > 0) == (step == 0)
 
 
 def test_the_best_teacher_of_each_direction_teaches(sgd, turns, textures):
@@ -352,30 +355,25 @@ def test_the_best_teacher_of_each_direction_teaches(sgd, turns, textures):
       params=other)})
 
   def loss(state, role='student'):
-    return float(step(state, textures)[1][f'{role}_loss'])
+    return float(step(state, textures)[1][role]['loss'])
 
   assert loss(state) != loss(newer)  # while none was promoted, the newest teaches
-  promoted = method.promote(state, {'generator': 5., 'back': 5.})
+  promoted = method.update_best_teachers(state, {'generator': 5., 'generator_ba': 5.})
   stays = promoted.replace(nets=newer.nets)
   assert loss(stays) == loss(state)
-  assert loss(method.promote(stays, {'generator': 6.})) == loss(state)  # a worse one does not
-  better = method.promote(stays, {'generator': 4., 'back': 6.})
-  assert loss(better) == loss(newer) and float(better.frozen['best']['back']['score']) == 5
-  assert loss(better, 'student_back') == loss(state, 'student_back')
+  assert loss(method.update_best_teachers(stays, {'generator': 6.})) == loss(state)
+  better = method.update_best_teachers(stays, {'generator': 4., 'generator_ba': 6.})
+  assert loss(better) == loss(newer) and float(better.frozen['best']['generator_ba']['score']) == 5
+  assert loss(better, 'student_ba') == loss(state, 'student_ba')
   # Who teaches is what is drawn with and measured.
   assert largest_difference(method.generators(stays)['generator'].variables['params'],
                             state.nets['generator'].params) == 0
-  # As published code had it: either direction's improvement writes both.
-  either = method.promote(stays, {'generator': 6., 'back': 4.}, either=True)
-  assert loss(either) == loss(newer) and float(either.frozen['best']['generator']['score']) == 5
-  with pytest.raises(ValueError, match='takes scores of generator, back, got back'):
-    method.promote(state, {'back': 1.}, either=True)
-  with pytest.raises(ValueError, match='no best teacher without a clock'):
-    small_unpaired(sgd).promote(state, {})
+  with pytest.raises(ValueError, match='no best teacher without a schedule'):
+    small_unpaired(sgd).update_best_teachers(state, {})
 
 
 def test_averages_follow_and_may_teach(sgd, batch):
-  method = small_omgd(sgd, ema=.9, deep=None, lessons=UNPERCEIVED)
+  method = small_omgd(sgd, ema=.9, deep=None, distill=UNPERCEIVED)
   state, step = method.init(jax.random.key(0), batch), jax.jit(method.step)
   after, logs = step(state, batch)
   for name in ('student', 'wide'):
@@ -386,16 +384,16 @@ def test_averages_follow_and_may_teach(sgd, batch):
     assert method.generators(after)[name].variables['params'] is new.ema
   assert after.nets['disc'].ema == ()
   # Two steps on, averaged and current teachers differ, and so do their lessons.
-  averaged = dataclasses.replace(method, lesson='average')
+  averaged = dataclasses.replace(method, teacher_params='ema')
   ours, theirs = jax.jit(lambda state: [m.losses(state.params, state, batch)[1][0]
                                         for m in (averaged, method)])(after)
-  assert ours['wide_loss'] == theirs['wide_loss'] != logs['wide_loss']
-  assert ours['student_ssim_wide'] != theirs['student_ssim_wide']
+  assert ours['wide']['loss'] == theirs['wide']['loss'] != logs['wide']['loss']
+  assert ours['student']['ssim_wide'] != theirs['student']['ssim_wide']
 
 
 def test_penalties_and_relative_losses_reach_the_discriminator_alone(sgd, batch):
   variants = [dict(r1=2.), dict(r2=2.), dict(loss='rp'), dict(loss='ra')]
-  plain, *others = (small_omgd(sgd, deep=None, adversary=adversary, lessons=UNPERCEIVED)
+  plain, *others = (small_omgd(sgd, deep=None, adversary=adversary, distill=UNPERCEIVED)
                     for adversary in [{}, *variants])
   state = plain.init(jax.random.key(0), batch)
 
@@ -415,17 +413,18 @@ def test_penalties_and_relative_losses_reach_the_discriminator_alone(sgd, batch)
       assert losses['wide'] == before['wide']
 
 
-def test_every_distance_moves_the_student(sgd, batch):
-  adapted = {'channel_means': True, 'normalised': True, 'attention': False, 'cka': False}
-  of = lambda distance: small_omgd(sgd, deep=None, lessons=dataclasses.replace(
-      UNPERCEIVED, distance=distance))
-  states = {distance: of(distance).init(jax.random.key(0), batch) for distance in adapted}
+def test_every_similarity_moves_the_student(sgd, batch):
+  adapted = {name: bool(one.adapter) for name, one in SIMILARITIES.items()}
+  assert sum(adapted.values()) == 3 and len(adapted) == 9
+  of = lambda similarity: small_omgd(sgd, deep=None, distill=methods.DistillLoss(
+      dataclasses.replace(TAPS, similarity=similarity)))
+  states = {similarity: of(similarity).init(jax.random.key(0), batch) for similarity in adapted}
 
   @jax.jit
   def norms(states):
     return {distance: {name: optax.tree.norm(grad) for name, grad in jax.grad(
         lambda params, state=state, method=of(distance): method.losses(
-            params, state, batch)[1][0]['student_tap'])(state.params).items()}
+            params, state, batch)[0]['student'])(state.params).items()}
             for distance, state in states.items()}
 
   for distance, found in norms(states).items():
@@ -435,50 +434,52 @@ def test_every_distance_moves_the_student(sgd, batch):
 
 
 def test_reductions_of_paper_and_code(sgd, batch):
-  code, paper = (small_omgd(sgd, lessons=dataclasses.replace(UNPERCEIVED, **fields)) for fields in (
-      {}, dict(tap_reduction='mean', tv_reduction='image')))
+  code, paper = (small_omgd(sgd, distill=methods.DistillLoss(
+      methods.TotalVariation(reduction=of_image), dataclasses.replace(TAPS, reduction=of_taps)))
+                 for of_image, of_taps in (('sum', 'sum'), ('image', 'mean')))
   state = code.init(jax.random.key(0), batch)
   code, paper = jax.jit(lambda state, batch: [
       method.losses(state.params, state, batch)[1][0] for method in (code, paper)])(
           state, {name: x[:4] for name, x in batch.items()})
-  np.testing.assert_allclose(code['student_tap'], 2 * paper['student_tap'], rtol=1e-5)
+  for tap in ('tap_stem', 'tap_block1'):
+    np.testing.assert_allclose(code['student'][tap], 2 * paper['student'][tap], rtol=1e-5)
   # Two teachers and four images, against one mean over images.
-  np.testing.assert_allclose(code['student_tv'], 8 * paper['student_tv'], rtol=1e-5)
+  np.testing.assert_allclose(code['student']['tv'], 8 * paper['student']['tv'], rtol=1e-5)
 
 
 @pytest.mark.essential
 def test_an_offline_student_learns_from_a_finished_teacher(sgd, batch):
   teacher = small_pix2pix(sgd).init(jax.random.key(1), batch).nets['generator']
-  method = methods.Offline(STUDENT, WIDE, sgd, LESSONS)
+  method = methods.Offline(STUDENT, WIDE, sgd, DISTILL)
   state = method.init(jax.random.key(0), batch, {'teacher': teacher})
   after, logs = jax.jit(method.step)(state, {'source': batch['source']})
   assert largest_difference(after.frozen, state.frozen) == 0
-  assert set(after.nets) == {'student', 'student_adapters'} and logs['student_loss'] > 0
+  assert set(after.nets) == {'student', 'student_adapters'} and logs['student']['loss'] > 0
   with pytest.raises(ValueError, match='a teacher that has learned'):
     method.init(jax.random.key(0), batch)
 
 
 def test_pixels_may_be_compared_too(sgd, batch):
-  lessons = dataclasses.replace(UNPERCEIVED, ssim=0., tv=0., tap=0., pixel=3.)
-  method = small_omgd(sgd, lessons=lessons)
+  method = small_omgd(sgd, distill=methods.DistillLoss(methods.Pixel(3.)))
   state = method.init(jax.random.key(0), batch)
   logs = jax.jit(lambda state: method.losses(state.params, state, batch)[1][0])(state)
   drawn = jax.jit(lambda draw, x: {name: each(x) for name, each in draw.items()})(
       method.generators(state), batch['source'])
   drawn = {name: np.asarray(x) for name, x in drawn.items()}
   for teacher in ('wide', 'deep'):
-    np.testing.assert_allclose(logs[f'student_pixel_{teacher}'], 3 * np.abs(
+    np.testing.assert_allclose(logs['student'][f'pixel_{teacher}'], 3 * np.abs(
         drawn['student'] - drawn[teacher]).mean(), rtol=1e-4)
-  np.testing.assert_allclose(logs['student_loss'], logs['student_pixel_wide'] +
-                             logs['student_pixel_deep'] + logs['student_tv'], rtol=1e-5)
+  np.testing.assert_allclose(logs['student']['loss'], logs['student']['pixel_wide'] +
+                             logs['student']['pixel_deep'], rtol=1e-5)
 
 
 def test_a_single_teacher_will_do(sgd, batch):
-  method = small_omgd(sgd, deep=None, lessons=methods.Lessons(look=LOOK))
+  method = small_omgd(sgd, deep=None, distill=methods.DistillLoss(feature_net=FEATURE_NET))
   state = method.init(jax.random.key(0), batch)
   assert set(state.nets) == {'student', 'wide', 'disc'}
   _, logs = jax.eval_shape(method.step, state, batch)
-  assert 'student_ssim_wide' in logs and not any('deep' in name for name in logs)
+  assert 'ssim_wide' in logs['student'] and 'deep' not in logs
+  assert not any('deep' in term for terms in logs.values() for term in terms)
 
 
 def crops(task):
@@ -514,20 +515,20 @@ def resumes(method, pipeline, steps, at, hook=None):
 
 
 def test_it_learns_and_stops_and_goes_on_to_the_same_bits(batch):
-  method = small_omgd(optax.adam(2e-3, b1=0.5), deep=None, n_dis=2, lessons=UNPERCEIVED)
+  method = small_omgd(optax.adam(2e-3, b1=0.5), deep=None, teacher_every=2, distill=UNPERCEIVED)
   whole, early, logs = resumes(method, crops('colorize'), 12, [4])
-  assert logs['wide_recon'] < early['wide_recon']
+  assert logs['wide']['recon'] < early['wide']['recon']
   drawn = method.generators(whole)['student'](jnp.asarray(batch['source']))
   assert drawn.shape == batch['target'].shape
 
 
 def test_turns_resume_in_the_middle_of_every_phase():
-  method = small_unpaired(optax.adam(2e-3, b1=0.5), clock=methods.Blocks(2, 2, 4),
-                          lessons=UNPERCEIVED)
+  method = small_unpaired(optax.adam(2e-3, b1=0.5), schedule=methods.AlternatingSchedule(2, 2, 4),
+                          distill=UNPERCEIVED)
 
   def hook(state, step):  # at the end of each block of the teachers
     if step in (2, 6):
-      return method.promote(state, {'generator': 1. / step, 'back': 1.})
+      return method.update_best_teachers(state, {'generator': 1. / step, 'generator_ba': 1.})
     return None
 
   # In the first block of the teachers, of the student, and in the second of the teachers.
@@ -537,55 +538,61 @@ def test_turns_resume_in_the_middle_of_every_phase():
 
 def test_gradients_of_terms_add_up(sgd, batch):
   """Each term reaches its learner alone, and those of one term and one network are its norm."""
-  method = small_omgd(sgd, deep=None, lessons=methods.Lessons(
-      ssim=0., feature=0., style=0., tv=0., tap=1., taps=('stem',), distance='attention',
-      look=LOOK), adv=0.)
+  method = small_omgd(sgd, deep=None, adv_weight=0., distill=methods.DistillLoss(
+      methods.Taps('attention', 1., ('stem',))))
   state = method.init(jax.random.key(0), batch)
   found = methods.term_gradients(method, state, batch)
   _, logs = jax.jit(method.step)(state, batch)
-  assert set(found['student_tap']) == {'student'} and set(found['wide_recon']) == {'wide'}
-  np.testing.assert_allclose(found['student_tap']['student'], logs['grad_student'], rtol=1e-5)
-  np.testing.assert_allclose(found['wide_recon']['wide'], logs['grad_wide'], rtol=1e-5)
+  for role, term in (('student', 'student/tap_stem'), ('wide', 'wide/recon')):
+    assert set(found[term]) == {role}
+    np.testing.assert_allclose(found[term][role], logs['grad_norm'][role], rtol=1e-5)
   with pytest.raises(ValueError, match='Pix2Pix has no losses'):
     methods.term_gradients(small_pix2pix(sgd), state, batch)
 
 
 def test_random_features_are_told_once(batch, caplog):
-  lessons._warn.cache_clear()
+  distillation._warn.cache_clear()
   method = small_omgd(SMALL, deep=None)
   with caplog.at_level(logging.WARNING):
     state = method.init(jax.random.key(0), batch)
     method.init(jax.random.key(0), batch)
   assert caplog.text.count('VGG16 of random weights') == 1
-  lessons._warn.cache_clear()
+  distillation._warn.cache_clear()
   caplog.clear()
   method.init(jax.random.key(0), batch, {'features': Net(state.frozen['features']['params'])})
   assert not caplog.text
 
 
 @pytest.mark.parametrize('fields, message', [
-    (dict(wide=None, deep=None), 'wide, deep or both'), (dict(n_dis=0), 'n_dis=0; at least 1'),
+    (dict(wide=None, deep=None), 'wide, deep or both'),
+    (dict(teacher_every=0), 'teacher_every=0; at least 1'),
     (dict(deep=nn.resnet(2, 2, dropout=.5)), 'deep has dropout=0.5; OMGD trains without'),
-    (dict(adversary=dict(loss='wgan_gp', disc=DISC(inputs=6))), 'for generators that draw from'),
-    (dict(adversary=dict(n_critic=2)), 'moves once a step'),
+    (dict(adversary=dict(loss='wgan_gp', disc=DISC(inputs=6))),
+     'for generators that start from noise'),
+    (dict(adversary=dict(disc_steps=2)), 'moves once a step'),
     (dict(adversary=dict(r1=-1.)), 'at least 0'),
     (dict(adversary=dict(r1=1., disc=paired_disc(norm='batch'))), "norm='instance'"),
     (dict(adversary=dict(disc=DISC(inputs=6))), 'no head for deep, wide'),
-    (dict(others={'wide': STUDENT}), 'others has wide, which is taken'),
-    (dict(lesson='average'), 'give ema'), (dict(lesson='old'), 'one of current, average')])
+    (dict(extra_students={'wide': STUDENT}), 'extra_students has wide, which is taken'),
+    (dict(teacher_params='ema'), 'give ema'), (dict(teacher_params='old'), 'one of current, ema')])
 def test_contradictions_are_refused(sgd, fields, message):
   with pytest.raises(ValueError, match=message):
     small_omgd(sgd, **fields)
 
 
 @pytest.mark.parametrize('make, message', [
-    (lambda tx: methods.Lessons(tap=1.), 'name them, or tap=0'),
-    (lambda tx: methods.Lessons(distance='gap'), 'one of channel_means, attention'),
-    (lambda tx: methods.Lessons(ssim=-1.), 'at least 0'),
-    (lambda tx: methods.Lessons(look=nn.VGG(16, layers=('relu1_2',))), 'look leaves out'),
+    (lambda tx: methods.Taps('ka', 1.), 'name them, or weight=0'),
+    (lambda tx: methods.Taps('gap', 1., ('stem',)), 'one of ka, cka, cka_debiased'),
+    (lambda tx: methods.DistillLoss(methods.Pixel(0.)), 'no term of a weight above 0'),
+    (lambda tx: methods.DistillLoss(methods.Pixel), r"takes terms, as Pixel\(100\.\)"),
+    (lambda tx: methods.DistillLoss(TAPS, TAPS), 'has several Taps'),
+    (lambda tx: methods.SSIM(-1.), 'at least 0'),
+    (lambda tx: methods.DistillLoss(feature_net=nn.VGG(16, layers=('relu1_2',))),
+     'feature_net leaves out'),
     (lambda tx: small_cycle(tx, pool=-1), 'pool=-1; at least 0'),
-    (lambda tx: small_unpaired(tx, others={'back': STUDENT}), 'others has back'),
-    (lambda tx: small_unpaired(tx, lesson='average'), 'give ema'),
+    (lambda tx: small_unpaired(tx, extra_students={'generator_ba': STUDENT}),
+     'extra_students has generator_ba'),
+    (lambda tx: small_unpaired(tx, teacher_params='ema'), 'give ema'),
     (lambda tx: methods.GauGAN(STUDENT, methods.Adversary(DISC(), tx, 'ra'), tx), 'takes loss'),
     (lambda tx: methods.KD(nn.DCGANGenerator(1), nn.DCGANGenerator(2), tx, adv_weight=1.,
                            adversary=methods.Adversary(nn.DCGANDiscriminator(2), tx, 'rp')),
@@ -595,18 +602,19 @@ def test_contradictions_of_the_others_are_refused(sgd, make, message):
     make(sgd)
 
 
-@pytest.mark.parametrize('fields', [{}, {'distance': 'cka'}, {'tap': 0.}])
+@pytest.mark.parametrize('fields', [{}, {'similarity': 'cka_pixel'}, {'weight': 0.}])
 def test_an_unknown_tap_is_named(sgd, batch, fields):
-  method = small_omgd(sgd, lessons=dataclasses.replace(LESSONS, taps=('block7',), **fields))
+  method = small_omgd(sgd, distill=methods.DistillLoss(
+      methods.SSIM(), dataclasses.replace(TAPS, names=('block7',), **fields)))
   with pytest.raises(ValueError, match='student has no tap block7; it has block1, stem'):
     method.init(jax.random.key(0), batch)
 
 
 def test_taps_of_other_sizes_take_the_distance_that_compares_no_positions(sgd, batch):
   deeper = nn.ResNetGenerator(stem=(2, 4), hidden=(4,), up=(2,))
-  lessons = dataclasses.replace(LESSONS, distance='attention')
+  distill = methods.DistillLoss(dataclasses.replace(TAPS, similarity='attention'))
   with pytest.raises(ValueError, match='stem has 8x8 pixels in student and 16x16 in wide; atten'):
-    small_omgd(sgd, student=deeper, lessons=lessons).init(jax.random.key(0), batch)
+    small_omgd(sgd, student=deeper, distill=distill).init(jax.random.key(0), batch)
   small_omgd(sgd, student=deeper).init(jax.random.key(0), batch)
 
 
@@ -622,13 +630,13 @@ def pairs(batch):
 
 
 def test_a_discriminator_minimises_half_of_both_sides(sgd, pairs):
-  pix2pix, omgd = small_pix2pix(sgd), small_omgd(sgd, deep=None, lessons=UNPERCEIVED)
+  pix2pix, omgd = small_pix2pix(sgd), small_omgd(sgd, deep=None, distill=UNPERCEIVED)
   _, logs = jax.jit(pix2pix.step)(pix2pix.init(jax.random.key(0), pairs), pairs)
-  np.testing.assert_allclose(logs['disc_loss'], (logs['disc_real'] + logs['disc_fake']) / 2,
-                             rtol=1e-6)
+  np.testing.assert_allclose(logs['disc']['loss'],
+                             (logs['disc']['real'] + logs['disc']['fake']) / 2, rtol=1e-6)
   _, logs = jax.jit(omgd.step)(omgd.init(jax.random.key(0), pairs), pairs)
-  np.testing.assert_allclose(logs['disc_loss'], (
-      logs['disc_real_wide'] + logs['disc_fake_wide']) / 2, rtol=1e-6)
+  np.testing.assert_allclose(logs['disc']['loss'], (
+      logs['disc']['real_wide'] + logs['disc']['fake_wide']) / 2, rtol=1e-6)
 
 
 def test_features_of_the_judge_are_a_mean_over_scales(sgd):
@@ -640,30 +648,30 @@ def test_features_of_the_judge_are_a_mean_over_scales(sgd):
   @jax.jit
   def expected(state):
     drawn = method.generator.apply(state.nets['generator'].variables, shapes['source'], train=True,
-                                   mutable=list(state.nets['generator'].stats))[0][0]
-    (logits, taps), _ = method.adversary.look(
+                                   mutable=list(state.nets['generator'].collections))[0][0]
+    (logits, taps), _ = method.adversary.apply(
         state.nets['disc'].variables, jnp.concatenate([drawn, shapes['target']]),
         jnp.concatenate([shapes['source']] * 2), Axes())
     assert len(logits) == 2
     return sum(jnp.abs(jnp.subtract(*jnp.split(x, 2))).mean() for x in taps.values())
 
   total = expected(state)
-  np.testing.assert_allclose(logs['generator_match'], 10 * total / 2, rtol=1e-4)
+  np.testing.assert_allclose(logs['generator']['match'], 10 * total / 2, rtol=1e-4)
 
 
 def test_a_teacher_that_is_only_as_good_does_not_replace_the_best(sgd):
-  method = small_unpaired(sgd, clock=methods.Blocks(1, 1))
+  method = small_unpaired(sgd, schedule=methods.AlternatingSchedule(1, 1))
   textures = images_of('grass2gravel', 2)
-  state = method.promote(method.init(jax.random.key(0), textures), {'generator': 5.})
+  state = method.update_best_teachers(method.init(jax.random.key(0), textures), {'generator': 5.})
   moved = state.replace(nets={**state.nets, 'generator': state.nets['generator'].replace(
       params=jax.tree.map(lambda x: x + 1, state.nets['generator'].params))})
-  again = method.promote(moved, {'generator': 5.})
+  again = method.update_best_teachers(moved, {'generator': 5.})
   assert largest_difference(again.frozen['best'], state.frozen['best']) == 0
 
 
 @pytest.mark.parametrize('loss', ['rp', 'ra'])
 def test_a_relative_loss_of_a_teacher_moves_the_teacher_alone(sgd, pairs, loss):
-  method = small_omgd(sgd, deep=None, adversary=dict(loss=loss), lessons=UNPERCEIVED)
+  method = small_omgd(sgd, deep=None, adversary=dict(loss=loss), distill=UNPERCEIVED)
   state = method.init(jax.random.key(0), pairs)
   grads = jax.jit(jax.grad(lambda p: method.losses(p, state, pairs)[0]['wide']))(state.params)
   assert {name for name, grad in grads.items() if optax.tree.norm(grad)} == {'wide'}

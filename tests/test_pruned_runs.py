@@ -11,11 +11,11 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, methods, nn, pruning
 from jaxgan_compress.config import build
-from jaxgan_compress.experiment import runner, workdir
+from jaxgan_compress.experiment import dry_run, runner, training
 from jaxgan_compress.experiment import stage as training
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
-from tests.test_translation_runs import ADAM, base, judge, with_stages
+from tests.test_translation_runs import ADAM, adversary, base, with_stages
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
@@ -32,17 +32,18 @@ BUDGET, MORE = (pruning.cost(whole(), whole().plan(), SHAPE)(whole().plan().widt
 
 
 def recipe(**prune):
-  prune = {'budget': BUDGET, 'floor': 2, **prune}
+  prune = {'budget': BUDGET, 'min_channels': 2, **prune}
   return with_stages(
       base('colorize', test={}),
       teacher=dict(steps=2, title='Teacher', method=dict(
-          name='Pix2Pix', generator=dict(name=f'{__name__}:whole'), adversary=judge(6, 'hinge'),
+          name='Pix2Pix', generator=dict(name=f'{__name__}:whole'), adversary=adversary(6, 'hinge'),
           tx=ADAM)),
       student=dict(steps=4, teacher=('teacher',), prune=prune, method=dict(
           name='CAT', adversary=dict(name='Adversary', tx=ADAM, loss='hinge'), tx=ADAM,
           taps=('stem', 'block1'))),
-      alone=dict(steps=2, teacher=('teacher',), prune=dict(prune, start='reinit'), method=dict(
-          name='Pix2Pix', adversary=judge(6, 'hinge'), tx=ADAM)))
+      alone=dict(steps=2, teacher=('teacher',), prune=dict(prune, student_init='reinit'),
+                 method=dict(
+          name='Pix2Pix', adversary=adversary(6, 'hinge'), tx=ADAM)))
 
 
 @pytest.fixture(scope='module')
@@ -64,35 +65,36 @@ def test_a_student_costs_at_most_its_budget(finished):
   workdir, results = finished
   rows, run = results['generators'], experiment.open_run(workdir)
   assert rows['student']['macs'] <= BUDGET < rows['teacher']['macs']
-  assert rows['student']['teacher'] == 'teacher' and run.taught_by('alone') is None
+  assert rows['student']['teacher'] == 'teacher' and run.generator('alone').teacher is None
   assert (workdir / 'student' / 'pruned.png').stat().st_size > 500
-  training._prune(run, 'alone')  # as a stage begins
+  training._prune(run.stages['alone'])  # as a stage begins
   first, alone = (nn.load(workdir / name / 'pruned.safetensors') for name in ('student', 'alone'))
-  assert run.drawer('student').module == first[0] == alone[0] == run.method('alone').generator
+  assert run.generator('student').module == first[0] == alone[0]
+  assert alone[0] == run.stages['alone'].method.generator
   # It starts from what was left of its teacher, where the other starts anew.
-  teacher = run.drawer('teacher', 'best')
-  cut = pruning.cut(teacher.module, jax.device_get(teacher.variables), SHAPE, budget=BUDGET,
-                    floor=2)
+  teacher = run.generator('teacher').bound('best')
+  cut = pruning.prune(teacher.module, jax.device_get(teacher.variables), SHAPE, budget=BUDGET,
+                    min_channels=2)
   assert largest_difference(first[1], cut.variables) == 0 < largest_difference(alone[1], first[1])
 
 
 def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path):
   """They nest, each meets its budget, and each starts from what was left for it."""
   c = recipe(budget=(BUDGET, MORE))
-  c.stages.student.method = dict(name='Offline', tx=ADAM, lessons=dict(
-      name='Lessons', feature=0., style=0., pixel=1.))
+  c.stages.student.method = dict(name='Offline', tx=ADAM, distill=dict(
+      name='DistillLoss', ssim=dict(name='SSIM'), pixel=dict(name='Pixel', weight=1.)))
   c.run = ('teacher', 'student')
   rows = jgc.run(*after_its_teacher(c, finished, tmp_path / 'run'), quiet=True)['generators']
   second = list(pruning.roles('student', (BUDGET, MORE)))[1]
   assert rows['student']['macs'] <= BUDGET < rows[f'student.{second}']['macs'] <= MORE
   assert {rows[name]['teacher'] for name in rows if name != 'teacher'} == {'teacher'}
   run = experiment.open_run(tmp_path / 'run')
-  small, large = (run.drawer(name).module for name in ('student', f'student.{second}'))
+  small, large = (run.generator(name).module for name in ('student', f'student.{second}'))
   assert all(a <= b for a, b in zip(small.stem, large.stem, strict=True)) and small != large
   file = f'{second.replace("student", "pruned")}.safetensors'
   assert nn.load(tmp_path / 'run' / 'student' / file)[0] == large
   c.stages.student.method = recipe().stages.student.method
-  with pytest.raises(ValueError, match="CAT has no argument 'others'"):
+  with pytest.raises(ValueError, match="CAT has no argument 'extra_students'"):
     build.validate(c)
 
 
@@ -107,10 +109,10 @@ def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
       jgc.run(*after_its_teacher(c, finished, tmp_path / 'run'), quiet=True)
   before = (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes()
   with monkeypatch.context() as patched:
-    patched.setattr(pruning, 'cut', None)
+    patched.setattr(pruning, 'prune', None)
     jgc.run(c, tmp_path / 'run', quiet=True)
   assert (tmp_path / 'run' / 'student' / 'pruned.safetensors').read_bytes() == before
-  nets = [experiment.open_run(folder).nets('student', 'last') for folder in (
+  nets = [experiment.open_run(folder).stages['student'].nets() for folder in (
       whole, tmp_path / 'run')]
   assert largest_difference(*nets) == 0
 
@@ -141,16 +143,16 @@ def test_what_cannot_be_cut_is_said_before_training(tmp_path, change, message):
 def test_a_second_stage_of_one_budget_is_looked_at_too(tmp_path):
   c = recipe()
   c.stages.second = c.stages.student.copy_and_resolve_references()
-  c.stages.second.prune.start = 'inheritt'
+  c.stages.second.prune.student_init = 'inheritt'
   c.run = ('teacher', 'student', 'second')
-  with pytest.raises(ValueError, match="stages.second.prune: how='inheritt'; one of inherit"):
+  with pytest.raises(ValueError, match="stages.second.prune: criterion='inheritt'; one of inherit"):
     jgc.run(c, tmp_path / 'run', quiet=True)
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('change, message', [
     (dict(teacher=()), 'there is none; give teacher'),
-    (dict(prune=dict(floor=2)), 'prune has no budget')])
+    (dict(prune=dict(min_channels=2)), 'prune has no budget')])
 def test_a_stage_that_cannot_be_cut_is_refused_before_training(change, message):
   c = recipe()
   c.stages.student.update(change)
@@ -181,16 +183,17 @@ def test_a_network_of_ones_own_is_cut_in_a_run(tmp_path):
   c = recipe()
   c.stages.teacher.method.generator.name = f'{__name__}:mine'
   c.run = ('teacher', 'student')
-  run = workdir.Run(c, tmp_path / 'run', Reporter(quiet=True))
-  run.open_sources()
-  cut = run.cut('student', mine(), nn.initialise(mine(), jax.random.key(0)))['student']
-  file, = run.cut_files('student').values()
+  run = experiment.Run(c, tmp_path / 'run', Reporter(quiet=True))
+  dry_run.check(run)
+  stage = run.stages['student']
+  cut = stage.prune(mine(), nn.initialise(mine(), jax.random.key(0)))['student']
+  file, = stage.pruned.paths.values()
   file.parent.mkdir(parents=True)
   with pytest.raises(ValueError, match='Mine is not one of jaxgan_compress.nn'):
     nn.save(file, cut.module, cut.variables)
   nn.save(file, cut.module, cut.variables, like=mine())
-  assert run.method('student').student == cut.module != mine()
-  assert largest_difference(run._files('student')['student'].params, cut.variables['params']) == 0
+  assert stage.method.student == cut.module != mine()
+  assert largest_difference(stage.files()['student'].params, cut.variables['params']) == 0
   with pytest.raises(ValueError, match='no network .*:Mine.* is loaded with like='):
     nn.load(file)
   with pytest.raises(ValueError, match='no network .*:Mine'):
@@ -214,7 +217,7 @@ FILES = {
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('given')
+  folder = tmp_path_factory.mktemp('init_from')
   for name, module in FILES.items():
     net = module()
     nn.save(folder / f'{name}.safetensors', net, nn.initialise(net, jax.random.key(0)))
@@ -224,7 +227,7 @@ def files(tmp_path_factory):
 def given_to(stage, **more):
   """A change of the config of `with_files`."""
   return lambda c, files: c.stages[stage].update(
-      {key: {role: files.get(x, x) for role, x in value.items()} if key == 'given' else value
+      {key: {role: files.get(x, x) for role, x in value.items()} if key == 'init_from' else value
        for key, value in more.items()})
 
 
@@ -237,13 +240,14 @@ class Broken(methods.Pix2Pix):
 
 def with_files():
   net = dict(name='mobile_resnet', ngf=4, blocks=1)
-  looking = dict(name='Lessons', tap=1., taps=('stem',), distance='attention', style=0.,
-                 look=dict(name='VGG', layers=('relu1_2', 'relu2_2')))
-  pupil = dict(name='Offline', student=net, tx=ADAM, lessons=looking)
+  looking = dict(name='DistillLoss', feature=dict(name='Perceptual'),
+                 taps=dict(name='Taps', similarity='attention', weight=1., names=('stem',)),
+                 feature_net=dict(name='VGG', layers=('relu1_2', 'relu2_2')))
+  pupil = dict(name='Offline', student=net, tx=ADAM, distill=looking)
   return with_stages(
       base('colorize'),
-      teacher=dict(steps=2, method=dict(name='Pix2Pix', generator=net, adversary=judge(6, 'hinge'),
-                                        tx=ADAM)),
+      teacher=dict(steps=2, method=dict(name='Pix2Pix', generator=net,
+                                        adversary=adversary(6, 'hinge'), tx=ADAM)),
       pupil=dict(steps=2, teacher=('teacher',), method=pupil))
 
 
@@ -253,30 +257,34 @@ def late_mistake(c, files):
       **c.stages.teacher.method, 'name': f'{__name__}:Broken'})
 
 
-def lessons(**fields):
+def distill(**fields):
   def change(c, files):
     with c.unlocked():
-      c.stages.pupil.method.lessons.update(fields)
+      c.stages.pupil.method.distill.taps.update(fields)
   return change
 
 
 @pytest.mark.parametrize('change, message', [
-    (given_to('teacher', given={'generatr': 'same'}),
-     'stages.teacher.given.generatr: Pix2Pix has no network of this role; it has disc, generator'),
-    (given_to('teacher', given={'generator': 'zero'}),
-     "given.generator: .* another network, with padding='zero' where 'reflect' is wanted"),
-    (given_to('pupil', given={'student': 'unet'}),
-     'given.student: .* a UNetGenerator where a ResNetGenerator is wanted'),
-    (given_to('pupil', given={'student': 'wide'}), 'stages.pupil.given.student: .* with stem='),
-    (given_to('pupil', given={'features': 'vgg19'}), 'given.features: .* depth=19 where 16'),
-    (given_to('pupil', given={'features': 'vgg19'}, steps=3), 'depth=19 where 16'),
-    (given_to('pupil', given={'disc': 'judge'}),
-     'pupil.given.disc: Offline has no network of this role; it has student, teacher, features'),
-    (given_to('pupil', given={'teacher': 'same'}), 'both say who teaches; give one'),
-    (given_to('pupil', given={'features': 3}), 'given.features: there is no file 3'),
-    (given_to('pupil', prune=dict(budget=1e5, how='l1'), given={'student': 'same'}),
-     'stages.pupil.given.student and stages.pupil.prune both say'),
-    (lessons(taps=('stem', 'block7')),
+    (given_to('teacher', init_from={'generatr': 'same'}),
+     'stages.teacher.init_from.generatr: Pix2Pix has no network of this role; it has generator, '
+     'disc'),
+    (given_to('teacher', init_from={'generator': 'zero'}),
+     "init_from.generator: .* another network, with padding='zero' where 'reflect' is needed"),
+    (given_to('pupil', init_from={'student': 'unet'}),
+     'init_from.student: .* a UNetGenerator where a ResNetGenerator is needed'),
+    (given_to('pupil', init_from={'student': 'wide'}),
+     'stages.pupil.init_from.student: .* with stem='),
+    (given_to('pupil', init_from={'features': 'vgg19'}),
+     'init_from.features: .* depth=19 where 16'),
+    (given_to('pupil', init_from={'features': 'vgg19'}, steps=3), 'depth=19 where 16'),
+    (given_to('pupil', init_from={'disc': 'judge'}),
+     'pupil.init_from.disc: Offline has no network of this role; it has student, teacher, '
+     'features'),
+    (given_to('pupil', init_from={'teacher': 'same'}), 'both say who teaches; give one'),
+    (given_to('pupil', init_from={'features': 3}), 'init_from.features: there is no file 3'),
+    (given_to('pupil', prune=dict(budget=1e5, criterion='l1'), init_from={'student': 'same'}),
+     'stages.pupil.init_from.student and stages.pupil.prune both say'),
+    (distill(names=('stem', 'block7')),
      'stages.pupil: student has no tap block7; it has block1, stem'),
     (late_mistake, 'stages.pupil: of 16 rows')])
 def test_what_does_not_fit_is_said_before_training(files, tmp_path, change, message):
@@ -290,15 +298,16 @@ def test_what_does_not_fit_is_said_before_training(files, tmp_path, change, mess
 def test_what_a_method_leaves_unread_is_refused(files, tmp_path):
   c = recipe()
   with c.unlocked():
-    c.stages.student.method.going_on = False
-  c.stages.student.given = {'disc': files['judge']}
-  with pytest.raises(ValueError, match='stages.student: given.disc is not used: .* leave it out'):
+    c.stages.student.method.disc_init = 'fresh'
+  c.stages.student.init_from = {'disc': files['judge']}
+  with pytest.raises(ValueError,
+                     match='stages.student: init_from.disc is not used: .* leave it out'):
     jgc.run(c, tmp_path / 'run', quiet=True)
 
 
 def test_networks_that_fit_may_be_given(files, tmp_path):
   c = with_files()
-  given_to('teacher', given={'generator': 'same', 'disc': 'judge'})(c, files)
-  given_to('pupil', given={'features': 'vgg16', 'student': 'same'})(c, files)
+  given_to('teacher', init_from={'generator': 'same', 'disc': 'judge'})(c, files)
+  given_to('pupil', init_from={'features': 'vgg16', 'student': 'same'})(c, files)
   build.validate(c)
-  workdir.Run(c, tmp_path, Reporter(quiet=True)).open_sources()
+  dry_run.check(experiment.Run(c, tmp_path, Reporter(quiet=True)))

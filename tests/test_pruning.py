@@ -59,8 +59,8 @@ def draw(module, variables, x, train=False):
   return jax.jit(run)(variables, x)
 
 
-def half(plan, variables, how='l1', **fields):
-  scores = pruning.scores(plan, variables['params'], how, **fields)
+def half(plan, variables, criterion='l1', **fields):
+  scores = pruning.scores(plan, variables['params'], criterion, **fields)
   middle = np.median(np.concatenate([np.asarray(x) for x in scores.values()]))
   return pruning.keep(plan, scores, middle)
 
@@ -105,17 +105,17 @@ def test_a_compiled_function_ranks_and_masks_alike():
 
   @jax.jit
   def compiled(params):
-    ranked = {how: pruning.scores(plan, params, how, grads=params)
-              for how in ('norm', 'l1', 'l2', 'taylor')}
-    masks = pruning.keep(plan, ranked['norm'], .9, floor=2)
+    ranked = {criterion: pruning.scores(plan, params, criterion, grads=params)
+              for criterion in ('norm', 'l1', 'l2', 'taylor')}
+    masks = pruning.keep(plan, ranked['norm'], .9, min_channels=2)
     return ranked, masks, pruning.apply_masks(plan, params, masks)
 
   ranked, masks, masked = jax.device_get(compiled(params))
-  for how, found in ranked.items():
-    wanted = pruning.scores(plan, params, how, grads=params)
+  for criterion, found in ranked.items():
+    wanted = pruning.scores(plan, params, criterion, grads=params)
     assert all(isinstance(x, np.ndarray) for x in wanted.values())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, wanted)
-  wanted = pruning.keep(plan, ranked['norm'], .9, floor=2)
+  wanted = pruning.keep(plan, ranked['norm'], .9, min_channels=2)
   jax.tree.map(np.testing.assert_array_equal, masks, wanted)
   assert 0 < sum(pruning.widths(masks).values()) < sum(plan.widths.values())
   jax.tree.map(np.testing.assert_array_equal, masked, pruning.apply_masks(plan, params, masks))
@@ -182,16 +182,16 @@ def test_published_thresholds(norm, budget, threshold, macs, params, stem, up, b
   module = nn.inception(64, norm=norm)
   scores, cost, plan = searched(module, (1, 256, 256, 3))
   assert sum(len(x) for x in scores.values()) == 2908
-  legacy = pruning.search(plan, scores, cost, budget, floor=16, legacy=True)
-  assert legacy.threshold == pytest.approx(threshold, abs=1e-6) and legacy.cost == macs
-  small = module.with_widths(pruning.widths(legacy.masks))
+  cat_search = pruning.search(plan, scores, cost, budget, min_channels=16, cat_search=True)
+  assert cat_search.threshold == pytest.approx(threshold, abs=1e-6) and cat_search.cost == macs
+  small = module.with_widths(pruning.widths(cat_search.masks))
   assert (small.stem, small.up) == (stem, up)
   for block, widths in blocks.items():
     branches = small.blocks[block - 1]
     assert tuple(n for _, n in (*branches.dense, *branches.depthwise)) == widths
-  assert pruning.cost(module, plan, unit='params')(pruning.widths(legacy.masks)) == params
-  exact = pruning.search(plan, scores, cost, budget, floor=16)
-  assert legacy.cost <= exact.cost <= budget
+  assert pruning.cost(module, plan, unit='params')(pruning.widths(cat_search.masks)) == params
+  exact = pruning.search(plan, scores, cost, budget, min_channels=16)
+  assert cat_search.cost <= exact.cost <= budget
 
 
 @pytest.fixture(scope='module')
@@ -207,15 +207,15 @@ def test_published_thresholds_of_label_maps(label_maps, budget, threshold, macs,
                                             main, spade):
   module, scores, cost, plan = label_maps
   assert sum(len(x) for x in scores.values()) == 5914
-  legacy = pruning.search(plan, scores, cost, budget, floor=16, legacy=True)
-  assert legacy.threshold == pytest.approx(threshold, abs=1e-6) and legacy.cost == macs
-  small = module.with_widths(pruning.widths(legacy.masks))
+  cat_search = pruning.search(plan, scores, cost, budget, min_channels=16, cat_search=True)
+  assert cat_search.threshold == pytest.approx(threshold, abs=1e-6) and cat_search.cost == macs
+  small = module.with_widths(pruning.widths(cat_search.masks))
   named = lambda branches: tuple(n for _, n in (*branches.dense, *branches.depthwise))
   assert small.fc == fc and small.blocks[-1].out == fc // 16
   assert named(small.blocks[block].main) == main and named(small.blocks[block].spade) == spade
-  assert pruning.cost(module, plan, unit='params')(pruning.widths(legacy.masks)) == params
-  exact = pruning.search(plan, scores, cost, budget, floor=16)
-  assert legacy.cost <= exact.cost <= budget
+  assert pruning.cost(module, plan, unit='params')(pruning.widths(cat_search.masks)) == params
+  exact = pruning.search(plan, scores, cost, budget, min_channels=16)
+  assert cat_search.cost <= exact.cost <= budget
 
 
 @functools.cache
@@ -237,7 +237,7 @@ def small_search():
           pruning.cost(module, plan, (1, 64, 64, 3)))
 
 
-@pytest.mark.parametrize('fields', [{}, {'multiple': 4}, {'per': 'group'}, {'floor': 3}])
+@pytest.mark.parametrize('fields', [{}, {'round_to': 4}, {'scope': 'group'}, {'min_channels': 3}])
 def test_masks_nest_as_budgets_fall(small_search, fields):
   plan, scores, cost = small_search
   everything = cost(plan.widths)
@@ -252,19 +252,20 @@ def test_masks_nest_as_budgets_fall(small_search, fields):
 def test_no_threshold_would_have_kept_more(small_search):
   plan, scores, cost = small_search
   budget = .5 * cost(plan.widths)
-  found = pruning.search(plan, scores, cost, budget, floor=2)
+  found = pruning.search(plan, scores, cost, budget, min_channels=2)
   values = np.unique(np.concatenate(list(scores.values())))
   below = values[values < found.threshold].max()
-  masks = pruning.keep(plan, scores, below, floor=2)
+  masks = pruning.keep(plan, scores, below, min_channels=2)
   assert cost(pruning.widths(masks)) > budget >= found.cost
 
 
 def test_the_search_of_a_compiled_step_is_the_same(small_search):
   plan, scores, cost = small_search
-  tighten = jax.jit(lambda scores, budget: pruning.tighten(plan, scores, cost, budget, floor=2))
+  tighten = jax.jit(lambda scores,
+                    budget: pruning.tighten(plan, scores, cost, budget, min_channels=2))
   for share in (2., .8, .5, .3):
     budget = share * cost(plan.widths)
-    wanted = pruning.search(plan, scores, cost, budget, floor=2).masks
+    wanted = pruning.search(plan, scores, cost, budget, min_channels=2).masks
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(tighten(scores, budget)),
                  dict(wanted))
 
@@ -275,14 +276,14 @@ EQUAL = {  # scores of the groups of `small_search`: what is the same in which o
 
 
 @pytest.mark.parametrize('equal', EQUAL)
-@pytest.mark.parametrize('fields', [{}, {'multiple': 2}, {'floor': 2}, {'per': 'group'}])
+@pytest.mark.parametrize('fields', [{}, {'round_to': 2}, {'min_channels': 2}, {'scope': 'group'}])
 def test_equal_scores_are_cut_evenly(small_search, equal, fields, caplog):
   """As many as have to go: a network that was just initialised is cut to its budget, and budgets
   nest."""
   plan, scores, cost = small_search
   rng = np.random.default_rng(0)
   scores = {name: EQUAL[equal](np.asarray(x), rng) for name, x in scores.items()}
-  whole, previous, coarse = cost(plan.widths), None, 'multiple' in fields
+  whole, previous, coarse = cost(plan.widths), None, 'round_to' in fields
   for share in (.8, .5):
     found = pruning.search(plan, scores, cost, share * whole, **fields)
     assert found.cost == cost(pruning.widths(found.masks)) <= share * whole
@@ -312,12 +313,12 @@ def test_dead_channels_go_before_any_other(small_search):
 
 @pytest.mark.parametrize('share, fields, said', [
     (1.5, {}, 'above .*, what the whole network costs: nothing was cut'),
-    (1.5, {'per': 'group'}, 'nothing was cut'),
-    (.5, {'legacy': True}, r'\d+ % of its budget of .*; legacy=False finds'),
+    (1.5, {'scope': 'group'}, 'nothing was cut'),
+    (.5, {'cat_search': True}, r'\d+ % of its budget of .*; cat_search=False finds'),
     (1., {}, None), (.5, {}, None)])
 def test_a_budget_that_is_not_used_is_told(small_search, share, fields, said, caplog):
   plan, scores, cost = small_search
-  if fields.get('legacy'):
+  if fields.get('cat_search'):
     scores = {name: np.ones(len(x), np.float32) for name, x in scores.items()}
   pruning.search(plan, scores, cost, share * cost(plan.widths), **fields)
   assert (re.search(said, caplog.text) is not None) if said else not caplog.records
@@ -325,23 +326,24 @@ def test_a_budget_that_is_not_used_is_told(small_search, share, fields, said, ca
 
 def test_what_the_next_larger_network_would_cost_is_told(caplog):
   plan, scores = prunable.Plan({'a': prunable.Group(4)}, {}, {}, {}), {'a': np.arange(1., 5.)}
-  assert pruning.search(plan, scores, lambda widths: widths['a'], 3, multiple=2).cost == 2
+  assert pruning.search(plan, scores, lambda widths: widths['a'], 3, round_to=2).cost == 2
   assert 'costs 2, 67 % of its budget of 3; the next larger one costs 4' in caplog.text
 
 
 @pytest.mark.parametrize('more', [1., 1.01])
 def test_a_compiled_step_leaves_alone_what_the_budget_pays_for(small_search, more):
   plan, scores, cost = small_search
-  found = pruning.search(plan, scores, cost, .5 * cost(plan.widths), floor=2)
+  found = pruning.search(plan, scores, cost, .5 * cost(plan.widths), min_channels=2)
   living = {name: np.where(found.masks[name], x, -1) for name, x in scores.items()}
-  tighten = jax.jit(lambda scores, budget: pruning.tighten(plan, scores, cost, budget, floor=2))
+  tighten = jax.jit(lambda scores,
+                    budget: pruning.tighten(plan, scores, cost, budget, min_channels=2))
   jax.tree.map(np.testing.assert_array_equal,
                jax.device_get(tighten(living, more * found.cost)), dict(found.masks))
 
 
 def test_widths_are_rounded_up_to_a_multiple(small_search):
   plan, scores, cost = small_search
-  found = pruning.search(plan, scores, cost, .6 * cost(plan.widths), multiple=4)
+  found = pruning.search(plan, scores, cost, .6 * cost(plan.widths), round_to=4)
   for name, width in pruning.widths(found.masks).items():
     assert width % 4 == 0 or width == plan.groups[name].width
 
@@ -350,7 +352,7 @@ def test_scores_by_hand():
   module = nn.ResNetGenerator(stem=(1, 2), hidden=(2,), up=(1,), norm='batch', dropout=0.)
   plan, variables = module.plan(), filled(module)
   params = variables['params']
-  by = lambda how, **fields: pruning.scores(plan, params, how, **fields)
+  by = lambda criterion, **fields: pruning.scores(plan, params, criterion, **fields)
   np.testing.assert_allclose(by('norm')['block1'], np.abs(params['block1']['norm1']['scale']))
   kernel = params['block1']['conv1']['kernel']
   np.testing.assert_allclose(by('l1')['block1'], np.abs(kernel).mean((0, 1, 2)), rtol=1e-6)
@@ -386,7 +388,7 @@ def test_copies_of_a_group_are_counted():
 @pytest.mark.parametrize('change, message', [
     (dict(budget=0), 'a budget is above 0'), (dict(budget=-5.), 'a budget is above 0'),
     (dict(budget=float('nan')), 'a budget is above 0'), (dict(budget=1e3), 'below .* smallest'),
-    (dict(per='layer'), 'one of global, group'),
+    (dict(scope='layer'), 'one of global, group'),
     (dict(scores={'block7': np.ones(3)}), 'block7, which this network does not have'),
     (dict(scores={'stem0': np.ones(3)}), r'stem0 has \(3,\) scores and 8 channels'),
     (dict(scores={'stem0': np.full(8, np.nan)}), '8 scores of stem0 are not finite')])
@@ -399,26 +401,26 @@ def test_what_cannot_be_pruned_is_refused(small_search, change, message):
 def test_the_floor_is_named():
   module = nn.inception(64)
   scores, cost, plan = searched(module, (1, 256, 256, 3))
-  for legacy in (False, True):
+  for cat_search in (False, True):
     with pytest.raises(ValueError, match='546,897,920'):
-      pruning.search(plan, scores, cost, 5e8, floor=16, legacy=legacy)
+      pruning.search(plan, scores, cost, 5e8, min_channels=16, cat_search=cat_search)
 
 
 def test_the_published_search_ends_where_only_the_floor_fits(small_search):
   plan, scores, cost = small_search
-  floor = pruning.keep(plan, scores, np.inf)
-  least = cost(pruning.widths(floor))
+  min_channels = pruning.keep(plan, scores, np.inf)
+  least = cost(pruning.widths(min_channels))
   # Neighbours in float32, of which only the upper one is cheap enough.
   close = {name: np.full(len(x), np.float32(1)) for name, x in scores.items()}
   close['block1/dense3'] = np.full(len(close['block1/dense3']), np.nextafter(np.float32(1), 2),
                                    np.float32)
-  found = pruning.search(plan, close, cost, least, legacy=True)
+  found = pruning.search(plan, close, cost, least, cat_search=True)
   assert found.cost == least
 
 
 @pytest.mark.parametrize('fields, message', [
-    (dict(how='best'), 'one of norm, l1'), (dict(how='taylor'), 'grads=...'),
-    (dict(how='random'), 'takes a key'), ({}, 'no norm of this network has scales')])
+    (dict(criterion='best'), 'one of norm, l1'), (dict(criterion='taylor'), 'grads=...'),
+    (dict(criterion='random'), 'takes a key'), ({}, 'no norm of this network has scales')])
 def test_scores_that_cannot_be_had_are_refused(fields, message):
   module = nn.resnet(2, 1)
   with pytest.raises(ValueError, match=message):
@@ -444,17 +446,18 @@ def test_variables_of_another_network_are_refused():
     pruning.compact(small.plan(), filled(large), masks)
 
 
-@pytest.mark.parametrize('how', ['inherit', 'reinit', 'reinit_keep_norm'])
-def test_what_a_student_starts_from(how):
+@pytest.mark.parametrize('criterion', ['inherit', 'reinit', 'reinit_keep_norm'])
+def test_what_a_student_starts_from(criterion):
   module = nn.inception(6, 2)
   plan, variables = module.plan(), filled(module)
   masks = half(plan, variables)
-  small, start = pruning.begin(module, plan, variables, masks, how, key=jax.random.key(1))
+  small, start = pruning.init_student(module, plan, variables, masks, criterion,
+                                      key=jax.random.key(1))
   kept = pruning.compact(plan, variables, masks)
   assert jax.tree.map(np.shape, start) == jax.tree.map(np.shape, kept)
   same = {path: np.array_equal(x, y) for (path, x), y in zip(
       jax.tree_util.tree_leaves_with_path(kept), jax.tree.leaves(start), strict=True)}
-  if how == 'inherit':
+  if criterion == 'inherit':
     assert all(same.values())
   else:
     norms = {path: equal for path, equal in same.items()
@@ -462,7 +465,7 @@ def test_what_a_student_starts_from(how):
     # Three of the stem, two on the way up, three and twice three a block of all its branches.
     ends = 'block1_norm', 'block2_norm'
     ended = [equal for path, equal in norms.items() if path[1].key in ends]
-    assert sum(same.values()) == (0 if how == 'reinit' else 2 * (len(norms) - len(ended)))
+    assert sum(same.values()) == (0 if criterion == 'reinit' else 2 * (len(norms) - len(ended)))
     assert not any(ended)
   jax.eval_shape(small.apply, start, inputs(small))
 
@@ -472,9 +475,9 @@ def test_starts_that_cannot_be_had_are_refused():
   plan, variables = module.plan(), filled(module)
   masks = half(plan, variables)
   with pytest.raises(ValueError, match='one of inherit, reinit'):
-    pruning.begin(module, plan, variables, masks, 'copy')
+    pruning.init_student(module, plan, variables, masks, 'copy')
   with pytest.raises(ValueError, match='give it a key'):
-    pruning.begin(module, plan, variables, masks, 'reinit')
+    pruning.init_student(module, plan, variables, masks, 'reinit')
 
 
 def test_a_multiple_keeps_a_step():
@@ -482,14 +485,14 @@ def test_a_multiple_keeps_a_step():
   plan = prunable.Plan({'fc': prunable.Group(256, step=16)}, {}, {}, {})
   ranked = {'fc': np.arange(256.)}
   kept = lambda above, **more: int(pruning.keep(plan, ranked, 255. - above, **more)['fc'].sum())
-  assert [kept(50), kept(50, multiple=24), kept(50, multiple=8)] == [48, 48, 48]
-  assert kept(100, multiple=24) == 96 and kept(110, multiple=24) == 96 and kept(
-      130, multiple=24) == 144
+  assert [kept(50), kept(50, round_to=24), kept(50, round_to=8)] == [48, 48, 48]
+  assert kept(100, round_to=24) == 96 and kept(110, round_to=24) == 96 and kept(
+      130, round_to=24) == 144
 
 
 def test_the_picture_shows_what_stays():
   masks = {'stem0': np.array([True, False]), 'block1/dense3': np.arange(1024) < 512}
-  page = pruning.picture(masks)
+  page = pruning.plot_masks(masks)
   rows = page[(24, 40), 190:702].astype(int)
   for row in rows:
     assert (row[:250] == (40, 90, 160)).all() and (row[262:] == (222, 222, 222)).all()
@@ -499,7 +502,7 @@ def test_the_verb_writes_students_that_nest(tmp_path, capsys):
   module = nn.inception(6, 2)
   nn.save(tmp_path / 'teacher.safetensors', module, filled(module))
   run = lambda *more: cli.main(['prune', f'--network={tmp_path / "teacher.safetensors"}',
-                                '--size=32', f'--out={tmp_path / "student.safetensors"}', *more])
+                                '--size=32', f'--output={tmp_path / "student.safetensors"}', *more])
   assert run('--budget=1e6,2e6') == 0
   shown = capsys.readouterr().out
   small, large = (nn.load(tmp_path / f'student_{budget}.safetensors')[0]
@@ -527,7 +530,7 @@ def test_a_budget_of_milliseconds(small_search):
   found = pruning.search(plan, scores, table, 2.5)
   assert 2 < found.cost <= 2.5
   assert cost(pruning.widths(found.masks)) == pytest.approx(whole * (.5 + (found.cost - 1) / 6))
-  cut = pruning.cut(nn.inception(8, 2), filled(nn.inception(8, 2)), budget=2.5, unit=table)
+  cut = pruning.prune(nn.inception(8, 2), filled(nn.inception(8, 2)), budget=2.5, unit=table)
   assert cut.before == 4 and table(cut.module.plan().widths) == cut.cost <= 2.5
   for points in (((1, 2), (1.,)), ((2, 1), (1., 2.)), ((1, 2), (2., 1.))):
     with pytest.raises(ValueError, match='a table'):
@@ -549,12 +552,12 @@ def test_a_cut_to_time_sets_its_table_right(monkeypatch, caplog, slower, times):
     return [0., measured[-1]]
 
   monkeypatch.setattr('jaxgan_compress.pruning.latency.milliseconds', clock)
-  _, ms = pruning.cut_to_time(module, filled(module), shape, budget=5., table=table)
+  _, ms = pruning.prune_to_latency(module, filled(module), shape, budget=5., table=table)
   assert len(measured) == times and ms == min(measured, key=lambda ms: abs(ms - 5))
   told = f'the nearest network takes {ms:.3g} ms, {20 * ms:.0f} % of its budget of 5 ms'
   assert (told in caplog.text) == (abs(ms / 5 - 1) > .05) == callable(slower)
   with pytest.raises(ValueError, match='budget'):
-    pruning.cut_to_time(module, filled(module), shape, budget=1e-9, table=table)
+    pruning.prune_to_latency(module, filled(module), shape, budget=1e-9, table=table)
 
 
 @pytest.mark.parametrize('backend', pruning.BACKENDS)
@@ -571,7 +574,7 @@ def test_a_table_that_was_measured_is_what_prune_goes_by(tmp_path, capsys, monke
       'net.safetensors', 'table.json', 'cut.safetensors'))
   module = nn.unet(4, 2)
   nn.save(net, module, filled(module))
-  measure = ['profile-latency', f'--network={net}', '--size=16', f'--out={table}', '--rounds=3',
+  measure = ['profile-latency', f'--network={net}', '--size=16', f'--output={table}', '--rounds=3',
              '--backend=onnx']
   assert cli.main(measure) == 0
   stored = json.loads(table.read_text())
@@ -580,9 +583,9 @@ def test_a_table_that_was_measured_is_what_prune_goes_by(tmp_path, capsys, monke
   # A table of another device, where the whole takes 4 ms.
   table.write_text(json.dumps({'macs': [1, stored['macs'][-1]], 'ms': [0, 4.], 'backend': 'onnx'}))
   assert cli.main(['prune', f'--network={net}', '--size=16', '--unit=ms', f'--table={table}',
-                   '--budget=3', f'--out={out}']) == 0
+                   '--budget=3', f'--output={out}']) == 0
   said = capsys.readouterr().out
-  assert 'ms by the table' in said and 'ms measured here' in said
+  assert 'latency of the table, ms' in said and 'measured latency, ms' in said
   assert analysis.macs(nn.load(out)[0], (1, 16, 16, 3)) <= stored['macs'][-1] * .75
   with pytest.raises(ValueError, match='one of jax, onnx'):
     pruning.milliseconds([module], (1, 16, 16, 3), backend='tflite')

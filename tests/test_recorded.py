@@ -10,13 +10,13 @@ from PIL import Image
 import jaxgan_compress as jgc
 from jaxgan_compress import core, data, methods, nn
 from tests.conftest import largest_difference
-from tests.test_omgd import LOOK, STUDENT, WIDE, small_pix2pix
-from tests.test_translation_runs import ADAM, LESSONS, base, net, with_stages
+from tests.test_omgd import FEATURE_NET, STUDENT, WIDE, small_pix2pix
+from tests.test_translation_runs import ADAM, base, net, with_stages
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
 GREY = data.samples('colorize', size=32, count=6)
-UNTAPPED = methods.Lessons(look=LOOK)
+UNTAPPED = methods.DistillLoss(feature_net=FEATURE_NET)
 
 
 def mirror(x):
@@ -62,8 +62,8 @@ def test_a_folder_of_pictures_teaches_what_their_network_would(tmp_path, sgd):
   assert 'teacher' not in alone.frozen and set(known.generators(alone)) == {'student'}
   after, logs = jax.jit(live.step)(state, {'source': batch['source']})
   recorded, seen = jax.jit(known.step)(alone, batch_of(data.paired(tmp_path, size=32)))
-  for name, value in seen.items():
-    np.testing.assert_allclose(value, logs[name], rtol=.01, err_msg=name)
+  for term, value in seen['student'].items():
+    np.testing.assert_allclose(value, logs['student'][term], rtol=.01, err_msg=term)
   # 8 bits round; what is learned is the same but for that.
   step = largest_difference(after.nets['student'].params, state.nets['student'].params)
   assert 0 < largest_difference(recorded.nets['student'].params,
@@ -87,8 +87,8 @@ def test_latents_and_what_came_of_them_teach_what_their_network_would(tmp_path, 
   drawn = jax.jit(lambda variables, z: student.apply(
       variables, z, train=True, mutable=['batch_stats'])[0][0])(
           state.nets['student'].variables, batch['z'])
-  np.testing.assert_allclose(logs['mse_per_pixel'], jnp.square(drawn - batch['target']).mean(),
-                             rtol=1e-4)
+  np.testing.assert_allclose(logs['mse_per_pixel']['student'],
+                             jnp.square(drawn - batch['target']).mean(), rtol=1e-4)
   assert largest_difference(after.nets['student'].params, state.nets['student'].params) > 0
   with pytest.raises(FileNotFoundError, match=r'data\.record\(teacher'):
     data.recorded(tmp_path, 'test')
@@ -99,7 +99,7 @@ def test_a_judge_takes_recorded_pictures_for_real(tmp_path, sgd):
   data.record(drawer(generator, nn.initialise(generator, jax.random.key(1))), data.Latents(4),
               tmp_path)
   batch = batch_of(data.recorded(tmp_path, channels=1))
-  method = methods.KD(generator, None, sgd, adv_weight=.5, disc_from='fresh',
+  method = methods.KD(generator, None, sgd, adv_weight=.5, disc_init='fresh',
                       adversary=methods.Adversary(disc, sgd))
   state = method.init(jax.random.key(0), batch)
   step = jax.jit(method.step)
@@ -136,24 +136,25 @@ def test_pictures_that_are_none_are_refused(tmp_path, teacher, said):
 
 
 @pytest.mark.parametrize('make, said', [
-    (lambda tx: methods.Offline(STUDENT, None, tx, methods.Lessons(tap=1., taps=('stem',))),
-     'leave out the taps'),
+    (lambda tx: methods.Offline(STUDENT, None, tx,
+                                methods.DistillLoss(methods.Taps('ka', 1., ('stem',)))),
+     'leave out Taps'),
     (lambda tx: methods.KD(nn.DCGANGenerator(d=1), None, tx, real_from='teacher'),
      "give real_from='data'"),
     (lambda tx: methods.KD(nn.DCGANGenerator(d=1), None, tx, adv_weight=1.,
                            adversary=methods.Adversary(nn.DCGANDiscriminator(d=1), tx)),
-     "give disc_from='fresh'")])
+     "give disc_init='fresh'")])
 def test_a_teacher_without_a_network_has_pictures_alone(make, said):
   with pytest.raises(ValueError, match=said):
     make(optax.sgd(.1))
 
 
 def test_a_run_learns_from_a_folder(tmp_path):
-  data.record(mirror, GREY, tmp_path / 'lessons')
+  data.record(mirror, GREY, tmp_path / 'distill')
   c = with_stages(base('colorize', test={}), student=dict(steps=2, method=dict(
       name='Offline', student=net(2), teacher=None, tx=ADAM,
-      lessons={**LESSONS, 'tap': 0., 'taps': ()})))
-  c.stages.student.data = dict(name='paired', path=str(tmp_path / 'lessons'), size=32)
+      distill=dict(name='DistillLoss', ssim=dict(name='SSIM')))))
+  c.stages.student.data = dict(name='paired', path=str(tmp_path / 'distill'), size=32)
   results = jgc.run(c, tmp_path / 'run', quiet=True)
   assert results['generators']['student']['last']['measures']['psnr']['value'] > 0
   assert (tmp_path / 'run/report.html').is_file()

@@ -55,13 +55,13 @@ def test_layers_are_named():
 def test_profile_of_a_config_that_nothing_trained(tmp_path, capsys):
   # Which operations are the costliest is a matter of time, and of what else the machine does.
   args = ['profile', '--config=configs/kd/digits.py:smoke', '--steps=2', '--top=100']
-  assert main.main([*args, f'--out={tmp_path}/trace']) == 0
+  assert main.main([*args, f'--output={tmp_path}/trace']) == 0
   said = capsys.readouterr().out
   assert 'stage student_mse: a step takes' in said and '/layer' in said
   assert list(tmp_path.glob('trace/**/perfetto_trace.json.gz'))
-  assert main.main([*args, f'--out={tmp_path}/trace']) == 2  # whose trace would be lost
+  assert main.main([*args, f'--output={tmp_path}/trace']) == 2  # whose trace would be lost
   assert 'is not empty' in capsys.readouterr().err
-  assert main.main([*args, f'--out={tmp_path}/other', '--stage=techer']) == 2
+  assert main.main([*args, f'--output={tmp_path}/other', '--stage=techer']) == 2
   assert "'teacher'" in capsys.readouterr().err
 
 
@@ -71,7 +71,7 @@ def test_profile_has_image_pools_and_stages_that_are_only_cut(tmp_path):
   c.data.size = 32
   c.stages.teacher.method.generator.update(ngf=4, blocks=1)
   c.stages.teacher.method.pool = 2
-  c.stages.alone_8.prune.update(budget=3.1e5, floor=1)
+  c.stages.alone_8.prune.update(budget=3.1e5, min_channels=1)
   found = experiment.profile(c, tmp_path / 'trace', 'alone_8', 1)
   assert found['stage'] == 'alone_8' and found['flops'] > 0
 
@@ -81,7 +81,7 @@ def test_profile_cuts_students_of_a_teacher_that_nothing_trained(tmp_path):
   c.stages.teacher.method.generator.update(ngf=4, blocks=1)
   for stage in c.stages.values():
     if stage.prune:
-      stage.prune.update(budget=1.24e6, floor=1)
+      stage.prune.update(budget=1.24e6, min_channels=1)
       if 'taps' in stage.method:
         stage.method.taps = ('stem',)
   found = experiment.profile(c, tmp_path / 'trace', 'cat_8', 1)

@@ -36,21 +36,22 @@ def last(run):
   return list(run)[-1][0]
 
 
-def shapes_of(method, batch, given=None):
-  return jax.eval_shape(lambda: method.init(jax.random.key(0), batch, given))
+def shapes_of(method, batch, init_from=None):
+  return jax.eval_shape(lambda: method.init(jax.random.key(0), batch, init_from))
 
 
 @pytest.mark.parametrize('kind', ['gan', 'joint'])
 @pytest.mark.essential
-def test_n_and_n_steps_equal_2n_bit_for_bit(gan, sgd, given, pipeline, tmp_path, kind):
+def test_n_and_n_steps_equal_2n_bit_for_bit(gan, sgd, init_from, pipeline, tmp_path, kind):
   method = gan if kind == 'gan' else small_kd(sgd, adv_weight=.5, distill_weight=.01, ema=.9)
   key = jax.random.key(5)
-  whole = last(jgc.fit(method, method.init(key, pipeline[0], given), pipeline, steps=6, every=3))
-  half = last(jgc.fit(method, method.init(key, pipeline[0], given), pipeline, steps=3, every=3))
+  whole = last(jgc.fit(method, method.init(key, pipeline[0], init_from), pipeline, steps=6,
+                       every=3))
+  half = last(jgc.fit(method, method.init(key, pipeline[0], init_from), pipeline, steps=3, every=3))
   with train.Checkpointer(tmp_path / 'c') as checkpointer:
     checkpointer.save(half)
   with train.Checkpointer(tmp_path / 'c') as checkpointer:
-    restored = checkpointer.restore(shapes_of(method, pipeline[0], given))
+    restored = checkpointer.restore(shapes_of(method, pipeline[0], init_from))
   assert largest_difference(restored, half) == 0
   resumed = last(jgc.fit(method, restored, pipeline, steps=6, every=3))
   assert int(resumed.step) == 6
@@ -209,13 +210,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     checkpointer.restore(shapes_of(gan, pipeline[0]))
 
 
-def test_a_checkpoint_of_another_network_is_not_damaged_but_refused(gan, sgd, pipeline, given,
+def test_a_checkpoint_of_another_network_is_not_damaged_but_refused(gan, sgd, pipeline, init_from,
                                                                      tmp_path):
   with train.Checkpointer(tmp_path) as checkpointer:
     checkpointer.save(gan.init(jax.random.key(0), pipeline[0]))
     other = small_kd(sgd)
     with pytest.raises(train.CheckpointError, match='holds another state: frozen/teacher'):
-      checkpointer.restore(shapes_of(other, {}, given))
+      checkpointer.restore(shapes_of(other, {}, init_from))
   assert not list(tmp_path.glob('damaged-*'))
 
 

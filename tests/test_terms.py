@@ -7,8 +7,13 @@ import pytest
 
 from jaxgan_compress.train import Terms, schedules
 
-FINE = {'student_loss': 3., 'student_ssim': 1., 'student_tv': 2., 'student_back_loss': 0.,
-        'student_back_ssim': 0., 'student_back_tv': 0., 'grad_student': 1e-9}
+FINE = {'student': {'loss': 3., 'ssim': 1., 'tv': 2.},
+        'student_ba': {'loss': 0., 'ssim': 0., 'tv': 0.}, 'grad_norm': {'student': 1e-9},
+        'seconds': 1.}
+
+
+def with_term(name, value):
+  return {**FINE, 'student': {**FINE['student'], name: value}}
 
 
 def said(*logs):
@@ -21,30 +26,30 @@ def test_balanced_and_resting_terms_are_silent():
 
 
 def test_a_term_that_vanishes_is_told_once_and_only_if_it_lasts():
-  bad = {**FINE, 'student_tv': 1e-6}
+  bad = with_term('tv', 1e-6)
   assert said(*[bad, bad, FINE] * 5) == []
   told = sorted(said(*[bad] * 9), reverse=True)
   assert len(told) == 2  # what is left then dominates
-  assert 'student_tv vanishes: 1e-06 of the terms of student' in told[0]
-  assert 'student_ssim dominates: 100.00%' in told[1]
+  assert 'student/tv vanishes: 1e-06 of the terms of student' in told[0]
+  assert 'student/ssim dominates: 100.00%' in told[1]
 
 
 def test_a_term_that_is_off_is_no_worry():
-  assert not any('vanishes' in text for text in said(*[{**FINE, 'student_tv': 0.}] * 5))
+  assert not any('vanishes' in text for text in said(*[with_term('tv', 0.)] * 5))
 
 
-def test_the_terms_of_student_back_are_its_own():
-  bad = {**FINE, 'student_back_loss': 2., 'student_back_ssim': 2., 'student_back_tv': 1e-9}
-  assert any('student_back_tv vanishes' in text and 'of student_back;' in text
+def test_the_terms_of_a_reverse_student_are_its_own():
+  bad = {**FINE, 'student_ba': {'loss': 2., 'ssim': 2., 'tv': 1e-9}}
+  assert any('student_ba/tv vanishes' in text and 'of student_ba;' in text
              for text in said(*[bad] * 5))
 
 
 def test_a_discriminator_that_won_is_told():
-  start = {'disc_loss': 1., 'disc_real_wide': 1., 'disc_fake_wide': 1.}
-  won = {'disc_loss': .01, 'disc_real_wide': .01, 'disc_fake_wide': .01}
+  start = {'disc': {'loss': 1., 'real_wide': 1., 'fake_wide': 1.}}
+  won = {'disc': {'loss': .01, 'real_wide': .01, 'fake_wide': .01}}
   told = said(start, *[won] * 5)
   assert len(told) == 1 and 'disc has won: its loss is 1.0% of the first' in told[0]
-  assert said(start, *[{**won, 'disc_fake_wide': .5}] * 5) == []
+  assert said(start, *[{'disc': {**won['disc'], 'fake_wide': .5}}] * 5) == []
 
 
 @pytest.mark.parametrize('constant, decay, epoch, rate', [
@@ -78,5 +83,5 @@ def test_a_rate_works_inside_an_optimiser():
 
 
 def test_three_looks_in_a_row_are_enough():
-  bad = {**FINE, 'student_tv': 1e-6}
+  bad = with_term('tv', 1e-6)
   assert said(*[bad] * 2) == [] and len(said(*[bad] * 3)) == 2

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgan_compress import convert, methods, nn
+from jaxgan_compress import convert, core, methods, nn
 from jaxgan_compress.core import Net
 from jaxgan_compress.losses import features, gan, image
 from tests import published
@@ -133,7 +133,7 @@ def test_channel_distillation():
 
 
 def as_net(variables):
-  return Net(variables['params'], stats={'batch_stats': variables['batch_stats']}
+  return Net(variables['params'], collections={'batch_stats': variables['batch_stats']}
              if 'batch_stats' in variables else {})
 
 
@@ -143,16 +143,17 @@ def started_adapters(taps, widths):
           for kind in ('params', 'batch_stats')}
 
 
-def run(method, given, batches):
+def run(method, init_from, batches):
   """The logs of every step, and the states before the first and after each."""
-  given = {role: as_net(x) for role, x in given.items()}
-  state, step, logs = method.init(jax.random.key(0), batches[0], given), jax.jit(method.step), []
+  init_from = {role: as_net(x) for role, x in init_from.items()}
+  state, step, logs = method.init(jax.random.key(0), batches[0],
+                                  init_from), jax.jit(method.step), []
   # The memory of one replica.
-  states = [state.replace(memory=jax.tree.map(lambda x: x[0], state.memory))]
+  states = [state.replace(replica_state=jax.tree.map(lambda x: x[0], state.replica_state))]
   for batch in batches:
     state, log = step(states[-1], batch)
     states.append(state)
-    logs.append({key: float(x) for key, x in log.items()})
+    logs.append({key: float(x) for key, x in core.flatten_logs(log).items()})
   return logs, states
 
 
@@ -164,35 +165,43 @@ def waves(rows, size, steps):
 ROLES = {'student': 'S', 'wide': 'W', 'deep': 'D', 'disc': 'C'}
 
 
-def omgd(modules, taps, weight, n_dis=1, dtype=jnp.float64):
+def omgd(modules, taps, weight, teacher_every=1, dtype=jnp.float64):
   nets = {role: modules[key].clone(dtype=dtype) for role, key in ROLES.items()}
   return methods.OMGD(
-      adversary=methods.Adversary(nets.pop('disc'), TX, 'hinge'), **nets, tx=TX, n_dis=n_dis,
-      lessons=methods.Lessons(tap=weight, taps=taps, look=VGG.clone(dtype=dtype)))
+      adversary=methods.Adversary(nets.pop('disc'), TX, 'hinge'), **nets, tx=TX,
+      teacher_every=teacher_every,
+      distill=methods.DistillLoss(
+          *methods.PUBLISHED, methods.Taps('channel_means', weight, taps),
+          feature_net=VGG.clone(dtype=dtype)))
 
 
-def trajectory(vgg, modules, taps, widths, weight, steps, size, n_dis=1):
+def trajectory(vgg, modules, taps, widths, weight, steps, size, teacher_every=1):
   """Of `methods.OMGD`."""
-  given = {role: start(modules[key], f'{key}.') for role, key in ROLES.items()}
-  return run(omgd(modules, taps, weight, n_dis),
-             {**given, 'student_adapters': started_adapters(taps, widths), 'features': vgg},
+  init_from = {role: start(modules[key], f'{key}.') for role, key in ROLES.items()}
+  return run(omgd(modules, taps, weight, teacher_every),
+             {**init_from, 'student_adapters': started_adapters(taps, widths), 'features': vgg},
              waves(2, size, range(1, steps + 1)))
 
 
-NAMES = {'G_gan_w': 'wide_adv', 'G_rec_w': 'wide_recon', 'G_gan_d': 'deep_adv',
-         'G_rec_d': 'deep_recon', 'ssim': 'student_ssim_deep', 'feat': 'student_feature_deep',
-         'style': 'student_style_deep', 'CD': 'student_tap', 'S_total': 'student_loss',
-         'D_fake_w': 'disc_fake_wide', 'D_real_w': 'disc_real_wide',
-         'D_fake_d': 'disc_fake_deep', 'D_real_d': 'disc_real_deep',
-         'D_A': 'disc_loss', 'G_A': 'generator_adv', 'cyc_A': 'generator_cycle',
-         'idt_A': 'generator_identity', 'D_B': 'disc_back_loss', 'G_B': 'back_adv',
-         'cyc_B': 'back_cycle', 'idt_B': 'back_identity'}
+NAMES = {'G_gan_w': 'wide/adv', 'G_rec_w': 'wide/recon', 'G_gan_d': 'deep/adv',
+         'G_rec_d': 'deep/recon', 'ssim': 'student/ssim_deep', 'feat': 'student/feature_deep',
+         'style': 'student/style_deep', 'S_total': 'student/loss',
+         'D_fake_w': 'disc/fake_wide', 'D_real_w': 'disc/real_wide',
+         'D_fake_d': 'disc/fake_deep', 'D_real_d': 'disc/real_deep',
+         'D_A': 'disc/loss', 'G_A': 'generator/adv', 'cyc_A': 'generator/cycle',
+         'idt_A': 'generator/identity', 'D_B': 'disc_ba/loss', 'G_B': 'generator_ba/adv',
+         'cyc_B': 'generator_ba/cycle', 'idt_B': 'generator_ba/identity'}
+
+
+def taps(log):
+  return sum(value for name, value in log.items() if name.startswith('student/tap_'))
 
 
 def check(logs, columns, golden):
   for log, row in zip(logs, golden, strict=True):
-    # Total variation is recorded for one teacher, and logged for both.
-    log = {**log, 'tv': log['student_tv'] / (2 if 'deep_adv' in log else 1)}
+    # Total variation is recorded for one teacher, and logged for both; taps are recorded together.
+    log = {**log, 'tv': log['student/tv'] / (2 if 'deep/adv' in log else 1), 'CD': taps(log)} \
+        if 'student/tv' in log else log
     found = [log[NAMES.get(column, column)] for column in columns.split()]
     np.testing.assert_allclose(found, row, atol=2e-6)
 
@@ -232,16 +241,16 @@ def test_steps_of_omgd_with_resnets(vgg):
   for log, state, batch in zip(logs, states, batches, strict=False):
     single = jax.tree.map(lambda x: np.asarray(x).astype(np.float32)
                           if x.dtype == np.float64 else x, (state, batch))
-    for name, found in step(*single)[1].items():
+    for name, found in core.flatten_logs(step(*single)[1]).items():
       # The kinks of ReLU and of absolute differences turn rounding into jumps of single gradients.
-      rtol = 5e-3 if name.startswith('grad_') else 1e-5
+      rtol = 5e-3 if name.startswith('grad_norm/') else 1e-5
       np.testing.assert_allclose(found, log[name], rtol=rtol, atol=1e-6, err_msg=name)
 
 
 def test_steps_of_omgd_where_teachers_move_every_second(vgg):
   with jax.enable_x64(True):
     logs, _ = trajectory(vgg, {**RESNETS, 'C': nn.PatchGAN(8, shared=4, **HEADS)}, RESNET_TAPS,
-                         [(16, 32)] * 4, 0, 4, 64, n_dis=2)
+                         [(16, 32)] * 4, 0, 4, 64, teacher_every=2)
   check(logs, 'S_total', [(31.985261,), (31.561713,), (31.030669,), (30.415031,)])
   check(logs[1::2], 'G_gan_w G_rec_w G_gan_d G_rec_d', [
       (-0.252767, 50.453259, -0.148833, 50.193850), (-0.210983, 49.240591, -0.132766, 49.929603)])
@@ -261,7 +270,7 @@ def test_steps_of_omgd_with_unets(vgg):
                                              (1.091193, 0.903228, 1.093865)])
   check(logs, 'feat style S_total', [(1.384669, 9.024885, 40.535221),
                                      (1.375280, 8.894267, 40.278581)])
-  stats = states[-1].nets['student'].stats['batch_stats']['down1_norm']
+  stats = states[-1].nets['student'].collections['batch_stats']['down1_norm']
   np.testing.assert_allclose(stats['mean'], (-0.02097654, -0.03578489, 0.05957951, 0.01655518),
                              atol=1e-8)
   np.testing.assert_allclose(stats['var'], (0.61000834, 0.86141418, 0.72581103, 0.70154441),
@@ -276,19 +285,22 @@ def test_steps_of_omgd_with_cycles(vgg):
   G, D, S = nn.mobile_resnet(8, **f64), nn.PatchGAN(8, **f64), nn.mobile_resnet(4, **f64)
   method = methods.OMGDCycle(
       S, methods.CycleGAN(G, methods.Adversary(D, TX, 'lsgan'), TX), TX,
-      methods.Lessons(tap=500., taps=RESNET_TAPS, look=VGG), clock=methods.Blocks(3, 3))
+      methods.DistillLoss(*methods.PUBLISHED, methods.Taps('channel_means', 500., RESNET_TAPS),
+                          feature_net=VGG),
+      schedule=methods.AlternatingSchedule(3, 3))
   with jax.enable_x64(True):
-    given = {'generator': start(G, 'GA.'), 'back': start(G, 'GB.'), 'disc': start(D, 'DA.'),
-             'disc_back': start(D, 'DB.'), 'student': start(S, 'S.'), 'features': vgg,
+    init_from = {'generator': start(G, 'GA.'), 'generator_ba': start(G, 'GB.'),
+                 'disc': start(D, 'DA.'),
+             'disc_ba': start(D, 'DB.'), 'student': start(S, 'S.'), 'features': vgg,
              'student_adapters': started_adapters(RESNET_TAPS, [(16, 32)] * 4)}
-    logs, _ = run(method, given, waves(1, 64, (1, 2, 3, 1, 2, 3)))
+    logs, _ = run(method, init_from, waves(1, 64, (1, 2, 3, 1, 2, 3)))
   check(logs[:3], 'D_A G_A cyc_A idt_A D_B G_B cyc_B idt_B', [
       (0.595966, 1.064792, 5.024392, 2.598250, 1.176054, 2.174073, 5.090320, 2.513031),
       (0.503953, 0.823703, 4.987781, 2.545870, 1.041364, 2.129810, 5.013468, 2.497688),
       (0.427031, 0.804941, 4.984403, 2.517383, 0.981495, 2.093491, 4.991710, 2.481937)])
-  found = [[log[f'student_{term}'] for term in (
-      'ssim_generator', 'style_generator', 'feature_generator', 'tv', 'tap', 'loss')]
-           for log in logs[3:]]
+  found = [[*(log[f'student/{term}'] for term in (
+      'ssim_generator', 'style_generator', 'feature_generator', 'tv')), taps(log),
+            log['student/loss']] for log in logs[3:]]
   np.testing.assert_allclose(found, [
       (9.659446, 5.918248, 1.271192, 0.105499, 3.355601, 20.309987),
       (9.756246, 5.601877, 1.252248, 0.105820, 3.025964, 19.742155),

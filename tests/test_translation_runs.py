@@ -17,9 +17,10 @@ from jaxgan_compress.parallel import spread
 from tests.conftest import largest_difference
 
 ADAM = dict(name='adam', learning_rate=2e-4, b1=.5)
-LESSONS = dict(name='Lessons', tap=1., taps=('stem',), distance='attention', feature=0., style=0.)
-LOOKING = {**LESSONS, 'feature': 10., 'style': 1e4,
-           'look': dict(name='VGG', layers=('relu1_2', 'relu2_2'))}
+DISTILL = dict(name='DistillLoss', ssim=dict(name='SSIM'), tv=dict(name='TotalVariation'),
+               taps=dict(name='Taps', similarity='attention', weight=1., names=('stem',)))
+PERCEPTUAL = {**DISTILL, 'feature': dict(name='Perceptual'), 'style': dict(name='Style'),
+              'feature_net': dict(name='VGG', layers=('relu1_2', 'relu2_2'))}
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
@@ -28,7 +29,7 @@ def net(ngf):
   return dict(name='mobile_resnet', ngf=ngf, blocks=1, form='plain')
 
 
-def judge(inputs, loss, **disc):
+def adversary(inputs, loss, **disc):
   return dict(name='Adversary', tx=ADAM, loss=loss, disc=dict(
       name='PatchGAN', ndf=2, layers=1, inputs=inputs, **disc))
 
@@ -52,14 +53,14 @@ def with_stages(c, **stages):
 @pytest.fixture(scope='module')
 def paired(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('paired') / 'run'
-  teacher = dict(name='Pix2Pix', generator=net(4), adversary=judge(6, 'hinge'), tx=ADAM)
+  teacher = dict(name='Pix2Pix', generator=net(4), adversary=adversary(6, 'hinge'), tx=ADAM)
   c = with_stages(
       base('colorize'), teacher=dict(steps=2, method=teacher, title='Teacher'),
       offline=dict(steps=2, teacher=('teacher',), method=dict(
-          name='Offline', student=net(2), tx=ADAM, lessons=LESSONS)),
+          name='Offline', student=net(2), tx=ADAM, distill=DISTILL)),
       online=dict(steps=2, method=dict(
-          name='OMGD', student=net(2), others={'half': net(1)}, wide=net(4), tx=ADAM,
-          adversary=judge(6, 'hinge', heads=('wide',), shared=1), lessons=LOOKING)))
+          name='OMGD', student=net(2), extra_students={'half': net(1)}, wide=net(4), tx=ADAM,
+          adversary=adversary(6, 'hinge', heads=('wide',), shared=1), distill=PERCEPTUAL)))
   return workdir, c, jgc.run(c, workdir, quiet=True)
 
 
@@ -69,9 +70,9 @@ def unpaired(tmp_path_factory):
   c = with_stages(
       base('grass2gravel', test={}, real=dict(split=('validation', 'test'), count=5)),
       turns=dict(steps=8, method=dict(
-          name='OMGDCycle', student=net(2), student_back=net(1), tx=ADAM, lessons=LESSONS,
-          clock=dict(name='Blocks', teach=2, learn=2, total=4),
-          cycle=dict(name='CycleGAN', generator=net(4), adversary=judge(3, 'lsgan'), tx=ADAM))))
+          name='OMGDCycle', student=net(2), student_ba=net(1), tx=ADAM, distill=DISTILL,
+          schedule=dict(name='AlternatingSchedule', teacher_steps=2, student_steps=2, total=4),
+          cycle=dict(name='CycleGAN', generator=net(4), adversary=adversary(3, 'lsgan'), tx=ADAM))))
   return workdir, c, jgc.run(c, workdir, quiet=True)
 
 
@@ -121,25 +122,26 @@ def test_the_report_shows_inputs_and_targets(paired, unpaired):
 def test_both_directions_are_measured_the_right_way_round(unpaired):
   _, _, results = unpaired
   rows = results['generators']
-  assert list(rows) == ['turns', 'turns.student_back', 'turns.back', 'turns.generator']
-  for name, (drawn, compared) in {'turns': ('grass', 'gravel'), 'turns.back': ('gravel', 'grass'),
+  assert list(rows) == ['turns', 'turns.student_back', 'turns.generator_ba', 'turns.generator']
+  for name, (drawn, compared) in {'turns': ('grass', 'gravel'),
+                                  'turns.generator_ba': ('gravel', 'grass'),
                                   'turns.student_back': ('gravel', 'grass')}.items():
     protocol = rows[name]['last']['measures']['fd']['protocol']
     assert drawn in protocol['inputs'] and compared in protocol['data']
     # With two splits: compared with both, drawn from the last.
     assert protocol['real_count'] == 10 and 'test' in protocol['inputs']
-  assert rows['turns.student_back']['teacher'] == 'turns.back'
-  assert rows['turns.back']['from'] == 'target' and set(results) >= {'real', 'real_back'}
+  assert rows['turns.student_back']['teacher'] == 'turns.generator_ba'
+  assert rows['turns.generator_ba']['from'] == 'target' and set(results) >= {'real', 'real_back'}
 
 
 def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):
   workdir, _, _ = unpaired
-  for role in ('generator', 'back'):
+  for role in ('generator', 'generator_ba'):
     lines = [json.loads(line) for line in
              (workdir / 'turns' / f'evaluations_{role}.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines] == [2, 6]
     best = min(line['measures']['mmd']['value'] for line in lines)
-    state = experiment.open_run(workdir).state('turns', 'last')
+    state = experiment.open_run(workdir).stages['turns'].state()
     np.testing.assert_allclose(state.frozen['best'][role]['score'], best, rtol=1e-6)
 
 
@@ -170,7 +172,7 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
     with pytest.raises(experiment.Interrupted, match='step [34] of 8'):
       jgc.run(c, tmp_path / 'run', quiet=True)
   jgc.run(c, tmp_path / 'run', quiet=True)
-  ours, theirs = (experiment.open_run(path).state('turns', 'last')
+  ours, theirs = (experiment.open_run(path).stages['turns'].state()
                   for path in (tmp_path / 'run', unpaired[0]))
   assert largest_difference(ours, theirs) == 0
 
@@ -178,8 +180,8 @@ def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_
 def test_pools_of_other_replicas_are_read_and_not_trained_on(unpaired):
   """What was trained on four devices can be measured on one, and says who can go on with it."""
   workdir, _, _ = unpaired
-  state = experiment.open_run(workdir).state('turns', 'last')
-  assert len(state.memory['disc']['count']) == jax.device_count() == 4
+  state = experiment.open_run(workdir).stages['turns'].state()
+  assert len(state.replica_state['disc']['count']) == jax.device_count() == 4
   with pytest.raises(ValueError, match='remembers images for 4 replicas and 2 are to go on'):
     spread(state, 2)
 
@@ -199,7 +201,7 @@ def test_labels_are_read_back_by_a_trained_network(tmp_path):
           name='Classifier', label='label_map', tx=ADAM,
           classifier=dict(name='SmallSegmenter', classes=6))),
       gaugan=dict(steps=2, method=dict(
-          name='GauGAN', tx=ADAM, feature=0.,
+          name='GauGAN', tx=ADAM, feature_weight=0.,
           generator=dict(name='tests.test_omgd:OneBlock', width=2, labels=7),
           adversary=dict(name='Adversary', tx=ADAM, loss='hinge', disc=dict(
               name='MultiScale', ndf=2, layers=2, inputs=10)))))
@@ -215,7 +217,7 @@ def test_labels_are_read_back_by_a_trained_network(tmp_path):
   runpy.run_path(str(folder / 'run_onnx.py'))['main']([
       f'{tmp_path}/labels.png', f'{tmp_path}/drawing.png', f'--instances={tmp_path}/instances.tif'])
   element = {name: x[None] for name, x in sample_images.label_element(scene).items()}
-  draw = experiment.open_run(tmp_path / 'run').drawer('gaugan', 'best')
+  draw = experiment.open_run(tmp_path / 'run').generator('gaugan').bound()
   expected = (np.asarray(draw(sample_images.label_batch(element, 6)['source']))[0] + 1) * 127.5
   drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32)
   assert np.abs(drawn - expected).max() < .51
@@ -230,20 +232,20 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
   c.run = ('online',)
   c.stages.online.steps = 2
   with c.unlocked():
-    c.stages.online.given = {'features': str(tmp_path / 'nowhere.safetensors')}
+    c.stages.online.init_from = {'features': str(tmp_path / 'nowhere.safetensors')}
   with pytest.raises(ValueError, match=r'stages.online.given.features: there is no file .*convert'):
     build.validate(c)
-  c.stages.online.given.features = str(tmp_path / 'vgg.safetensors')
+  c.stages.online.init_from.features = str(tmp_path / 'vgg.safetensors')
   c.evaluate.extractor = {}  # nothing is to be measured
   jgc.run(c, tmp_path / 'run', quiet=True)
-  state = experiment.open_run(tmp_path / 'run').state('online', 'last')
+  state = experiment.open_run(tmp_path / 'run').stages['online'].state()
   assert largest_difference(state.frozen['features'], variables) == 0
 
 
 @pytest.mark.parametrize('change, said', [
     (lambda c: c.stages.turns.update(steps=9), 'steps=9 and its clock takes 8 .*give steps=8'),
     (lambda c: c.stages.turns.method.cycle.update(pools=3), "no argument 'pools'; did you mean"),
-    (lambda c: c.stages.turns.method.lessons.update(distance='x'), 'one of channel_means'),
+    (lambda c: c.stages.turns.method.distill.taps.update(similarity='x'), 'one of ka, cka'),
     (lambda c: c.evaluate.update(segmenter=dict(stage='reader')), "stage='reader' is not in run")])
 def test_mistakes_are_named(unpaired, change, said):
   c = config.from_json(config.to_json(unpaired[1]))

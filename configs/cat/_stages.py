@@ -8,7 +8,7 @@ TEACHER_BATCH, STUDENT_BATCH = 32, 80  # of published CycleGAN and pix2pix runs
 EMA = .98  # of runs on samples: nothing is left of where a run of 300 steps began
 
 
-def published(c, arg, *, budget, images, decay, norm, start, train, learn):
+def published(c, arg, *, budget, images, decay, norm, student_init, train, learn):
   """A teacher of inception blocks and the student of one published run of CycleGAN or pix2pix.
 
   images: of an epoch, counted in whole batches. decay: epochs, after 500. train, learn:
@@ -24,39 +24,40 @@ def published(c, arg, *, budget, images, decay, norm, start, train, learn):
           method=dict(train(tx(TEACHER_BATCH)), generator=dict(name='inception', norm=norm))),
       'student': config.stage(
           title=f'CAT, {budget:.2g} MACs', steps=steps(STUDENT_BATCH), batch=STUDENT_BATCH,
-          teacher=('teacher',), prune=pruned(arg, budget, start),
+          teacher=('teacher',), prune=pruned(arg, budget, student_init),
           method=dict(name='CAT', tx=tx(STUDENT_BATCH), **learn(tx(STUDENT_BATCH))))})
   if arg.smoke:
     c.data.update(size=32, load=36)
     c.stages.teacher.method.generator.update(ngf=4, reduction=4)
-    c.stages.student.prune.update(budget=1e6, floor=1, legacy=False)
+    c.stages.student.prune.update(budget=1e6, min_channels=1, cat_search=False)
     for stage in c.stages.values():
       stage.method.adversary.disc.ndf = 2
   return smoke(c) if arg.smoke else c
 
 
-def published_pairs(arg, folder, *, recon, align, **fields):
+def published_pairs(arg, folder, *, recon_weight, align_weight, **fields):
   """The same of pix2pix, drawn from the right half of each pair to the left."""
   arg = config.parse_arg(arg, smoke=False, path=folder, fid='', exact=False)
   c = config.base()
   c.data = dict(name='paired', path=arg.path, size=256, load=286, direction='BtoA')
   common.evaluation(c, arg, test=dict(split='val'), every=2000)
-  judge = lambda tx: common.judge(128, tx, norm='batch')
+  adversary = lambda tx: common.adversary(128, tx, norm='batch')
   return published(
-      c, arg, norm='batch', start='reinit', **fields,
-      train=lambda tx: dict(name='Pix2Pix', tx=tx, recon=recon, adversary=judge(tx)),
-      learn=lambda tx: dict(recon=100., align=align, adversary=judge(tx)))
+      c, arg, norm='batch', student_init='reinit', **fields,
+      train=lambda tx: dict(name='Pix2Pix', tx=tx, recon_weight=recon_weight,
+                            adversary=adversary(tx)),
+      learn=lambda tx: dict(recon_weight=100., align_weight=align_weight, adversary=adversary(tx)))
 
 
-def pruned(arg, budget, start):
+def pruned(arg, budget, student_init):
   """As published code counts and searches; with arg.exact true MACs and the largest network."""
-  return dict(budget=budget, unit='macs' if arg.exact else 'cat', floor=16, legacy=not arg.exact,
-              start=start)
+  return dict(budget=budget, unit='macs' if arg.exact else 'cat', min_channels=16,
+              cat_search=not arg.exact, student_init=student_init)
 
 
-LESSONS = dict(name='Lessons', look=common.LOOK, feature=0., style=0., pixel=100.)
+DISTILL = common.distill_loss(feature=0., style=0., pixel=100., feature_net=common.FEATURE_NET)
 SLOW, FAST = 1e-3, 3e-3  # rates of whole networks and of students
-FLOOR = 4  # a quarter of the teacher's narrowest, as published; less chokes stem and last layers
+MIN_CHANNELS = 4  # of the teacher's narrowest, as published; less chokes stem and last layers
 
 
 def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, first=None,
@@ -68,14 +69,14 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
   teacher's judge; `alone_8`, fresh again, without a teacher.
 
   With arg.rivals also `fresh_8` and `narrow_8`, as `taught_8` from fresh weights, the second
-  narrowed by the same factor everywhere; `online_8`, which goes on from `shrink_8`, a whole network
-  that lost its channels while its teacher was learning beside it; and of the first share `kept_8`
-  and `blind_8`, as `cat_8`, the first from what was left, the second without alignment.
+  narrowed by the same factor everywhere; `online_8`, which goes on from `gradual_8`, a whole
+  network that lost its channels while its teacher was learning beside it; and of the first share
+  `kept_8` and `blind_8`, as `cat_8`, the first from what was left, the second without alignment.
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
   learn: fields of the method CAT. online: (student, its rate, what makes rates of its teachers and
-  judge) -> method of `shrink`. first: stages before the teacher. batch: of four images, batch norm
-  has poor statistics, and alignment little to compare.
+  judge) -> method of `gradual_pruning`. first: stages before the teacher. batch: of four images,
+  batch norm has poor statistics, and alignment little to compare.
   """
   steps = arg.steps
   common.sample_run(c, task, size=size, batch=batch, steps=steps)
@@ -84,18 +85,19 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
   run = {**(first or {}), 'teacher': config.stage(
       title='Inception teacher', steps=steps, method=train(teacher, common.linear(SLOW, steps)))}
   for share in arg.shares:
-    prune = dict(budget=share / 100 * whole, floor=FLOOR)
+    prune = dict(budget=share / 100 * whole, min_channels=MIN_CHANNELS)
 
-    def add(name, title, start, method, share=share, prune=prune, **more):
+    def add(name, title, student_init, method, share=share, prune=prune, **more):
       run[f'{name}_{share}'] = config.stage(
           title=f'{share} %: {title}', **{'steps': steps, 'teacher': ('teacher',), **more},
-          prune=dict(prune, start=start, **({'per': 'group'} if name == 'narrow' else {})),
+          prune=dict(prune, student_init=student_init,
+                     **({'scope': 'group'} if name == 'narrow' else {})),
           method=method)
 
     tx = common.linear(FAST, steps)
-    cat = lambda tx=tx, **fields: {'name': 'CAT', 'tx': tx, 'index': 'cka_debiased', 'taps': taps,
-                                   'ema': EMA, **learn, **fields}
-    taught = dict(name='Offline', tx=tx, lessons=LESSONS, ema=EMA)
+    cat = lambda tx=tx, **fields: {'name': 'CAT', 'tx': tx, 'similarity': 'cka_debiased',
+                                   'taps': taps, 'ema': EMA, **learn, **fields}
+    taught = dict(name='Offline', tx=tx, distill=DISTILL, ema=EMA)
     add('taught', 'what was left, taught', 'inherit', taught)
     add('cat', 'CAT', 'reinit', cat())
     add('alone', 'alone', 'reinit', train({}, tx))
@@ -104,19 +106,21 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
       add('narrow', 'fresh weights, narrowed evenly, taught', 'reinit', taught)
     if arg.rivals and share == arg.shares[0]:
       add('kept', 'CAT from what was left', 'inherit', cat())
-      add('blind', 'CAT without alignment', 'reinit', cat(align=0.))
+      add('blind', 'CAT without alignment', 'reinit', cat(align_weight=0.))
     if arg.rivals and online:
       half = steps // 2
-      shrink = dict(name='Shrink', budget=prune['budget'], floor=FLOOR, start=half // 4,
+      gradual_pruning = dict(name='GradualPruning', budget=prune['budget'],
+                             min_channels=MIN_CHANNELS, start=half // 4,
                     end=half - half // 8)
-      run[f'shrink_{share}'] = config.stage(
+      run[f'gradual_{share}'] = config.stage(
           title=f'{share} %: online, losing channels', steps=half,
-          method=dict(online(teacher, common.adam(SLOW), common.adam), shrink=shrink))
+          method=dict(online(teacher, common.adam(SLOW), common.adam),
+                      gradual_pruning=gradual_pruning))
       # The teacher comes to rest before its student does.
       early = lambda rate, rest=steps - half: common.linear(rate, rest, fall=(0., .6))
       add('online', 'online, compact', 'inherit',
           online({}, common.linear(FAST, steps - half, fall=(.4, 1.)), early), steps=steps - half,
-          teacher=(f'shrink_{share}',), teacher_checkpoint='last')
+          teacher=(f'gradual_{share}',), teacher_checkpoint='last')
   common.fill(c, run)
   return smoke(c) if arg.smoke else c
 
@@ -124,6 +128,6 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 def smoke(c):
   config.smoke(c)
   for stage in c.stages.values():
-    if stage.method.get('shrink'):
-      stage.method.shrink.update(start=0, end=3, every=1)
+    if stage.method.get('gradual_pruning'):
+      stage.method.gradual_pruning.update(start=0, end=3, every=1)
   return c

@@ -13,4 +13,4 @@ from jaxgan_compress.configs.cat import _stages as stages
 
 def get_config(arg=''):
   return stages.published_pairs(arg, 'cityscapes', budget=5.6e9, images=2975, decay=750,
-                                recon=100., align=2.)
+                                recon_weight=100., align_weight=2.)

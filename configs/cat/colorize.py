@@ -11,7 +11,7 @@ other ways to a small student, pruning during online distillation among them.
 
 from jaxgan_compress import config
 from jaxgan_compress.configs.cat import _stages as stages
-from jaxgan_compress.configs.omgd._stages import judge, linear
+from jaxgan_compress.configs.omgd import _stages as common
 
 
 def get_config(arg=''):
@@ -19,7 +19,7 @@ def get_config(arg=''):
   c = config.base()
 
   def adversary(tx, **fields):
-    return judge(24, tx(2e-4), norm='batch', **fields)
+    return common.adversary(24, tx(2e-4), norm='batch', **fields)
 
   def train(generator, tx):
     return dict(name='Pix2Pix', tx=tx, ema=stages.EMA, adversary=adversary(whole),
@@ -27,11 +27,11 @@ def get_config(arg=''):
 
   def online(student, tx, others):
     return dict(name='OMGD', tx=tx, teacher_tx=others(stages.SLOW), wide=teacher, ema=stages.EMA,
-                lesson='average', lessons=stages.LESSONS,
+                teacher_params='ema', distill=stages.DISTILL,
                 adversary=adversary(others, heads=('wide',)),
                 **({'student': student} if student else {}))
 
-  whole = lambda rate: linear(rate, arg.steps)
+  whole = lambda rate: common.linear(rate, arg.steps)
   teacher = dict(name='inception', ngf=16, blocks=4, norm='batch')
   return stages.sample_students(
       c, arg, 'colorize', size=64, teacher=teacher, taps=('stem', 'block2', 'block4'),

@@ -31,16 +31,17 @@ def get_config(arg=''):
   if arg.smoke:
     c.data.size = 128
     both['adversary']['disc'].update(ndf=2, layers=2)
-    both['look'] = dict(name='VGG', depth=19, layers=('relu1_1', 'relu2_1'))
-  stage = lambda **fields: config.stage(steps=200 * EPOCH, given=common.given(arg), **fields)
+    both['feature_net'] = dict(name='VGG', depth=19, layers=('relu1_1', 'relu2_1'))
+  stage = lambda **fields: config.stage(steps=200 * EPOCH, init_from=common.vgg_file(arg),
+                                        **fields)
   run = {'teacher': stage(title='Inception SPADE', method=dict(
       name='GauGAN', generator=dict(name='inception_spade', slope=0.01, **(
           dict(ngf=2, reduction=4) if arg.smoke else {})), **both))}
   for name, budget in (('student_30', 3e10), ('student_5', 5.6e9)):
     prune = stages.pruned(arg, budget, 'reinit')
     if arg.smoke:
-      prune.update(budget=budget / 1000, floor=1, legacy=False)
+      prune.update(budget=budget / 1000, min_channels=1, cat_search=False)
     run[name] = stage(title=f'CAT, {budget:.2g} MACs', teacher=('teacher',), prune=prune,
-                      method=dict(name='CATGauGAN', align=0.5, **both))
+                      method=dict(name='CATGauGAN', align_weight=0.5, **both))
   common.fill(c, run)
   return config.smoke(c) if arg.smoke else c

@@ -22,11 +22,11 @@ def get_config(arg=''):
   c.data = dict(**common.domains(arg, 'horse2zebra'), **({'direction': 'BtoA'} if arg.back else {}))
   common.evaluation(c, arg, test=dict(split=('train', 'test')), every=2000)
   norm = 'batch_stat' if arg.batch_stat else 'instance_affine'
-  judge = lambda tx: common.judge(64, tx, inputs=3, loss='lsgan', norm=norm)
+  adversary = lambda tx: common.adversary(64, tx, inputs=3, loss='lsgan', norm=norm)
   return stages.published(
       c, arg, budget=2.6e9, images=1334, decay=500, norm=norm,
       # What the published run of horse2zebra really did, see `pruning.begin`.
-      start='reinit' if arg.batch_stat else 'reinit_keep_norm',
-      train=lambda tx: dict(name='CycleGAN', tx=tx, pool=50, adversary=judge(tx)),
-      learn=lambda tx: dict(paired=False, recon=5., align=0.4 if arg.back else 4.,
-                            adversary=judge(tx)))
+      student_init='reinit' if arg.batch_stat else 'reinit_keep_norm',
+      train=lambda tx: dict(name='CycleGAN', tx=tx, pool=50, adversary=adversary(tx)),
+      learn=lambda tx: dict(paired=False, recon_weight=5., align_weight=0.4 if arg.back else 4.,
+                            adversary=adversary(tx)))

@@ -12,4 +12,4 @@ from jaxgan_compress.configs.cat import _stages as stages
 
 def get_config(arg=''):
   return stages.published_pairs(arg, 'maps', budget=4.6e9, images=1096, decay=1000,
-                                recon=10., align=5.2)
+                                recon_weight=10., align_weight=5.2)

@@ -12,7 +12,7 @@ from jaxgan_compress.configs.cat import _stages as stages
 from jaxgan_compress.configs.omgd._stages import linear
 
 PLANES = 7  # six classes and the edges between things
-LOOK = dict(name='VGG', depth=19, layers=('relu1_1', 'relu2_1'))
+FEATURE_NET = dict(name='VGG', depth=19, layers=('relu1_1', 'relu2_1'))
 
 
 def get_config(arg=''):
@@ -21,7 +21,7 @@ def get_config(arg=''):
   judges = dict(linear(1e-3, arg.steps), b1=0., b2=0.9)
   adversary = dict(name='Adversary', tx=judges, loss='hinge', disc=dict(
       name='MultiScale', ndf=16, layers=3, inputs=PLANES + 3))
-  both = dict(look=LOOK, adversary=adversary)
+  both = dict(feature_net=FEATURE_NET, adversary=adversary)
 
   def train(generator, tx):
     return dict(name='GauGAN', tx=tx, ema=stages.EMA, **both,

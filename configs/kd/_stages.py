@@ -23,12 +23,12 @@ def classifier(steps, **fields):
   return config.stage(title='classifier', steps=steps, **{'method': method, **fields})
 
 
-def gan(title, g, d, steps, *, lr, loss='ns', n_critic=1, **fields):
+def gan(title, g, d, steps, *, lr, loss='ns', disc_steps=1, **fields):
   """A GAN: g and d are the keyword arguments of generator and discriminator."""
   return config.stage(title=title, steps=steps, **fields, method=dict(
       name='GAN', generator=dict(name='DCGANGenerator', **g), tx=adam(lr),
       adversary=dict(name='Adversary', disc=dict(name='DCGANDiscriminator', **d),
-                     tx=adam(per_update(lr, n_critic)), loss=loss, n_critic=n_critic)))
+                     tx=adam(per_update(lr, disc_steps)), loss=loss, disc_steps=disc_steps)))
 
 
 def mse_student(title, g, teacher, steps, *, lr):
@@ -37,13 +37,13 @@ def mse_student(title, g, teacher, steps, *, lr):
       name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr)))
 
 
-def joint_student(title, g, teacher, steps, *, lr, d_lr, adv=0.5, loss='ns', n_critic=1):
+def joint_student(title, g, teacher, steps, *, lr, d_lr, adv=0.5, loss='ns', disc_steps=1):
   """A student by pixels and by its teacher's discriminator, which goes on learning."""
   return config.stage(title=title, steps=steps, teacher=teacher, method=dict(
       name='KD', student=dict(name='DCGANGenerator', **g), tx=adam(lr), adv_weight=adv,
       distill_weight=1 - adv,
-      adversary=dict(name='Adversary', tx=adam(per_update(d_lr, n_critic)), loss=loss,
-                     n_critic=n_critic)))
+      adversary=dict(name='Adversary', tx=adam(per_update(d_lr, disc_steps)), loss=loss,
+                     disc_steps=disc_steps)))
 
 
 def paper(c, arg, *, channels, epoch, epochs, classifier_epochs, network, decay=()):
@@ -69,14 +69,14 @@ def paper(c, arg, *, channels, epoch, epochs, classifier_epochs, network, decay=
       classifier_epochs * epoch, shift=2,
       method=dict(name='Classifier', tx=adam(1e-3, 0.9), classifier=network))}
   for name, d in zip(names, teachers, strict=True):
-    run[name] = gan(f'Teacher (d={d})', *pair(d), steps, lr=lr, loss='wgan_gp', n_critic=critics)
+    run[name] = gan(f'Teacher (d={d})', *pair(d), steps, lr=lr, loss='wgan_gp', disc_steps=critics)
   for d in sizes:
     g, small = pair(d)
     run[f'd{d}_mse'] = mse_student(f'Student d={d}, pixels', g, names, steps,
                                    lr=cosine(1e-3, steps))
     run[f'd{d}_joint'] = joint_student(f'Student d={d}, pixels + D', g, names, steps, lr=lr,
-                                       d_lr=lr, loss='wgan_gp', n_critic=critic)
+                                       d_lr=lr, loss='wgan_gp', disc_steps=critic)
     for title, disc in (('small D', small), ("teacher's D", pair(max(teachers))[1])):
       run[f'd{d}_scratch_{"small" if disc is small else "wide"}'] = gan(
-          f'Scratch d={d}, {title}', g, disc, steps, lr=lr, loss='wgan_gp', n_critic=critic)
+          f'Scratch d={d}, {title}', g, disc, steps, lr=lr, loss='wgan_gp', disc_steps=critic)
   c.stages, c.run = run, tuple(run)

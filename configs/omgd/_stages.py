@@ -19,9 +19,20 @@ def linear(value, steps, stride=1, fall=(0.5, 1.), **epochs):
   return adam(dict(name='linear_epochs', value=value, stride=stride, **epochs))
 
 
-def judge(ndf, tx, *, inputs=6, loss='hinge', **fields):
+def adversary(ndf, tx, *, inputs=6, loss='hinge', **fields):
   return dict(name='Adversary', tx=tx, loss=loss,
               disc=dict(name='PatchGAN', ndf=ndf, inputs=inputs, **fields))
+
+
+def distill_loss(*, ssim=10., feature=10., style=1e4, tv=1e-5, pixel=0., tap=0., taps=(),
+                 similarity='channel_means', **fields):
+  """A `DistillLoss` of the published weights but for those given; 0 leaves a term out."""
+  weights = dict(ssim=('SSIM', ssim), feature=('Perceptual', feature), style=('Style', style),
+                 tv=('TotalVariation', tv), pixel=('Pixel', pixel))
+  terms = {key: dict(name=name, weight=weight) for key, (name, weight) in weights.items() if weight}
+  if taps:
+    terms['taps'] = dict(name='Taps', similarity=similarity, weight=tap, names=taps)
+  return dict(name='DistillLoss', **terms, **fields)
 
 
 NETS = {'unet': ('unet', 'unet_deepest', 'batch', UNET_TAPS),
@@ -56,7 +67,7 @@ def domains(arg, name):
   return dict(**where, size=256, load=286)
 
 
-def given(arg):
+def vgg_file(arg):
   return dict(features=arg.vgg) if arg.vgg else {}
 
 
@@ -67,7 +78,7 @@ def smoke(c, arg):
   config.smoke(c)
   c.data.update(size=32, load=36)
   method = c.stages.omgd.method
-  method.lessons.look = LOOK
+  method.distill.feature_net = FEATURE_NET
   cycle = method.get('cycle') or {}
   for role in ('student', 'wide', 'deep'):
     if role in method:
@@ -78,7 +89,7 @@ def smoke(c, arg):
   return c
 
 
-def paired(c, arg, *, wide, deep, ndf, n_share, n_dis, tap, epoch, constant, decay):
+def paired(c, arg, *, wide, deep, ndf, n_share, teacher_every, tap, epoch, constant, decay):
   """Fills `c` with one published run of pix2pix: a wide and a deep teacher, a head for each, and
   the student beside them. Epochs are counted in whole batches."""
   network, deeper, norm, taps = NETS[arg.net]
@@ -88,15 +99,18 @@ def paired(c, arg, *, wide, deep, ndf, n_share, n_dis, tap, epoch, constant, dec
     return linear(2e-4, 0, epoch=max(1, epoch // every), constant=constant, decay=decay)
 
   fill(c, {'omgd': config.stage(
-      title=f'OMGD {network} {arg.student}', steps=epoch * (constant + decay), given=given(arg),
-      method=dict(
+      title=f'OMGD {network} {arg.student}', steps=epoch * (constant + decay),
+      init_from=vgg_file(arg), method=dict(
           name='OMGD', student=net(network, arg.student), wide=net(network, wide),
-          deep=net(deeper, deep), tx=tx(1), teacher_tx=tx(n_dis), n_dis=n_dis,
-          lessons=dict(name='Lessons', tap=tap, taps=taps),
-          adversary=judge(ndf, tx(n_dis), heads=('wide', 'deep'), shared=n_share, norm=norm)))})
+          deep=net(deeper, deep), tx=tx(1), teacher_tx=tx(teacher_every),
+          teacher_every=teacher_every,
+          distill=distill_loss(tap=tap, taps=taps),
+          adversary=adversary(ndf, tx(teacher_every), heads=('wide', 'deep'), shared=n_share,
+                              norm=norm)))})
 
 
-def published_unpaired(arg, folder, *, catalogue, widths, tap, epoch, epochs=200, n_dis=4):
+def published_unpaired(arg, folder, *, catalogue, widths, tap, epoch, epochs=200,
+                       teacher_every=4):
   """One published run of CycleGAN: blocks of epochs of the teachers, n_dis times as many of the
   student after each; or, with `:online`, all in every step of the same epochs.
 
@@ -108,23 +122,24 @@ def published_unpaired(arg, folder, *, catalogue, widths, tap, epoch, epochs=200
   c.batch = 1
   c.data = domains(arg, catalogue)
   evaluation(c, arg, test=dict(split=('train', 'test')), every=20_000)
-  total, teach, learn = epoch * epochs, epoch * block, epoch * block * n_dis
+  total, teach, learn = epoch * epochs, epoch * block, epoch * block * teacher_every
   half = dict(constant=epochs // 2, decay=epochs - epochs // 2)
   teachers = linear(2e-4, 0, epoch=epoch, **half)
   net = lambda ngf: dict(name='mobile_resnet', ngf=ngf)
   method = dict(
       name='OMGDCycle', student=net(arg.student), tx=teachers,
-      lessons=dict(name='Lessons', tap=tap, taps=RESNET_TAPS),
+      distill=distill_loss(tap=tap, taps=RESNET_TAPS),
       cycle=dict(name='CycleGAN', generator=net(wide), tx=teachers, pool=50,
-                 adversary=judge(64, teachers, inputs=3, loss='lsgan')))
+                 adversary=adversary(64, teachers, inputs=3, loss='lsgan')))
   steps = total
   if not arg.online:
     # The student's rate follows the teachers' epochs.
     method |= dict(tx=linear(2e-4, 0, stride=block, epoch=learn, **half),
-                   clock=dict(name='Blocks', teach=teach, learn=learn, total=total))
+                   schedule=dict(name='AlternatingSchedule', teacher_steps=teach,
+                                 student_steps=learn, total=total))
     steps += -(-epochs // block) * learn
   fill(c, {'omgd': config.stage(title=f'OMGD mobile_resnet {arg.student}', steps=steps,
-                                given=given(arg), method=method)})
+                                init_from=vgg_file(arg), method=method)})
   return smoke(c, arg)
 
 
@@ -134,7 +149,7 @@ def fill(c, run):
 
 
 # A VGG of random weights has no meaning high up, and most of its cost there.
-LOOK = dict(name='VGG', depth=16, layers=('relu1_2', 'relu2_2'))
+FEATURE_NET = dict(name='VGG', depth=16, layers=('relu1_2', 'relu2_2'))
 
 
 def sample_run(c, task, *, size, batch, steps):
@@ -146,7 +161,8 @@ def sample_run(c, task, *, size, batch, steps):
   c.checkpoint.every = c.evaluate.every
 
 
-def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, disc=24, size=64):
+def sample_pairs(c, arg, task, *, wide, student, distill, norm, extra_students=None, disc=24,
+                 size=64):
   """A student beside its teacher, alone, and after it.
 
   `alone` learns from the data with a discriminator of its own, at two rates; with arg.rivals there
@@ -161,23 +177,23 @@ def sample_pairs(c, arg, task, *, wide, student, lessons, norm, others=None, dis
   early, late = dict(fall=(0.25, 0.65)), dict(fall=(0.6, 1.))
   pix2pix = lambda title, generator, tx: config.stage(title=title, steps=steps, method=dict(
       name='Pix2Pix', generator=generator, tx=tx, ema=ema,
-      adversary=judge(disc, judges, norm=norm)))
-  lessons = dict(name='Lessons', look=LOOK, **lessons)
+      adversary=adversary(disc, judges, norm=norm)))
+  distill = dict(distill, feature_net=FEATURE_NET)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
       name='OMGD', student=student, wide=wide, tx=linear(4e-3, steps, **late),
-      teacher_tx=linear(1e-3, steps, **early), lessons=lessons, ema=ema, lesson='average',
-      others=others or {},
-      adversary=judge(disc, linear(2e-4, steps, **early), heads=('wide',), norm=norm)))}
+      teacher_tx=linear(1e-3, steps, **early), distill=distill, ema=ema, teacher_params='ema',
+      extra_students=extra_students or {},
+      adversary=adversary(disc, linear(2e-4, steps, **early), heads=('wide',), norm=norm)))}
   run['alone'] = pix2pix('Alone, rate 0.003', student, fast)
   if arg.rivals:
     run['alone_slow'] = pix2pix('Alone, rate 0.001', student, slow)
     run['teacher'] = pix2pix('Teacher by itself', wide, slow)
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
-        name='Offline', student=student, tx=pupil, lessons=lessons, ema=ema))
+        name='Offline', student=student, tx=pupil, distill=distill, ema=ema))
   fill(c, run)
 
 
-def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
+def sample_sets(c, arg, task, *, teacher, student, distill, disc=24, size=48):
   """The same without pairs: the student beside a CycleGAN, a CycleGAN of its own size alone, and
   after a finished CycleGAN.
 
@@ -190,11 +206,11 @@ def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
 
   def cycle(generator, tx, judges=fast):
     return dict(name='CycleGAN', generator=generator, tx=tx,
-                adversary=judge(disc, judges, inputs=3, loss='lsgan', layers=2))
+                adversary=adversary(disc, judges, inputs=3, loss='lsgan', layers=2))
 
-  lessons = dict(name='Lessons', look=LOOK, **lessons)
+  distill = dict(distill, feature_net=FEATURE_NET)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
-      name='OMGDCycle', student=student, tx=late, lessons=lessons,
+      name='OMGDCycle', student=student, tx=late, distill=distill,
       cycle=cycle(teacher, early, early)))}
   run['alone'] = config.stage(title='Alone, rate 0.001', steps=steps, method=cycle(student, fast))
   if arg.rivals:
@@ -203,5 +219,5 @@ def sample_sets(c, arg, task, *, teacher, student, lessons, disc=24, size=48):
     run['teacher'] = config.stage(title='Teacher by itself', steps=steps,
                                   method=cycle(teacher, fast))
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
-        name='Offline', student=student, tx=pupil, lessons=lessons))
+        name='Offline', student=student, tx=pupil, distill=distill))
   fill(c, run)

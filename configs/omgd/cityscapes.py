@@ -24,6 +24,6 @@ def get_config(arg=''):
   c.data = dict(name='paired', path=arg.path, size=256, load=286, direction='BtoA')
   stages.evaluation(c, arg, test=dict(split='val'), every=25_000)
   stages.paired(c, arg, wide=wide, deep=deep, ndf=ndf, tap=50. if arg.net == 'unet' else 0.,
-                n_dis=3, n_share=SHARED.get((arg.net, arg.student), 3), epoch=2975 // c.batch,
-                constant=300, decay=450)
+                teacher_every=3, n_share=SHARED.get((arg.net, arg.student), 3),
+                epoch=2975 // c.batch, constant=300, decay=450)
   return stages.smoke(c, arg)

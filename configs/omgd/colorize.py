@@ -19,5 +19,6 @@ def get_config(arg=''):
   net = lambda ngf: dict(name='unet', ngf=ngf, depth=4)
   # Features of random weights do not say which colour is meant; pixels do, at half the time.
   stages.sample_pairs(c, arg, 'colorize', student=net(arg.student), wide=net(arg.wide),
-                      norm='batch', lessons=dict(feature=0., style=0., pixel=100.))
+                      norm='batch',
+                      distill=stages.distill_loss(feature=0., style=0., pixel=100.))
   return config.smoke(c) if arg.smoke else c

@@ -16,7 +16,8 @@ def get_config(arg=''):
   c = config.base()
   net = lambda ngf: dict(name='mobile_resnet', ngf=ngf, blocks=6)
   stages.sample_pairs(
-      c, arg, 'edges2photo', student=net(arg.student), others={'wider': net(arg.other)},
+      c, arg, 'edges2photo', student=net(arg.student), extra_students={'wider': net(arg.other)},
       wide=dict(name='resnet', ngf=arg.wide, blocks=6), norm='instance',
-      lessons=dict(tap=1., taps=('stem', 'block3', 'block6'), distance='attention'))
+      distill=stages.distill_loss(tap=1., taps=('stem', 'block3', 'block6'),
+                                  similarity='attention'))
   return config.smoke(c) if arg.smoke else c

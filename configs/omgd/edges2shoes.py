@@ -26,6 +26,7 @@ def get_config(arg=''):
   c.batch = 4
   c.data = dict(name='paired', path=arg.path, size=256, load=286)
   stages.evaluation(c, arg, test=dict(split='val'), every=20_000)
-  stages.paired(c, arg, wide=wide, deep=deep, ndf=ndf, tap=taps[arg.net == 'resnet'], n_dis=1,
+  stages.paired(c, arg, wide=wide, deep=deep, ndf=ndf, tap=taps[arg.net == 'resnet'],
+                teacher_every=1,
                 n_share=5 if arg.net == 'unet' else 3, epoch=EPOCH, constant=100, decay=100)
   return stages.smoke(c, arg)

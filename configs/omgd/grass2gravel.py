@@ -20,12 +20,14 @@ def get_config(arg=''):
       c, arg, 'grass2gravel', teacher=dict(name='resnet', ngf=arg.teacher, blocks=6),
       student=dict(name='mobile_resnet', ngf=arg.student, blocks=6),
       # Ten times the published weight: features of random weights differ less than trained ones.
-      lessons=dict(feature=100., tap=1., taps=('stem', 'block3', 'block6'), distance='attention'))
+      distill=stages.distill_loss(feature=100., tap=1., taps=('stem', 'block3', 'block6'),
+                   similarity='attention'))
   if arg.blocks:
     turns = -(-arg.steps // arg.blocks)
     c.stages.omgd.steps = arg.steps + turns * 4 * arg.blocks
     method = c.stages.omgd.method
     method.tx = stages.linear(4e-3, turns * 4 * arg.blocks)
     method.cycle.tx = method.cycle.adversary.tx = stages.linear(1e-3, arg.steps)
-    method.clock = dict(name='Blocks', teach=arg.blocks, learn=4 * arg.blocks, total=arg.steps)
+    method.schedule = dict(name='AlternatingSchedule', teacher_steps=arg.blocks,
+                           student_steps=4 * arg.blocks, total=arg.steps)
   return config.smoke(c) if arg.smoke else c

@@ -11,7 +11,7 @@ KEPT, CUT = (40, 90, 160), (222, 222, 222)
 ROW, LEFT, RIGHT, BAR = 16, 190, 90, 512
 
 
-def picture(masks: Mapping[str, np.ndarray], title: str = '') -> np.ndarray:
+def plot_masks(masks: Mapping[str, np.ndarray], title: str = '') -> np.ndarray:
   """uint8 [H,W,3]: a row for each group, its channels in order, dark where they stay.
 
   masks: `{group: bool [width]}`. Wide groups show neighbouring channels as one shade.

@@ -19,12 +19,14 @@ from jaxgan_compress.core import arguments, paths
 HOMES = {
     'method': 'jaxgan_compress.methods', 'adversary': 'jaxgan_compress.methods',
     'generator': 'jaxgan_compress.nn', 'student': 'jaxgan_compress.nn',
-    'wide': 'jaxgan_compress.nn', 'deep': 'jaxgan_compress.nn', 'back': 'jaxgan_compress.nn',
-    'student_back': 'jaxgan_compress.nn', 'others': 'jaxgan_compress.nn',
+    'wide': 'jaxgan_compress.nn', 'deep': 'jaxgan_compress.nn',
+    'generator_ba': 'jaxgan_compress.nn',
+    'student_ba': 'jaxgan_compress.nn', 'extra_students': 'jaxgan_compress.nn',
     'teacher': 'jaxgan_compress.nn',
-    'look': 'jaxgan_compress.nn', 'lessons': 'jaxgan_compress.methods',
-    'cycle': 'jaxgan_compress.methods', 'clock': 'jaxgan_compress.methods', 'teacher_tx': 'optax',
-    'shrink': 'jaxgan_compress.pruning', 'disc': 'jaxgan_compress.nn',
+    'feature_net': 'jaxgan_compress.nn', 'distill': 'jaxgan_compress.methods',
+    'cycle': 'jaxgan_compress.methods', 'schedule': 'jaxgan_compress.methods',
+    'teacher_tx': 'optax',
+    'gradual_pruning': 'jaxgan_compress.pruning', 'disc': 'jaxgan_compress.nn',
     'extractor': 'jaxgan_compress.metrics', 'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
 }
@@ -126,7 +128,7 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   section, where = config.stages[name].method, f'stages.{name}.method'
   with blaming(where):
     target = resolve(_named(section), HOMES['method'])
-  if not hasattr(target, 'product'):
+  if 'main' not in dir(target):  # a class of the user's own may be anything
     raise ValueError(f'{where}: {section.name} is no method; methods are GAN, KD, Pix2Pix, and '
                      'more in jaxgan_compress.methods')
   if teacher is None:
@@ -138,23 +140,24 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   section.unlock()
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
-  whole = getattr(source, source.product)
+  whole = source.modules[source.main]
   found = {'teacher': whole}
   if config.stages[name].prune:
     first, *more = budgets(config, name)
     cut = cut or dict.fromkeys((first, *more), whole)
-    pruned = {first: cut[first], **({'others': {role: cut[role] for role in more}} if more else {})}
+    pruned = {first: cut[first],
+              **({'extra_students': {role: cut[role] for role in more}} if more else {})}
     if 'teacher' not in inspect.signature(target).parameters:  # only cut from it
       return make(section, HOMES['method'], where, **pruned)
     found |= pruned
   built = make(section, HOMES['method'], where, **found)
-  if 'adversary' in section and section.get('disc_from', 'teacher') != 'fresh':
-    theirs = getattr(getattr(source, 'adversary', None), 'disc', None)
+  if 'adversary' in section and section.get('disc_init', 'teacher') != 'fresh':
+    theirs = source.modules.get('disc')
     if theirs != built.adversary.disc:
-      raise ValueError(f"{where}: it goes on with the discriminator of {teacher!r} ("
+      raise ValueError(f"{where}: it continues from the discriminator of {teacher!r} ("
                        f"{arguments.shown(theirs)}) and names another ("
                        f"{arguments.shown(built.adversary.disc)}); leave out adversary.disc, or "
-                       "set disc_from='fresh'")
+                       "set disc_init='fresh'")
   return built
 
 
@@ -164,7 +167,7 @@ def budgets(config: ConfigDict, name: str) -> dict[str, float]:
   stage = config.stages[name]
   if not stage.prune:
     return {}
-  product = resolve(stage.method.name, HOMES['method']).product
+  product = resolve(stage.method.name, HOMES['method']).main
   return pruning.roles(product, stage.prune.budget)
 
 
@@ -189,24 +192,19 @@ def validate(config: ConfigDict) -> None:
   for refuses, key, message in RULES:
     if refuses(config):
       raise ValueError(f'{key}={arguments.shown(configs.value_of(config, key))}{message(config)}')
-  places, beside = config.mesh.student, [0]
   for i, name in enumerate(config.run):
     stage = config.stages[name]
     for refuses, key, message in STAGE_RULES:
       if refuses(config, stage, config.run[:i]):
         raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
-    for role, path in stage.given.items():
+    for role, path in stage.init_from.items():
       if not isinstance(path, str) or not paths.expand(path).is_file():
-        raise ValueError(f'stages.{name}.given.{role}: there is no file {path}; make one by '
+        raise ValueError(f'stages.{name}.init_from.{role}: there is no file {path}; make one by '
                          'jaxgan-compress convert')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
-      beside.append(len(getattr(built, 'beside', ())))
       _check_order(config, name, built, config.run[:i])
-  if places > 1 and places not in beside:
-    raise ValueError(f'mesh.student={places} and no stage has as many students that shrink to '
-                     f'budgets of their own; there are {max(beside)}')
 
 
 def _first(found):
@@ -245,8 +243,6 @@ RULES = (
         f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
     (lambda c: c.evaluate.segmenter.get('stage') not in (None, '', *c.run),
      'evaluate.segmenter.stage', lambda c: f' is not in run; {_one_of(c.run)}'),
-    (lambda c: c.steps_per_call > 1 and c.mesh.space > 1, 'mesh.space',
-     lambda c: ' takes steps_per_call=1'),
 )
 # ... and of a stage, with those before it.
 STAGE_RULES = (
@@ -254,7 +250,7 @@ STAGE_RULES = (
         "; it is empty: give the section of a method, as dict(name='GAN', ...)")),
     (lambda c, s, before: s.steps % c.steps_per_call, 'steps', lambda c, s, before: (
         f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
-    (lambda c, s, before: c.steps_per_call > 1 and s.method.get('clock'), 'method.clock',
+    (lambda c, s, before: c.steps_per_call > 1 and s.method.get('schedule'), 'method.schedule',
      lambda c, s, before: ' looks at its teachers between steps; give steps_per_call=1'),
     (lambda c, s, before: s.teacher_checkpoint not in configs.CHECKPOINTS, 'teacher_checkpoint',
      lambda c, s, before: f'; {_one_of(configs.CHECKPOINTS)}'),
@@ -268,7 +264,7 @@ STAGE_RULES = (
         ' cuts the generator of a teacher and there is none; give teacher')),
     (lambda c, s, before: s.prune and not s.prune.get('budget'), 'prune', lambda c, s, before: (
         ': prune has no budget; give what the student may cost, as budget=2.6e9')),
-    (lambda c, s, before: 'teacher' in s.given and s.teacher, 'given.teacher',
+    (lambda c, s, before: 'teacher' in s.init_from and s.teacher, 'init_from.teacher',
      lambda c, s, before: f' and teacher={tuple(s.teacher)} both say who teaches; give one'),
 )
 
@@ -276,18 +272,20 @@ STAGE_RULES = (
 def _check_order(config, name, built, before):
   """What only the method of a stage knows: its data, who measures it, its clock."""
   stage, settings = config.stages[name], config.evaluate
-  if built.draws and 'direction' in stage.data:
+  if built.is_generator and 'direction' in stage.data:
     raise ValueError(f'stages.{name}.data.direction={stage.data.direction!r}: give it as '
                      'data.direction, which evaluation follows, too')
   for looking in filter(None, (settings.classifier, settings.segmenter.get('stage'))):
-    if built.draws and looking not in before:
+    if built.is_generator and looking not in before:
       raise ValueError(f'run has {name!r} before {looking!r}, which measures it; put '
                        f'{looking!r} first')
-  clock = getattr(built, 'clock', None)
-  if clock and clock.steps and clock.steps != stage.steps:
-    raise ValueError(f'stages.{name}.steps={stage.steps} and its clock takes {clock.steps} '
-                     f'(total={clock.total} of the teachers, and learn={clock.learn} of the '
-                     f'students after every teach={clock.teach}); give steps={clock.steps}')
-  for role in budgets(config, name).keys() & set(stage.given):
-    raise ValueError(f'stages.{name}.given.{role} and stages.{name}.prune both say where {role} '
+  schedule = getattr(built, 'schedule', None)
+  if schedule and schedule.steps and schedule.steps != stage.steps:
+    raise ValueError(f'stages.{name}.steps={stage.steps} and its schedule takes '
+                     f'{schedule.steps} (total={schedule.total} of the teachers, and '
+                     f'student_steps={schedule.student_steps} of the students after every '
+                     f'teacher_steps={schedule.teacher_steps}); give steps={schedule.steps}')
+  for role in budgets(config, name).keys() & set(stage.init_from):
+    raise ValueError(f'stages.{name}.init_from.{role} and stages.{name}.prune both say where '
+                     f'{role} '
                      'starts; give one')

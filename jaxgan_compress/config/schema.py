@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, config_dict
 
+from jaxgan_compress.config import old_keys
 from jaxgan_compress.core import paths
 from jaxgan_compress.core.arguments import KINDS, shown, typed
 
@@ -47,7 +48,7 @@ STAGE = {
     'prune': {},               # dict(budget=...): the student is cut from the teacher's generator,
                                # see `pruning.cut` for what else it takes; budget=(1e9, 4e9) cuts
                                # others, too, where a method has them, and all learn in one step
-    'given': {},               # {role: file of `convert`}: networks to start or learn from, as
+    'init_from': {},               # {role: file of `convert`}: networks to start or learn from, as
                                # features='vgg16.safetensors' for perceptual terms
 }
 
@@ -117,10 +118,6 @@ def base() -> Config:
       'log_every': 50,
       'steps_per_call': 1,     # more for small networks on a GPU or TPU, see train.fit
       'via': 'pmap',           # or 'shard_map', see parallel.parallelize
-      'mesh': {
-          'student': 1,        # places for students of different budgets, see the how-to
-          'space': 1,          # devices that share the height of an image
-      },
       'replicas': config_dict.placeholder(int),  # default: one a device
       'devices': config_dict.placeholder(int),   # how many there must be altogether, if given
       'workers': 0,            # data processes; 0 uses threads
@@ -139,8 +136,7 @@ def stage(**fields) -> dict[str, Any]:
 # Numbers of a config and the least and the largest they may be.
 LIMITS = {
     'seed': (0, SEEDS), 'batch': (1, 2 ** 20), 'log_every': (1,), 'steps_per_call': (1,),
-    'workers': (0, 256), 'replicas': (1,), 'devices': (1,), 'mesh.student': (1,),
-    'mesh.space': (1,),
+    'workers': (0, 256), 'replicas': (1,), 'devices': (1,),
     'checkpoint.every': (1,), 'checkpoint.keep': (1,), 'evaluate.every': (1,),
     'evaluate.count': (4,), 'evaluate.splits': (1,), 'evaluate.seed': (0, SEEDS),
 }
@@ -254,8 +250,8 @@ def smoke(config: ConfigDict, steps: int = 4) -> ConfigDict:
   """The same run shrunk to seconds: few steps, few images, nothing left out."""
   for each in config.stages.values():
     each.update(steps=steps, batch=0)
-    if each.method.get('clock'):
-      each.method.clock.update(teach=1, learn=1, total=steps // 2)
+    if each.method.get('schedule'):
+      each.method.schedule.update(teacher_steps=1, student_steps=1, total=steps // 2)
   config.batch = 8
   config.log_every = 2
   config.evaluate.update({'every': steps, 'count': 40, 'splits': 2})
@@ -315,7 +311,8 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_json(stored: Mapping[str, Any]) -> ConfigDict:
-  """The config that `to_json` wrote; keys that are younger than it have their defaults."""
+  """The config that `to_json` wrote; keys that are younger than it have their defaults, and older
+  names of keys become those of today."""
 
   def revive(value):
     if isinstance(value, Mapping):
@@ -323,7 +320,7 @@ def from_json(stored: Mapping[str, Any]) -> ConfigDict:
     return tuple(map(revive, value)) if isinstance(value, list) else value
 
   config = base()
-  config.update(revive(stored))
+  config.update(revive(old_keys.upgraded(stored)))
   for name, each in config.stages.items():
     config.stages[name] = {**STAGE, **each.to_dict()}
   return config

@@ -1,22 +1,28 @@
-"""The nouns of the library: a network in motion, the state of a run, a method, the devices."""
+"""The nouns of the library: a network while it trains, the state of a run, a method, devices."""
 
 from jaxgan_compress.core.axes import Axes
 from jaxgan_compress.core.state import (
   Array,
   Batch,
-  Drawer,
+  BoundGenerator,
   Logs,
   Method,
   Net,
   PyTree,
+  Roles,
   TrainState,
-  advance,
-  create,
-  fixed,
-  mean_apart,
   normalise,
   rows,
+  stop_gradient,
+)
+from jaxgan_compress.core.update import (
+  advance,
+  create,
+  flatten_logs,
+  merge_logs,
+  update_together,
 )
 
-__all__ = ['Array', 'Axes', 'Batch', 'Drawer', 'Logs', 'Method', 'Net', 'PyTree', 'TrainState',
-           'advance', 'create', 'fixed', 'mean_apart', 'normalise', 'rows']
+__all__ = ['Array', 'Axes', 'Batch', 'BoundGenerator', 'Logs', 'Method', 'Net', 'PyTree', 'Roles',
+           'TrainState', 'advance', 'create', 'flatten_logs', 'merge_logs', 'normalise', 'rows',
+           'stop_gradient', 'update_together']

@@ -14,24 +14,9 @@ class Axes:
   """The mapped axes around a step; `Axes()` is a replica that is alone.
 
   mesh: axes of devices, outermost first. inner: axes of virtual replicas on one device.
-  students: the last axis of the mesh, where it holds different students side by side; else ''.
   """
   mesh: tuple[str, ...] = ()
   inner: tuple[str, ...] = ()
-  students: str = ''
-
-  @property
-  def apart(self) -> Axes:
-    """Those of one student: it meets the replicas that hold the same one."""
-    return Axes(tuple(name for name in self.mesh if name != self.students), self.inner)
-
-  def share(self, tree):
-    """Rows [rows, ...] of all that stand side by side: every student learns from each of them."""
-    return jax.lax.all_gather(tree, self.students, tiled=True) if self.students else tree
-
-  def pick(self, values):
-    """The value of the student that is here, of one for each."""
-    return jnp.asarray(values)[jax.lax.axis_index(self.students)]
 
   def mean(self, tree):
     """The mean over all replicas, of the same dtypes; identity when alone."""
@@ -64,7 +49,7 @@ class Axes:
       number = number * jax.lax.axis_size(name) + jax.lax.axis_index(name)
     return number
 
-  def draw(self, sampler, key, shape):
+  def sample(self, sampler, key, shape):
     """`sampler(key, shape[1:])` for each of this replica's `shape[0]` rows.
 
     A row's key depends on its number in the whole batch, so the numbers drawn do not depend on

@@ -69,7 +69,7 @@ def _unknown(library, name, data_dir):
   hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
   return ValueError(f'TFDS has no data set {name!r}{hint}; {data_dir or "~/tensorflow_datasets"} '
                     'holds none of that name either, which jaxgan-compress prepare-data would make '
-                    '(data_dir: its --out)')
+                    '(data_dir: its --output)')
 
 
 def _facts(builder) -> dict:

@@ -17,7 +17,7 @@ from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.experiment import comparison
 from jaxgan_compress.experiment.comparison import Family, Group, Point
 from jaxgan_compress.experiment.export import latents
-from jaxgan_compress.experiment.runner import HARMLESS
+from jaxgan_compress.experiment.lock import HARMLESS
 from jaxgan_compress.experiment.workdir import Run, open_run
 from jaxgan_compress.train import CheckpointError, log_files
 
@@ -50,7 +50,7 @@ def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
   if out.is_dir():
     raise IsADirectoryError(f'{out} is a folder; give a file')
   if out.exists() and comparison.MARK.encode() not in out.read_bytes()[:1000]:
-    raise FileExistsError(f'{out} is there and is no comparison; use another --out')
+    raise FileExistsError(f'{out} is there and is no comparison; use another --output')
   groups = _groups(runs)
   families = _families(groups, runs, metric)
   out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn
-from jaxgan_compress.core import Drawer, paths
+from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.experiment.workdir import open_run
 from jaxgan_compress.export import DEFAULT, sides, write_folder
@@ -34,25 +34,26 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
   Raises ValueError for an unknown name, and as `open_run` and `write_folder`.
   """
   run = open_run(workdir, moved=moved)
-  there = run.measured_generators()
-  name = name or next((each for each in there if run.taught_by(each)), there[0])
-  if name not in there:
-    raise ValueError(f'no generator {name!r}; {configs.suggest(name, there)}')
-  draw, pictures, calibration, labels = run.drawer(name, checkpoint), None, None, None
-  if hasattr(draw.module, 'latent'):
-    inputs = latents(draw.module, run.config.evaluate.seed)
-    calibration = np.concatenate(latents(draw.module, run.config.evaluate.seed + 1, CALIBRATION))
+  generators = {generator.name: generator for generator in run.measured_generators()}
+  name = name or next((name for name, generator in generators.items() if generator.teacher),
+                      next(iter(generators)))
+  if name not in generators:
+    raise ValueError(f'no generator {name!r}; {configs.suggest(name, generators)}')
+  generator = generators[name]
+  bound, pictures, calibration, labels = generator.bound(checkpoint), None, None, None
+  if generator.from_latents:
+    inputs = latents(bound.module, run.config.evaluate.seed)
+    calibration = np.concatenate(latents(bound.module, run.config.evaluate.seed + 1, CALIBRATION))
   else:
-    shown = run.shown(name, 8)
-    pictures = np.asarray(shown['picture'])
-    inputs = of_sizes(draw.module, np.asarray(shown['source'], np.float32))
-    stage, _ = run.role(name)
-    source = run.source(**run.config.stages[stage].data)
+    examples = generator.examples(8)
+    pictures = np.asarray(examples['picture'])
+    inputs = of_sizes(bound.module, np.asarray(examples['source'], np.float32))
+    source = generator.stage.source()
     labels = source.labels
     if labels and sum(labels.values()) != inputs[0].shape[-1]:
       labels = None  # it draws from something else
     if int8:
-      side = 'target' if run.is_back(name) else 'source'
+      side = 'target' if generator.is_reverse else 'source'
       rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
       calibration = np.asarray(data.prepared_batch(source, rows)[side], np.float32)
   out = paths.expand(out) if out else run.workdir / 'export' / name
@@ -70,7 +71,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
       protocol = measure['protocol']
   if 'measured' in facts:
     facts['measured'] += f' (on {protocol["data"]}, by {protocol["feature_net"]})'
-  return out, write_folder(draw, out, inputs, to=to, layout=layout,
+  return out, write_folder(bound, out, inputs, to=to, layout=layout,
                            calibration=calibration if int8 else None, facts=facts,
                            pictures=pictures, labels=labels, **more)
 
@@ -98,7 +99,7 @@ def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
     inputs = of_sizes(module, np.eye(shape[-1], dtype=np.float32)[
         rng.integers(0, shape[-1], (3, *shape[1:3]))])
   pictures = None if len(shape) == 2 or shape[-1] in (1, 3) else inputs[0][..., :3] * 2 - 1
-  return write_folder(Drawer(variables, module), out, inputs, to=to, layout=layout,
+  return write_folder(BoundGenerator(variables, module), out, inputs, to=to, layout=layout,
                       facts={'weights': Path(path).name}, pictures=pictures, **more)
 
 

@@ -1,243 +1,287 @@
-"""One stage of a run: cut if it is to be, trained, measured on the way, and saved."""
+"""One stage of a run: what it trains, from what, and what it has left in its folder."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
-import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
-from PIL import Image
+from flax import linen
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn, pruning
-from jaxgan_compress.analysis import colour_labels, contact_sheet
-from jaxgan_compress.config import SELECT
-from jaxgan_compress.core import normalise, xla
-from jaxgan_compress.distributed import StopSignal, by_main
-from jaxgan_compress.experiment.workdir import Run
-from jaxgan_compress.parallel import build_mesh
-from jaxgan_compress.train import Terms, check_finite, fit, log_files
+from jaxgan_compress.config import CHECKPOINTS, SELECT, build
+from jaxgan_compress.core import Method, Net, TrainState
+from jaxgan_compress.experiment.generators import TrainedGenerator
+from jaxgan_compress.train import Checkpointer, log_files
+
+if TYPE_CHECKING:
+  from jaxgan_compress.experiment.workdir import Run
 
 
-class Interrupted(Exception):  # noqa: N818 - a request was met, nothing went wrong
-  """A signal stopped the run and its state is saved; `exit_code` is for the process."""
+class PrunedFiles:
+  """The networks that pruning left for the students of a stage, one file each."""
 
-  def __init__(self, text: str, exit_code: int):
-    super().__init__(text)
-    self.exit_code = exit_code
+  def __init__(self, folder: Path, roles):
+    first = next(iter(roles), '')
+    self.paths = {role: folder / f'pruned{role.removeprefix(first)}.safetensors' for role in roles}
+    self._networks: dict[str, tuple] = {}
 
+  @property
+  def written(self) -> bool:
+    """Whether all are there: a run that continues never prunes again."""
+    return bool(self.paths) and all(path.is_file() for path in self.paths.values())
 
-def train_stage(run: Run, name: str, stop: StopSignal):
-  """Trains a stage to its end, from its newest checkpoint; returns at once if it is done."""
-  config, stage = run.config, run.config.stages[name]
-  if run.is_done(name):
-    run.reporter.say(f'{name}: done before, {stage.steps} steps')
-    return
-  if stage.prune and not run.pruned(name):
-    _prune(run, name)
-  method, rng = run.method(name), run.root_key(name)
-  batch = stage.batch or config.batch
-  batches, first = data.sizes_only(batch * method.updates), {}
-  if method.needs_data:
-    batches = run.pipeline(name)
-    first = normalise(batches.prepare(batches[0]))
-  start = functools.partial(method.init, rng, first, run.given(name))
-  measuring = configs.measures(config) and method.draws
-  if measuring:
-    run.evaluator(name)  # made now, not in the middle of the stage
-
-  with run.checkpointer(name) as checkpointer:
-    state = checkpointer.restore(run.shapes(name)) or start()
-    at = saved = int(state.step)
-    with log_files.Recorder(run.folder(name), at) as recorder:
-      watch = _Watch(recorder, run.reporter, at, name, run.folder(name) / 'log.jsonl',
-                     config.steps_per_call)
-      hook = _promoting(run, name, method, recorder, watch) if measuring and getattr(
-          method, 'clock', None) else None
-      run.reporter.begin(name, at, stage.steps, batch)
-      try:
-        training = fit(method, state, batches, steps=stage.steps, every=config.log_every,
-                       replicas=config.replicas, stop=stop.ask, **_devices(config, method),
-                       hook=hook, compiled=watch.compiled, per_call=config.steps_per_call,
-                       copies=False)
-        for state, logs in training:
-          at = logs['step']
-          last = at == stage.steps or stop.should_stop()
-          evaluate = measuring and (at % config.evaluate.every == 0 or at == stage.steps)
-          save = last or evaluate or at % config.checkpoint.every == 0
-          watch.see(logs, now=save)  # raises on a term that is not finite, before it is saved
-          measures = _evaluate(run, name, method, state, recorder) if evaluate else {}
-          if save:
-            checkpointer.save(state, config=configs.to_json(config), metrics={
-                key: m.value for key, m in measures.items() if isinstance(m.value, float)})
-            saved = at
-            watch.restart()  # evaluating and saving is not training
-        if saved != at:  # a signal came after the last yield: fit had nothing more to say
-          watch.flush()
-          checkpointer.save(state, config=configs.to_json(config))
-      finally:
-        run.reporter.end()
-      if stop.should_stop() and at < stage.steps:
-        checkpointer.wait()
-        raise Interrupted(f'stopped by {stop.caught.name} in stage {name!r}; step {at} of '
-                          f'{stage.steps} is saved. The same command goes on from there.',
-                          stop.exit_code)
-    checkpointer.wait()
-    done = {}
-    if not method.draws and config.evaluate.held_out:
-      done['accuracy'] = _accuracy(run, method, state)
-      run.reporter.say(f'{name}: {done["accuracy"]:.1%} of the held-out images classified right')
-    by_main(lambda: log_files.write_whole(run.done_file(name), json.dumps(done)), f'{name} is done')
-  if stop.should_stop():
-    raise Interrupted(f'stopped by {stop.caught.name} after stage {name!r}, which is complete. '
-                      'The same command goes on from there.', stop.exit_code)
+  def load(self, like: linen.Module) -> dict[str, tuple[linen.Module, Mapping]]:
+    """{role: (module, variables)}; {} while they are not written. They are read once."""
+    if not self._networks and self.written:
+      self._networks = {role: nn.load(path, like) for role, path in self.paths.items()}
+    return self._networks
 
 
-def _devices(config, method):
-  """How `fit` spreads a stage over devices. Students of which there are as many as places stand
-  side by side; other stages of the run have the places for more data."""
-  beside = getattr(method, 'beside', ())
-  axes = {'student': config.mesh.student if len(beside) == config.mesh.student else 1,
-          'space': config.mesh.space}
-  alone = max(axes.values()) == 1
-  return {'mesh': build_mesh(**axes), 'via': config.via if alone else 'shard_map',
-          'students': beside if axes['student'] > 1 else ()}
+class Stage:
+  """A stage of a run, built once for each run.
+
+  name, spec: its name and its section of the config. folder: where its files are. key: of all that
+  is random in it. candidates: the stages that may be its teacher.
+  """
+
+  def __init__(self, run: Run, name: str):
+    self.run, self.name, self.spec = run, name, run.config.stages[name]
+    self.folder: Path = run.workdir / name
+    self.key = jax.random.fold_in(jax.random.key(run.config.seed), zlib.crc32(name.encode()))
+    self.batch: int = self.spec.batch or run.config.batch
+    self.recipe = build.resolve(self.spec.method.name, build.HOMES['method'])
+    self.pruned = PrunedFiles(self.folder, build.budgets(run.config, name))
+    self._methods: dict[tuple, Method] = {}
+    self._shapes: dict[tuple, TrainState] = {}
+
+  @property
+  def candidates(self) -> tuple[Stage, ...]:
+    return tuple(self.run.stages[teacher] for teacher in self.spec.teacher)
+
+  @functools.cached_property
+  def teacher(self) -> Stage | None:
+    """The stage that this one learns from: of several candidates, the best measured."""
+    if len(self.candidates) < 2:
+      return self.candidates[0] if self.candidates else None
+    metric = self.run.config.evaluate.select
+    values = {}
+    for candidate in self.candidates:
+      measured = candidate.measured()
+      if not measured:
+        raise ValueError(f'stage {candidate.name!r} in {self.run.workdir} is not measured yet, so '
+                         f'the teacher of {self.name!r} cannot be chosen; continue training first')
+      values[candidate] = measured[self.spec.teacher_checkpoint]['measures'][metric]['value']
+    return (min if SELECT[metric] == 'min' else max)(values, key=lambda stage: values[stage])
+
+  def method_with(self, teacher: Stage | None,
+                  pruned: Mapping[str, linen.Module] | None = None) -> Method:
+    """The method with this teacher, and with these students in place of whole networks."""
+    key = (teacher, tuple((role, repr(module)) for role, module in (pruned or {}).items()))
+    if key not in self._methods:
+      self._methods[key] = build.method(self.run.config, self.name, teacher and teacher.name,
+                                        pruned)
+    return self._methods[key]
+
+  @property
+  def whole(self) -> linen.Module:
+    """The network that the stage is for, before anything is pruned."""
+    method = self.method_with(next(iter(self.candidates), None))
+    return method.modules[method.main]
+
+  @property
+  def method(self) -> Method:
+    """The method, its students as they were pruned."""
+    networks = self.pruned.load(self.whole) if self.pruned.paths else {}
+    return self.method_with(self.teacher, {role: module for role, (module, _) in networks.items()})
+
+  @property
+  def module(self) -> linen.Module:
+    """The network that the stage is for."""
+    return self.method.modules[self.method.main]
+
+  @property
+  def is_taught(self) -> bool:
+    """Whether the stage learns from its teacher or continues with its teachers, and is not only
+    pruned from it."""
+    return self.teacher is not None and learns_from_teacher(self.method, self.spec)
+
+  def source(self):
+    """The data that the stage trains on."""
+    return self.run.source(**self.spec.data)
+
+  def pipeline(self) -> data.Pipeline:
+    """The batches that the stage trains on."""
+    return self.pipeline_of(self.method)
+
+  def pipeline_of(self, method: Method) -> data.Pipeline:
+    """The batches that a method of this stage trains on."""
+    config = self.run.config
+    return data.Pipeline(
+        self.source(), seed=config.seed, batch=self.batch * method.updates,
+        workers=config.workers,
+        augment=data.random_shift(self.spec.shift) if self.spec.shift else None)
+
+  def example(self, method: Method):
+    """One element of the data as a batch, {} for a method that needs none."""
+    return data.prepared_batch(self.source(), [0]) if method.needs_data else {}
+
+  # What it starts from.
+
+  def init_from(self) -> dict[str, Net] | None:
+    """The networks that the stage starts from: of its teacher's checkpoint, of pruning, of files.
+    """
+    nets = self.files()
+    if self.is_taught:
+      nets = self.teacher.as_teacher(self.teacher.nets(self.spec.teacher_checkpoint)) | nets
+    return nets or None
+
+  def files(self) -> dict[str, Net]:
+    """{role: Net} of what pruning left, and of the files that `init_from` names."""
+    networks = self.pruned.load(self.whole) if self.pruned.paths else {}
+    return {role: Net.of(variables) for role, (_, variables) in networks.items()} | \
+        self.named_files(self.method)
+
+  def named_files(self, method: Method) -> dict[str, Net]:
+    """{role: Net} of the section `init_from`, whose files hold the networks that the method has.
+    """
+    nets = {}
+    for role, path in self.spec.init_from.items():
+      with build.blaming(f'stages.{self.name}.init_from.{role}'), self.run.placed():
+        module, variables = nn.load(path, method.modules.get(role))
+        if role not in method.modules:
+          raise ValueError(f'{type(method).__name__} has no network of this role; it has '
+                           f'{", ".join(method.modules)}')
+        if differing := _differences(module, method.modules[role], role):
+          raise ValueError(f'{path} is of another network, with {differing}; change the method, or '
+                           'give the file of its network')
+      nets[role] = Net.of(variables)
+    return nets
+
+  def as_teacher(self, nets: Mapping[str, Net]) -> dict[str, Net]:
+    """This stage's networks under the roles that its student's method gives them."""
+    main = self.recipe.main
+    # Its adapters are of another pair of networks.
+    return {'teacher': nets[main], **{role: net for role, net in nets.items()
+                                      if role != main and not role.endswith('_adapters')}}
+
+  def prune(self, module: linen.Module, variables, own=lambda role: None
+            ) -> dict[str, pruning.PruneResult]:
+    """{role: what is left} of a network, for the stage's students, each of which holds the smaller
+    ones.
+
+    own: role -> variables of another network of this kind, which is pruned instead, or None. Raises
+    ValueError for a budget that cannot be met.
+    """
+    shape = module.example().shape if hasattr(module, 'latent') else (
+        1, *data.prepared_batch(self.source(), [0])['source'].shape[1:])
+    with build.blaming(f'stages.{self.name}.prune'):
+      if not hasattr(module, 'plan'):  # networks of users' own may have none
+        raise ValueError(f'a {type(module).__name__} has no plan() of what may be pruned; see '
+                         'docs/howto.md')
+      key = jax.random.fold_in(jax.random.key(self.run.config.seed),
+                               zlib.crc32(f'{self.name}.prune'.encode()))
+      results = {role: pruning.prune(module, own(role) or variables, shape, key=key,
+                                     **{**self.spec.prune.to_dict(), 'budget': budget})
+                 for role, budget in build.budgets(self.run.config, self.name).items()}
+      for result in results.values():
+        nn.files.network.describe(result.module, like=module)  # it will have to be saved
+      return results
+
+  # What it has left in its folder.
+
+  @property
+  def done_file(self) -> Path:
+    """There as soon as the stage is complete."""
+    return self.folder / 'done.json'
+
+  @property
+  def is_done(self) -> bool:
+    return self.done_file.is_file()
+
+  @property
+  def accuracy(self) -> float | None:
+    """The share of held-out images that a finished classifier gets right."""
+    return json.loads(self.done_file.read_text()).get('accuracy')
+
+  def measured(self) -> dict[str, dict[str, Any]]:
+    """{'last': line, 'best': line} of the recorded evaluations; {} if there are none."""
+    lines = log_files.read_lines(self.folder / 'evaluations.jsonl')
+    with self.checkpointer(read_only=True) as checkpointer:
+      best = checkpointer.best_step()
+    kept = [line for line in lines if line['step'] == best]
+    return {'last': lines[-1], 'best': kept[0]} if kept else {}
+
+  def checkpointer(self, read_only: bool = False) -> Checkpointer:
+    """The checkpoints, kept as the config says."""
+    config = self.run.config
+    measured = configs.measures(config) and self.recipe.is_generator
+    return Checkpointer(
+        self.folder / 'checkpoints', keep=config.checkpoint.keep, read_only=read_only,
+        best={metric: SELECT[metric] for metric in (config.evaluate.select, *config.evaluate.best)}
+        if measured else None)
+
+  def state(self, checkpoint: str = 'last') -> TrainState:
+    """The state at the 'best' or 'last' checkpoint, or at 'best:METRIC'. Raises FileNotFoundError
+    if there is none."""
+    kind, _, metric = checkpoint.partition(':')
+    if kind not in CHECKPOINTS or (':' in checkpoint and (kind != 'best' or not metric)):
+      raise ValueError(f'checkpoint={checkpoint!r}; best, last, or best:METRIC')
+    with self.checkpointer(read_only=True) as checkpointer:
+      step = checkpointer.best_step(metric or None) if kind == 'best' else None
+      state = checkpointer.restore(self.shapes(), step)
+    if state is None:
+      raise FileNotFoundError(f'stage {self.name!r} in {self.run.workdir} has no checkpoint; train '
+                              'it first')
+    return state
+
+  def nets(self, checkpoint: str = 'last') -> dict[str, Net]:
+    """The networks at a checkpoint, see `state`."""
+    return self.state(checkpoint).nets
+
+  def shapes(self) -> TrainState:
+    """The shapes of the state, without reading or making any."""
+    key = self.teacher, self.pruned.written  # a whole network until it is pruned
+    if key not in self._shapes:  # tracing takes seconds, and each generator asks
+      init_from = self.files()
+      if self.is_taught:
+        init_from = self.teacher.as_teacher(self.teacher.shapes().nets) | init_from
+      self._shapes[key] = jax.eval_shape(self.method.init, self.key, self.example(self.method),
+                                         init_from or None)
+    return self._shapes[key]
+
+  def remember_shapes(self, teacher: Stage | None, state: TrainState):
+    """Keeps shapes that another has traced, of the stage with this teacher before pruning."""
+    self._shapes[teacher, False] = state
+
+  @functools.cached_property
+  def generators(self) -> tuple[TrainedGenerator, ...]:
+    """The generators that learn in the stage, its own first, students then."""
+    method, shapes = self.method, self.shapes()
+    learning = jax.eval_shape(method.generators, shapes).keys() & shapes.nets.keys()
+    return tuple(TrainedGenerator(self, role) for role in sorted(learning, key=lambda role: (
+        role != method.main, role not in method.roles.students, role)))
 
 
-def _prune(run, name):
-  stage, files, teacher = run.config.stages[name], run.cut_files(name), run.teacher(name)
-  whole = run.drawer(teacher, stage.teacher_checkpoint)
-  # Students that shrank beside each other go on each as what was left of it.
-  shrank = getattr(run.method(teacher), 'shrink', None)
-  there = {f'{teacher}.{role}' for role in shrank.roles(run.method(teacher).product)} if shrank \
-      else {}
-
-  def own(role):
-    return jax.device_get(run.drawer(f'{teacher}.{role}', stage.teacher_checkpoint).variables) \
-        if f'{teacher}.{role}' in there else None
-
-  title = f'{name}: channels that stay (dark), in their order'
-
-  def cut_and_write():
-    run.folder(name).mkdir(parents=True, exist_ok=True)
-    for role, cut in run.cut(name, whole.module, jax.device_get(whole.variables), own).items():
-      Image.fromarray(pruning.picture(cut.masks, title)).save(files[role].with_suffix('.png'))
-      nn.save(files[role], cut.module, cut.variables, overwrite=True, like=whole.module)
-      run.reporter.say(f'{name}: cut from {cut.before:,} to {cut.cost:,} '
-                       f'{stage.prune.get("unit", "macs")}')
-
-  by_main(cut_and_write, f'{name} is cut')
+def learns_from_teacher(method: Method, spec) -> bool:
+  """Whether a method takes networks of its teacher's stage, and not only what pruning left."""
+  return not spec.prune or bool(method.roles.teachers)
 
 
-def _promoting(run, name, method, recorder, watch):
-  """A hook of `fit` that measures the teachers of a method with a clock, at the end of their
-  turns and at every evaluation within them, and tells it which are best so far."""
-  metric = run.config.evaluate.select
-  sign = 1 if SELECT[metric] == 'min' else -1
-
-  def hook(state, step):
-    began = time.monotonic()
-    ends = not method.clock.teaching(step)
-    due = ends or step % run.config.evaluate.every == 0
-    if not due or not method.clock.teaching(step - 1):
-      return None
-    scores = {}
-    for role in method.teachers:
-      # The newest: `method.generators` has the best so far.
-      measures = run.evaluator(f'{name}.{role}')(method.cycle.generators(state)[role])
-      recorder.write_measures(step, {metric: measures[metric]}, role)
-      scores[role] = sign * measures[metric].value
-    before = {role: float(best['score']) for role, best in state.frozen['best'].items()}
-    better = [role for role, score in scores.items() if score < before[role]]
-    run.reporter.say(f'{name}: step {step}: teachers ' + ', '.join(
-        f'{role} {metric} {sign * score:.4g}' + ' (best so far)' * (role in better)
-        for role, score in scores.items()))
-    watch.pause(time.monotonic() - began)  # measuring is not training
-    return method.promote(state, scores)
-
-  return hook
-
-
-def _evaluate(run, name, method, state, recorder):
-  drawers = method.generators(state)
-  draw = drawers[method.product]
-  teacher = drawers.get(getattr(method, 'pupils', {}).get(method.product, 'teacher'))
-  evaluator = run.evaluator(name)
-  measures = evaluator(draw, teacher)
-  step = int(state.step)
-  recorder.write_measures(step, measures)
-  rows = []
-  if hasattr(draw.module, 'latent'):
-    x = evaluator.latents(draw.module.latent)[:16]
-  else:
-    batch = data.prepared_batch(evaluator.inputs, range(min(8, evaluator.count)))
-    x = batch.get('source', batch.get('image'))
-    rows = [colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else x]
-    rows += [batch['target']] if 'target' in batch else []
-  rows += [np.asarray(each(x)) for each in ([teacher] if teacher else []) + [draw]]
-  recorder.write_images(step, {'drawings': contact_sheet(rows)})
-  short = ' '.join(f'{key} {m.value:.4g}' for key, m in measures.items()
-                   if isinstance(m.value, float))
-  run.reporter.say(f'{name}: step {step}: {short}')
-  return measures
-
-
-def _accuracy(run, method, state):
-  source = run.source(**run.config.evaluate.held_out)
-  module = getattr(method, method.product)
-  variables = state.nets[method.product].averaged
-  look = xla.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
-  right = 0
-  for i in range(0, len(source), 500):
-    batch = data.prepared_batch(source, range(i, min(i + 500, len(source))))
-    truth = np.asarray(batch[method.label])
-    right += (np.asarray(look(batch['target'])) == truth).mean() * len(truth)
-  return float(right / len(source))
-
-
-class _Watch:
-  """Turns device logs into records one interval late, so that the device never waits."""
-
-  def __init__(self, recorder, reporter, step, stage, log, per_call):
-    self._recorder, self._reporter, self._stage = recorder, reporter, stage
-    self._terms = Terms()
-    for line in log_files.read_lines(log):  # of a run that goes on: what was seen and said before
-      self._terms.see({name: x for name, x in line.items() if name != 'step'})
-    self._pending = None
-    self._step, self._time, self._per_call = step, time.monotonic(), per_call
-
-  def compiled(self, seconds):
-    self._step += self._per_call
-    self._reporter.compiled(self._step, seconds, log_files.peak_memory())
-    self.restart()
-
-  def restart(self):
-    self._time = time.monotonic()
-
-  def pause(self, seconds):
-    self._time += seconds
-
-  def see(self, logs, now: bool):
-    """Records the logs before these, and these too if `now`."""
-    if now:
-      jax.block_until_ready(logs)
-    clock = time.monotonic()
-    seconds, steps = clock - self._time, logs['step'] - self._step
-    self._step, self._time = logs['step'], clock
-    self.flush()
-    self._pending = {**logs, 'seconds': seconds, 'steps_per_second': steps / max(seconds, 1e-9)}
-    if now:
-      self.flush()
-
-  def flush(self):
-    logs, self._pending = self._pending, None
-    if logs is None:
-      return
-    scalars = {name: float(x) for name, x in logs.items() if name != 'step'}
-    check_finite(scalars, logs['step'])
-    for warning in self._terms.see(scalars):
-      self._reporter.say(f'{self._stage}: step {logs["step"]}: {warning}')
-    self._recorder.write_scalars(logs['step'], scalars)
-    self._reporter.update(logs['step'], scalars)
+def _differences(ours, theirs, role):
+  """In words, the fields in which two networks differ, but for those that change no image; a
+  feature network may have further layers."""
+  if type(ours) is not type(theirs):
+    return f'a {type(ours).__name__} where a {type(theirs).__name__} is needed'
+  free = {'name', 'parent', 'dtype', 'dropout'} | ({'layers'} if role == 'features' else set())
+  spell = nn.files.network.spell
+  pairs = {field.name: (vars(ours)[field.name], vars(theirs)[field.name])
+           for field in dataclasses.fields(ours) if field.name not in free}
+  return ', '.join(f'{key}={spell(a)} where {spell(b)} is needed'
+                   for key, (a, b) in pairs.items() if a != b)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from jaxgan_compress import analysis, nn
 from jaxgan_compress._version import __version__
-from jaxgan_compress.core import Drawer, paths
+from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.data import decode as reading
 from jaxgan_compress.export import litert, onnx, stablehlo
@@ -44,7 +44,7 @@ class ExportError(ValueError):
   """An artefact that does not draw what the network draws, or has changed since it did."""
 
 
-def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
+def write_folder(draw: BoundGenerator, out: str | Path, inputs: Sequence[np.ndarray], *,
                  to: Sequence[str] = DEFAULT, layout: str = 'NHWC',
                  calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
                  pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
@@ -91,7 +91,7 @@ def write_folder(draw: Drawer, out: str | Path, inputs: Sequence[np.ndarray], *,
   if 'litert' in to:
     litert.package()  # before all the work
   module = draw.module.clone(dtype=np.float32) if hasattr(draw.module, 'dtype') else draw.module
-  draw = Drawer(jax.device_get(draw.variables), module)
+  draw = BoundGenerator(jax.device_get(draw.variables), module)
   apply = jit(lambda draw, x: draw(x))
   images = [np.asarray(apply(draw, x)) for x in inputs]
   out.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,51 @@
 """Training recipes: frozen values with `init`, `step` and `generators` (see `core.Method`)."""
 
+from jaxgan_compress.methods.adversary import Adversary
 from jaxgan_compress.methods.cat import CAT, CATGauGAN
 from jaxgan_compress.methods.classify import Classifier
-from jaxgan_compress.methods.cyclegan import Blocks, CycleGAN, OMGDCycle
+from jaxgan_compress.methods.cyclegan import CycleGAN
 from jaxgan_compress.methods.diagnosis import term_gradients
-from jaxgan_compress.methods.distillation import Lessons
-from jaxgan_compress.methods.gan import GAN, Adversary
+from jaxgan_compress.methods.distillation import (
+  PUBLISHED,
+  SSIM,
+  DistillLoss,
+  Output,
+  Perceptual,
+  Pixel,
+  Style,
+  Taps,
+  TotalVariation,
+)
+from jaxgan_compress.methods.gan import GAN
+from jaxgan_compress.methods.gaugan import GauGAN
 from jaxgan_compress.methods.kd import KD
-from jaxgan_compress.methods.omgd import OMGD, Offline
-from jaxgan_compress.methods.pix2pix import GauGAN, Pix2Pix
+from jaxgan_compress.methods.offline import Offline
+from jaxgan_compress.methods.omgd import OMGD
+from jaxgan_compress.methods.omgd_unpaired import AlternatingSchedule, OMGDCycle
+from jaxgan_compress.methods.pix2pix import Pix2Pix
 
-__all__ = ['CAT', 'GAN', 'KD', 'OMGD', 'Adversary', 'Blocks', 'CATGauGAN', 'Classifier', 'CycleGAN',
-           'GauGAN', 'Lessons', 'OMGDCycle', 'Offline', 'Pix2Pix', 'term_gradients']
+__all__ = [
+  'CAT',
+  'GAN',
+  'KD',
+  'OMGD',
+  'PUBLISHED',
+  'SSIM',
+  'Adversary',
+  'AlternatingSchedule',
+  'CATGauGAN',
+  'Classifier',
+  'CycleGAN',
+  'DistillLoss',
+  'GauGAN',
+  'OMGDCycle',
+  'Offline',
+  'Output',
+  'Perceptual',
+  'Pix2Pix',
+  'Pixel',
+  'Style',
+  'Taps',
+  'TotalVariation',
+  'term_gradients',
+]

@@ -1,4 +1,4 @@
-"""Training of the networks that metrics look through: classifiers and segmenters."""
+"""Training of the networks that metrics use: classifiers and segmenters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Axes, Drawer, Net, TrainState
-from jaxgan_compress.methods.gan import check_batch, start
+from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState
+from jaxgan_compress.methods.setup import check_batch, init_net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,20 +27,26 @@ class Classifier:
   label: str = 'label'
   init_scheme: str = 'he'
 
-  product = 'classifier'
-  draws = False
+  main = 'classifier'
+  is_generator = False
   needs_data = True
   updates = 1
+  roles = Roles('classifier')
 
-  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+  @property
+  def modules(self) -> dict[str, linen.Module]:
+    return {'classifier': self.classifier}
+
+  def init(self, rng, batch, init_from: Mapping[str, Net] | None = None) -> TrainState:
     check_batch(self, batch, 'target', self.label)
     key, rng = jax.random.split(rng)
-    variables = start('classifier', self.classifier, key, batch['target'][:1],
-                    scheme=self.init_scheme, given=given)
+    variables = init_net('classifier', self.classifier, key, batch['target'][:1],
+                         scheme=self.init_scheme, init_from=init_from)
     return core.create(rng, {'classifier': (variables, self.tx)})
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     check_batch(self, batch, 'target', self.label)
+
     def loss(params):
       logits, _ = self.classifier.apply({'params': params}, batch['target'])
       label = batch[self.label].astype(jnp.int32)
@@ -50,7 +56,8 @@ class Classifier:
     (cross, accuracy), grads = jax.value_and_grad(loss, has_aux=True)(
         state.nets['classifier'].params)
     state, norms = core.advance(state, {'classifier': grads}, {'classifier': self.tx}, axes)
-    return state.tick(), {'cross_entropy': cross, 'accuracy': accuracy, **norms}
+    return state.tick(), core.merge_logs(
+        {'classifier': {'loss': cross}, 'accuracy': {'classifier': accuracy}}, norms)
 
-  def generators(self, state: TrainState) -> dict[str, Drawer]:
+  def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
     return {}

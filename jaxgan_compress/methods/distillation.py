@@ -1,4 +1,8 @@
-"""What a student of images minimises: the same terms whether its teachers still learn or not."""
+"""What a student minimises to generate its teacher's images: a `DistillLoss` of terms.
+
+A term is a frozen value with `label`, `weight` and `values(student, teachers, axes)`; to add one,
+write such a class here and export it from `methods`.
+"""
 
 from __future__ import annotations
 
@@ -6,190 +10,326 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen
 
 from jaxgan_compress import nn
-from jaxgan_compress.core import Axes, fixed
-from jaxgan_compress.losses import features, image, similarity
-from jaxgan_compress.methods.gan import choose
+from jaxgan_compress.core import Axes, stop_gradient
+from jaxgan_compress.losses import features, image
+from jaxgan_compress.losses.similarity import SIMILARITIES, attention_cosine
+from jaxgan_compress.methods.setup import choose
 
 log = logging.getLogger(__name__)
 
+SCOPES = ('global', 'replica', 'replica_sum')
 
-@dataclasses.dataclass(frozen=True)
-class Lessons:
-  """ssim (1 - SSIM) + feature |VGG relu2_2| + style |Gram| + pixel |difference| for each teacher's
-  drawing, tv * total variation of the student's own, and tap * (distance of taps from the first
-  teacher's).
 
-  The defaults are those of every published run of OMGD but for tap: 0, 10, 50, 100, 500 or 1000.
-  pixel: 0 in all of them; without ImageNet's features nothing else says which colour is meant.
-  look: the features of the perceptual terms, given['features'] or drawn from a seed that no one
-    trained, which is said in the log; say it in what you publish, too.
-  taps: names that student and teacher both have, see their classes. distance: 'channel_means', the
-    published one, which is nearly blind after an instance norm; 'attention', 'cka' or
-    'normalised', which are not. See `losses.similarity`.
-  tap_reduction: 'sum' over taps, as published code, or 'mean', as the paper's text.
-  tv_reduction: 'sum' over the whole batch and once for each teacher, as published, so that the
-    weight depends on the batch; or 'image', mean over the batch and once.
+class Output(NamedTuple):
+  """What a generator gives, as terms see it.
 
-  ssim_window: pixels along a side of the windows of SSIM, odd.
-
-  Ren et al. 2021. Raises ValueError for contradictory fields.
+  image: [B,H,W,C] in [-1, 1]. taps: {name: activations [B,h,w,C]}. features: {layer: [B,h,w,C]} of
+  the image in the feature network, {} where no term asks for them.
   """
-  ssim: float = 10.
-  feature: float = 10.
-  style: float = 1e4
-  tv: float = 1e-5
-  tap: float = 0.
-  pixel: float = 0.
-  taps: tuple[str, ...] = ()
-  distance: str = 'channel_means'
-  tap_reduction: str = 'sum'
-  tv_reduction: str = 'sum'
-  look: linen.Module = nn.VGG(16)
-  ssim_window: int = 11
+  image: Any
+  taps: Mapping[str, Any] = {}
+  features: Mapping[str, Any] = {}
+
+
+class _ImageTerm:
+  """A term that compares the student's image with that of every teacher."""
+  label = ''
+  layers: tuple[str, ...] = ()  # of the feature network that the term needs; None: all it has
 
   def __post_init__(self):
-    choose('distance', self.distance, tuple(similarity.DISTANCES))
-    choose('tap_reduction', self.tap_reduction, ('sum', 'mean'))
-    choose('tv_reduction', self.tv_reduction, ('sum', 'image'))
-    image.check_window(self.ssim_window)
-    weights = {name: getattr(self, name)
-               for name in ('ssim', 'feature', 'style', 'tv', 'tap', 'pixel')}
-    if min(weights.values()) < 0 or not sum(weights.values()):
-      raise ValueError(f'{weights}; weights are at least 0 and not all 0')
-    if self.tap and not self.taps:
-      raise ValueError(f"tap={self.tap} compares taps with the teacher's; name them, or tap=0")
-    if self.feature and 'relu2_2' not in self.look.layers:
-      raise ValueError(f'feature={self.feature} compares relu2_2, which look leaves out; it has '
-                       f'{", ".join(self.look.layers)}')
+    if self.weight < 0:
+      raise ValueError(f'{type(self).__name__} has weight={self.weight}; at least 0')
 
-  @property
-  def perceptual(self) -> bool:
-    return bool(self.feature or self.style)
+  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes) -> dict:
+    """{term: weighted scalar}, one for each teacher."""
+    return {f'{self.label}_{role}': self.weight * self.distance(student, teacher)
+            for role, teacher in teachers.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixel(_ImageTerm):
+  """weight * mean |student - teacher|. The only term that says which colour is meant where no
+  feature network has learned from real images."""
+  weight: float
+  label = 'pixel'
+
+  def distance(self, student: Output, teacher: Output):
+    return image.l1(student.image, teacher.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class SSIM(_ImageTerm):
+  """weight * (1 - SSIM), in windows of `window` x `window` pixels, odd. Ren et al. 2021."""
+  weight: float = 10.
+  window: int = 11
+  label = 'ssim'
+
+  def __post_init__(self):
+    super().__post_init__()
+    image.check_window(self.window)
+
+  def distance(self, student: Output, teacher: Output):
+    return 1 - image.ssim(student.image, teacher.image, window=self.window).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Perceptual(_ImageTerm):
+  """weight * mean |difference| of relu2_2 of the feature network. Johnson et al. 2016."""
+  weight: float = 10.
+  label = 'feature'
+  layers = ('relu2_2',)
+
+  def distance(self, student: Output, teacher: Output):
+    return features.perceptual(student.features['relu2_2'], teacher.features['relu2_2'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Style(_ImageTerm):
+  """weight * sum over layers of the feature network of mean |difference| of Gram matrices.
+  Johnson et al. 2016."""
+  weight: float = 1e4
+  label = 'style'
+  layers = None
+
+  def distance(self, student: Output, teacher: Output):
+    return features.style(student.features, teacher.features)
+
+
+@dataclasses.dataclass(frozen=True)
+class TotalVariation(_ImageTerm):
+  """weight * total variation of the student's own image.
+
+  reduction: 'sum' over the whole batch and once for each teacher, as OMGD's code has it, so that
+  the weight depends on the batch; or 'image', mean over the batch and once.
+  """
+  weight: float = 1e-5
+  reduction: str = 'sum'
+  label = 'tv'
+
+  def __post_init__(self):
+    super().__post_init__()
+    choose('reduction', self.reduction, ('sum', 'image'))
+
+  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes) -> dict:
+    # The mean over replicas makes a sum over the batch one again.
+    share, times = (axes.count, len(teachers)) if self.reduction == 'sum' else \
+        (1 / len(student.image), 1)
+    return {'tv': self.weight * times * share * image.total_variation(student.image)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+  """weight * what `losses.similarity.SIMILARITIES[similarity]` says of each tap, activations inside
+  the student and inside its first teacher.
+
+  names: taps that both have, see their classes. similarity: 'channel_means' is OMGD's published
+  one, which is nearly blind after an instance norm; 'ka' is CAT's.
+  reduction: 'sum' over taps, as published code, or 'mean', as OMGD's text.
+  scope: whose samples are compared, where a sample's loss depends on others. 'replica': each
+    replica's own, mean over replicas; 'global': those of all replicas, whatever their number;
+    'replica_sum': the sum over replicas, as CAT's code has it, so that the weight grows with the
+    number of devices.
+
+  Raises ValueError for an unknown similarity, or a weight and no names.
+  """
+  similarity: str
+  weight: float
+  names: tuple[str, ...] = ()
+  reduction: str = 'sum'
+  scope: str = 'replica'
+  label = 'tap'
+  layers = ()
+
+  def __post_init__(self):
+    choose('similarity', self.similarity, tuple(SIMILARITIES))
+    choose('reduction', self.reduction, ('sum', 'mean'))
+    choose('scope', self.scope, SCOPES)
+    if self.weight < 0:
+      raise ValueError(f'Taps has weight={self.weight}; at least 0')
+    if self.weight and not self.names:
+      raise ValueError(f'Taps with weight={self.weight} compares taps of student and teacher; name '
+                       'them, or weight=0')
 
   @property
   def adapted(self) -> bool:
-    """Whether adapters learn beside the student."""
-    return bool(self.tap) and self.distance in similarity.ADAPTED
+    """Whether adapters learn together with the student."""
+    return bool(self.weight and SIMILARITIES[self.similarity].adapter)
 
-  def frozen(self, given) -> dict:
-    """What goes into `TrainState.frozen`."""
-    return {'features': looking_glass(self.look, given)} if self.perceptual else {}
+  def shapes(self, roles: tuple[str, str], student, teacher, source) -> dict[str, tuple]:
+    """`{tap: (shape in the student, in the teacher)}` for inputs like `source`.
 
-  def see(self, frozen, x):
-    """The features of images [B,H,W,3] in [-1, 1]."""
-    # Without ImageNet's mean, as published.
-    return self.look.apply(frozen['features'], (x + 1) / 2) if self.perceptual else {}
-
-  def tap_shapes(self, roles: tuple[str, str], pupil, teacher, source):
-    """`{tap: (shape of the pupil's, of the teacher's)}` for images like `source`.
-
-    pupil, teacher: (module, its variables). Raises ValueError for a tap that one does not have, or
-    two of different sizes where the distance compares positions.
+    student, teacher: (module, its variables). Raises ValueError for a tap that one does not have,
+    or two of different sizes where the similarity compares positions.
     """
-    both = shapes_of_taps(self.taps, roles, pupil, teacher, source)
-    for tap, (ours, theirs) in both.items():
-      if self.tap and self.distance != 'channel_means' and ours[1:3] != theirs[1:3]:
+    both = []
+    for role, (module, variables) in zip(roles, (student, teacher), strict=True):
+      taps = jax.eval_shape(module.apply, variables, source)[1]
+      if missing := sorted(set(self.names) - taps.keys()):
+        raise ValueError(f'{role} has no tap {", ".join(missing)}; it has {", ".join(taps)}')
+      both.append(taps)
+    shapes = {tap: tuple(taps[tap].shape for taps in both) for tap in self.names}
+    for tap, (ours, theirs) in shapes.items():
+      if self.weight and SIMILARITIES[self.similarity].positions and ours[1:3] != theirs[1:3]:
         raise ValueError(f'{tap} has {ours[1]}x{ours[2]} pixels in {roles[0]} and '
-                         f'{theirs[1]}x{theirs[2]} in {roles[1]}; {self.distance} compares '
-                         "positions: take other taps, or distance='channel_means'")
-    return both
+                         f'{theirs[1]}x{theirs[2]} in {roles[1]}; {self.similarity} compares '
+                         "positions: take other taps, or similarity='channel_means'")
+    return shapes
 
-  def start_adapters(self, shapes: Mapping, key, scheme: str):
-    """Variables of the adapters for `tap_shapes`, `{collection: {tap: ...}}`."""
-    found = {}
-    for i, tap in enumerate(self.taps):
-      fresh = nn.initialise(self._adapter(*(shape[-1] for shape in shapes[tap])),
-                            jax.random.fold_in(key, i), scheme=scheme)
+  def init_adapters(self, shapes: Mapping[str, tuple], key, scheme: str) -> dict:
+    """Variables of the adapters of these `shapes`, `{collection: {tap: ...}}`."""
+    adapters: dict = {}
+    for i, (tap, (ours, theirs)) in enumerate(shapes.items()):
+      fresh = nn.initialise(self._adapter(ours[-1], theirs[-1]), jax.random.fold_in(key, i),
+                            scheme=scheme)
       for kind, variables in fresh.items():
-        found.setdefault(kind, {})[tap] = variables
-    return found
+        adapters.setdefault(kind, {})[tap] = variables
+    return adapters
 
-  def loss(self, frozen, adapters, drawn, lessons: Mapping, taught: Mapping, axes: Axes = Axes()):
-    """(what the student minimises, {term: value}, {tap: similarity}, new adapter statistics).
+  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes, adapters=None):
+    """({term: weighted scalar of a tap}, new collections of the adapters).
 
-    drawn: the student's (image, taps). lessons: {teacher: (image, its features)}, nothing learns
-    through them. taught: the taps of the first teacher. adapters: their variables, or None.
+    adapters: their variables, where there are any.
     """
-    picture, taps = drawn
-    seen = self.see(frozen, picture)
-    terms = {}
-    for name, (lesson, wanted) in lessons.items():
-      terms[f'ssim_{name}'] = self.ssim * (
-          1 - image.ssim(picture, lesson, window=self.ssim_window).mean())
-      if self.pixel:
-        terms[f'pixel_{name}'] = self.pixel * image.l1(picture, lesson)
-      if self.feature:
-        terms[f'feature_{name}'] = self.feature * features.perceptual(seen['relu2_2'],
-                                                                      wanted['relu2_2'])
-      if self.style:
-        terms[f'style_{name}'] = self.style * features.style(seen, wanted)
-    # The mean over replicas makes a sum over the batch one again.
-    share, times = (axes.count, len(lessons)) if self.tv_reduction == 'sum' else \
-        (1 / len(picture), 1)
-    terms['tv'] = self.tv * times * share * image.total_variation(picture)
-    similar = {tap: similarity.similarity(fixed(taps[tap]), fixed(taught[tap])) for tap in self.taps
-               if taps[tap].shape[1:3] == taught[tap].shape[1:3]}
-    moved = {}
-    if self.tap:
-      distances = []
-      for tap in self.taps:
-        mapped, new = self._adapted(adapters, tap, taps[tap], taught[tap].shape[-1], axes)
-        distances.append(similarity.DISTANCES[self.distance](mapped, fixed(taught[tap])))
-        for kind, variables in new.items():
-          moved.setdefault(kind, {})[tap] = variables
-      times = 1 if self.tap_reduction == 'sum' else 1 / len(distances)
-      terms['tap'] = self.tap * times * sum(distances)
-    return sum(terms.values()), terms, similar, moved
+    spec, teacher = SIMILARITIES[self.similarity], next(iter(teachers.values()))
+    times = self.weight / (1 if self.reduction == 'sum' else len(self.names))
+    if spec.couples and self.scope == 'replica_sum':
+      times *= axes.count
+    terms, collections = {}, {}
+    for tap in self.names if self.weight else ():
+      x, y = student.taps[tap], stop_gradient(teacher.taps[tap])
+      if self.adapted:
+        variables = {kind: by_tap[tap] for kind, by_tap in adapters.items()}
+        x, moved = self._adapter(x.shape[-1], y.shape[-1], dtype=x.dtype).apply(
+            variables, x, axes, mutable=[kind for kind in variables if kind != 'params'])
+        for kind, new in moved.items():
+          collections.setdefault(kind, {})[tap] = new
+      if spec.couples and self.scope == 'global':
+        x, y = axes.gather(x), axes.gather(y)
+      terms[f'{self.label}_{tap}'] = times * spec.loss(x, y)
+    return terms, collections
 
-  def _adapted(self, adapters, tap, x, features, axes):
-    if not self.adapted:
-      return x, {}
-    variables = {kind: each[tap] for kind, each in adapters.items()}
-    return self._adapter(x.shape[-1], features, dtype=x.dtype).apply(
-        variables, x, axes, mutable=[kind for kind in variables if kind != 'params'])
+  def cosines(self, student: Output, teacher: Output) -> dict:
+    """{tap: cosine of attention maps in [0, 1]}, where both have one size; to be logged only."""
+    pairs = {tap: (stop_gradient(student.taps[tap]), stop_gradient(teacher.taps[tap]))
+             for tap in self.names}
+    return {tap: attention_cosine(x, y) for tap, (x, y) in pairs.items()
+            if x.shape[1:3] == y.shape[1:3]}
 
-  def _adapter(self, inputs, features, **fields):
-    return nn.Adapter(inputs, features, norm=similarity.ADAPTED[self.distance], **fields)
+  def _adapter(self, inputs, outputs, **fields):
+    return nn.Adapter(inputs, outputs, norm=SIMILARITIES[self.similarity].adapter == 'norm_relu',
+                      **fields)
 
 
-def shapes_of_taps(taps, roles: tuple[str, str], pupil, teacher, source):
-  """`{tap: (shape in the pupil, in the teacher)}`, each given as (module, its variables).
+PUBLISHED = (SSIM(), Perceptual(), Style(), TotalVariation())
 
-  Raises ValueError for a tap that one of them does not have.
+
+@dataclasses.dataclass(frozen=True, init=False)
+class DistillLoss:
+  """The sum of some terms: `DistillLoss(SSIM(10.), Pixel(100.), Taps('cka_pixel', 1., ('stem',)))`.
+
+  terms: without any, those of every published run of OMGD, weights included (but for `Taps`, whose
+    weight is 10, 50, 100, 500 or 1000 there). In a config terms have names of the user's choice:
+    dict(name='DistillLoss', ssim=dict(name='SSIM', weight=10.), ...).
+  feature_net: what `Perceptual` and `Style` compare images in, init_from['features'] or random
+    weights of a fixed seed, which is said in the log; say it in what you publish, too.
+
+  Ren et al. 2021. Raises ValueError for terms of which none has a weight, several `Taps`, and a
+  feature network without a layer that a term needs.
   """
-  shapes = []
-  for role, (module, variables) in zip(roles, (pupil, teacher), strict=True):
-    found = jax.eval_shape(module.apply, variables, source)[1]
-    if missing := sorted(set(taps) - found.keys()):
-      raise ValueError(f'{role} has no tap {", ".join(missing)}; it has {", ".join(found)}')
-    shapes.append(found)
-  return {tap: tuple(found[tap].shape for found in shapes) for tap in taps}
+  terms: tuple
+  feature_net: linen.Module
+
+  def __init__(self, *terms, feature_net: linen.Module = nn.VGG(16), **named):
+    terms = (*terms, *named.values()) or PUBLISHED
+    object.__setattr__(self, 'terms', terms)
+    object.__setattr__(self, 'feature_net', feature_net)
+    for term in terms:
+      if not callable(getattr(term, 'values', None)):  # terms may be the user's own classes
+        raise ValueError(f'DistillLoss takes terms, as Pixel(100.), and got {term!r}')
+    if not any(term.weight for term in terms):
+      raise ValueError('DistillLoss has no term of a weight above 0; give one')
+    if sum(isinstance(term, Taps) for term in terms) > 1:
+      raise ValueError('DistillLoss has several Taps; give one, with all names')
+    for term in self._perceptual:
+      if missing := sorted(set(term.layers or ()) - set(feature_net.layers)):
+        raise ValueError(f'{type(term).__name__} compares {", ".join(missing)}, which feature_net '
+                         f'leaves out; it has {", ".join(feature_net.layers)}')
+
+  @property
+  def taps(self) -> Taps | None:
+    """The term that compares taps, where there is one."""
+    return next((term for term in self.terms if isinstance(term, Taps)), None)
+
+  @property
+  def adapted(self) -> bool:
+    """Whether adapters learn together with the student."""
+    return self.taps is not None and self.taps.adapted
+
+  @property
+  def modules(self) -> dict[str, linen.Module]:
+    """{'features': the feature network}, where a term needs it."""
+    return {'features': self.feature_net} if self._perceptual else {}
+
+  @property
+  def _perceptual(self):
+    return [term for term in self.terms if term.weight and term.layers != ()]
+
+  def frozen(self, init_from) -> dict:
+    """What goes into `TrainState.frozen`."""
+    return {role: feature_variables(network, init_from) for role, network in self.modules.items()}
+
+  def output(self, frozen, generated, taps: Mapping = {}) -> Output:
+    """The `Output` of a generated image [B,H,W,3] in [-1, 1]."""
+    # Without ImageNet's mean, as published.
+    seen = self.feature_net.apply(frozen['features'], (generated + 1) / 2) \
+        if self._perceptual else {}
+    return Output(generated, taps, seen)
+
+  def loss(self, role: str, student: Output, teachers: Mapping[str, Output], adapters=None,
+           axes: Axes = Axes()):
+    """(what the student minimises, {term: value}, further logs, new collections of its adapters).
+
+    role: of the student. teachers: by role, the first being the one whose taps are compared;
+    nothing learns through them. adapters: variables of the student's adapters, where it has any.
+    """
+    terms, collections = {}, {}
+    for term in self.terms:
+      if isinstance(term, Taps):
+        values, collections = term.values(student, teachers, axes, adapters)
+      else:
+        values = term.values(student, teachers, axes) if term.weight else {}
+      terms |= values
+    cosines = self.taps.cosines(student, next(iter(teachers.values()))) if self.taps else {}
+    return sum(terms.values()), terms, {'tap_cosine': {
+        f'{role}_{tap}': value for tap, value in cosines.items()}} if cosines else {}, collections
 
 
-def looking_glass(look: linen.Module, given):
-  """given['features'], the variables of a feature network, else random ones and a warning.
+def feature_variables(network: linen.Module, init_from):
+  """init_from['features'], the variables of a feature network, else random ones and a warning.
 
-  Raises ValueError for those of another network; one that goes further up will do.
+  Raises ValueError for those of another network; one that has further layers will do.
   """
-  if given and 'features' in given:
-    found = given['features'].variables
-    wanted = jax.eval_shape(look.init, jax.random.key(0), look.example())['params']
-    for layer, arrays in wanted.items():
-      there = jax.tree.map(lambda x: x.shape, found['params'].get(layer, {}))
-      if there != jax.tree.map(lambda x: x.shape, arrays):
-        raise ValueError(f"given['features'] is no VGG{look.depth} up to {look.layers[-1]}: its "
-                         f'{layer} is {there or "missing"}; convert the file of that network')
-    return found
-  _warn(f'VGG{look.depth}')
-  return nn.initialise(look, jax.random.key(0), scheme='he')
+  if init_from and 'features' in init_from:
+    variables = init_from['features'].variables
+    expected = jax.eval_shape(network.init, jax.random.key(0), network.example())['params']
+    for layer, arrays in expected.items():
+      shapes = jax.tree.map(lambda x: x.shape, variables['params'].get(layer, {}))
+      if shapes != jax.tree.map(lambda x: x.shape, arrays):
+        raise ValueError(f"init_from['features'] is no VGG{network.depth} up to "
+                         f'{network.layers[-1]}: its {layer} is {shapes or "missing"}; convert the '
+                         'file of that network')
+    return variables
+  _warn(f'VGG{network.depth}')
+  return nn.initialise(network, jax.random.key(0), scheme='he')
 
 
 @functools.cache
 def _warn(name):
-  log.warning('perceptual terms look through a %s of random weights (seed 0), which no one '
-              "trained; give ImageNet's as given={'features': ...}", name)
+  log.warning('perceptual terms use a %s of random weights (seed 0), which no one trained; give '
+              "ImageNet's as init_from={'features': ...}", name)

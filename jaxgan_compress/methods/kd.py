@@ -11,41 +11,37 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Axes, Drawer, Net, TrainState, fixed
+from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import image as image_losses
-from jaxgan_compress.methods.gan import (
-  BN_SYNC,
-  Adversary,
-  check_batch,
-  choose,
-  draw_training,
-  start,
-)
+from jaxgan_compress.methods.adversary import Adversary
+from jaxgan_compress.methods.distillation import DistillLoss
+from jaxgan_compress.methods.gan import BN_SYNC
+from jaxgan_compress.methods.setup import check_batch, choose, forward_train, init_net
 
 
 @dataclasses.dataclass(frozen=True)
 class KD:
-  """distill_weight * |teacher(z) - student(z)|^2 + adv_weight * (what deceives the judge).
+  """distill_weight * |teacher(z) - student(z)|^2 + adv_weight * (the student's GAN loss).
 
   With adv_weight = 0 this is the MSE scheme: no discriminator, no real image. With both it is the
   joint scheme; the paper's formula writes alpha for adv_weight and 1 - alpha for distill_weight.
   The discriminator minimises its ordinary, unweighted loss.
 
-  teacher: frozen; its variables come to `init` as `given['teacher']`. None: a teacher that is known
-    by its pictures alone; the batch has them as 'target' and what they were drawn from as 'z' (see
-    `data.record`), and with a judge they are what is real.
+  teacher: frozen; its variables come to `init` as `init_from['teacher']`. None: a teacher that is
+    known by its images alone; the batch has them as 'target' and what they were generated from as
+    'z' (see `data.record`), and for a discriminator they are what is real.
   mse_reduction: 'sum_pixels', the paper's squared norm, or 'mean', H*W*C times smaller.
   adversary: the discriminator, needed if adv_weight > 0.
-  disc_from: 'teacher' goes on with `given['disc']`, 'fresh' starts anew, 'frozen' judges with
-    `given['disc']` and never trains it.
-  real_from: what the discriminator learns to call real: 'data', the teacher's drawings
-    ('teacher', which makes the joint scheme data-free), or 'both'.
-  fresh_z: the student's update draws new latents; False reuses the last of the discriminator's.
-  teacher_mode: 'inference' makes the lesson a function of z alone; 'batch' lets the rest of the
-    batch into it through batch norm, for ablations only.
-  ema, init_scheme, bn_sync: as in `GAN`. given['student'], if any, is where the student starts.
+  disc_init: 'teacher' continues from `init_from['disc']`, 'fresh' starts anew, 'frozen' uses
+    `init_from['disc']` and never trains it.
+  real_from: what the discriminator learns to call real: 'data', the teacher's images ('teacher',
+    which makes the joint scheme data-free), or 'both'.
+  distill: further terms between the student's and the teacher's images, see `DistillLoss`; terms
+    with adapters are for image-to-image methods.
+  ema, init_scheme, bn_sync: as in `GAN`. init_from['student'], if any, is where the student starts.
 
-  Roles: 'student', 'disc', frozen 'teacher'. Raises ValueError for contradictory fields.
+  Roles: 'student', 'disc', frozen 'teacher' and 'features'. Raises ValueError for contradictory
+  fields.
   """
   student: linen.Module
   teacher: linen.Module | None
@@ -54,22 +50,20 @@ class KD:
   distill_weight: float = 1.
   mse_reduction: str = 'sum_pixels'
   adversary: Adversary | None = None
-  disc_from: str = 'teacher'
+  disc_init: str = 'teacher'
   real_from: str = 'data'
-  fresh_z: bool = True
-  teacher_mode: str = 'inference'
+  distill: DistillLoss | None = None
   ema: float = 0.
   init_scheme: str = 'dcgan'
   bn_sync: str = 'global'
 
-  product = 'student'
-  draws = True
+  main = 'student'
+  is_generator = True
 
   def __post_init__(self):
     choose('mse_reduction', self.mse_reduction, image_losses.REDUCTIONS)
-    choose('disc_from', self.disc_from, ('teacher', 'fresh', 'frozen'))
+    choose('disc_init', self.disc_init, ('teacher', 'fresh', 'frozen'))
     choose('real_from', self.real_from, ('data', 'teacher', 'both'))
-    choose('teacher_mode', self.teacher_mode, ('inference', 'batch'))
     choose('bn_sync', self.bn_sync, BN_SYNC)
     if min(self.adv_weight, self.distill_weight) < 0 or not self.adv_weight + self.distill_weight:
       raise ValueError(f'adv_weight={self.adv_weight}, distill_weight={self.distill_weight}; '
@@ -78,51 +72,82 @@ class KD:
       raise ValueError(f'adv_weight={self.adv_weight} needs an adversary; give one, or '
                        'adv_weight=0')
     if self.adversary and self.adversary.relativistic:
-      raise ValueError(f'loss={self.adversary.loss!r} compares drawings with real images, which a '
-                       "student's update does not read; take another, as 'ns'")
+      raise ValueError(f'loss={self.adversary.loss!r} compares generated images with real ones, '
+                       "which a student's update does not read; take another, as 'ns'")
+    if self.distill and self.distill.adapted:
+      raise ValueError(f'KD takes no adapters, and similarity={self.distill.taps.similarity!r} '
+                       "needs them; take another, as 'ka'")
     if self.teacher is None:
-      for field, wanted in (('real_from', 'data'), ('fresh_z', True), ('teacher_mode', 'inference'),
-                            *((('disc_from', 'fresh'),) if self.judged else ())):
-        if getattr(self, field) != wanted:
-          raise ValueError(f'teacher=None and {field}={getattr(self, field)!r}: of such a teacher '
-                           f'there is nothing but its pictures; give {field}={wanted!r}')
-    for field in ('latent', 'size', 'channels') if self.teacher else ():
-      ours, theirs = getattr(self.student, field, None), getattr(self.teacher, field, None)
+      self._check_images_only()
+    else:
+      self._check_same_images()
+
+  def _check_images_only(self):
+    for field, needed in (('real_from', 'data'),
+                          *((('disc_init', 'fresh'),) if self.uses_disc else ())):
+      if getattr(self, field) != needed:
+        raise ValueError(f'teacher=None and {field}={getattr(self, field)!r}: of such a teacher '
+                         f'there is nothing but its images; give {field}={needed!r}')
+    if self.distill and self.distill.taps:
+      raise ValueError('teacher=None and Taps: of such a teacher there is nothing but its images; '
+                       'leave Taps out of distill')
+
+  def _check_same_images(self):
+    for field in ('latent', 'size', 'channels'):
+      ours, theirs = (vars(module).get(field) for module in (self.student, self.teacher))
       if ours != theirs:
         raise ValueError(f'the student has {field}={ours} and the teacher {field}={theirs}; '
-                         'a student draws the same images from the same latents')
+                         'a student generates the same images from the same latents')
 
   @property
   def needs_data(self) -> bool:
-    return self.teacher is None or (
-        self.judged and self.disc_from != 'frozen' and self.real_from != 'teacher')
+    return self.teacher is None or (self.trains_disc and self.real_from != 'teacher')
 
   @property
   def updates(self) -> int:
-    return self.adversary.n_critic if self.judged and self.disc_from != 'frozen' else 1
+    return self.adversary.disc_steps if self.trains_disc else 1
 
   @property
-  def judged(self) -> bool:
+  def uses_disc(self) -> bool:
     """Whether there is a discriminator at all."""
     return self.adv_weight > 0
 
-  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
-    given = dict(given or {})
-    wanted = ({'teacher'} if self.teacher else set()) | (
-        {'disc'} if self.judged and self.disc_from != 'fresh' else set())
-    if missing := sorted(wanted - set(given)):
-      raise ValueError(f'KD.init wants given={{role: Net}} with {missing}, got {sorted(given)}')
+  @property
+  def trains_disc(self) -> bool:
+    return self.uses_disc and self.disc_init != 'frozen'
+
+  @property
+  def roles(self) -> Roles:
+    return Roles('student', ('student',), *(
+        (('teacher',), {'student': 'teacher'}) if self.teacher else ()),
+        disc=('disc',) if self.trains_disc else ())
+
+  @property
+  def modules(self) -> dict[str, linen.Module]:
+    return {'student': self.student, **({'teacher': self.teacher} if self.teacher else {}),
+            **({'disc': self.adversary.disc} if self.adversary else {}),
+            **(self.distill.modules if self.distill else {})}
+
+  def init(self, rng, batch, init_from: Mapping[str, Net] | None = None) -> TrainState:
+    init_from = dict(init_from or {})
+    needed = ({'teacher'} if self.teacher else set()) | (
+        {'disc'} if self.uses_disc and self.disc_init != 'fresh' else set())
+    if missing := sorted(needed - set(init_from)):
+      raise ValueError(f'KD.init needs init_from={{role: Net}} with {missing}, got '
+                       f'{sorted(init_from)}')
     s_key, d_key, rng = jax.random.split(rng, 3)
-    student = start('student', self.student, s_key, self.student.example(),
-                    scheme=self.init_scheme, given=given)
+    student = init_net('student', self.student, s_key, self.student.example(),
+                       scheme=self.init_scheme, init_from=init_from)
     nets = {'student': (student, self.tx)}
-    frozen = {'teacher': given['teacher'].averaged} if self.teacher else {}
-    if self.judged and self.disc_from == 'frozen':
-      frozen['disc'] = given['disc'].variables
-    elif self.judged:
+    frozen = {'teacher': init_from['teacher'].averaged} if self.teacher else {}
+    if self.distill:
+      frozen |= self.distill.frozen(init_from)
+    if self.uses_disc and self.disc_init == 'frozen':
+      frozen['disc'] = init_from['disc'].variables
+    elif self.uses_disc:
       image = jax.eval_shape(lambda: self.student.apply(student, self.student.example())[0])
-      disc = start('disc', self.adversary.disc, d_key, image, scheme=self.init_scheme,
-                   given=given if self.disc_from == 'teacher' else None)
+      disc = init_net('disc', self.adversary.disc, d_key, image, scheme=self.init_scheme,
+                      init_from=init_from if self.disc_init == 'teacher' else None)
       nets['disc'] = disc, self.adversary.tx
     return core.create(rng, nets, frozen=frozen, ema=('student',) if self.ema else ())
 
@@ -131,63 +156,62 @@ class KD:
       check_batch(self, batch, 'target', *(() if self.teacher else ('z',)))
     size = core.rows(batch) // self.updates
     bn_axes = axes if self.bn_sync == 'global' else Axes()
-    params, stats = state.nets['student'].params, state.nets['student'].stats
+    params, collections = state.nets['student'].params, state.nets['student'].collections
     logs = {}
 
     def latents(name):
-      return axes.draw(jax.random.normal, state.key(name), (size, self.student.latent))
+      return axes.sample(jax.random.normal, state.key(name), (size, self.student.latent))
 
-    def draw(params, z):
-      return draw_training(self.student, {'params': params, **stats}, z, bn_axes)
+    def generate(params, z):
+      return forward_train(self.student, {'params': params, **collections}, z, bn_axes)
 
     def real(i):
       images = []
       if self.real_from != 'teacher':
         images.append(batch['target'][i::self.updates])
       if self.real_from != 'data':
-        images.append(self.lesson(state, latents(f'z_real{i}'), bn_axes))
+        images.append(self.teach(state, latents(f'z_real{i}'))[0])
       return jnp.concatenate(images)
 
-    if self.judged and self.disc_from != 'frozen':
+    if self.trains_disc:
       state, logs = self.adversary.train(
-          state, real, lambda i: draw(params, latents(f'z_disc{i}'))[0], axes, bn_axes)
-    if self.teacher:
-      z = latents('z' if self.fresh_z or not self.judged else f'z_disc{self.updates - 1}')
-      lesson = self.lesson(state, z, bn_axes)
-    else:
-      z, lesson = batch['z'][:size], batch['target'][:size]
+          state, real, lambda i: generate(params, latents(f'z_disc{i}'))[0][0], axes, bn_axes)
+    z = latents('z') if self.teacher else batch['z'][:size]
+    target, taps = self.teach(state, z) if self.teacher else (batch['target'][:size], {})
 
     def loss(params):
-      image, stats = draw(params, z)
-      mse = image_losses.mse(image, lesson, self.mse_reduction)
-      total = self.distill_weight * mse
-      terms = {'mse_per_pixel': image_losses.mse(image, lesson, 'mean')}
-      moved = {'student': stats}
-      if self.judged:
-        terms['adv'], seen = self.adversary.deceived(self.disc_variables(state), image, None, None,
-                                                     bn_axes)
-        total += self.adv_weight * terms['adv']
-        moved |= {'disc': seen} if 'disc' in state.nets else {}
-      return total, ({'loss': total, **terms}, moved)
+      (image, student_taps), moved = generate(params, z)
+      terms, moved, more_logs = {}, {'student': moved}, {}
+      terms['mse'] = self.distill_weight * image_losses.mse(image, target, self.mse_reduction)
+      if self.uses_disc:
+        adv, disc_collections = self.adversary.generator_loss(
+            self.disc_variables(state), image, None, None, bn_axes)
+        terms['adv'] = self.adv_weight * adv
+        moved |= {'disc': disc_collections} if 'disc' in state.nets else {}
+      if self.distill:
+        output = lambda *generated: self.distill.output(state.frozen, *generated)
+        _, distill_terms, more_logs, _ = self.distill.loss(
+            'student', output(image, student_taps), {'teacher': output(target, taps)}, axes=axes)
+        terms |= distill_terms
+      total = sum(terms.values())
+      return total, ({'student': {**terms, 'loss': total}, **more_logs, 'mse_per_pixel': {
+          'student': image_losses.mse(image, target, 'mean')}}, moved)
 
-    grads, (terms, stats) = jax.grad(loss, has_aux=True)(params)
+    grads, (student_logs, moved) = jax.grad(loss, has_aux=True)(params)
     state, norms = core.advance(state, {'student': grads}, {'student': self.tx}, axes,
                                 ema=self.ema)
-    for name, new in axes.mean(stats).items():
-      state = state.with_stats(name, new)
-    return state.tick(), {**terms, **logs, **norms}
+    return (state.with_collections(axes.mean(moved)).tick(),
+            core.merge_logs(student_logs, logs, norms))
 
-  def lesson(self, state: TrainState, z, bn_axes: Axes = Axes()):
-    """The teacher's drawing of z, [B,H,W,C]; nothing learns through it."""
-    teacher = state.frozen['teacher']
-    if self.teacher_mode == 'batch':
-      return fixed(draw_training(self.teacher, teacher, z, bn_axes)[0])
-    return fixed(self.teacher.apply(teacher, z, train=False)[0])
+  def teach(self, state: TrainState, z):
+    """The teacher's (image [B,H,W,C], taps) of z in inference mode; nothing learns through it."""
+    return stop_gradient(self.teacher.apply(state.frozen['teacher'], z, train=False))
 
   def disc_variables(self, state: TrainState):
-    """The judge where it now stands."""
-    return state.frozen['disc'] if self.disc_from == 'frozen' else state.nets['disc'].variables
+    """The discriminator as it now stands."""
+    return state.frozen['disc'] if self.disc_init == 'frozen' else state.nets['disc'].variables
 
-  def generators(self, state: TrainState) -> dict[str, Drawer]:
-    return {'student': Drawer(state.nets['student'].averaged, self.student),
-            **({'teacher': Drawer(state.frozen['teacher'], self.teacher)} if self.teacher else {})}
+  def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
+    teacher = {'teacher': BoundGenerator(state.frozen['teacher'], self.teacher)} \
+        if self.teacher else {}
+    return {'student': BoundGenerator(state.nets['student'].averaged, self.student), **teacher}

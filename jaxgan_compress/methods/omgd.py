@@ -11,205 +11,217 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Axes, Drawer, Net, TrainState, fixed
+from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import image
-from jaxgan_compress.methods.distillation import Lessons
-from jaxgan_compress.methods.gan import (
-  Adversary,
+from jaxgan_compress.methods.adversary import Adversary
+from jaxgan_compress.methods.distillation import DistillLoss
+from jaxgan_compress.methods.setup import (
   check_batch,
-  checked,
   choose,
-  draw_with_taps,
-  start,
+  forward_train,
+  init_net,
+  refuse_dropout,
 )
-from jaxgan_compress.methods.pix2pix import check_adversary
-from jaxgan_compress.pruning import Shrink
+from jaxgan_compress.methods.students import (
+  check_extra,
+  check_teacher_params,
+  init_adapters,
+  key_number,
+  prune_students,
+  pruned_students,
+  student_losses,
+  teacher_output,
+)
+from jaxgan_compress.pruning import GradualPruning
 
 
 @dataclasses.dataclass(frozen=True)
 class OMGD:
-  """Teachers learn to draw from pairs; students learn to draw from their teachers, at once.
+  """Teachers learn from pairs; students learn from their teachers, in the same steps.
 
-  A student never meets the discriminator or the ground truth, and no teacher feels its pupils. All
-  losses are taken at the parameters before the step, so one gradient of one sum moves everybody.
+  A student never meets the discriminator or the ground truth, and no teacher is moved by its
+  students. All losses are taken at the parameters before the step, so one gradient of one sum moves
+  every network.
 
   batch: `{'source', 'target'}`, [B,H,W,C] in [-1, 1].
-  student; wide, deep: generators of one input and output; either teacher may be None. The taps of
-    the wide teacher are those that lessons compare (of the deep one, where it is alone).
+  student; wide, deep: generators of one input and output; either teacher may be None. The wide
+    teacher's taps are compared (the deep one's, where it is alone).
   adversary: of the teachers; its discriminator sees source and image side by side and has a head
     for each: `nn.PatchGAN(inputs=6, heads=('wide', 'deep'), shared=5)`.
   tx: of students and their adapters. teacher_tx: default, the same.
-  others: more students, {role: generator}, each at the cost of its own forward and backward pass.
-  n_dis: teachers and discriminator move every n_dis-th step, the students at each.
-  ema: decay of moving averages of students and teachers, 0 for none. lesson: 'current' or
-    'average', which teaches by another forward pass of the averaged teachers.
-  shrink: the student loses channels while it learns, a `pruning.Shrink`; None: it stays as it is.
-    With several budgets as many students of this network learn, each down to its own.
-  recon_loss: 'l1', 'l2' or 'smooth_l1', of a teacher's drawing and the target, see `losses.image`.
+  distill: what the students minimise.
+  extra_students: more students, {role: generator}, each at the cost of its own forward and backward
+    pass.
+  teacher_every: teachers and discriminator move every so many steps, the students at each.
+  ema: decay of moving averages of students and teachers, 0 for none. teacher_params: 'current' or
+    'ema', which teaches by another forward pass of the averaged teachers.
+  gradual_pruning: the student loses channels while it learns; None: it stays as it is. With several
+    budgets as many students of this network learn, each down to its own.
+  recon_loss: 'l1', 'l2' or 'smooth_l1', of a teacher's image and the target, see `losses.image`.
 
-  Roles: 'student', 'student_adapters', 'wide', 'deep', 'disc', the others with their adapters,
-  frozen 'features'. Raises ValueError for contradictory fields.
+  Roles: 'student', 'student_adapters', 'wide', 'deep', 'disc', the extra students with their
+  adapters, frozen 'features'. Raises ValueError for contradictory fields.
   """
   student: linen.Module
   tx: optax.GradientTransformation
   adversary: Adversary
   wide: linen.Module | None = None
   deep: linen.Module | None = None
-  lessons: Lessons = Lessons()
+  distill: DistillLoss = DistillLoss()
   teacher_tx: optax.GradientTransformation | None = None
-  others: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
-  adv: float = 1.
-  recon: float = 100.
-  n_dis: int = 1
+  extra_students: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
+  adv_weight: float = 1.
+  recon_weight: float = 100.
+  teacher_every: int = 1
   ema: float = 0.
-  lesson: str = 'current'
-  shrink: Shrink | None = None
+  teacher_params: str = 'current'
+  gradual_pruning: GradualPruning | None = None
   init_scheme: str = 'normal'
   recon_loss: str = 'l1'
 
-  product = 'student'
-  draws = True
+  main = 'student'
+  is_generator = True
   needs_data = True
   updates = 1
 
   def __post_init__(self):
-    check_adversary(self.adversary)
-    check_lesson(self.lesson, self.ema)
-    choose('recon_loss', self.recon_loss, tuple(image.RECONSTRUCTIONS))
+    self.adversary.check_translation()
+    check_teacher_params(self.teacher_params, self.ema)
+    choose('recon_loss', self.recon_loss, image.RECONSTRUCTIONS)
     if not self.teachers:
       raise ValueError('no teacher is given; OMGD takes wide, deep or both')
     if missing := sorted(self.teachers.keys() - set(self.adversary.disc.heads)):
       raise ValueError(f'the discriminator has no head for {", ".join(missing)}; give it '
                        f'heads={tuple(self.teachers)}')
-    if taken := sorted(set(self.others) & {'student', 'wide', 'deep', 'disc'}):
-      raise ValueError(f'others has {", ".join(taken)}, which is taken; call it something else')
+    check_extra(self.extra_students, ('student', 'wide', 'deep', 'disc'))
     refuse_dropout({**self.students, **self.teachers})
-    if self.n_dis < 1:
-      raise ValueError(f'n_dis={self.n_dis}; at least 1')
+    if self.teacher_every < 1:
+      raise ValueError(f'teacher_every={self.teacher_every}; at least 1')
 
   @property
   def teachers(self) -> dict[str, linen.Module]:
-    return {name: module for name, module in (('wide', self.wide), ('deep', self.deep)) if module}
+    return {role: module for role, module in (('wide', self.wide), ('deep', self.deep)) if module}
 
   @property
   def students(self) -> dict[str, linen.Module]:
-    return {'student': self.student, **self.others, **shrinking(self)}
+    return {'student': self.student, **self.extra_students, **pruned_students(self)}
 
   @property
-  def pupils(self) -> dict[str, str]:
-    """{student: the teacher it is compared with}."""
-    return dict.fromkeys(self.students, next(iter(self.teachers)))
+  def roles(self) -> Roles:
+    return Roles('student', tuple(self.students), tuple(self.teachers),
+                 dict.fromkeys(self.students, next(iter(self.teachers))), disc=('disc',))
 
   @property
-  def beside(self) -> tuple[str, ...]:
-    """The students that devices of their own may hold, see `parallel.parallelize`."""
-    return tuple(shrinking(self)) if not self.others else ()
+  def modules(self) -> dict[str, linen.Module]:
+    return {**self.students, **self.teachers, 'disc': self.adversary.disc, **self.distill.modules}
 
-  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
+  def init(self, rng, batch, init_from: Mapping[str, Net] | None = None) -> TrainState:
     check_batch(self, batch, 'source', 'target')
     source, target = batch['source'][:1], batch['target'][:1]
     s_key, t_key, d_key, a_key, rng = jax.random.split(rng, 5)
-    scheme = {'scheme': self.init_scheme, 'given': given}
-    nets = {}
-    everybody = {**self.teachers, **self.students}
-    for name, module in everybody.items():
-      key = jax.random.fold_in(t_key if name in self.teachers else s_key,
-                               number(self, name, tuple(everybody)))
-      nets[name] = start(name, module, key, source, **scheme)
-    drawing = tuple(nets)
-    nets['disc'] = start('disc', self.adversary.disc, d_key, target, source, **scheme)
-    nets |= start_adapters(self, nets, source, a_key, given)
+    scheme = {'scheme': self.init_scheme, 'init_from': init_from}
+    nets, generators = {}, {**self.teachers, **self.students}
+    for role, module in generators.items():
+      key = jax.random.fold_in(t_key if role in self.teachers else s_key,
+                               key_number(self, role, tuple(generators)))
+      nets[role] = init_net(role, module, key, source, **scheme)
+    nets['disc'] = init_net('disc', self.adversary.disc, d_key, target, source, **scheme)
+    nets |= init_adapters(self, nets, source, a_key, init_from)
+    frozen = self.distill.frozen(init_from)
+    if self.gradual_pruning:
+      frozen['masks'] = self.gradual_pruning.masks('student', self.student, source.shape)
     tx = self._optimisers(nets)
-    frozen = self.lessons.frozen(given)
-    if self.shrink:
-      frozen['masks'] = self.shrink.masks('student', self.student, source.shape)
-    return core.create(rng, {name: (net, tx[name]) for name, net in nets.items()},
-                       frozen=frozen, ema=drawing if self.ema else ())
+    return core.create(rng, {role: (net, tx[role]) for role, net in nets.items()}, frozen=frozen,
+                       ema=generators if self.ema else ())
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
-    """({learner: what it minimises}, (terms, {role: new statistics})).
+    """({learner: what it minimises}, (logs, {role: new collections}, replica_state)).
 
-    `fixed` marks what a learner may not change: a student's loss moves its adapters, too.
+    `stop_gradient` marks what a learner may not change: a student's loss moves its adapters, too.
     """
     check_batch(self, batch, 'source', 'target')
-    source, target = batch['source'], batch['target']
-    drawn, stats, students = {}, {}, here(self, axes)
-    for name, module in {**self.teachers, **students}.items():
-      variables = {'params': params[name], **state.nets[name].stats}
-      seen = (axes.share(source), axes.apart) if name in students else (source, axes)
-      drawn[name], stats[name] = draw_with_taps(module, variables, *seen)
-
-    def judge(disc):
-      variables = {'params': disc, **state.nets['disc'].stats}
-      return lambda x: self.adversary.look(variables, x, source, axes)[0][0]
-
-    losses, terms, taught = {'disc': 0.}, {}, {}
-    real, still = judge(params['disc'])(target), judge(fixed(params['disc']))
-    for name, module in self.teachers.items():
-      lesson = drawn[name][0]
-      own = lambda x, name=name: judge(params['disc'])(x)[name]
-      on_real, on_fake = self.adversary.sides(real[name], own(fixed(lesson)))
-      losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slopes(own, target, fixed(lesson))
-      terms |= {f'disc_real_{name}': on_real, f'disc_fake_{name}': on_fake}
-      adv = self.adversary.g_loss(still(lesson)[name], fixed(real[name]))
-      recon = image.RECONSTRUCTIONS[self.recon_loss](lesson, target)
-      mine = {'adv': self.adv * adv, 'recon': self.recon * recon}
-      losses[name] = sum(mine.values())
-      terms |= {f'{name}_{term}': value for term, value in mine.items()}
-      taught[name] = fixed(drawn[name]) if self.lesson == 'current' else \
-          module.apply(state.nets[name].averaged, source, train=False)
-    stats['disc'] = self._seen(fixed(params['disc']), state.nets['disc'].stats, source, target,
-                               {name: fixed(drawn[name][0]) for name in self.teachers}, axes)
-
-    shown = axes.share({name: (x, self.lessons.see(state.frozen, x))
-                        for name, (x, _) in taught.items()})
-    taps = axes.share(taught[self.pupils['student']][1])
-    for name in students:
-      losses[name] = learn(self, params, state, name, drawn[name], shown, taps, axes.apart, terms,
-                           stats)
-    return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
+    outputs, collections = {}, {}
+    for role, module in self.teachers.items():
+      variables = {'params': params[role], **state.nets[role].collections}
+      outputs[role], collections[role] = forward_train(module, variables, batch['source'], axes)
+    losses, logs = self._teacher_losses(params, state, batch, outputs, axes)
+    collections['disc'] = self._disc_collections(
+        stop_gradient(params['disc']), state.nets['disc'].collections, batch,
+        {role: stop_gradient(image) for role, (image, _) in outputs.items()}, axes)
+    teachers = {role: teacher_output(self, state, outputs[role] if self.teacher_params == 'current'
+                                     else module.apply(state.nets[role].averaged, batch['source'],
+                                                       train=False))
+                for role, module in self.teachers.items()}
+    student_loss, student_logs, student_collections = student_losses(
+        self, params, state, {role: (module, batch['source'], teachers)
+                              for role, module in self.students.items()}, axes)
+    return {**losses, **student_loss}, (core.merge_logs(logs, student_logs), {
+        **collections, **student_collections}, state.replica_state)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
-    everybody = lambda: self._move(state, batch, axes, tuple(state.nets))
-    if self.n_dis == 1:
-      return shrunk(self, *everybody(), batch, axes)
-    pupils = tuple(name for name in state.nets if name not in ('disc', *self.teachers))
-    return shrunk(self, *jax.lax.cond((state.step + 1) % self.n_dis == 0, everybody,
-                                      lambda: self._move(state, batch, axes, pupils)), batch,
-                  axes)
+    def move(learners):
+      losses = lambda params: self._of_learners(learners, params, state, batch, axes)
+      moved, logs = core.update_together(state, losses, learners, self._optimisers(state.nets),
+                                         axes, ema=self.ema)
+      resting = {role: jnp.zeros(()) for role in state.nets if role not in learners}
+      return moved, core.merge_logs(logs, {'grad_norm': resting})
 
-  def generators(self, state: TrainState) -> dict[str, Drawer]:
-    return {name: Drawer(state.nets[name].averaged, module)
-            for name, module in {**self.students, **self.teachers}.items()}
+    every = tuple(state.nets)
+    students = tuple(role for role in state.nets if role not in ('disc', *self.teachers))
+    if self.teacher_every == 1:
+      moved = move(every)
+    else:
+      moved = jax.lax.cond((state.step + 1) % self.teacher_every == 0, lambda: move(every),
+                           lambda: move(students))
+    return prune_students(self, *moved, batch)
 
-  def _move(self, state, batch, axes, learners):
-    def total(params):
-      losses, more = self.losses({**state.params, **params}, state, batch, axes)
-      return sum(losses.values()), more
+  def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
+    return {role: BoundGenerator(state.nets[role].averaged, module)
+            for role, module in {**self.students, **self.teachers}.items()}
 
-    grads, (terms, stats) = jax.grad(total, has_aux=True)(
-        {name: state.params[name] for name in learners})
-    of_student = lambda name: name.removeprefix('similar_').startswith('student')
-    state, norms = core.advance(state, grads, self._optimisers(state.nets), axes, ema=self.ema,
-                                students=tuple(filter(of_student, state.nets)))
-    if 'disc' not in learners:  # which saw nothing then
-      stats = {name: new for name, new in stats.items() if name != 'disc'}
-    for name, new in core.mean_apart(stats, axes, of_student).items():
-      state = state.with_stats(name, new)
-    resting = {f'grad_{name}': jnp.zeros(()) for name in state.nets if name not in learners}
-    return state.tick(), {**core.mean_apart(terms, axes, of_student), **norms, **resting}
+  def _teacher_losses(self, params, state, batch, outputs, axes):
+    """({'disc', 'wide', 'deep': loss}, logs) of the teachers and their discriminator."""
+    source, target = batch['source'], batch['target']
 
-  def _seen(self, disc, stats, source, target, lessons, axes):
-    """The discriminator's statistics after the passes of the published code: for each teacher its
-    drawing and the target, then the drawings for the teachers. A pass moves what all heads share,
-    and its own teacher's; these are the passes of the losses, which XLA computes once."""
-    if not stats:
-      return stats
-    passes = [(name, x) for name, lesson in lessons.items() for x in (lesson, target)]
-    for name, x in (*passes, *lessons.items()):
-      _, moved = self.adversary.logits(disc, stats, x, source, axes)
-      stats = of_head(stats, moved, name, self.adversary.disc.heads)
-    return stats
+    def logits_of(disc):
+      variables = {'params': disc, **state.nets['disc'].collections}
+      return lambda x: self.adversary.apply(variables, x, source, axes)[0][0]
+
+    losses, logs = {'disc': jnp.zeros(())}, {'disc': {}}
+    real, fixed = logits_of(params['disc'])(target), logits_of(stop_gradient(params['disc']))
+    for role, (generated, _) in outputs.items():
+      head = lambda x, role=role: logits_of(params['disc'])(x)[role]
+      fake = stop_gradient(generated)
+      on_real, on_fake = self.adversary.disc_losses(real[role], head(fake))
+      losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slope_penalties(
+          head, target, fake)
+      logs['disc'] |= {f'real_{role}': on_real, f'fake_{role}': on_fake}
+      adv = self.adversary.g_loss(fixed(generated)[role], stop_gradient(real[role]))
+      recon = image.RECONSTRUCTIONS[self.recon_loss](generated, target)
+      logs[role] = {'adv': self.adv_weight * adv, 'recon': self.recon_weight * recon}
+      losses[role] = sum(logs[role].values())
+    for role, loss in losses.items():
+      logs[role]['loss'] = loss
+    return losses, logs
+
+  def _of_learners(self, learners, *args):
+    """`losses`, without new collections of a discriminator that did not take part."""
+    losses, (logs, collections, replica_state) = self.losses(*args)
+    if 'disc' not in learners:
+      collections = {role: new for role, new in collections.items() if role != 'disc'}
+    return losses, (logs, collections, replica_state)
+
+  def _disc_collections(self, params, collections, batch, generated, axes):
+    """The discriminator's collections after the passes of the published code: for each teacher its
+    image and the target, then the images for the teachers. A pass moves what all heads share, and
+    its own teacher's; these are the passes of the losses, which XLA computes once."""
+    if not collections:
+      return collections
+    passes = [(role, x) for role, fake in generated.items() for x in (fake, batch['target'])]
+    for role, x in (*passes, *generated.items()):
+      _, moved = self.adversary.forward(params, collections, x, batch['source'], axes)
+      collections = of_head(collections, moved, role, self.adversary.disc.heads)
+    return collections
 
   def _optimisers(self, roles):
     teacher_tx = self.teacher_tx or self.tx
@@ -217,186 +229,12 @@ class OMGD:
             'disc': self.adversary.tx}
 
 
-@dataclasses.dataclass(frozen=True)
-class Offline:
-  """A student learns by the terms of OMGD from a teacher that has finished: the classic order.
-
-  batch: `{'source'}`. teacher: frozen; its variables come to `init` as given['teacher'], and it
-  draws in inference mode, once a step for all. None: a teacher that is known by its pictures alone,
-  which the batch has as 'target' (see `data.record`), and without taps. lessons, tx, others, ema:
-  as `OMGD`.
-
-  Roles: 'student', the others, each with '_adapters', frozen 'teacher', 'features'. Raises
-  ValueError for contradictory fields.
-  """
-  student: linen.Module
-  teacher: linen.Module | None
-  tx: optax.GradientTransformation
-  lessons: Lessons = Lessons()
-  others: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
-  ema: float = 0.
-  init_scheme: str = 'normal'
-
-  product = 'student'
-  draws = True
-  needs_data = True
-  updates = 1
-
-  def __post_init__(self):
-    refuse_dropout(self.students)
-    if taken := sorted(set(self.others) & {'student', 'teacher'}):
-      raise ValueError(f'others has {", ".join(taken)}, which is taken; call it something else')
-    if self.teacher is None and self.lessons.taps:
-      raise ValueError(f'taps={self.lessons.taps} and teacher=None, whose pictures are all that is '
-                       'known of it; leave out the taps')
-
-  @property
-  def students(self) -> dict[str, linen.Module]:
-    return {'student': self.student, **self.others}
-
-  @property
-  def teachers(self) -> dict[str, linen.Module]:
-    return {'teacher': self.teacher} if self.teacher else {}
-
-  @property
-  def _wanted(self) -> tuple[str, ...]:
-    """What a batch has to have."""
-    return ('source',) if self.teacher else ('source', 'target')
-
-  @property
-  def pupils(self) -> dict[str, str]:
-    return dict.fromkeys(self.students, 'teacher') if self.teacher else {}
-
-  def init(self, rng, batch, given: Mapping[str, Net] | None = None) -> TrainState:
-    check_batch(self, batch, *self._wanted)
-    if self.teacher and 'teacher' not in (given or {}):
-      raise ValueError('Offline.init wants given={"teacher": Net}, a teacher that has learned')
-    source = batch['source'][:1]
-    s_key, a_key, rng = jax.random.split(rng, 3)
-    nets = {name: start(name, module, jax.random.fold_in(s_key, i) if i else s_key, source,
-                        scheme=self.init_scheme, given=given)
-            for i, (name, module) in enumerate(self.students.items())}
-    teacher = {role: given[role].averaged for role in self.teachers}
-    adapters = start_adapters(self, {**nets, **teacher}, source, a_key, given)
-    return core.create(rng, {name: (net, self.tx) for name, net in {**nets, **adapters}.items()},
-                       frozen={**teacher, **self.lessons.frozen(given)},
-                       ema=tuple(nets) if self.ema else ())
-
-  def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
-    """As of `OMGD`, for the students."""
-    check_batch(self, batch, *self._wanted)
-    lesson, taught = fixed(self.teacher.apply(state.frozen['teacher'], batch['source'])) \
-        if self.teacher else (batch['target'], {})
-    shown = {'teacher': (lesson, self.lessons.see(state.frozen, lesson))}
-    losses, terms, stats = {}, {}, {}
-    for name, module in self.students.items():
-      variables = {'params': params[name], **state.nets[name].stats}
-      drawn, stats[name] = draw_with_taps(module, variables, batch['source'], axes)
-      losses[name] = learn(self, params, state, name, drawn, shown, taught, axes, terms, stats)
-    return losses, (terms | {f'{name}_loss': value for name, value in losses.items()}, stats)
-
-  def step(self, state: TrainState, batch, axes: Axes = Axes()):
-    def total(params):
-      losses, more = self.losses(params, state, batch, axes)
-      return sum(losses.values()), more
-
-    grads, (terms, stats) = jax.grad(total, has_aux=True)(state.params)
-    state, norms = core.advance(state, grads, dict.fromkeys(state.nets, self.tx), axes,
-                                ema=self.ema)
-    for name, new in axes.mean(stats).items():
-      state = state.with_stats(name, new)
-    return state.tick(), {**axes.mean(terms), **norms}
-
-  def generators(self, state: TrainState) -> dict[str, Drawer]:
-    return {**{name: Drawer(state.nets[name].averaged, module)
-               for name, module in self.students.items()},
-            **{role: Drawer(state.frozen[role], module)
-               for role, module in self.teachers.items()}}
-
-
-def learn(method, params, state, student, drawn, shown, taught, axes, terms, stats):
-  """The loss of one student of a method; its terms and its adapters' statistics are noted."""
-  adapters = f'{student}_adapters'
-  variables = {'params': params[adapters], **state.nets[adapters].stats} \
-      if adapters in state.nets else None
-  loss, found, similar, moved = method.lessons.loss(
-      state.frozen, variables, drawn, shown, taught, axes)
-  terms |= {f'{student}_{term}': value for term, value in found.items()}
-  terms |= {f'similar_{student}_{tap}': value for tap, value in similar.items()}
-  if variables and moved:
-    stats[adapters] = moved
-  return loss
-
-
-def start_adapters(method, nets, source, key, given):
-  """{student_adapters: variables} of a method's students; {} where lessons need none.
-
-  Raises ValueError for taps that do not fit, whatever compares them.
-  """
-  found, modules = {}, {**method.students, **method.teachers}
-  for pair in method.pupils.items():
-    i = number(method, pair[0], tuple(method.pupils))
-    shapes = method.lessons.tap_shapes(
-        pair, *((modules[role], nets[role]) for role in pair), source)
-    name = f'{pair[0]}_adapters'
-    if method.lessons.adapted:
-      found[name] = method.lessons.start_adapters(shapes, jax.random.fold_in(key, i),
-                                                  method.init_scheme)
-      if given and name in given:
-        found[name] = checked(name, given, found[name], f'{pair[0]} with its teacher')
-  return found
-
-
 def of_head(before: Mapping, after: Mapping, head: str, heads) -> dict:
-  """A discriminator's statistics after a pass of one head: those of the other heads stay."""
-  others = tuple(f'_{other}' for other in heads if other != head)
+  """A discriminator's collections after a pass of one head: those of the other heads stay."""
+  other_heads = tuple(f'_{other}' for other in heads if other != head)
 
   def stays(layer):
-    return layer.removesuffix('_norm').endswith(others)
+    return layer.removesuffix('_norm').endswith(other_heads)
 
   return {kind: {layer: before[kind][layer] if stays(layer) else new
                  for layer, new in layers.items()} for kind, layers in after.items()}
-
-
-def shrinking(method) -> dict[str, linen.Module]:
-  """The students of a method that lose channels, by role."""
-  shrink = getattr(method, 'shrink', None)
-  return dict.fromkeys(shrink.roles('student'), method.student) if shrink else {}
-
-
-def number(method, role: str, among: tuple[str, ...]) -> int:
-  """Of a role's random key: students that shrink to different budgets begin alike."""
-  return among.index('student' if role in shrinking(method) else role)
-
-
-def here(method, axes: Axes) -> dict[str, linen.Module]:
-  """The students that this replica holds: all, or under an axis of students the one of its place,
-  as role 'student'."""
-  return {'student': method.student} if axes.students else method.students
-
-
-def shrunk(method, state: TrainState, logs, batch, axes: Axes):
-  """What a step comes to (state, logs) where the student may lose channels."""
-  if not method.shrink:
-    return state, logs
-  shape, budgets = (1, *batch['source'].shape[1:]), method.shrink.roles('student')
-  if axes.students:
-    budgets = {'student': axes.pick(list(map(float, budgets.values())))}
-  for role, budget in budgets.items():
-    state, left = method.shrink.advance(state, role, method.student, shape, budget)
-    logs = {**logs, **left}
-  return state, logs
-
-
-def check_lesson(lesson: str, ema: float):
-  """Raises ValueError for lessons of an average that is not kept."""
-  choose('lesson', lesson, ('current', 'average'))
-  if lesson == 'average' and not ema:
-    raise ValueError("lesson='average' teaches by averaged teachers; give ema, as 0.999")
-
-
-def refuse_dropout(modules: Mapping[str, linen.Module]):
-  """Raises ValueError for a generator with dropout, which these methods train without."""
-  for name, module in modules.items():
-    if getattr(module, 'dropout', 0):
-      raise ValueError(f'{name} has dropout={module.dropout}; OMGD trains without: dropout=0.')

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan_compress import core, data
-from jaxgan_compress.core import Drawer
+from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.metrics import feature_distances, formulas, segmentation
 from jaxgan_compress.metrics.confidence import bootstrap
@@ -170,7 +170,8 @@ class Evaluator:
     return {**self._measures(self._real, intervals), self.extractor.distances[0]: self._measure(
         lambda: floor, of='a random half against all')}
 
-  def __call__(self, draw: Drawer, teacher: Drawer | None = None, *, intervals: int = 0
+  def __call__(self, draw: BoundGenerator, teacher: BoundGenerator | None = None, *,
+               intervals: int = 0
                ) -> dict[str, Measure]:
     """Every measure that extractor and inputs allow, by name.
 

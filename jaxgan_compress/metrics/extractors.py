@@ -54,7 +54,7 @@ def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048'
   if not isinstance(network, nn.FIDInception):
     raise ValueError(f'{path} holds a {type(network).__name__}; FID takes the Inception network of '
                      '2015-12-05, made by: jaxgan-compress convert '
-                     '--in=pt_inception-2015-12-05-6726825d.pth --out=inception.safetensors')
+                     '--input=pt_inception-2015-12-05-6726825d.pth --output=inception.safetensors')
 
   def apply(variables, images):
     images = _colour(images)

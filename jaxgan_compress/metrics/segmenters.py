@@ -50,8 +50,8 @@ def drn(path: str | Path) -> Segmenter:
   network, variables = nn.load(path)
   if not isinstance(network, nn.DRN):
     raise ValueError(f'{path} holds a {type(network).__name__}; mIoU of Cityscapes takes a DRN, '
-                     'made by: jaxgan-compress convert --in=drn-d-105_ms_cityscapes.pth '
-                     '--out=drn.safetensors')
+                     'made by: jaxgan-compress convert --input=drn-d-105_ms_cityscapes.pth '
+                     '--output=drn.safetensors')
 
   def apply(variables, images):
     # The arithmetic of metrics.resize.to_uint8, kept in floats.

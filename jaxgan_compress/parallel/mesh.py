@@ -12,47 +12,36 @@ from jax.sharding import PartitionSpec as P
 from jaxgan_compress.core import TrainState
 
 
-def build_mesh(devices: int | None = None, *, student: int = 1, space: int = 1) -> Mesh:
-  """A mesh over the first `devices` devices (default: all), its axes what is not 1 of
+def build_mesh(devices: int | None = None) -> Mesh:
+  """A mesh over the first `devices` devices (default: all) with the one axis 'data'.
 
-  'data': replicas, each with its share of the rows; what the others leave.
-  'student': students of different budgets side by side, see `parallelize`.
-  'space': devices that share the height of every image.
-
-  Its axes are Auto: `jax.make_mesh` now defaults to Explicit axes, which pmap's results and
-  host batches do not fit. Raises ValueError if there are fewer devices than asked for, or if
-  student x space does not divide them.
+  The axis is Auto: `jax.make_mesh` now defaults to Explicit axes, which pmap's results and host
+  batches do not fit. Raises ValueError if there are fewer devices than asked for.
   """
   found = jax.devices()
   if devices is not None and not 1 <= devices <= len(found):
     raise ValueError(
         f'{devices} devices were asked for and {len(found)} {found[0].platform} devices are here; '
         'ask for at most that many (on a CPU, JAX_NUM_CPU_DEVICES=N makes more)')
-  found = found[:devices]
-  if min(student, space) < 1 or len(found) % (student * space):
-    raise ValueError(f'{len(found)} devices do not divide into student={student} x space={space}; '
-                     f'use {student * space} or a multiple, or smaller axes')
-  sizes = {'data': len(found) // (student * space), 'student': student, 'space': space}
-  names = [name for name, size in sizes.items() if size > 1 or name == 'data']
-  return Mesh(np.array(found).reshape([sizes[name] for name in names]), names)
+  return Mesh(np.array(found[:devices]), ('data',))
 
 
 def spread(state: TrainState, replicas: int) -> TrainState:
-  """The state with a `memory` for each of so many replicas, where `init` made it for one.
+  """The state with a `replica_state` for each of so many replicas, where `init` made it for one.
 
   Raises ValueError for a memory of another number of replicas than these or 1.
   """
-  there = {len(x) for x in jax.tree.leaves(state.memory)}
+  there = {len(x) for x in jax.tree.leaves(state.replica_state)}
   if there - {1, replicas}:
     raise ValueError(f'the state remembers images for {max(there)} replicas and {replicas} are to '
                      f'go on; give replicas={max(there)}, which any number of devices that divides '
                      'it can run')
-  return state.replace(memory=jax.tree.map(
-      lambda x: x if len(x) == replicas else jnp.repeat(x, replicas, 0), state.memory))
+  return state.replace(replica_state=jax.tree.map(
+      lambda x: x if len(x) == replicas else jnp.repeat(x, replicas, 0), state.replica_state))
 
 
 def put_state(state: TrainState, mesh: Mesh, replicas: int | None = None) -> TrainState:
-  """The state on the mesh: one copy on every device, `memory` split over them.
+  """The state on the mesh: one copy on every device, `replica_state` split over them.
 
   replicas: how many it is to remember for, see `spread`; None: as many as it does.
 
@@ -67,21 +56,17 @@ def put_state(state: TrainState, mesh: Mesh, replicas: int | None = None) -> Tra
     return jax.device_put(jax.tree.map(lambda x: x.copy(), tree), sharding)
 
   state = spread(state, replicas) if replicas else state
-  return put(state.replace(memory=()), P()).replace(memory=put(state.memory, P(replicated(mesh))))
-
-
-def replicated(mesh: Mesh) -> tuple[str, ...]:
-  """The axes of a mesh that hold replicas, outermost first."""
-  return tuple(name for name in mesh.axis_names if name != 'space')
+  return put(state.replace(replica_state=()),
+             P()).replace(replica_state=put(state.replica_state, P('data')))
 
 
 def fetch(state: TrainState) -> TrainState:
   """A state that a step returned, as host arrays: of several processes, the memory of all."""
   rng = jax.random.key_data(state.rng)
-  memory = state.memory if jax.process_count() == 1 else \
-      multihost_utils.process_allgather(state.memory, tiled=True)
+  memory = state.replica_state if jax.process_count() == 1 else \
+      multihost_utils.process_allgather(state.replica_state, tiled=True)
   # All copies at once, where a loop would wait for each.
-  return jax.device_get(local(state.replace(rng=rng, memory=memory)))
+  return jax.device_get(local(state.replace(rng=rng, replica_state=memory)))
 
 
 def local(tree):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -14,8 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxgan_compress import core
 from jaxgan_compress.core import Axes, xla
-from jaxgan_compress.parallel.mesh import build_mesh, processes, put_state, replicated
-from jaxgan_compress.parallel.students import of_student, renamed, stack, unstack
+from jaxgan_compress.parallel.mesh import build_mesh, processes, put_state
 
 VIAS = ('pmap', 'shard_map', 'vmap')
 
@@ -41,8 +38,7 @@ class ParallelStep:
 
 
 def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | None = None,
-                via: str = 'pmap', donate: bool = True, students: Sequence[str] = ()
-                ) -> ParallelStep:
+                via: str = 'pmap', donate: bool = True) -> ParallelStep:
   """Maps `step(state, batch, axes) -> (state, logs)` over replicas, each with its share of rows.
 
   mesh: default, all devices; see `build_mesh`.
@@ -55,44 +51,29 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   The inner `vmap` stays with one replica a device: a step that forgets an `axes.mean` then fails
   while it is traced, where bare pmap would silently return the first device's value.
 
-  students: the roles that stand side by side on the axis 'student' of the mesh, one each; the step
-    is then given the first alone and Axes of students, see `Axes.share`. It costs a device what
-    its share of the teachers and one student cost, and an exchange of the students a step. They
-    and an axis 'space' take 'shard_map'.
-
   With several processes each places its own share of the rows; the state is of global arrays.
 
-  Raises ValueError if the devices do not divide the replicas, or the replicas the batch, or for
-  other students than the mesh has places.
+  Raises ValueError if the devices do not divide the replicas, or the replicas the batch.
   """
   if via not in VIAS:
     raise ValueError(f'via={via!r}; one of {", ".join(VIAS)}')
   mesh = mesh or build_mesh()
-  names = replicated(mesh)
-  count = math.prod(mesh.shape[name] for name in names)
-  devices = 1 if via == 'vmap' else count
-  replicas = replicas or count
-  if mesh.axis_names != ('data',) and via != 'shard_map':
-    raise ValueError(f"via={via!r} and a mesh of {', '.join(mesh.axis_names)}; take 'shard_map'")
-  if len(students) != (places := mesh.shape.get('student', 0)):
-    raise ValueError(f"{len(students)} students and {places} places on the axis 'student' of the "
-                     'mesh; each takes one')
+  devices = 1 if via == 'vmap' else mesh.size
+  replicas = replicas or mesh.size
   if replicas % devices:
     raise ValueError(f'{replicas} replicas do not divide over {devices} devices; use a multiple')
   several = processes(mesh)
   if several > 1 and via == 'vmap':
     raise ValueError(f"via='vmap' and {several} processes; it is for one, take pmap or shard_map")
-  axes = Axes(() if via == 'vmap' else names, ('replica',), 'student' if students else '')
-  rows = P(names)
-  own = lambda name: bool(students) and of_student(name, students[0])
+  axes = Axes(() if via == 'vmap' else ('data',), ('replica',))
+  rows = P('data')
 
   def on_device(shared, local, batch):
     """This device's replicas: leaves `[rows, ...]` become `[replicas, rows / replicas, ...]`."""
 
     def one(shared, local, batch):
-      state, logs = step(shared.replace(memory=local), batch, axes)
-      logs = core.mean_apart(logs, axes, own)
-      return state.replace(memory=()), state.memory, logs
+      state, logs = step(shared.replace(replica_state=local), batch, axes)
+      return state.replace(replica_state=()), state.replica_state, axes.mean(logs)
 
     here = replicas // devices
     batch = jax.tree.map(lambda x: x.reshape(here, -1, *x.shape[1:]), batch)
@@ -105,9 +86,9 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   elif via == 'shard_map':
     # check_vma=True would hand back gradients already summed over devices, and our mean would
     # make them `devices` times too large.
-    mapped = functools.partial(jax.shard_map, mesh=mesh, axis_names=set(names), check_vma=False)
-    inner = xla.jit(_side_by_side(on_device, students, own, rows, mapped) if students else mapped(
-        on_device, in_specs=(P(), rows, rows), out_specs=(P(), rows, P())), donate_argnums=donated)
+    inner = xla.jit(jax.shard_map(
+        on_device, mesh=mesh, in_specs=(P(), rows, rows), out_specs=(P(), rows, P()),
+        check_vma=False), donate_argnums=donated)
   else:
     mapped = jax.pmap(on_device, axis_name='data', in_axes=(None, 0, 0), out_axes=(None, 0, None),
                       devices=list(mesh.devices.flat), donate_argnums=donated)
@@ -128,8 +109,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
       return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
 
   def compiled(state, batch):
-    shared, local, logs = inner(state.replace(memory=()), state.memory, batch)
-    return shared.replace(memory=local), logs
+    shared, local, logs = inner(state.replace(replica_state=()), state.replica_state, batch)
+    return shared.replace(replica_state=local), logs
 
   def place(batch):
     size = core.rows(batch) * several
@@ -141,34 +122,10 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
       batch = jax.tree.map(lambda x: x.reshape(devices // several, -1, *x.shape[1:]), batch)
     sharding = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0]) if via == 'vmap' \
         else NamedSharding(mesh, rows)
-    # Images share their height, too.
-    split = NamedSharding(mesh, P(names, 'space')) if 'space' in mesh.axis_names else sharding
-    sharding = jax.tree.map(lambda x: split if np.ndim(x) > 2 else sharding, batch)
     if several > 1:  # each brings its rows
-      return jax.tree.map(lambda x, sharding: jax.make_array_from_process_local_data(
-          sharding, np.asarray(x)), batch, sharding)
+      return jax.tree.map(lambda x: jax.make_array_from_process_local_data(
+          sharding, np.asarray(x)), batch)
     return jax.device_put(batch, sharding)
 
   put = lambda state: put_state(state, mesh, replicas)
   return ParallelStep(mesh, replicas, compiled, put, place)
-
-
-def _side_by_side(on_device, roles, own, rows, mapped):
-  """The step of all devices where each place on the axis 'student' holds one of the roles."""
-
-  def one(rest, stacked, local, batch):
-    state, local, logs = on_device(unstack(rest, stacked, roles[:1]), local, batch)
-    rest, stacked = stack(state, roles[:1])
-    mine = {name: value[None] for name, value in logs.items() if own(name)}
-    return rest, stacked, local, {name: value for name, value in logs.items()
-                                  if name not in mine}, mine
-
-  def run(shared, local, batch):
-    rest, stacked = stack(shared, roles)
-    beside = P('student')
-    rest, stacked, local, common, mine = mapped(
-        one, in_specs=(P(), beside, rows, rows), out_specs=(P(), beside, rows, P(), beside))(
-            rest, stacked, local, batch)
-    return unstack(rest, stacked, roles), local, {**common, **renamed(mine, roles)}
-
-  return run

@@ -1,6 +1,6 @@
 """Smaller networks from larger ones, as pure functions of parameters.
 
-    cut = pruning.cut(teacher, variables, (1, 256, 256, 3), budget=2.6e9, floor=16)
+    cut = pruning.cut(teacher, variables, (1, 256, 256, 3), budget=2.6e9, min_channels=16)
     nn.save('student.safetensors', cut.module, cut.variables)
 
 The same, step by step:
@@ -8,28 +8,50 @@ The same, step by step:
     plan = teacher.plan()
     scores = pruning.scores(plan, variables['params'])
     price = pruning.cost(teacher, plan, (1, 256, 256, 3))
-    found = pruning.search(plan, scores, price, budget=2.6e9, floor=16)
+    found = pruning.search(plan, scores, price, budget=2.6e9, min_channels=16)
     student = teacher.with_widths(pruning.widths(found.masks))
     variables = pruning.compact(plan, variables, found.masks)
 
 Any network with `plan` and `with_widths` can be pruned; see `nn.prunable`.
 """
 
-from jaxgan_compress.analysis.mask_plot import picture
-from jaxgan_compress.pruning.budget_search import Pruned, keep, search, tighten, widths
-from jaxgan_compress.pruning.gradual import Shrink, roles, schedule
+from jaxgan_compress.analysis.mask_plot import plot_masks
+from jaxgan_compress.pruning.budget_search import SearchResult, keep, search, tighten, widths
+from jaxgan_compress.pruning.gradual import GradualPruning, roles, schedule
 from jaxgan_compress.pruning.importance import scores
 from jaxgan_compress.pruning.latency import (
   BACKENDS,
   LatencyTable,
-  cut_to_time,
   latency_table,
   milliseconds,
+  prune_to_latency,
 )
-from jaxgan_compress.pruning.one_shot import Cut, begin, cut
+from jaxgan_compress.pruning.one_shot import PruneResult, init_student, prune
 from jaxgan_compress.pruning.surgery import apply_masks, compact, expand
 from jaxgan_compress.pruning.width_cost import Cost, cost
 
-__all__ = ['BACKENDS', 'Cost', 'Cut', 'LatencyTable', 'Pruned', 'Shrink', 'apply_masks', 'begin',
-           'compact', 'cost', 'cut', 'cut_to_time', 'expand', 'keep', 'latency_table',
-           'milliseconds', 'picture', 'roles', 'schedule', 'scores', 'search', 'tighten', 'widths']
+__all__ = [
+  'BACKENDS',
+  'Cost',
+  'GradualPruning',
+  'LatencyTable',
+  'PruneResult',
+  'SearchResult',
+  'apply_masks',
+  'compact',
+  'cost',
+  'expand',
+  'init_student',
+  'keep',
+  'latency_table',
+  'milliseconds',
+  'plot_masks',
+  'prune',
+  'prune_to_latency',
+  'roles',
+  'schedule',
+  'scores',
+  'search',
+  'tighten',
+  'widths',
+]

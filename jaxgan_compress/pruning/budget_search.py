@@ -15,11 +15,11 @@ from jaxgan_compress.pruning.arrays import numpy_for
 log = logging.getLogger(__name__)
 
 Masks = Mapping[str, jax.Array]
-PER = ('global', 'group')
+SCOPES = ('global', 'group')
 FAR = 0.9  # a network that costs a smaller share of its budget is told of
 
 
-class Pruned(NamedTuple):
+class SearchResult(NamedTuple):
   """masks: {group: bool [width]}, True stays. threshold: scores below it went, and of those equal
   to it as many as had to. cost: of what is left, in the unit of the cost."""
   masks: Masks
@@ -32,8 +32,8 @@ def widths(masks: Masks) -> dict[str, int]:
   return {name: int(np.sum(mask)) for name, mask in masks.items()}
 
 
-def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, floor: int = 1,
-         multiple: int = 1) -> dict[str, jax.Array]:
+def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, min_channels: int = 1,
+         round_to: int = 1) -> dict[str, jax.Array]:
   """Masks of what scores above `threshold`, and the next best where floor or multiple want more.
 
   floor: channels that stay in every group that may not vanish (16 in CAT's runs), times its step.
@@ -42,13 +42,13 @@ def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, floor: int =
   NumPy arrays.
   """
   xp = numpy_for(dict(scores), threshold)
-  return _keep(plan, {name: xp.asarray(x) for name, x in scores.items()}, threshold, floor,
-               multiple, xp)
+  return _keep(plan, {name: xp.asarray(x) for name, x in scores.items()}, threshold, min_channels,
+               round_to, xp)
 
 
 def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
-           budget: float, *, floor: int = 1, multiple: int = 1, per: str = 'global',
-           legacy: bool = False) -> Pruned:
+           budget: float, *, min_channels: int = 1, round_to: int = 1, scope: str = 'global',
+           cat_search: bool = False) -> SearchResult:
   """The network of the least threshold that costs at most `budget`.
 
   Of channels that score the same as many go as have to, evenly from all groups: the i-th of a
@@ -65,8 +65,8 @@ def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[
   Host only. Raises ValueError for unknown groups, scores that are not numbers, a budget that is
   not positive, or one below what the floor costs.
   """
-  found, larger = find(plan, scores, cost, budget, floor=floor, multiple=multiple, per=per,
-                       legacy=legacy)
+  found, larger = find(plan, scores, cost, budget, min_channels=min_channels, round_to=round_to,
+                       scope=scope, cat_search=cat_search)
   form = _form(budget)
   if found.threshold == -math.inf and found.cost < budget:
     log.warning('a budget of %s is above %s, what the whole network costs: nothing was cut',
@@ -75,21 +75,21 @@ def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[
     log.warning('the network found costs %s, %.0f %% of its budget of %s%s', format(
         found.cost, form), 100 * found.cost / budget, format(budget, form),
         f'; the next larger one costs {larger:{form}}' if larger else
-        '; legacy=False finds a larger one where there is one')
+        '; cat_search=False finds a larger one where there is one')
   return found
 
 
 def find(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
-         budget: float, *, floor: int = 1, multiple: int = 1, per: str = 'global',
-         legacy: bool = False) -> tuple[Pruned, float | None]:
+         budget: float, *, min_channels: int = 1, round_to: int = 1, scope: str = 'global',
+         cat_search: bool = False) -> tuple[SearchResult, float | None]:
   """What `search` finds, which tells of it, and what the next larger network costs, if known."""
-  scores = _checked(plan, scores, budget, per)
-  if per == 'group':
+  scores = _checked(plan, scores, budget, scope)
+  if scope == 'group':
     scores = {name: _order(x, -np.arange(len(x)), np) / len(x) for name, x in scores.items()}
-  ranks = scores if legacy or per == 'group' else ranked(scores)
+  ranks = scores if cat_search or scope == 'group' else ranked(scores)
 
   def cheap(threshold):
-    masks = _keep(plan, ranks, threshold, floor, multiple, np)
+    masks = _keep(plan, ranks, threshold, min_channels, round_to, np)
     return masks, cost(widths(masks))
 
   values = np.unique(np.concatenate(list(ranks.values())))
@@ -97,28 +97,29 @@ def find(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[st
   if least > budget:
     form = _form(least)
     raise ValueError(f'a budget of {budget:,.12g} is below {least:{form}}, what the smallest '
-                     f'network costs that keeps floor={floor}; give more, or a lower floor')
-  if legacy:
+                     f'network costs that keeps min_channels={min_channels}; give more, or a lower '
+                     'min_channels')
+  if cat_search:
     return _bisect(cheap, np.float32(values[0]), np.float32(values[-1]), budget), None
   everything, larger = cheap(-math.inf)
   if larger <= budget:
-    return Pruned(everything, -math.inf, larger), None
+    return SearchResult(everything, -math.inf, larger), None
   shown = np.sort(np.concatenate(list(scores.values()))) if ranks is not scores else values
   # The index of a threshold: too dear at low, cheap at high.
   low, high = _below(shown, np) if ranks is not scores else -1, len(values) - 1
-  found = Pruned(masks, float(shown[-1]), least)
+  found = SearchResult(masks, float(shown[-1]), least)
   while high - low > 1:
     middle = (low + high) // 2
     masks, price = cheap(values[middle])
     if price > budget:
       low, larger = middle, price
     else:
-      high, found = middle, Pruned(masks, float(shown[middle]), price)
+      high, found = middle, SearchResult(masks, float(shown[middle]), price)
   return found, larger
 
 
-def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor: int = 1,
-            multiple: int = 1) -> dict[str, jax.Array]:
+def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, min_channels: int = 1,
+            round_to: int = 1) -> dict[str, jax.Array]:
   """`search` by one global threshold inside a compiled step: masks alone, costs as floats.
 
   cost: a `pruning.Cost`. Where even the floor is too dear, the floor's masks.
@@ -126,7 +127,7 @@ def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor:
   ranks, flat = ranked(scores), jnp.concatenate(list(scores.values()))
 
   def cheap(i):
-    masks = keep(plan, ranks, i, floor=floor, multiple=multiple)
+    masks = keep(plan, ranks, i, min_channels=min_channels, round_to=round_to)
     counts = jnp.stack([masks[name].sum() for name in cost.groups])
     return cost.total(counts.astype(jnp.float32)) <= budget
 
@@ -138,10 +139,10 @@ def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, floor:
 
   ends = _below(flat, jnp).astype(jnp.int32), jnp.int32(len(flat) - 1)
   _, high = jax.lax.fori_loop(0, len(flat).bit_length(), halve, ends)
-  whole = keep(plan, ranks, -1, floor=floor, multiple=multiple)
+  whole = keep(plan, ranks, -1, min_channels=min_channels, round_to=round_to)
   counts = jnp.stack([whole[name].sum() for name in cost.groups]).astype(jnp.float32)
   return jax.tree.map(lambda all_, some: jnp.where(cost.total(counts) <= budget, all_, some), whole,
-                      keep(plan, ranks, high, floor=floor, multiple=multiple))
+                      keep(plan, ranks, high, min_channels=min_channels, round_to=round_to))
 
 
 def ranked(scores: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -181,13 +182,13 @@ def _form(cost):
   return ',.0f' if cost >= 100 else '.3g'
 
 
-def _keep(plan, scores, threshold, floor, multiple, xp):
+def _keep(plan, scores, threshold, min_channels, round_to, xp):
   masks = {}
   for name, group in plan.groups.items():
     if not group.follows:
       ranked = scores.get(name)
       masks[name] = xp.ones(group.width, bool) if ranked is None else _best(
-          ranked, _allowed((ranked > threshold).sum(), group, floor, multiple, xp), xp)
+          ranked, _allowed((ranked > threshold).sum(), group, min_channels, round_to, xp), xp)
   for name, group in plan.groups.items():
     if group.follows:
       leader, divisor = group.follows
@@ -196,12 +197,12 @@ def _keep(plan, scores, threshold, floor, multiple, xp):
   return {name: masks[name] for name in plan.groups}
 
 
-def _allowed(count, group, floor, multiple, xp):
+def _allowed(count, group, min_channels, round_to, xp):
   """The width for so many channels above the threshold."""
-  least = max(group.least, floor) * group.step if group.least else 0
+  least = max(group.least, min_channels) * group.step if group.least else 0
   count = xp.maximum(count // group.step * group.step, least)
-  multiple = math.lcm(multiple, group.step)
-  return xp.minimum(-(-count // multiple) * multiple, group.width)
+  round_to = math.lcm(round_to, group.step)
+  return xp.minimum(-(-count // round_to) * round_to, group.width)
 
 
 def _best(ranked, count, xp):
@@ -219,12 +220,12 @@ def _bisect(cheap, low, high, budget):
       threshold = low = high
     masks, price = cheap(threshold)
     low, high = (threshold, high) if price > budget else (low, threshold)
-  return Pruned(masks, float(threshold), price)
+  return SearchResult(masks, float(threshold), price)
 
 
-def _checked(plan, scores, budget, per):
-  if per not in PER:
-    raise ValueError(f'per={per!r}; one of {", ".join(PER)}')
+def _checked(plan, scores, budget, scope):
+  if scope not in SCOPES:
+    raise ValueError(f'scope={scope!r}; one of {", ".join(SCOPES)}')
   if not budget > 0:
     raise ValueError(f'budget={budget}; a budget is above 0')
   if unknown := sorted(scores.keys() - plan.groups.keys()):

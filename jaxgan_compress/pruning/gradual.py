@@ -38,7 +38,7 @@ def schedule(step, whole: float, budget: float, start: int, end: int):
 
 
 @dataclasses.dataclass(frozen=True)
-class Shrink:
+class GradualPruning:
   """A network that loses channels while it learns, until it costs at most `budget`.
 
   It learns whole for `start` steps. Then, each `every` steps, the channels that score highest stay,
@@ -55,9 +55,9 @@ class Shrink:
   end: int
   every: int = 10
   unit: str = 'macs'
-  how: str = 'norm'
-  floor: int = 1
-  multiple: int = 1
+  criterion: str = 'norm'
+  min_channels: int = 1
+  round_to: int = 1
 
   def __post_init__(self):
     budgets = self.roles('').values()
@@ -66,8 +66,9 @@ class Shrink:
     if not 0 <= self.start < self.end or self.every < 1:
       raise ValueError(f'start={self.start}, end={self.end}, every={self.every}; 0 <= start < end '
                        'and every at least 1')
-    if self.how not in ('norm', 'l1', 'l2'):
-      raise ValueError(f'how={self.how!r}; one of norm, l1, l2: the others want more than weights')
+    if self.criterion not in ('norm', 'l1', 'l2'):
+      raise ValueError(f'criterion={self.criterion!r}; one of norm, l1, l2: the others want more '
+                       'than weights')
 
   def roles(self, role: str) -> dict[str, float]:
     """{role: budget} of the networks that shrink, see `pruning.roles`."""
@@ -82,16 +83,16 @@ class Shrink:
     """
     plan, price = _known(module, tuple(shape), self.unit)
     params = shapes(module)['params']
-    ranked = jax.eval_shape(lambda params: scores(plan, params, self.how), params)
+    ranked = jax.eval_shape(lambda params: scores(plan, params, self.criterion), params)
     for budget in self.roles(role).values():
       search(plan, {name: np.zeros(x.shape) for name, x in ranked.items()}, price, budget,
-             floor=self.floor, multiple=self.multiple)
+             min_channels=self.min_channels, round_to=self.round_to)
     return {each: {name: jnp.ones(group.width, bool) for name, group in plan.groups.items()}
             for each in self.roles(role)}
 
   def advance(self, state: TrainState, role: str, module: linen.Module, shape: Sequence[int],
               budget: float):
-    """(the state, {'cost_<role>': of what is left, 'budget_<role>'}) after its step: the dead
+    """(the state, {'cost': of what is left, 'budget'}) after its step: the dead
     channels of `role` at 0, its masks in `state.frozen['masks']`. Jit-able, `budget` (what it
     comes to in the end) may be an array; every replica finds the same."""
     plan, price = _known(module, tuple(shape), self.unit)
@@ -103,8 +104,9 @@ class Shrink:
     def fewer():
       # A dead channel scores least, so none comes back.
       ranked = {name: jnp.where(masks[name], x, -1.)
-                for name, x in scores(plan, net.params, self.how).items()}
-      return tighten(plan, ranked, price, budget, floor=self.floor, multiple=self.multiple)
+                for name, x in scores(plan, net.params, self.criterion).items()}
+      return tighten(plan, ranked, price, budget, min_channels=self.min_channels,
+                     round_to=self.round_to)
 
     masks = jax.lax.cond(due, fewer, lambda: dict(masks))
     held = functools.partial(apply_masks, plan, masks=masks)
@@ -112,7 +114,7 @@ class Shrink:
     left = price.total(jnp.stack([masks[name].sum() for name in price.groups]).astype(jnp.float32))
     kept = {**state.frozen['masks'], role: masks}
     return state.replace(nets={**state.nets, role: net}, frozen={**state.frozen, 'masks': kept}), {
-        f'cost_{role}': left, f'budget_{role}': budget}
+        'cost': left, 'budget': budget}
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,10 +8,11 @@ from flax import traverse_util
 from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
 
-HOW = ('norm', 'l1', 'l2', 'taylor', 'random')
+CRITERIA = ('norm', 'l1', 'l2', 'taylor', 'random')
 
 
-def scores(plan: Plan, params, how: str = 'norm', *, grads=None, key=None) -> dict[str, jax.Array]:
+def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None, key=None) -> dict[str,
+                                                                                         jax.Array]:
   """Scores of the channels of each group that can be ranked, float32 [width].
 
   how:
@@ -22,41 +23,42 @@ def scores(plan: Plan, params, how: str = 'norm', *, grads=None, key=None) -> di
       the loss would change by, to first order. Molchanov et al. 2019.
     'random': uniform, from `key`.
 
-  Jit-able; outside a compiled function NumPy arrays. Raises ValueError for another `how`, or one
-  whose gradient, key or scales are missing.
+  Jit-able; outside a compiled function NumPy arrays. Raises ValueError for another `criterion`, or
+  one whose gradient, key or scales are missing.
   """
-  if how not in HOW:
-    raise ValueError(f'how={how!r}; one of {", ".join(HOW)}')
-  if how == 'taylor' and grads is None:
-    raise ValueError("how='taylor' takes the gradient of a loss, grads=..., like params")
-  if how == 'random' and key is None:
-    raise ValueError("how='random' takes a key")
+  if criterion not in CRITERIA:
+    raise ValueError(f'criterion={criterion!r}; one of {", ".join(CRITERIA)}')
+  if criterion == 'taylor' and grads is None:
+    raise ValueError("criterion='taylor' takes the gradient of a loss, grads=..., like params")
+  if criterion == 'random' and key is None:
+    raise ValueError("criterion='random' takes a key")
   ranked = {name: group for name, group in plan.groups.items() if not group.follows}
-  if how == 'random':
+  if criterion == 'random':
     return {name: jax.random.uniform(jax.random.fold_in(key, i), (group.width,))
             for i, (name, group) in enumerate(ranked.items())}
   xp = numpy_for(params, grads)
   flatten = lambda tree: {('params', *path): xp.asarray(x)
                           for path, x in traverse_util.flatten_dict(dict(tree)).items()}
   flat = flatten(params)
-  if how == 'norm':
+  if criterion == 'norm':
     found = {name: xp.abs(flat['params', *group.norm.split('/'), 'scale'])
              for name, group in ranked.items() if group.norm}
     if not found:
-      raise ValueError("no norm of this network has scales to rank channels by; take how='l1'")
+      raise ValueError("no norm of this network has scales to rank channels by; take "
+                       "criterion='l1'")
     return found
-  if how == 'taylor':
+  if criterion == 'taylor':
     slopes = flatten(grads)
     flat = {path: x * slopes[path] for path, x in flat.items()}
   found = {}
   for name in ranked:
     seen = [_along(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
             if path in flat for axis, groups in enumerate(axes)
-            if name in dict(groups) and (how == 'taylor' or _makes(path, axes, axis))]
-    if how == 'taylor':
+            if name in dict(groups) and (criterion == 'taylor' or _makes(path, axes, axis))]
+    if criterion == 'taylor':
       found[name] = xp.abs(sum(x.sum(-1) for x in seen))
     else:
-      power = 1 if how == 'l1' else 2
+      power = 1 if criterion == 'l1' else 2
       total = sum((xp.abs(x) ** power).sum(-1) for x in seen)
       found[name] = (total / sum(x.shape[-1] for x in seen)) ** (1 / power)
   return found

@@ -15,7 +15,7 @@ from flax import linen
 from jaxgan_compress import analysis, export, nn
 from jaxgan_compress.core import xla
 from jaxgan_compress.pruning.budget_search import find, widths
-from jaxgan_compress.pruning.one_shot import Cut, cut
+from jaxgan_compress.pruning.one_shot import PruneResult, prune
 from jaxgan_compress.pruning.width_cost import Cost, cost
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequenc
   nets = {}
   for share in shares:
     try:
-      found, _ = find(plan, ranked, price, max(share * whole, 1), per='group')
+      found, _ = find(plan, ranked, price, max(share * whole, 1), scope='group')
     except ValueError:  # below the smallest
       continue
     nets[found.cost] = module.with_widths(widths(found.masks))
@@ -84,9 +84,10 @@ def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequenc
   return LatencyTable(price, tuple(sorted(nets)), tuple(np.maximum.accumulate(found).tolist()))
 
 
-def cut_to_time(module: linen.Module, variables: Mapping, shape: Sequence[int], *, budget: float,
+def prune_to_latency(module: linen.Module, variables: Mapping, shape: Sequence[int], *,
+                     budget: float,
                 table: LatencyTable, backend: str = 'jax', near: float = 0.05, tries: int = 4,
-                **more) -> tuple[Cut, float]:
+                **more) -> tuple[PruneResult, float]:
   """(a network that takes `budget` milliseconds on this device, what it takes as measured).
 
   A cut by the table is measured, and the table set right by it, for a threshold leaves other shapes
@@ -97,7 +98,7 @@ def cut_to_time(module: linen.Module, variables: Mapping, shape: Sequence[int], 
   found = []
   for _ in range(tries):
     try:
-      one = cut(module, variables, shape, budget=budget, unit=table, **more)
+      one = prune(module, variables, shape, budget=budget, unit=table, **more)
     except ValueError:  # the smallest network takes longer, by a table that was set right
       if not found:
         raise

@@ -14,14 +14,14 @@ from jaxgan_compress.pruning.importance import scores
 from jaxgan_compress.pruning.surgery import compact
 from jaxgan_compress.pruning.width_cost import cost
 
-STARTS = ('inherit', 'reinit', 'reinit_keep_norm')
+STUDENT_INITS = ('inherit', 'reinit', 'reinit_keep_norm')
 
 
-class Cut(NamedTuple):
+class PruneResult(NamedTuple):
   """A smaller network, its first variables, and how it came about.
 
-  masks: `{group: bool [width]}`, True stayed. threshold: see `Pruned`. before, cost: of the whole
-  network and of the smaller one, in the unit of the budget.
+  masks: `{group: bool [width]}`, True stayed. threshold: see `SearchResult`. before, cost: of the
+  whole network and of the smaller one, in the unit of the budget.
   """
   module: linen.Module
   variables: dict[str, Any]
@@ -31,10 +31,10 @@ class Cut(NamedTuple):
   cost: float
 
 
-def cut(module: linen.Module, variables: Mapping, shape=None, *, budget: float,
-        unit: str | Callable[[Mapping[str, int]], float] = 'macs', how: str = 'norm',
-        floor: int = 1, multiple: int = 1, per: str = 'global', legacy: bool = False,
-        start: str = 'inherit', scheme: str = 'normal', key=None) -> Cut:
+def prune(module: linen.Module, variables: Mapping, shape=None, *, budget: float,
+        unit: str | Callable[[Mapping[str, int]], float] = 'macs', criterion: str = 'norm',
+        min_channels: int = 1, round_to: int = 1, scope: str = 'global', cat_search: bool = False,
+        student_init: str = 'inherit', scheme: str = 'normal', key=None) -> PruneResult:
   """The largest network inside this one that costs at most `budget` by its scores: scores, search
   and a start.
 
@@ -42,18 +42,20 @@ def cut(module: linen.Module, variables: Mapping, shape=None, *, budget: float,
   -> number, as a `LatencyTable`; how: see `scores`; floor, multiple, per, legacy: see `search`;
   start, scheme: see `begin`. key: for fresh weights and random scores.
 
-  Jin et al. 2021, CAT: unit='cat', floor=16, start='reinit'. Raises ValueError as these do.
+  Jin et al. 2021, CAT: unit='cat', min_channels=16, student_init='reinit'. Raises ValueError as
+  these do.
   """
   plan = module.plan()
   price = cost(module, plan, shape, unit) if isinstance(unit, str) else unit
-  found = search(plan, scores(plan, variables['params'], how, key=key), price, budget, floor=floor,
-                 multiple=multiple, per=per, legacy=legacy)
-  small, first = begin(module, plan, variables, found.masks, start, key=key, scheme=scheme)
-  return Cut(small, first, found.masks, found.threshold, price(plan.widths), found.cost)
+  found = search(plan, scores(plan, variables['params'], criterion, key=key), price, budget,
+                 min_channels=min_channels, round_to=round_to, scope=scope, cat_search=cat_search)
+  small, first = init_student(module, plan, variables, found.masks, student_init, key=key,
+                              scheme=scheme)
+  return PruneResult(small, first, found.masks, found.threshold, price(plan.widths), found.cost)
 
 
-def begin(module: linen.Module, plan: Plan, variables: Mapping, masks: Mapping,
-          how: str = 'inherit', *, key=None, scheme: str = 'normal'):
+def init_student(module: linen.Module, plan: Plan, variables: Mapping, masks: Mapping,
+          criterion: str = 'inherit', *, key=None, scheme: str = 'normal'):
   """(the smaller module, its first variables).
 
   how:
@@ -64,19 +66,19 @@ def begin(module: linen.Module, plan: Plan, variables: Mapping, masks: Mapping,
       belong to pruned channels, as the published horse2zebra run of CAT really did; the norm at the
       end of a block starts anew.
 
-  Raises ValueError for another `how`, or fresh weights without a key.
+  Raises ValueError for another `criterion`, or fresh weights without a key.
   """
-  if how not in STARTS:
-    raise ValueError(f'how={how!r}; one of {", ".join(STARTS)}')
+  if criterion not in STUDENT_INITS:
+    raise ValueError(f'criterion={criterion!r}; one of {", ".join(STUDENT_INITS)}')
   small = module.with_widths(widths(masks))
   kept = compact(plan, variables, masks)
-  if how == 'inherit':
+  if criterion == 'inherit':
     return small, kept
   if key is None:
-    raise ValueError(f'how={how!r} draws fresh weights; give it a key')
+    raise ValueError(f'criterion={criterion!r} draws fresh weights; give it a key')
   fresh = initialise(small, key, jax.eval_shape(module.example), scheme=scheme)
   flat = traverse_util.flatten_dict(dict(fresh))
-  if how == 'reinit_keep_norm':
+  if criterion == 'reinit_keep_norm':
     flat |= {path: x for path, x in traverse_util.flatten_dict(kept).items()
              if _of_pruned_norm(plan, path)}
   return small, jax.tree.map(np.asarray, traverse_util.unflatten_dict(flat))

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxgan_compress import distributed
-from jaxgan_compress.core import TrainState, paths
+from jaxgan_compress.core import Net, TrainState, paths
 from jaxgan_compress.parallel import fetch
 from jaxgan_compress.train.loop import TermError
 
@@ -125,10 +125,10 @@ class Checkpointer:
   def restore(self, template: TrainState, step: int | None = None) -> TrainState | None:
     """The state of `step`, or of the newest intact checkpoint, as host arrays; None if none is.
 
-    template: a state, or its shapes by `jax.eval_shape`; its `memory` may be of another number of
-    replicas than was stored, which `parallel.spread` judges. A damaged checkpoint is named in a
-    warning and set aside as `damaged-...`, and the newest before it is used. So it goes with a
-    `step`, too: then the others, newest first, come after it.
+    template: a state, or its shapes by `jax.eval_shape`; its `replica_state` may be of another
+    number of replicas than was stored, which `parallel.spread` judges. A damaged checkpoint is
+    named in a warning and set aside as `damaged-...`, and the newest before it is used. So it goes
+    with a `step`, too: then the others, newest first, come after it.
 
     Of several processes the one that writes chooses, and the others read the same. Raises
     CheckpointError if checkpoints are there and none is intact, or if the checkpoint is of
@@ -171,7 +171,10 @@ class Checkpointer:
       raise
     except Exception as e:
       raise _Damaged(_first_line(e)) from e
-    plain = plain.replace(memory=_of_stored_replicas(plain.memory, leaves))
+    plain = plain.replace(replica_state=_of_stored_replicas(plain.replica_state, leaves))
+    if old := any(name.split('/')[0] == 'memory' or name.split('/')[2:3] == ['stats']
+                  or name.split('/')[1:2] in _OLD_ROLES for name in leaves):
+      plain = _with_old_names(plain)
     wanted = {name: list(x.shape) for name, x in _named(plain)}
     there = {name: leaf['shape'] for name, leaf in leaves.items()}
     if wanted != there:
@@ -188,6 +191,7 @@ class Checkpointer:
     for name, leaf in _described(host).items():
       if leaf != leaves[name]:
         raise _Damaged(f'{name} is not what was written')
+    host = _with_new_names(host) if old else host
     return host.replace(rng=jax.random.wrap_key_data(host.rng))
 
   def _open(self):
@@ -260,13 +264,46 @@ def _named(tree):
           for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def _of_stored_replicas(memory, leaves):
+def _of_stored_replicas(replica_state, leaves):
   def resized(path, x):
-    stored = leaves.get('memory/' + jax.tree_util.keystr(path, simple=True, separator='/'))
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    role, _, rest = name.partition('/')
+    stored = leaves.get(f'replica_state/{name}') or leaves.get(
+        f'memory/{_OLD.get(role, role)}/{rest}')
     shape = tuple(stored['shape']) if stored else x.shape
     return jax.ShapeDtypeStruct(shape, x.dtype) if shape[1:] == tuple(x.shape[1:]) else x
 
-  return jax.tree_util.tree_map_with_path(resized, memory)
+  return jax.tree_util.tree_map_with_path(resized, replica_state)
+
+
+# What earlier versions called the roles of unpaired translation in checkpoints, which are still
+# read.
+_OLD = {'generator_ba': 'back', 'student_ba': 'student_back', 'disc_ba': 'disc_back',
+        'student_ba_adapters': 'student_back_adapters'}
+_OLD_ROLES = [[old] for old in _OLD.values()]
+
+
+def _renamed(tree, names):
+  return {names.get(key, key): value for key, value in tree.items()} \
+      if isinstance(tree, dict) else tree
+
+
+def _with_old_names(state):
+  frozen = {key: _renamed(value, _OLD) if key == 'best' else value
+            for key, value in state.frozen.items()}
+  nets = {role: {'params': net.params, 'opt_state': net.opt_state, 'stats': net.collections,
+                 'ema': net.ema} for role, net in state.nets.items()}
+  return {'step': state.step, 'rng': state.rng, 'nets': _renamed(nets, _OLD), 'frozen': frozen,
+          'memory': _renamed(state.replica_state, _OLD)}
+
+
+def _with_new_names(stored):
+  new = {old: role for role, old in _OLD.items()}
+  frozen = {key: _renamed(value, new) if key == 'best' else value
+            for key, value in stored['frozen'].items()}
+  nets = {role: Net(net['params'], net['opt_state'], net['stats'], net['ema'])
+          for role, net in _renamed(stored['nets'], new).items()}
+  return TrainState(stored['step'], stored['rng'], nets, frozen, _renamed(stored['memory'], new))
 
 
 def _described(host):

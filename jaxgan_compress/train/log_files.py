@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from jaxgan_compress.core import paths
+from jaxgan_compress.core import flatten_logs, paths
 
 PACKAGES = ('jaxgan-compress', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
             'numpy', 'scipy')
@@ -43,7 +43,9 @@ class Recorder:
     self._events = SummaryWriter(str(self.directory / 'events'), purge_step=start + 1,
                                  write_to_disk=self._writes)
 
-  def write_scalars(self, step: int, scalars: Mapping[str, float]):
+  def write_scalars(self, step: int, logs: Mapping[str, Any]):
+    """Numbers by name, or by network and term: `{'student': {'loss': 1.}}` is 'student/loss'."""
+    scalars = flatten_logs(logs)
     self._append('log.jsonl', {'step': step, **scalars})
     for name, value in scalars.items():
       self._events.add_scalar(name, value, step)
@@ -97,6 +99,20 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError:
       break
   return found
+
+
+def read_logs(path: str | Path) -> list[dict[str, Any]]:
+  """What `Recorder.write_scalars` was given, a dict for each line, without the steps."""
+  logs = []
+  for line in read_lines(path):
+    logs.append({})
+    for name, value in line.items():
+      network, _, term = name.partition('/')
+      if term:
+        logs[-1].setdefault(network, {})[term] = value
+      elif name != 'step':
+        logs[-1][name] = value
+  return logs
 
 
 def write_whole(path: str | Path, text: str):

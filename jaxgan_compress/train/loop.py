@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class TermError(ArithmeticError):
 
 def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: int,
         every: int = 50, mesh: Mesh | None = None, via: str = 'pmap',
-        replicas: int | None = None, students: Sequence[str] = (),
+        replicas: int | None = None,
         stop: Callable[[], bool] = lambda: False,
         hook: Callable[[TrainState, int], TrainState | None] | None = None,
         compiled: Callable[[float], None] = lambda seconds: None, per_call: int = 1,
@@ -50,7 +50,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   Ctrl-C while this works on ends the step, yields once more, (newest state, its logs), and is
   raised when asked for the next; a second Ctrl-C has its usual effect at once.
 
-  mesh, via, replicas, students: see `parallel.parallelize`. stop: asked before every step; True
+  mesh, via, replicas: see `parallel.parallelize`. stop: asked before every step; True
   ends the loop after one last yield. hook: called with the state and its step after every step, and
   may return another state to go on with; looking at the state waits for the device, the step does
   not.
@@ -81,7 +81,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   if jax.default_backend() == 'cpu':
     xla.keep_memory()
   run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas,
-                    via=via, students=students)
+                    via=via)
   if at >= steps:
     return
   state = run.put(state)

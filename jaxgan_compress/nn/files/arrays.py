@@ -381,7 +381,7 @@ def _chosen(tree, part):
     tree = parts[part]
   elif parts:
     lacks = '' if part is None else f' but {part!r}'
-    raise _Refused(f'is a checkpoint of several parts{lacks}; name one with part= (--part): '
+    raise _Refused(f'is a checkpoint of several parts{lacks}; name one with part= (--key): '
                    f'{", ".join(parts)}')
   else:
     _whole(tree, part)

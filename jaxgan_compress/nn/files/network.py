@@ -53,7 +53,7 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
   if not is_network(path):
     files.read(path)  # its own complaint, if it is no such file at all
     raise ValueError(f'{path} holds weights without an architecture; convert it first: '
-                     f'jaxgan-compress convert --in {path} --out NETWORK.safetensors')
+                     f'jaxgan-compress convert --input {path} --output NETWORK.safetensors')
   arrays = files.read(path)
   if str(_checksum(arrays)) != metadata.get('crc32'):
     raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')

@@ -1,0 +1,136 @@
+"""The results of a run: its generators measured again, its table, its report."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan_compress import config as configs
+from jaxgan_compress import data
+from jaxgan_compress.analysis import model_cost
+from jaxgan_compress.core.arguments import typed
+from jaxgan_compress.core.xla import jit
+from jaxgan_compress.experiment import report
+from jaxgan_compress.experiment.generators import TrainedGenerator
+from jaxgan_compress.experiment.workdir import Run, open_run
+from jaxgan_compress.metrics import Measure
+from jaxgan_compress.train import log_files
+
+COLUMNS = 16  # generated images that the report shows of each generator
+
+
+@typed
+def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = None,
+             intervals: int = 0, *, moved: Mapping[str, str] | None = None
+             ) -> dict[str, dict[str, Measure]]:
+  """Measures every generator of a run again: `{generator: {measure: Measure}}`, 'real' included.
+
+  checkpoint: 'best', 'last', or 'best:is' for the best by another measure of evaluate.best.
+  count: images for each generator (default: the config's). intervals: halvings of the samples for
+  the 95 % interval of each value, see `metrics.bootstrap`; 0: no intervals. moved: of `open_run`.
+  Raises FileNotFoundError for a folder without a run or a stage without a checkpoint.
+  """
+  run = open_run(workdir, moved=moved)
+  if count is not None:
+    run.config.evaluate.count = count
+  if not configs.measures(run.config):
+    raise ValueError(f'{workdir} was run without evaluate.classifier and evaluate.extractor; '
+                     'nothing can measure it')
+  measures = {generator.name: generator.evaluator(final=True)(
+      generator.bound(checkpoint), generator.reference(checkpoint), intervals=intervals)
+      for generator in run.measured_generators()}
+  return {**measures, **run.evaluation.real(intervals)}
+
+
+def tabulate(run: Run) -> dict[str, Any]:
+  """The table of the run: each generator's cost, quality (last and best) and speed."""
+  generators = run.measured_generators()
+  teachers = {generator.teacher for generator in generators}
+  table = {generator.name: _row(run, generator, generator in teachers)
+           for generator in generators}
+  first_teacher = next((g.name for g in generators if g in teachers), None)
+  for row in table.values():
+    if base := table.get(row['teacher'] or first_teacher):
+      row['ratio_macs'] = base['macs'] / row['macs']
+      row['ratio_paper'] = base['params_paper'] / row['params_paper']
+      row['ratio'] = base['params'] / row['params']
+  apply = jit(lambda generator, x: generator(x))
+  for size in (1, 64 if any(g.from_latents for g in generators) else 4):
+    seconds = model_cost.latency({
+        g.name: functools.partial(apply, g.bound(), jnp.zeros(g.input_shape(size)))
+        for g in generators})
+    for name, timing in seconds.items():
+      table[name][f'ms_per_image_batch{size}'] = 1e3 * timing.median / size
+  real = run.evaluation.real() if configs.measures(run.config) else {'real': {}}
+  return {'generators': table, **{
+      which: {key: measure.to_dict() for key, measure in measures.items()}
+      for which, measures in real.items()}, 'environment': log_files.environment()}
+
+
+def _row(run, generator: TrainedGenerator, is_teacher: bool) -> dict[str, Any]:
+  stage, bound, teacher = generator.stage, generator.bound(), generator.teacher
+  lines = log_files.read_lines(stage.folder / 'log.jsonl')
+  return {
+      'title': (stage.spec.title or stage.name) + (
+          '' if generator.name == stage.name else f': {generator.role.replace("_", " ")}'),
+      'from': 'latents' if generator.from_latents else
+              'target' if generator.is_reverse else 'source',
+      'role': 'teacher' if is_teacher else 'student' if generator.is_student else 'baseline',
+      'teacher': teacher and teacher.name,
+      'params_paper': model_cost.count_params(bound.variables, 'paper'),
+      'params': model_cost.count_params(bound.variables, 'all'),
+      'macs': model_cost.macs(bound.module, generator.input_shape()),
+      'seconds': sum(line['seconds'] for line in lines),
+      **_final(run, generator),
+  }
+
+
+def _final(run, generator: TrainedGenerator):
+  """What was measured while training. Measured anew: what is reported against `evaluate.test`,
+  and the other generators of a stage, at the checkpoints that were chosen by its own."""
+  recorded, chosen = generator.stage.measured(), bool(run.config.evaluate.test)
+  if not chosen and generator.name == generator.stage.name:
+    return recorded
+  measures = {}  # by step: the best is often the last
+  for checkpoint, line in recorded.items():
+    if line['step'] not in measures:
+      again = generator.evaluator(final=True)(generator.bound(checkpoint),
+                                              generator.reference(checkpoint))
+      measures[line['step']] = {key: measure.to_dict() for key, measure in again.items()}
+  return {checkpoint: {**line, **({'chosen_by': line['measures']} if chosen else {}),
+                       'measures': measures[line['step']]}
+          for checkpoint, line in recorded.items()}
+
+
+def write_report(run: Run, results: Mapping[str, Any]) -> Path:
+  """Writes `report.html`; returns its path."""
+  groups: dict[str, dict[str, Any]] = {}
+  for name, row in results['generators'].items():
+    generator = run.generator(name)
+    group = groups.setdefault(row['from'], {'drawings': [], 'pictures': None, 'targets': None})
+    if generator.from_latents:
+      x = jax.random.normal(jax.random.key(run.config.evaluate.seed),
+                            (COLUMNS, generator.module.latent))
+    else:
+      examples = generator.examples(COLUMNS // 2)
+      x, group['pictures'] = examples['source'], np.asarray(examples['picture'])
+      group['targets'] = np.asarray(examples['target']) if 'target' in examples else None
+    group['drawings'].append((name, np.asarray(generator.bound()(x))))
+  for kind, group in groups.items():
+    source = run.evaluation.sides(run.evaluation.final, kind == 'target')[-1]
+    source = source.b
+    count = len(group['drawings'][0][1])
+    rows = np.random.default_rng(run.config.evaluate.seed).permutation(len(source))[:count]
+    batch = data.prepared_batch(source, rows)
+    group['real'] = np.asarray(batch['target'] if 'target' in batch else batch['image'])
+  curves = {name: log_files.read_lines(stage.folder / 'evaluations.jsonl')
+            for name, stage in run.stages.items() if name in results['generators']}
+  path = run.workdir / 'report.html'
+  log_files.write_whole(path, report.render(results, groups, curves, configs.to_json(run.config)))
+  return path

@@ -1,0 +1,112 @@
+"""Distillation after the teacher has finished: the classic order, by the terms of OMGD."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import optax
+from flax import linen
+
+from jaxgan_compress import core
+from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState
+from jaxgan_compress.methods.distillation import DistillLoss
+from jaxgan_compress.methods.setup import check_batch, init_net, need_teacher, refuse_dropout
+from jaxgan_compress.methods.students import (
+  check_extra,
+  init_adapters,
+  student_losses,
+  teacher_output,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Offline:
+  """A student learns by the terms of OMGD from a teacher that has finished.
+
+  batch: `{'source'}`. teacher: frozen; its variables come to `init` as init_from['teacher'], and it
+  generates in inference mode, once a step for all. None: a teacher that is known by its images
+  alone, which the batch has as 'target' (see `data.record`), and without taps. distill, tx,
+  extra_students, ema: as `OMGD`.
+
+  Roles: 'student', the extra students, each with '_adapters', frozen 'teacher', 'features'. Raises
+  ValueError for contradictory fields.
+  """
+  student: linen.Module
+  teacher: linen.Module | None
+  tx: optax.GradientTransformation
+  distill: DistillLoss = DistillLoss()
+  extra_students: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
+  ema: float = 0.
+  init_scheme: str = 'normal'
+
+  main = 'student'
+  is_generator = True
+  needs_data = True
+  updates = 1
+  gradual_pruning = None
+
+  def __post_init__(self):
+    refuse_dropout(self.students)
+    check_extra(self.extra_students, ('student', 'teacher'))
+    if self.teacher is None and self.distill.taps:
+      raise ValueError(f'{self.distill.taps} and teacher=None, whose images are all that is known '
+                       'of it; leave out Taps')
+
+  @property
+  def students(self) -> dict[str, linen.Module]:
+    return {'student': self.student, **self.extra_students}
+
+  @property
+  def teachers(self) -> dict[str, linen.Module]:
+    return {'teacher': self.teacher} if self.teacher else {}
+
+  @property
+  def roles(self) -> Roles:
+    return Roles('student', tuple(self.students), tuple(self.teachers),
+                 dict.fromkeys(self.students, 'teacher') if self.teacher else {})
+
+  @property
+  def modules(self) -> dict[str, linen.Module]:
+    return {**self.students, **self.teachers, **self.distill.modules}
+
+  @property
+  def _needed(self) -> tuple[str, ...]:
+    """What a batch has to have."""
+    return ('source',) if self.teacher else ('source', 'target')
+
+  def init(self, rng, batch, init_from: Mapping[str, Net] | None = None) -> TrainState:
+    check_batch(self, batch, *self._needed)
+    source = batch['source'][:1]
+    teacher = {'teacher': need_teacher(self, init_from)} if self.teacher else {}
+    s_key, a_key, rng = jax.random.split(rng, 3)
+    nets = {role: init_net(role, module, jax.random.fold_in(s_key, i) if i else s_key, source,
+                           scheme=self.init_scheme, init_from=init_from)
+            for i, (role, module) in enumerate(self.students.items())}
+    adapters = init_adapters(self, {**nets, **teacher}, source, a_key, init_from)
+    return core.create(rng, {role: (net, self.tx) for role, net in {**nets, **adapters}.items()},
+                       frozen={**teacher, **self.distill.frozen(init_from)},
+                       ema=nets if self.ema else ())
+
+  def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
+    """As of `OMGD`, for the students."""
+    check_batch(self, batch, *self._needed)
+    generated = self.teacher.apply(state.frozen['teacher'], batch['source']) if self.teacher else (
+        batch['target'], {})
+    teachers = {'teacher': teacher_output(self, state, generated)}
+    losses, *rest = student_losses(
+        self, params, state, {role: (module, batch['source'], teachers)
+                              for role, module in self.students.items()}, axes)
+    return losses, (*rest, state.replica_state)
+
+  def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    return core.update_together(
+        state, lambda params: self.losses(params, state, batch, axes), state.nets,
+        dict.fromkeys(state.nets, self.tx), axes, ema=self.ema)
+
+  def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
+    return {**{role: BoundGenerator(state.nets[role].averaged, module)
+               for role, module in self.students.items()},
+            **{role: BoundGenerator(state.frozen[role], module)
+               for role, module in self.teachers.items()}}

@@ -1,0 +1,81 @@
+"""What methods share: first networks, checks of fields and batches, a pass in training mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import flax
+from flax import linen
+
+from jaxgan_compress.core import Axes, Net
+from jaxgan_compress.nn import initialise
+from jaxgan_compress.nn.init import shapes
+
+
+def choose(field: str, value: str, possible: Iterable[str]):
+  """Raises ValueError unless the value is one of the possible."""
+  if value not in (possible := tuple(possible)):
+    raise ValueError(f'{field}={value!r}; one of {", ".join(possible)}')
+
+
+def check_weights(method, *fields: str):
+  """Raises ValueError unless these fields of a method are at least 0."""
+  weights = {field: getattr(method, field) for field in fields}
+  if min(weights.values()) < 0:
+    raise ValueError(', '.join(f'{field}={value}' for field, value in weights.items())
+                     + '; at least 0')
+
+
+def check_batch(method, batch: Mapping, *needed: str):
+  """Raises ValueError for a batch without what the method learns from."""
+  if missing := [name for name in needed if name not in batch]:
+    listed = lambda names: ', '.join(map(repr, names)) or 'nothing'
+    raise ValueError(
+        f'{type(method).__name__} learns from {listed(needed)}, and the batch has '
+        f'{listed(sorted(batch))}: {listed(missing)} is missing. Give data that has it, or take a '
+        'method that learns without')
+
+
+def refuse_dropout(modules: Mapping[str, linen.Module]):
+  """Raises ValueError for a generator with dropout, which OMGD and CycleGAN train without."""
+  for role, module in modules.items():
+    if vars(module).get('dropout'):
+      raise ValueError(f'{role} has dropout={module.dropout}; OMGD trains without: dropout=0.')
+
+
+def init_net(role: str, module: linen.Module, key, *inputs, scheme: str, init_from):
+  """The variables of init_from[role] if it is there, else fresh ones.
+
+  Raises ValueError for those of another network.
+  """
+  if not init_from or role not in init_from:
+    return initialise(module, key, *inputs, scheme=scheme)
+  return check_same(role, init_from, shapes(module, *inputs), type(module).__name__)
+
+
+def check_same(role: str, init_from: Mapping[str, Net], fresh: Mapping, kind: str):
+  """The variables of init_from[role], of the shapes of `fresh`. Raises ValueError for others."""
+  named = lambda params: {'/'.join(path): leaf.shape for path, leaf in
+                          flax.traverse_util.flatten_dict(params).items()}
+  expected, found = named(fresh['params']), named(init_from[role].params)
+  for name in sorted(expected.keys() | found.keys()):
+    if expected.get(name) != found.get(name):
+      raise ValueError(f'init_from[{role!r}] is of another network than this {kind}: '
+                       f'its {name} is {found.get(name, "missing")} and would be '
+                       f'{expected.get(name, "missing")} here')
+  return init_from[role].variables
+
+
+def need_teacher(method, init_from):
+  """The variables of init_from['teacher']. Raises ValueError without a trained teacher."""
+  if not init_from or 'teacher' not in init_from:
+    raise ValueError(f'{type(method).__name__}.init needs init_from={{"teacher": Net}}, a teacher '
+                     'that has learned')
+  return init_from['teacher'].averaged
+
+
+def forward_train(module: linen.Module, variables, x, axes: Axes, rngs=None):
+  """((image, taps), new collections) of a generator in training mode."""
+  output, collections = module.apply(variables, x, train=True, axes=axes, rngs=rngs,
+                                     mutable=[name for name in variables if name != 'params'])
+  return output, dict(collections)
