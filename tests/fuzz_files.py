@@ -66,7 +66,7 @@ def _read(reader, content):
     found = decode.decode_labels(content)
     valid = found.ndim == 2 and found.dtype in (np.uint8, np.int32)
   else:
-    found = decode.decode(content, decoder='opencv' if reader == 'opencv' else 'pillow')
+    found = decode.decode_image(content, decoder='opencv' if reader == 'opencv' else 'pillow')
     valid = found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
   least, most = decode.SIDES
   valid &= all(least <= side <= most for side in found.shape[:2])

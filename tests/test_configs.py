@@ -110,7 +110,8 @@ def set_key(path, value):
     (set_key('steps_per_call', 3), 'log_every=2 is not a multiple of steps_per_call=3'),
     (set_key('evaluate.every', 0), 'evaluate.every=0; at least 1'),
     (set_key('evaluate.count', 1), 'evaluate.count=1; at least 4'),
-    (set_key('evaluate.select', 'mse'), "know no 'mse'; one of fd, "),
+    *((set_key('evaluate.select', metric), f"know no '{metric}'; one of fd, ")
+      for metric in ('mse', 'perceptual')),
     (set_key('stages.student_mse.teacher_checkpoint', 'latest'), 'one of best, last'),
     (set_key('run', ('teacher', 'classifier')), "has 'teacher' before 'classifier'"),
     (set_key('stages.student_joint.method.adversary.disc', {

@@ -130,3 +130,44 @@ def test_empty_sources_and_odd_batches_are_refused(numbered):
     data.Pipeline(numbered, batch=3, host=0, hosts=2)
   with pytest.raises(ValueError, match='uint8'):
     data.ArraySource(np.zeros((1, 4, 4, 1), np.float32))
+
+
+class Shifted(data.Source):
+  """A source of one's own: training sees each element with a random number, evaluation with 0."""
+  name, count = 'shifted', 5
+
+  def augmented(self, i, rng):
+    return {'row': np.int32(i), 'shift': np.float64(0 if rng is None else rng.random())}
+
+  def prepare(self, batch):
+    return {'row': batch['row'], 'shift': 2 * batch['shift']}
+
+
+def test_what_a_source_of_ones_own_leaves_out_has_a_default():
+  source, plain = Shifted(), data.as_source([{'x': np.zeros(2)}, {'x': np.ones(2)}])
+  batch = data.Pipeline(source, batch=5)[0]
+  assert sorted(batch['row']) == list(range(5)) and batch['shift'].min() > 0
+  assert [source[i]['shift'] for i in (0, -1)] == [0, 0] and source[-1]['row'] == 4
+  with pytest.raises(IndexError):
+    source[5]
+  assert data.stack(plain, [1, 0, 1])['x'].tolist() == [[1, 1], [0, 0], [1, 1]]
+  for each in (source, plain, data.ArraySource(np.zeros((2, 4, 4, 1), np.uint8)), data.Latents(2)):
+    assert data.as_source(each) is each and each.a is each.b is each and repr(each)
+    assert (each.view, each.labels, each.lost) == (None, None, 0)
+  assert data.First(source, 2).prepare({'row': 0, 'shift': 1})['shift'] == 2
+  assert data.prepared_batch(source, [3])['row'].tolist() == [3]
+
+
+@pytest.mark.parametrize('name', ['a', 'augmented', 'b', 'draw', 'prepare'])
+def test_a_sequence_whose_methods_would_be_ignored_is_refused(name):
+  elements = type('Mine', (list,), {name: None})([{'x': np.zeros(2)}])
+  with pytest.raises(ValueError, match=f'Mine has {name} and is no data.Source; derive it from'):
+    data.Pipeline(elements, batch=1)
+
+
+def test_who_wraps_a_source_counts_its_lost_files(numbered):
+  class Lossy(data.ArraySource):
+    lost = 3
+
+  source = Lossy(numbered.target)
+  assert data.First(source, 2).lost == data.swapped(source).lost == 3

@@ -53,11 +53,11 @@ def test_what_may_have_changed_labels_is_refused(content, message):
 def test_pictures_are_what_a_viewer_shows(decoder):
   wrong = {}
   for kind, content, shown, tolerance in files.picture_files():
-    found = decode.decode(content, name=kind, decoder=decoder)
+    found = decode.decode_image(content, name=kind, decoder=decoder)
     off = np.abs(found.astype(int) - shown).max() if found.shape == shown.shape else found.shape
     if found.dtype != np.uint8 or found.shape != shown.shape or off > tolerance:
       wrong[kind] = off
-    levels = decode.decode(content, 1, name=kind, decoder=decoder)
+    levels = decode.decode_image(content, 1, name=kind, decoder=decoder)
     weighed = np.asarray(Image.fromarray(found).convert('L'))
     np.testing.assert_array_equal(levels[..., 0], weighed, kind)
   assert not wrong
@@ -82,7 +82,7 @@ def test_what_is_no_picture_of_8_to_16_bits_is_refused():
                   files.by_tifffile(files.PICTURE[..., 0].astype(np.int16)),
                   files.pillow(np.ones((8, 8), np.float32), 'ppm')):
     with pytest.raises(decode.ImageError, match='holds numbers of mode [FI], not 8'):
-      decode.decode(content)
+      decode.decode_image(content)
 
 
 def test_every_suffix_has_its_format_and_no_other_is_opened():
@@ -92,7 +92,7 @@ def test_every_suffix_has_its_format_and_no_other_is_opened():
   for content in (files.pillow(files.PICTURE, 'tga'), files.pillow(files.PICTURE, 'ico'),
                   b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'):
     with pytest.raises(decode.ImageError, match='no image file .JPEG, PNG'):
-      decode.decode(content)
+      decode.decode_image(content)
 
 
 def test_reading_needs_numpy_and_pillow_alone():
@@ -108,7 +108,7 @@ def test_reading_needs_numpy_and_pillow_alone():
 def test_opencv_is_asked_for_whole_files_only(cut, monkeypatch):
   monkeypatch.setattr(decode, '_opencv', lambda *_: pytest.fail('OpenCV was asked'))
   with pytest.raises(decode.ImageError, match='[Tt]runcated'):
-    decode.decode(cut, decoder='opencv')
+    decode.decode_image(cut, decoder='opencv')
 
 
 def test_damaged_files_are_read_or_refused():
@@ -129,5 +129,5 @@ def test_what_pillow_warns_of_is_not_said_twice():
     warnings.simplefilter('always')
     decode.quiet()
     with pytest.raises(decode.ImageError, match='9500x10000 pixels; at most'):
-      decode.decode(bomb)
+      decode.decode_image(bomb)
   assert not told

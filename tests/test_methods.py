@@ -16,8 +16,8 @@ from jaxgan_compress import core, data, methods, nn
 from jaxgan_compress.core import Axes, Net
 from jaxgan_compress.losses import gan as gan_losses
 from jaxgan_compress.losses import image as image_losses
-from jaxgan_compress.parallel import replica_disagreement
 from tests.conftest import largest_difference, small_gan, small_kd
+from tests.replicas import replica_disagreement
 
 
 def batch_of(images, size=8):

@@ -15,11 +15,12 @@ import pytest
 
 from jaxgan_compress import core, nn
 from jaxgan_compress.core import Axes, xla
-from jaxgan_compress.parallel import build_mesh, parallelize, put_state, replica_disagreement
+from jaxgan_compress.parallel import build_mesh, parallelize, put_state
 from tests import one_of_several
 from tests import test_cat as cat
 from tests import test_omgd as omgd
 from tests.conftest import largest_difference, quick, small_kd
+from tests.replicas import replica_disagreement
 
 
 @pytest.fixture(scope='module')

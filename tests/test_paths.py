@@ -36,6 +36,19 @@ def test_only_the_start_of_a_path_is_a_home(home):
     paths.expand('~nobody_here/run')
 
 
+@pytest.mark.parametrize('content', ['text of 2 bytes: \xe9', b'\x00\xff'])
+def test_a_file_is_the_old_or_the_new_one_and_nothing_beside_it(content, home):
+  expected = content if isinstance(content, bytes) else content.encode()
+  for text in (b'old', content):
+    paths.write_atomically('~/file', text)
+  with pytest.raises(TypeError):
+    paths.write_atomically('~/file', 3)
+  assert (home / 'file').read_bytes() == expected
+  assert [path.name for path in home.iterdir()] == ['file']
+  with pytest.raises(OSError, match=f'cannot be written .*{home}/none/file'):
+    paths.write_atomically('~/none/file', content)
+
+
 @pytest.mark.parametrize('verb', VERBS.values(), ids=VERBS)
 def test_every_flag_that_is_a_path_is_expanded(verb, home):
   places = [flag.name for flag in verb.flags if flag.kind is Path]

@@ -282,7 +282,7 @@ def test_every_kind_of_image_becomes_rgb(mode, suffix, decoder, tmp_path):
   path = tmp_path / f'x.{suffix}'
   picture(mode).save(path)
   for channels in (1, 3):
-    found = images.decode(path.read_bytes(), channels, decoder=decoder)
+    found = images.decode_image(path.read_bytes(), channels, decoder=decoder)
     assert found.shape == (16, 20, channels) and found.dtype == np.uint8
     assert found.std() > 20  # something is in it
 
@@ -386,12 +386,12 @@ def test_partners_differ_in_nothing_but_their_suffix(photographs, tmp_path):
 def test_sixteen_bits_become_eight():
   grey = np.array([[0, 257, 65535, 32896]] * 4, np.uint16)
   path_bytes = _bytes(Image.fromarray(grey))
-  np.testing.assert_array_equal(images.decode(path_bytes, 1)[0, :, 0], [0, 1, 255, 128])
+  np.testing.assert_array_equal(images.decode_image(path_bytes, 1)[0, :, 0], [0, 1, 255, 128])
 
 
 def test_transparency_is_white():
   image = Image.new('RGBA', (4, 4), (10, 20, 30, 0))
-  np.testing.assert_array_equal(images.decode(_bytes(image)), np.full((4, 4, 3), 255))
+  np.testing.assert_array_equal(images.decode_image(_bytes(image)), np.full((4, 4, 3), 255))
 
 
 @pytest.mark.parametrize('decoder', ['pillow', 'opencv'])
@@ -401,7 +401,7 @@ def test_exif_turns_the_image(decoder):
   image = picture()
   exif = Image.Exif()
   exif[274] = 6  # to be turned by 90 degrees clockwise
-  found = images.decode(_bytes(image, exif=exif), decoder=decoder)
+  found = images.decode_image(_bytes(image, exif=exif), decoder=decoder)
   np.testing.assert_array_equal(found, np.rot90(np.asarray(image), -1))
 
 
@@ -458,7 +458,7 @@ def test_mismatched_pairs_are_refused(break_it, message, photographs, tmp_path):
     (lambda root: data.paired(root, direction='AtoC'), 'one of AtoB, BtoA'),
     (lambda root: data.paired(root, directoin='AtoB'), "no argument 'directoin'; did you mean"),
     (lambda root: data.paired(root, preprocess='crop', size=64), '40x48 pixels are fewer than'),
-    (lambda root: data.samples('colourise'), 'no samples'),
+    (lambda root: data.samples('colourise'), "task='colourise'; one of colorize, "),
     (lambda root: data.samples('colorize', count=0), 'count=0; at least 1'),
     (lambda root: data.paired(root, channels=2), 'channels=2; 3, or 1 for grey'),
     (lambda root: data.labels(root, direction='AtoB'), "no argument 'direction'; there is size"),
@@ -489,8 +489,8 @@ def test_images_of_several_shapes_need_resizing(tmp_path):
 
 def test_what_was_checked_is_remembered(photographs, tmp_path, monkeypatch):
   root, calls = write(tmp_path, photographs, 'side by side'), []
-  decode = images.decode
-  monkeypatch.setattr(images, 'decode', lambda *a, **k: calls.append(k) or decode(*a, **k))
+  decode = images.decode_image
+  monkeypatch.setattr(images, 'decode_image', lambda *a, **k: calls.append(k) or decode(*a, **k))
   data.paired(root)
   data.paired(root)
   assert len(calls) == len(photographs)
@@ -631,7 +631,7 @@ def test_hosts_workers_and_resuming_change_nothing(name, photographs, tmp_path):
 def test_the_partner_is_any_of_the_other_domain(photographs, tmp_path):
   source = data.unpaired(write(tmp_path, photographs, 'unpaired'), **AS_IT_IS)
   rng = np.random.default_rng(0)
-  drawn = [source.draw(2, rng) for _ in range(60)]
+  drawn = [source.augmented(2, rng) for _ in range(60)]
   assert all(np.array_equal(x['source'], photographs[2]['source']) for x in drawn)
   partners = {i for i, pair in enumerate(photographs) for x in drawn
               if np.array_equal(pair['target'], x['target'])}
@@ -643,13 +643,13 @@ def test_both_domains_are_cut_on_their_own(photographs, tmp_path):
   root = write(tmp_path, pairs, 'unpaired')
   source = data.unpaired(root, size=16)
   rng = np.random.default_rng(0)
-  drawn = [source.draw(0, rng) for _ in range(40)]
+  drawn = [source.augmented(0, rng) for _ in range(40)]
   same = [np.array_equal(x['source'], x['target']) for x in drawn]
   assert not all(same)
   root = write(tmp_path, pairs, 'side by side')
   source = data.paired(root, size=16)
   assert all(np.array_equal(x['source'], x['target'])
-             for x in (source.draw(0, rng) for _ in range(10)))
+             for x in (source.augmented(0, rng) for _ in range(10)))
 
 
 # Prepared sets.

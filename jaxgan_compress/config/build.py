@@ -174,13 +174,16 @@ def budgets(config: ConfigDict, name: str) -> dict[str, float]:
 def source(section: Mapping[str, Any]):
   """The data source of a `data` section: a name in `data` ('paired'), 'tfds:<name>',
   'samples:<task>' or 'package.module:function'."""
+  from jaxgan_compress.data import as_source  # brings readers that no other section needs
   given = {key: value for key, value in section.items() if key != 'name'}
   with blaming('data'):
     name = _named(section, 'jaxgan_compress.data')
   for prefix, argument in (('tfds', 'catalogue'), ('samples', 'task')):
     if name.startswith(f'{prefix}:'):
       given[argument], name = name.removeprefix(f'{prefix}:'), prefix
-  return make({**given, 'name': name}, 'jaxgan_compress.data', 'data')
+  made = make({**given, 'name': name}, 'jaxgan_compress.data', 'data')
+  with blaming('data'):
+    return as_source(made)
 
 
 def validate(config: ConfigDict) -> None:

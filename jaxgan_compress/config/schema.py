@@ -27,8 +27,8 @@ from jaxgan_compress.core.arguments import KINDS, shown, typed
 
 # Measures that can decide, and which way is better.
 SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'precision': 'max',
-          'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'perceptual': 'min',
-          'miou': 'max', 'pixel_accuracy': 'max'}
+          'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'miou': 'max',
+          'pixel_accuracy': 'max'}
 MANY = 48  # names that a message lists
 CHECKPOINTS = ('best', 'last')
 

@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import optax
@@ -54,6 +54,12 @@ def typed(function: Callable) -> Callable:
     return function(*args, **kwargs)
 
   return checked
+
+
+def one_of(key: str, value, choices: Collection[str]):
+  """Raises ValueError for a value that is none of the choices."""
+  if value not in choices:
+    raise ValueError(f'{key}={value!r}; one of {", ".join(choices)}')
 
 
 def check(key: str, value, hint=Any):

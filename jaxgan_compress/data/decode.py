@@ -1,7 +1,7 @@
 """Image files become uint8 arrays, or are refused by name.
 
-With NumPy and Pillow alone, since exports carry a copy of this file: training and what runs an
-exported network read a file equally.
+This file needs NumPy and Pillow alone, since exports carry a copy of it: training and an exported
+network read a file equally.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from PIL import Image, ImageOps
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp',
             '.avif', '.avifs', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.tif', '.tiff',
             '.ppm', '.pgm', '.pbm', '.pnm', '.gif')
-# Pillow opens nothing else for us. Not TGA, which has no mark: damaged files can look like it.
+# The formats that Pillow may open. Not TGA, which has no mark: damaged files can look like it.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'WEBP', 'AVIF', 'JPEG2000', 'TIFF', 'PPM', 'GIF')
-READING = 3                   # counts the changes of what is read from a file
+READING = 3                   # increased whenever another array is read from some file
 DECODERS = ('pillow', 'opencv')
 SIDES = 4, 32_768             # the fewest and the most pixels of a side
 MOST_PIXELS = 89_478_485      # Pillow's own guard: beyond it a small file can fill the memory
@@ -31,7 +31,7 @@ WHITE_IS_ZERO, PHOTOMETRIC, SOFTWARE, SAMPLE_FORMAT = 0, 262, 305, 339  # of TIF
 
 
 def quiet():
-  """Lets Pillow say of a damaged file only what `ImageError` says of it."""
+  """Silences Pillow about damaged files, since `ImageError` says what is wrong with them."""
   warnings.filterwarnings('ignore', module=r'PIL\.')
   logging.getLogger('PIL.TiffImagePlugin').setLevel(logging.CRITICAL)
 
@@ -43,22 +43,22 @@ class ImageError(ValueError):
   """A file that cannot serve as an image; the message names it."""
 
 
-def decode(content: bytes, channels: int = 3, *, name: str = 'the image',
-           decoder: str = 'pillow') -> np.ndarray:
+def decode_image(content: bytes, channels: int = 3, *, name: str = 'the image',
+                 decoder: str = 'pillow') -> np.ndarray:
   """The picture in an image file as a viewer shows it: uint8 [H,W,channels].
 
-  Turned as its EXIF says; CMYK and palettes become RGB, 16 and 12 bits 8, transparency white, and
-  of several frames the first is taken. channels: 3, or 1 for grey (0.299 R + 0.587 G + 0.114 B).
-  decoder: 'pillow', or 'opencv' for plain RGB and grey files (faster; extra 'fast').
+  It is turned as its EXIF says; CMYK and palettes become RGB, 16 and 12 bits 8, transparency white,
+  and of several frames the first is taken. channels: 3, or 1 for grey (0.299 R + 0.587 G + 0.114
+  B). decoder: 'pillow', or 'opencv' for plain RGB and grey files (faster; extra 'fast').
 
   Raises ImageError for anything that is no whole image of 8 to 16 bits.
   """
-  plain = decoder == 'opencv' and _is_plain_jpeg(content)  # a tenth quicker than asking Pillow
-  if plain or (decoder == 'opencv' and _is_plain(content, name)):
-    found = _opencv(content, channels)
-    if found is not None:
-      _check_size(*found.shape[1::-1], name)
-      return found
+  # Looking at the headers of a JPEG ourselves is a tenth quicker than asking Pillow.
+  if decoder == 'opencv' and (_is_plain_jpeg(content) or _is_plain(content, name)):
+    picture = _opencv(content, channels)
+    if picture is not None:
+      _check_size(picture.shape[1::-1], name)
+      return picture
   with _opened(content, name) as (image, raw):
     return _channels(_rgb(image, raw, name), channels)
 
@@ -72,46 +72,43 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
   """
   with _opened(content, name) as (image, raw):
     _check_labels(image, name)
-    found = np.asarray(ImageOps.exif_transpose(image))
+    numbers = np.asarray(ImageOps.exif_transpose(image))
     if _white_is_zero(image) and image.mode in '1L':
-      found = ~found  # as stored: Pillow has turned them, 16 bits aside
+      numbers = ~numbers  # as stored: Pillow has inverted them, 16 bits aside
     if image.mode == 'L' and (bits := _bits(raw)) < 8:
-      found = found // (255 // (2 ** bits - 1))  # Pillow stretches 2 and 4 bits to 8
+      numbers = numbers // (255 // (2 ** bits - 1))  # Pillow stretches 2 and 4 bits to 8
     elif image.format == 'PPM' and isinstance(raw, tuple):
-      most = 255 if image.mode == 'L' else 65535  # and what a PGM says is white, to these
-      found = np.rint(found * (raw[1] / most))
+      most = 255 if image.mode == 'L' else 65535  # and the white of a PGM to these
+      numbers = np.rint(numbers * (raw[1] / most))
     elif image.format == 'GIF':
-      found = _grey_levels(image, found, name)
-    elif image.format == 'TIFF' and image.mode == 'L' and \
-        image.tag_v2.get(SAMPLE_FORMAT) == (2,):
-      found = found.view(np.int8)
-    small = found.dtype != np.int8 and image.mode in 'LP1'
-    return found.astype(np.uint8 if small else np.int32)
+      numbers = _grey_levels(image, numbers, name)
+    elif _tag(image, SAMPLE_FORMAT) == (2,) and image.mode == 'L':
+      numbers = numbers.view(np.int8)
+    small = numbers.dtype != np.int8 and image.mode in 'LP1'
+    return numbers.astype(np.uint8 if small else np.int32)
 
 
 def stored_bits(content: bytes, *, name: str = 'the image') -> int:
-  """The bits of one number of an image file: 8, 16, or fewer. Raises ImageError as `decode`."""
+  """The bits of a number in an image file: 16, 8 or fewer. Raises ImageError as `decode_image`."""
   with _opened(content, name, whole=False) as (_, raw):
     return 16 if isinstance(raw, tuple) and raw[1] == 65535 else _bits(raw)
 
 
 def wrong_labels(values: Iterable[int], classes: int, dont_care: bool = False) -> str | None:
-  """What is wrong with these labels of a map, if something is.
-
-  Right are 0 to classes - 1, and 255 if dont_care.
-  """
+  """What is wrong with the labels of a map, or None if they are right: 0 to classes - 1, and 255 if
+  dont_care."""
   wrong = sorted({int(x) for x in values if not (0 <= x < classes or (dont_care and x == 255))})
   if not wrong:
     return None
-  shown = ', '.join(map(str, wrong[:5])) + ', ...' * (len(wrong) > 5)
-  return f'labels {shown} are not among 0 to {classes - 1}' + ' or 255' * dont_care
+  listed = ', '.join(map(str, wrong[:5])) + ', ...' * (len(wrong) > 5)
+  return f'labels {listed} are not among 0 to {classes - 1}' + ' or 255' * dont_care
 
 
 def label_numbers(label_map: np.ndarray, classes: int, dont_care: bool = False, *,
                   name: str = 'the label map') -> np.ndarray:
-  """Labels as a network counts them, uint8 of the same shape: 255 becomes `classes` if dont_care.
+  """A map with consecutive labels, uint8 of the same shape: 255 becomes `classes` if dont_care.
 
-  Raises ImageError for other labels than `wrong_labels` lets pass.
+  Raises ImageError for labels that `wrong_labels` names.
   """
   inside = label_map < classes if label_map.dtype == np.uint8 else \
       (label_map >= 0) & (label_map < classes)
@@ -126,11 +123,11 @@ def label_numbers(label_map: np.ndarray, classes: int, dont_care: bool = False, 
 def label_planes(label_map: np.ndarray, instances: np.ndarray | None = None, *, classes: int,
                  dont_care: bool = False, edges: bool = True,
                  name: str = 'the label map') -> np.ndarray:
-  """What a SPADE generator sees of one label map: float32 [H,W,C], 0 and 1.
+  """The input of a SPADE generator for one label map: float32 [H,W,C], 0 and 1.
 
-  One plane for each of `classes` labels, one for 255 if dont_care, and, if edges, one of the edges
-  of the instances, integers [H,W]; without instances of the labels themselves. Raises ImageError
-  for labels outside, and for instances of another size.
+  There is one plane for each of `classes` labels, one for 255 if dont_care, and, if edges, one of
+  the edges of the instances, integers [H,W]; without instances, of the labels themselves. Raises
+  ImageError for labels outside, and for instances of another size.
   """
   if instances is not None and instances.shape != label_map.shape:
     height, width = label_map.shape
@@ -139,8 +136,8 @@ def label_planes(label_map: np.ndarray, instances: np.ndarray | None = None, *, 
   numbers = label_numbers(label_map, classes, dont_care, name=name)
   planes = numbers[..., None] == np.arange(classes + dont_care)
   if edges:
-    found = instance_edges(label_map if instances is None else instances)
-    planes = np.concatenate([planes, found[..., None]], -1)
+    outlines = instance_edges(label_map if instances is None else instances)
+    planes = np.concatenate([planes, outlines[..., None]], -1)
   return planes.astype(np.float32)
 
 
@@ -165,7 +162,7 @@ def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
   return _channels(Image.fromarray(plane), channels)
 
 
-def files(folder: Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+def list_images(folder: Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
   """The image files in a folder, by name. Hidden files and folders inside do not count."""
   return sorted(path for path in folder.iterdir()
                 if path.suffix.lower() in suffixes and path.name[0] != '.' and not path.is_dir())
@@ -173,12 +170,13 @@ def files(folder: Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
 
 def listed(wrong: Sequence[str], total: int) -> str:
   """A message about `wrong` of `total` files, the first ten in full."""
-  shown = '\n  '.join(wrong[:10])
+  first = '\n  '.join(wrong[:10])
   more = f'\n  and {len(wrong) - 10} more' if len(wrong) > 10 else ''
-  return f'{len(wrong)} of {total} files cannot be used; mend or remove them:\n  {shown}{more}'
+  return f'{len(wrong)} of {total} files cannot be used; mend or remove them:\n  {first}{more}'
 
 
-def _check_size(width, height, name):
+def _check_size(size, name):
+  width, height = size
   if min(width, height) < SIDES[0]:
     raise ImageError(f'{name} is {height}x{width} pixels; at least {SIDES[0]} each way are needed')
   if max(width, height) > SIDES[1] or width * height > MOST_PIXELS:
@@ -189,10 +187,10 @@ def _check_size(width, height, name):
 @contextlib.contextmanager
 def _opened(content, name, *, whole=True):
   """The image in a file, and how its numbers are stored: Pillow's raw mode, as 'L;4', and for PPM
-  also its white. What goes wrong, in here or in the body, is an ImageError."""
+  also its white. An exception, in here or in the body, becomes an ImageError."""
   try:
     with Image.open(io.BytesIO(content), formats=_formats()) as image:
-      _check_size(*image.size, name)
+      _check_size(image.size, name)
       raw = _raw_mode(image)
       _check_bmp(image, name)
       if whole:
@@ -220,8 +218,8 @@ def _raw_mode(image):
 
 
 def _bits(raw):
-  found = re.search(r';(\d+)', raw if isinstance(raw, str) else '')
-  return int(found[1]) if found else 8
+  bits = re.search(r';(\d+)', raw if isinstance(raw, str) else '')
+  return int(bits[1]) if bits else 8
 
 
 def _check_bmp(image, name):
@@ -244,17 +242,21 @@ def _check_labels(image, name):
     raise ImageError(f'{name} is a picture of mode {image.mode}, and a label map holds one '
                      'number a pixel; save it as an 8- or 16-bit grey or palette PNG')
   # tifffile says so of every mask, and means what is stored; other writers mean what is shown.
-  if _white_is_zero(image) and not str(image.tag_v2.get(SOFTWARE)).startswith('tifffile'):
+  if _white_is_zero(image) and not str(_tag(image, SOFTWARE)).startswith('tifffile'):
     raise ImageError(f'{name} is a TIFF in which white is 0, so that its labels can be meant as '
                      'stored or as shown; save label maps as PNG')
 
 
+def _tag(image, code):
+  return image.tag_v2.get(code) if image.format == 'TIFF' else None
+
+
 def _white_is_zero(image):
-  return image.format == 'TIFF' and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+  return _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def _grey_levels(image, numbers, name):
-  """What the numbers of a GIF stand for, if nobody can mean anything else."""
+  """The grey levels of a GIF's numbers. Raises ImageError where they can mean something else."""
   if image.mode == 'P':
     palette = np.zeros((256, 3), np.uint8)
     colours = np.reshape(image.getpalette(), (-1, 3))
@@ -274,25 +276,34 @@ def _rgb(image, raw, name):
   if image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM')):
     raise ImageError(f'{name} holds numbers of mode {image.mode}, not 8- or 16-bit pixels; save '
                      'it as an 8-bit image')
-  found = ImageOps.exif_transpose(image)
-  clear = found.info.get('transparency')
-  if found.mode.startswith('I'):  # 16-bit grey, or 12
-    white = 4095 if _bits(raw) == 12 else 65535
-    levels = np.minimum(np.arange(65536) * 255 / white, 255).round().astype(np.uint8)
-    levels = levels[::-1] if _white_is_zero(image) else levels  # Pillow forgets it in 16 bits
-    if isinstance(clear, int):
-      levels[clear] = 255
-    return Image.fromarray(levels[np.asarray(found)])
-  if found.has_transparency_data:
-    if image.format == 'PNG':  # which has the clear colour as stored, not as Pillow stretches it
-      if found.mode == 'L' and isinstance(clear, int):
-        found.info['transparency'] = clear * (255 // (2 ** _bits(raw) - 1))
-      elif found.mode == 'RGB' and isinstance(clear, tuple) and _bits(raw) == 16:
-        found.info['transparency'] = tuple(x >> 8 for x in clear)
-    found = (found.convert('LA') if found.mode == 'La' else found).convert('RGBA')
-    white = Image.new('RGBA', found.size, 'white')
-    return Image.alpha_composite(white, found).convert('RGB')
-  return found if found.mode in ('RGB', 'L') else found.convert('RGB')
+  upright = ImageOps.exif_transpose(image)
+  if upright.mode.startswith('I'):  # 16-bit grey, or 12
+    return _grey_of_16_bits(upright, raw, _white_is_zero(image))
+  if upright.has_transparency_data:
+    return _on_white(upright, raw, image.format)
+  return upright if upright.mode in ('RGB', 'L') else upright.convert('RGB')
+
+
+def _grey_of_16_bits(image, raw, white_is_zero):
+  white = 4095 if _bits(raw) == 12 else 65535
+  levels = np.minimum(np.arange(65536) * 255 / white, 255).round().astype(np.uint8)
+  levels = levels[::-1] if white_is_zero else levels  # Pillow forgets it in 16 bits
+  clear = image.info.get('transparency')
+  if isinstance(clear, int):
+    levels[clear] = 255
+  return Image.fromarray(levels[np.asarray(image)])
+
+
+def _on_white(image, raw, file_format):
+  clear = image.info.get('transparency')
+  if file_format == 'PNG':  # which has the clear colour as stored, not as Pillow stretches it
+    if image.mode == 'L' and isinstance(clear, int):
+      image.info['transparency'] = clear * (255 // (2 ** _bits(raw) - 1))
+    elif image.mode == 'RGB' and isinstance(clear, tuple) and _bits(raw) == 16:
+      image.info['transparency'] = tuple(x >> 8 for x in clear)
+  image = (image.convert('LA') if image.mode == 'La' else image).convert('RGBA')
+  white = Image.new('RGBA', image.size, 'white')
+  return Image.alpha_composite(white, image).convert('RGB')
 
 
 def _channels(image, channels):
@@ -331,9 +342,9 @@ def _is_plain_jpeg(content):
 
 def _opencv(content, channels):
   cv2 = opencv()
-  found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+  picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
   # Grey by our own weights: a JPEG's own brightness is another.
-  return found if found is None else with_channels(found, channels)
+  return None if picture is None else with_channels(picture, channels)
 
 
 @functools.cache

@@ -1,14 +1,17 @@
-"""Batches addressed by step: what step s sees depends on the seed and s, and on nothing else."""
+"""Batches addressed by step: the batch of step s depends on the seed and s, and on nothing else."""
 
 from __future__ import annotations
 
 import gc
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import jax
 import numpy as np
+
+from jaxgan_compress.data.sources import Source, as_source
 
 
 class Pipeline:
@@ -17,18 +20,16 @@ class Pipeline:
   The step is the whole position, so a run resumes by asking for its next step; threads, worker
   processes and the number of hosts change the speed and not the batches.
 
-  source: a sequence of `{'target': uint8 [H,W,C], ...}`, one dict an image. What it may have
-    besides: `draw(i, rng)`, its i-th element as training sees it, else `source[i]` is taken; and
-    `prepare(batch)`, jax, which finishes a batch inside the step.
-  batch: images a step over all hosts. seed: of the order, of `draw` and of
-    `augment(element, rng)`, which may change what came.
+  source: a `Source`, or a sequence of `{'target': uint8 [H,W,C], ...}`, one dict an image.
+  batch: images a step over all hosts. seed: of the order, of `source.augmented` and of
+    `augment(element, rng)`, which may change an element after that.
   workers: processes that prepare batches; 0 works in threads of this one.
-  host, hosts: which share of each batch this process loads (default: JAX's own numbers).
+  host, hosts: which share of each batch this process loads (default: the numbers of JAX).
 
   Raises ValueError for an empty source or a batch that the hosts do not divide.
   """
 
-  def __init__(self, source: Sequence, *, batch: int, seed: int = 0,
+  def __init__(self, source: Source | Sequence, *, batch: int, seed: int = 0,
                augment: Callable | None = None, workers: int = 0,
                host: int | None = None, hosts: int | None = None):
     host = jax.process_index() if host is None else host
@@ -37,16 +38,18 @@ class Pipeline:
       raise ValueError(f'{source!r} holds no image; check the data set and its split')
     if batch < 1 or batch % hosts:
       raise ValueError(f'batch {batch} does not divide over {hosts} hosts; use a multiple')
-    self.source, self.batch, self.workers = source, batch, workers
-    self.prepare = getattr(source, 'prepare', _as_it_is)
-    draw = getattr(source, 'draw', None)
-    dataset = grain.MapDataset.range(len(source)) if draw else grain.MapDataset.source(source)
-    dataset = dataset.seed(seed).shuffle().repeat()
-    # Before the hosts' shares are cut: otherwise hosts would draw the same random numbers.
-    for change in filter(None, (draw, augment)):
+    self.source, self.batch, self.workers = as_source(source), batch, workers
+    self.prepare = self.source.prepare
+    changes: list[Any] = [augment] if augment else []
+    elements: Any = self.source
+    if type(self.source).augmented is not Source.augmented:
+      changes, elements = [self.source.augmented, *changes], range(len(source))
+    dataset = grain.MapDataset.source(elements).seed(seed).shuffle().repeat()
+    # Before the hosts' shares are taken: otherwise hosts would use the same random numbers.
+    for change in changes:
       dataset = dataset.random_map(change)
     # A host's rows lie together in the batch, as those of a device do, whatever host it is on.
-    self._dataset = dataset.batch(batch // hosts, drop_remainder=True)[host::hosts]
+    self._dataset: Any = dataset.batch(batch // hosts, drop_remainder=True)[host::hosts]
 
   def __getitem__(self, step: int) -> dict[str, np.ndarray]:
     """The batch of one step."""
@@ -74,15 +77,6 @@ class Pipeline:
         gc.collect()
 
 
-def _as_it_is(batch):
-  return batch
-
-
-class sizes_only:  # noqa: N801 - used like a function
-  """Endless batches that hold no image and only say how many: for methods that need no data."""
-
-  def __init__(self, batch: int):
-    self.batch = batch
-
-  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-    return itertools.repeat({'row': np.arange(self.batch, dtype=np.int32)})
+def sizes_only(batch: int) -> Iterator[dict[str, np.ndarray]]:
+  """Endless batches without images, which only have a size: for methods that need no data."""
+  return itertools.repeat({'row': np.arange(batch, dtype=np.int32)})

@@ -26,15 +26,15 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
             ) -> Path:
   """Writes every split of a folder as the set `tfds:<name>`; returns its folder.
 
-  layout: 'paired', 'unpaired' or 'labels', see `layouts`. out: where TFDS keeps its sets.
+  layout: 'paired', 'unpaired' or 'labels', see `folder_layouts`. out: where TFDS keeps its sets.
   classes, dont_care: of label maps, as in `labels`. progress: wraps the loops.
 
   Every image is decoded first, and a mistake in any is an ImageError. The files' own bytes are
   kept; `manifest.json` holds size and SHA-256 of every source file and of every shard. Called
   again after an interruption it goes on: what was checked is remembered, and the set appears only
-  when it is whole. Raises FileExistsError if the set is there already.
+  when it is whole. Raises FileExistsError if the set exists, ValueError for another layout or name.
   """
-  import tensorflow_datasets as tfds
+  import tensorflow_datasets as tfds  # slow to import, and only needed here
   if not re.fullmatch('[a-z_][a-z0-9_]*', name):
     raise ValueError(f'name={name!r}; small letters, digits and _ only, as in maps_256')
   if name in tfds.list_builders(with_community_datasets=False):
@@ -46,17 +46,30 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
   target = paths.expand(out) / name / '1.0.0'
   if target.exists():
     raise FileExistsError(f'{target} is there already; take another name, or remove it')
+  _check_alike(splits)
+  facts = {'layout': layout, 'names': list(next(iter(splits.values()))[0]), 'sizes': {
+      split: sorted(set(image_checks.check(records, None, classes=classes, dont_care=dont_care)))
+      for split, records in splits.items()}, 'classes': classes, 'dont_care': dont_care}
+  for unfinished in target.parent.glob('incomplete.*'):
+    shutil.rmtree(unfinished)  # of an interrupted call
+  sources = _write(tfds, name, paths.expand(out), paths.expand(path), splits, facts, progress)
+  shards = {file.name: [file.stat().st_size, sha256(file)]
+            for file in sorted(target.glob('*.array_record*'))}
+  paths.write_atomically(target / MANIFEST,
+                         json.dumps({'shards': shards, 'sources': sources}, indent=1))
+  return target
+
+
+def _check_alike(splits):
   names = {split: sorted(records[0]) for split, records in splits.items()}
   if len(set(map(tuple, names.values()))) > 1:
     raise ValueError('the splits do not hold the same: ' + ', '.join(
-        f'{split} has {" and ".join(found)}' for split, found in names.items())
+        f'{split} has {" and ".join(files)}' for split, files in names.items())
         + '; lay them out alike')
-  sizes = {split: sorted(image_checks.check(records, None, classes=classes, dont_care=dont_care))
-           for split, records in splits.items()}
-  for left in target.parent.glob('incomplete.*'):
-    shutil.rmtree(left)  # of an interrupted call
 
-  root = paths.expand(path)
+
+def _write(tfds, name, out, root, splits, facts, progress):
+  """Builds the set; returns {file: [size, SHA-256]} of the source files."""
   hashes = {}
 
   with tfds.core.registered.skip_registration():  # its name is this set's alone
@@ -64,13 +77,11 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
       VERSION = tfds.core.Version('1.0.0')
 
       def _info(self):
-        image = {key: tfds.features.Image() for key in next(iter(splits.values()))[0]}
+        image = {key: tfds.features.Image() for key in facts['names']}
         return tfds.core.DatasetInfo(
-            builder=self, description=f'{layout} images of {root.name}', disable_shuffling=True,
+            builder=self, description=f'{facts["layout"]} images of {root.name}',
             features=tfds.features.FeaturesDict({**image, 'filename': tfds.features.Text()}),
-            metadata=tfds.core.MetadataDict(
-                jaxgan_compress=dict(layout=layout, names=list(image), sizes=sizes,
-                                     classes=classes, dont_care=dont_care)))
+            disable_shuffling=True, metadata=tfds.core.MetadataDict(jaxgan_compress=facts))
 
       def _split_generators(self, manager):
         return {split: self._generate_examples(split) for split in splits}
@@ -90,14 +101,11 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
   try:
     # Nothing is downloaded, whatever it prints.
     with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
-      Builder(data_dir=str(paths.expand(out)), file_format='array_record'
+      Builder(data_dir=str(out), file_format='array_record'
               ).download_and_prepare(download_dir=nowhere)
   finally:
     tfds.enable_progress_bar()
-  shards = {file.name: [file.stat().st_size, sha256(file)]
-            for file in sorted(target.glob('*.array_record*'))}
-  (target / MANIFEST).write_text(json.dumps({'shards': shards, 'sources': hashes}, indent=1))
-  return target
+  return hashes
 
 
 def check_shards(folder: Path):
@@ -106,10 +114,11 @@ def check_shards(folder: Path):
   if manifest.is_file():
     for name, (size, _) in json.loads(manifest.read_text())['shards'].items():
       file = folder / name
-      found = file.stat().st_size if file.is_file() else None
-      if found != size:
-        raise OSError(f'{file} has {"gone" if found is None else f"{found} bytes"} and had {size}; '
-                      f'prepare the set again (jaxgan-compress prepare-data)')
+      length = file.stat().st_size if file.is_file() else None
+      if length != size:
+        now = 'is gone' if length is None else f'has {length} bytes'
+        raise OSError(f'{file} {now} and had {size}; prepare the set again (jaxgan-compress '
+                      'prepare-data)')
 
 
 def sha256(file: Path) -> str:

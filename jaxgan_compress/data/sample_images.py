@@ -1,19 +1,20 @@
-"""Real images that are already on the machine: no download, no network.
+"""Real images of installed packages: no download, no network.
 
 Photographs and textures ship inside scikit-image and scikit-learn (the extra 'samples'); the label
-maps are drawn by a seeded procedure, so their truth is exact.
+maps come from a seeded procedure, so they are exact.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from jaxgan_compress.core.arguments import one_of
+from jaxgan_compress.data.decode import with_channels
+from jaxgan_compress.data.sources import Source, installed
 from jaxgan_compress.data.translation import Unpaired, label_batch, label_element
 
 PHOTOGRAPHS = ('astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg', 'motorcycle_left.png',
@@ -27,75 +28,57 @@ CLASSES = {'sky': (130, 180, 235), 'ground': (120, 100, 70), 'disc': (220, 60, 5
            'box': (60, 90, 200), 'triangle': (240, 200, 60), 'ring': (70, 170, 90)}
 
 
-class Crops:
-  """Random cuts of a few large pictures, each made into an element.
+class Crops(Source):
+  """Random crops of a few large pictures, each made into an element.
 
-  pictures: uint8 [H,W,C] each. make: a cut -> `{name: uint8 array}`. Element i is always the same
-  cut; `draw` cuts anywhere and mirrors every second time.
+  pictures: uint8 [H,W,C] each. make: a crop -> `{name: uint8 array}`. Element i is always the same
+  crop; `augmented` crops anywhere and mirrors every second time.
   """
 
   def __init__(self, pictures, make: Callable, size: int, count: int, seed: int, name: str):
     self.pictures, self.size, self.name = pictures, size, name
-    self._make, self._count, self._seed = make, count, seed
-    # Every place is as likely as any other, so a large picture is cut more often.
+    self._make, self.count, self._seed = make, count, seed
+    # Every place is as likely as any other, so a large picture is cropped more often.
     places = np.array([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in pictures], float)
     self._chances = places / places.sum()
 
-  def __len__(self):
-    return self._count
-
-  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    return self._make(self._cut(np.random.default_rng([self._seed, range(self._count)[i]])))
-
-  def draw(self, i: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+  def augmented(self, i, rng):
     if rng is None:
-      return self[i]
-    cut = self._cut(rng)
-    return self._make(cut[:, ::-1] if rng.random() < 0.5 else cut)
+      return self._make(self._crop(np.random.default_rng([self._seed, i])))
+    crop = self._crop(rng)
+    return self._make(crop[:, ::-1] if rng.random() < 0.5 else crop)
 
-  def __repr__(self):
-    return self.name
-
-  def _cut(self, rng):
+  def _crop(self, rng):
+    crop = None
     for _ in range(8):  # a few tries for more than bare sky
       picture = self.pictures[rng.choice(len(self.pictures), p=self._chances)]
       top, left = (rng.integers(side - self.size + 1) for side in picture.shape[:2])
-      cut = picture[top:top + self.size, left:left + self.size]
-      if cut.std() > 25:
+      crop = picture[top:top + self.size, left:left + self.size]
+      if crop.std() > 25:
         break
-    return np.ascontiguousarray(cut)
+    return np.ascontiguousarray(crop)
 
 
-class Scenes:
+class Scenes(Source):
   """Label maps of a procedure, and pictures of them; see `translation.Images` for an element.
 
-  Discs, boxes, triangles and rings in front of sky and ground, each an instance. Pictures have
-  light, texture and grain that the map does not tell.
+  They show discs, boxes, triangles and rings in front of sky and ground, each an instance. Pictures
+  have light, texture and grain that are not in the map.
   """
 
   def __init__(self, split: str, size: int, count: int):
     self.size, self.classes, self.name = size, len(CLASSES), f'samples:shapes/{split}'
     self.labels = {'classes': self.classes, 'dont_care': False, 'edges': True}
-    self._count, self._seed = count, SPLITS.index(split)
+    self.count, self._seed = count, SPLITS.index(split)
 
-  def __len__(self):
-    return self._count
-
-  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng([7, self._seed, range(self._count)[i]])
+  def augmented(self, i, rng):
+    # Only the training split has scenes without end; the others have `count`.
+    if rng is None or self._seed:
+      rng = np.random.default_rng([7, self._seed, i])
     return label_element(scene(rng, self.size))
-
-  def draw(self, i, rng):
-    if rng is None:
-      return self[i]
-    # Only the training split has scenes without end; the others are what they are.
-    return label_element(scene(rng, self.size)) if self._seed == 0 else self[i]
 
   def prepare(self, batch):
     return label_batch(batch, self.classes)
-
-  def __repr__(self):
-    return self.name
 
 
 def samples(task: str, split: str = 'train', *, size: int = 64, count: int | None = None):
@@ -103,36 +86,42 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
 
   task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired;
   'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps. All images have
-  three channels. split: 'train', 'validation' or 'test', cut from disjoint parts of the pictures.
+  three channels. split: 'train', 'validation' or 'test', of disjoint parts of the pictures.
   size: 32 to 256 pixels; above 128 few pictures are large enough for all three splits.
   count: elements (default 2048, 128 and 256).
 
   Raises ValueError for another task, split or size, and ImportError with the extra that is missing.
   """
-  if task not in TASKS:
-    raise ValueError(f'no samples {task!r}; one of {", ".join(TASKS)}')
-  if split not in SPLITS:
-    raise ValueError(f'samples:{task} has no split {split!r}; one of {", ".join(SPLITS)}')
+  one_of('task', task, TASKS)
+  one_of('split', split, SPLITS)
   if not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]:
-    raise ValueError(f'size={size!r}; samples are cut at {SIZES[0]} to {SIZES[1]} pixels')
+    raise ValueError(f'size={size!r}; samples have {SIZES[0]} to {SIZES[1]} pixels')
   count = COUNTS[split] if count is None else count
   if count < 1:
     raise ValueError(f'count={count}; at least 1')
-  return TASKS[task](split, size, count)
+  if task == 'shapes':
+    return Scenes(split, size, count)
+  if task in PAIRS:
+    return _crops(PHOTOGRAPHS, PAIRS[task], split, size, count, f'samples:{task}')
+  a, b = (_crops((f'{texture}.png',), lambda crop: {'image': crop}, split, size, count,
+                 f'samples:{texture}') for texture in task.split('2'))
+  return Unpaired(a, b, f'samples:{task}/{split}')
 
 
 def colorize(picture: np.ndarray) -> dict[str, np.ndarray]:
   """Grey (0.299 R + 0.587 G + 0.114 B, three times) and the picture."""
-  grey = np.asarray(Image.fromarray(picture).convert('L'))
-  return {'source': np.repeat(grey[..., None], 3, -1), 'target': picture}
+  return {'source': np.repeat(with_channels(picture, 1), 3, -1), 'target': picture}
 
 
 def edges(picture: np.ndarray) -> dict[str, np.ndarray]:
   """Canny edges, black on white, and the picture."""
   from skimage.feature import canny
-  grey = np.asarray(Image.fromarray(picture).convert('L'))
-  lines = np.where(canny(grey, sigma=1.5), 0, 255).astype(np.uint8)
+  lines = np.where(canny(with_channels(picture, 1)[..., 0], sigma=1.5), 0, 255).astype(np.uint8)
   return {'source': np.repeat(lines[..., None], 3, -1), 'target': picture}
+
+
+PAIRS = {'colorize': colorize, 'edges2photo': edges}
+TASKS = (*PAIRS, 'grass2gravel', 'brick2gravel', 'shapes')
 
 
 def scene(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
@@ -161,7 +150,7 @@ def scene(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
 
 
 def region(picture: np.ndarray, split: str, size: int) -> np.ndarray | None:
-  """The part of a picture that a split may cut, or None where it is too small.
+  """The part of a picture that belongs to a split, or None where it is too small.
 
   'train' has the left, the other two the right quarter (at least `size` columns): 'validation' its
   upper half, 'test' its lower.
@@ -176,21 +165,16 @@ def region(picture: np.ndarray, split: str, size: int) -> np.ndarray | None:
 @functools.cache
 def pictures(names: tuple[str, ...]) -> list[np.ndarray]:
   """Shipped pictures as uint8 [H,W,3], read from the installed packages and nowhere else."""
-  libraries = [importlib.util.find_spec(name) for name in ('skimage', 'sklearn')]
-  if None in libraries:
-    raise ImportError("the sample images ship with scikit-image and scikit-learn; "
-                      "pip install 'jaxgan-compress[samples]'")
-  folders = [Path(library.origin).parent / folder
-             for library, folder in zip(libraries, ('data', 'datasets/images'), strict=True)]
-  found = []
+  folders = installed('skimage') / 'data', installed('sklearn') / 'datasets/images'
+  shipped = []
   for name in names:
     file = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if file is None:
       raise FileNotFoundError(f'{name} is in neither {folders[0]} nor {folders[1]}; the tested '
                               'versions of scikit-image and scikit-learn are in constraints/')
     with Image.open(file) as image:
-      found.append(np.asarray(image.convert('RGB')))
-  return found
+      shipped.append(np.asarray(image.convert('RGB')))
+  return shipped
 
 
 def _crops(names, make, split, size, count, name):
@@ -199,22 +183,3 @@ def _crops(names, make, split, size, count, name):
   if not parts:
     raise ValueError(f'{name}/{split}: no picture is large enough for size={size}; take less')
   return Crops(parts, make, size, count, SPLITS.index(split), f'{name}/{split}')
-
-
-def _photographs(make, name):
-  return lambda split, size, count: _crops(PHOTOGRAPHS, make, split, size, count,
-                                           f'samples:{name}')
-
-
-def _textures(a, b):
-  def source(split, size, count):
-    sets = [_crops((f'{which}.png',), lambda cut: {'image': cut}, split, size, count,
-                   f'samples:{which}') for which in (a, b)]
-    return Unpaired(*sets, f'samples:{a}2{b}/{split}')
-  return source
-
-
-TASKS = {'colorize': _photographs(colorize, 'colorize'),
-         'edges2photo': _photographs(edges, 'edges2photo'),
-         'grass2gravel': _textures('grass', 'gravel'), 'brick2gravel': _textures('brick', 'gravel'),
-         'shapes': Scenes}

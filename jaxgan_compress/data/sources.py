@@ -1,19 +1,110 @@
-"""Data sets as sequences of `{'target': uint8 [H,W,C], 'label': int32}`."""
+"""Data sets as sequences of elements, and elements as batches."""
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.core import paths
-from jaxgan_compress.data import folder_layouts, transforms, translation
+from jaxgan_compress.core import Batch, normalise
+from jaxgan_compress.core.arguments import one_of
 
 
-class ArraySource:
+class Source:
+  """A data set. Element i is `{name: array}` of one image, one pair or one latent.
+
+  A class of your own has `name`, `count` (of elements), and `__getitem__` or `augmented` or both.
+
+  view: how images are resized and cropped, if they are. labels: how label maps are encoded, as
+  arguments of `decode.label_planes`. lost: how many unreadable files a neighbour stands in for.
+  a, b: the domains that inputs and targets come from: the whole source, unless it is unpaired.
+  """
+  name: str = ''
+  count: int = 0
+  view: Any = None
+  labels: Mapping[str, Any] | None = None
+  lost: Any = 0
+  a: Any = property(lambda self: self)
+  b: Any = property(lambda self: self)
+
+  def __len__(self) -> int:
+    return self.count
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    """Element i as evaluation sees it."""
+    return self.augmented(range(len(self))[i], None)
+
+  def augmented(self, i: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+    """Element i as training sees it, at random; without rng as evaluation does."""
+    return self[i]
+
+  def prepare(self, batch: Mapping[str, Any]) -> Batch:
+    """Finishes a batch inside the training step (jax)."""
+    return dict(batch)
+
+  def __repr__(self):
+    return self.name
+
+
+class _Elements(Source):
+  """A plain sequence of elements."""
+
+  def __init__(self, elements: Sequence):
+    self._elements, self.count = elements, len(elements)
+
+  def __getitem__(self, i):
+    return self._elements[i]
+
+  def __repr__(self):
+    return repr(self._elements)
+
+
+def as_source(elements: Source | Sequence) -> Source:
+  """A `Source` as it is, and any other sequence of elements as one.
+
+  Raises ValueError for an object that has methods of a `Source` and is none: they would be ignored.
+  """
+  if isinstance(elements, Source):
+    return elements
+  # 'draw' is what `augmented` was called. A plain array has a 'view', which changes no image.
+  ignored = [name for name in ('a', 'augmented', 'b', 'draw', 'prepare') if hasattr(elements, name)]
+  if ignored:
+    raise ValueError(f'{type(elements).__name__} has {", ".join(ignored)} and is no data.Source; '
+                     'derive it from data.Source')
+  return _Elements(elements)
+
+
+def stack(source: Source | Sequence, indices: Iterable[int]) -> dict[str, np.ndarray]:
+  """The elements at `indices` as one batch, `{name: [B, ...]}`."""
+  elements = [source[int(i)] for i in indices]
+  return {name: np.stack([element[name] for element in elements]) for name in elements[0]}
+
+
+def prepared_batch(source: Source, indices: Iterable[int]) -> Batch:
+  """The elements at `indices` as a training step takes them: finished, images in [-1, 1]."""
+  return normalise(source.prepare(stack(source, indices)))
+
+
+class First(Source):
+  """The first `count` elements of a source, for evaluation."""
+
+  def __init__(self, source: Source | Sequence, count: int):
+    self.source = as_source(source)
+    self.count = min(count, len(source))
+    self.view, self.prepare = self.source.view, self.source.prepare
+    self.name = f'{self.source!r}[:{self.count}]'
+
+  def __getitem__(self, i):
+    return self.source[range(self.count)[i]]
+
+  lost = property(lambda self: self.source.lost)
+
+
+class ArraySource(Source):
   """Images and labels that fit in memory.
 
   target: uint8 [N,H,W,C]. label: int [N], or None.
@@ -22,17 +113,23 @@ class ArraySource:
   def __init__(self, target: np.ndarray, label: np.ndarray | None = None, name: str = 'arrays'):
     if target.dtype != np.uint8 or target.ndim != 4:
       raise ValueError(f'images are {target.dtype} {target.shape}; uint8 [N,H,W,C] is expected')
-    self.target, self.name = target, name
+    self.target, self.name, self.count = target, name, len(target)
     self.label = np.zeros(len(target), np.int32) if label is None else label.astype(np.int32)
-
-  def __len__(self):
-    return len(self.target)
 
   def __getitem__(self, i):
     return {'target': self.target[i], 'label': self.label[i]}
 
-  def __repr__(self):
-    return self.name
+
+def installed(package: str) -> Path:
+  """The folder of scikit-learn or scikit-image, whose import would take seconds.
+
+  Raises ImportError with the extra that brings both.
+  """
+  spec = importlib.util.find_spec(package)
+  if spec is None or spec.origin is None:
+    raise ImportError(f'the sample images ship with scikit-learn and scikit-image; there is no '
+                      f"{package}: pip install 'jaxgan-compress[samples]'")
+  return Path(spec.origin).parent
 
 
 def digits(split: str = 'all', *, size: int = 32) -> ArraySource:
@@ -43,98 +140,17 @@ def digits(split: str = 'all', *, size: int = 32) -> ArraySource:
   ValueError for another split or size.
   """
   splits = {'train': slice(0, 1400), 'test': slice(1400, None), 'all': slice(None)}
-  if split not in splits:
-    raise ValueError(f'digits has no split {split!r}; one of {", ".join(splits)}')
+  one_of('split', split, splits)
   if not isinstance(size, int) or not 1 <= size <= 256:
     raise ValueError(f'size={size!r}; digits are 1 to 256 pixels wide, for all are kept in memory')
-  # The file alone: to import scikit-learn takes seconds.
-  library = importlib.util.find_spec('sklearn')
-  if library is None:
-    raise ImportError("the digits ship with scikit-learn; pip install 'jaxgan-compress[samples]'")
-  table = np.loadtxt(Path(library.origin).parent / 'datasets/data/digits.csv.gz', delimiter=',')
+  table = np.loadtxt(installed('sklearn') / 'datasets/data/digits.csv.gz', delimiter=',')
   scans, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
   chosen = np.random.default_rng(0).permutation(len(scans))[splits[split]]
 
   def enlarge(scan):
     image = Image.fromarray((scan / 16).astype(np.float32))
-    return np.asarray(image.resize((size, size), Image.BICUBIC)).clip(0, 1)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
 
   images = np.stack([enlarge(scans[i]) for i in chosen])[..., None]
   return ArraySource((images * 255).round().astype(np.uint8), labels[chosen],
                      f'digits/{split}')
-
-
-def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, **arguments):
-  """A prepared TensorFlow Datasets set, read without TensorFlow.
-
-  catalogue: its name ('mnist', 'cycle_gan/horse2zebra', or one of `prepare-data`). A set for image
-  translation takes the arguments of `paired`, `unpaired` or `labels` but the path, and gives what
-  they give; any other takes those of `Classified`.
-
-  Raises FileNotFoundError with the command that prepares the set if it is not prepared, and
-  ValueError for an unknown name (nearest one suggested), split or argument.
-  """
-  import tensorflow_datasets as library  # slow to import, and only needed here
-  name, data_dir = catalogue, data_dir and str(paths.expand(data_dir))
-  try:
-    builder = library.builder(name, data_dir=data_dir)
-  except library.core.registered.DatasetNotFoundError as e:
-    known = library.list_builders(with_community_datasets=False)
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean 'tfds:{near[0]}'?" if near else ''
-    where = data_dir or '~/tensorflow_datasets'
-    raise ValueError(f'TFDS has no data set {name!r}{hint}; {where} holds none of that name '
-                     'either, which jaxgan-compress prepare-data would make (data_dir: its '
-                     '--output)') from e
-  facts = translation.layout(builder) or {}
-  if 'sizes' in facts:
-    split = next((found for found in folder_layouts.SYNONYMS.get(split, ())
-                  for part in facts['sizes'] if part.removesuffix('A') == found), split)
-  splits = (f'{split}A', f'{split}B') if facts.get('layout') == 'unpaired' else (split,)
-  # Of our own sets the files' bytes, for our decoder knows more kinds of images.
-  raw = {name: library.decode.SkipDecoding() for name in facts.get('names', ())} or None
-  try:
-    # download=False: it would otherwise fetch and prepare the set, and without TensorFlow fail.
-    records = [library.data_source(name, split=part, data_dir=data_dir, decoders=raw,
-                                   download=False) for part in splits]
-  except (AssertionError, KeyError, NotImplementedError, OSError, ValueError) as e:
-    if builder.info.splits and isinstance(e, KeyError | ValueError):
-      raise ValueError(f'{name} has no split {split!r}; one of {", ".join(builder.info.splits)}'
-                       ) from e
-    raise FileNotFoundError(
-        f'data set {name!r} is not prepared as array_record in {builder.data_dir}; prepare it '
-        f"once: pip install 'jaxgan-compress[tf]' && tfds build {name} "
-        '--file_format=array_record') from e
-  if facts:
-    return translation.prepared(builder, facts, split, records, **arguments)
-  return Classified(records[0], f'tfds:{name}/{split}', **arguments)
-
-
-class Classified:
-  """Images with a class, of a TFDS set. size, crop, fit, channels: see `transforms.frame`.
-
-  label: the feature that holds the class, '/' between levels, or None. Raises ValueError for a
-  feature that is not there.
-  """
-
-  def __init__(self, records, name: str, *, size: int, channels: int, crop: int | None = None,
-               fit: str = 'resize', label: str | None = 'label'):
-    self.records, self.name, self.label = records, name, label
-    self.frame = {'size': size, 'channels': channels, 'crop': crop, 'fit': fit}
-
-  def __len__(self):
-    return len(self.records)
-
-  def __getitem__(self, i):
-    record = self.records[i]
-    found = record
-    for level in self.label.split('/') if self.label else ():
-      if level not in found:
-        raise ValueError(f'{self.name} has no feature {self.label!r}; there is '
-                         f'{", ".join(found)}')
-      found = found[level]
-    label = np.int32(found if self.label else 0)
-    return {'target': transforms.frame(record['image'], **self.frame), 'label': label}
-
-  def __repr__(self):
-    return self.name

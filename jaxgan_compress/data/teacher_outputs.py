@@ -1,7 +1,8 @@
-"""Any function as a teacher: what it draws is recorded once, and students learn from the folder."""
+"""Any function as a teacher: its images are recorded once, and students learn from the folder."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,64 +12,54 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.core import normalise, paths
+from jaxgan_compress.core import paths
 from jaxgan_compress.data import decode
+from jaxgan_compress.data.sources import Source, as_source, prepared_batch, stack
 
 LATENTS, ABOUT = 'z.npy', 'recorded.json'
 
 
-class Latents:
+class Latents(Source):
   """`count` latents from N(0, I) as a source, `{'z': float32 [size]}`; a function of `seed`."""
 
   def __init__(self, count: int, size: int = 100, seed: int = 0):
     if min(count, size) < 1:
       raise ValueError(f'{count} latents of {size} numbers; at least 1 of 1')
     self.z = np.random.default_rng(seed).standard_normal((count, size), np.float32)
-    self.name = f'{count} latents of {size}, seed {seed}'
-
-  def __len__(self):
-    return len(self.z)
+    self.count, self.name = count, f'{count} latents of {size}, seed {seed}'
 
   def __getitem__(self, i):
     return {'z': self.z[i]}
 
-  def __repr__(self):
-    return self.name
 
-
-class Recorded:
-  """Latents and what a teacher drew from them, `{'z': float32 [size], 'target': uint8 [H,W,C]}`."""
+class Recorded(Source):
+  """Latents and a teacher's images of them: `{'z': float32 [size], 'target': uint8 [H,W,C]}`."""
 
   def __init__(self, folder: Path, channels: int):
-    self.folder, self.channels = folder, channels
+    self.folder, self.channels, self.name = folder, channels, f'recorded:{folder}'
     self.z = np.load(folder / LATENTS, allow_pickle=False)
-    self.files = decode.files(folder / 'B')
-    if len(self.z) != len(self.files):
-      raise decode.ImageError(f'{folder} has {len(self.z)} latents and {len(self.files)} pictures; '
+    self.files = decode.list_images(folder / 'B')
+    self.count = len(self.files)
+    if len(self.z) != self.count:
+      raise decode.ImageError(f'{folder} has {len(self.z)} latents and {self.count} pictures; '
                               'record it again')
-
-  def __len__(self):
-    return len(self.files)
 
   def __getitem__(self, i):
     file = self.files[i]
-    return {'z': self.z[i], 'target': decode.decode(file.read_bytes(), self.channels,
-                                                    name=str(file))}
-
-  def __repr__(self):
-    return f'recorded:{self.folder}'
+    return {'z': self.z[i],
+            'target': decode.decode_image(file.read_bytes(), self.channels, name=str(file))}
 
 
 def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | Path,
            split: str = 'train', *, batch: int = 16,
            progress: Callable[[Iterable], Iterable] = lambda batches: batches) -> Path:
-  """Draws every element of a source with `teacher` and keeps what comes; returns `path/split`.
+  """Keeps the image of `teacher` for every element of a source; returns `path/split`.
 
   teacher: any function of float32 [B,H,W,C] in [-1, 1] (or latents [B,size]) to pictures
-    [B,H,W,1 or 3] in [-1, 1], as whatever NumPy can read. It is asked once for each image.
+    [B,H,W,1 or 3] in [-1, 1], in any type that NumPy can read. It is called once for each image.
   source: of images, as evaluation sees them, or `Latents`. progress: wraps the loop.
 
-  From images it makes the layout of `paired`, `A` the source and `B` the teacher's drawing, both
+  From images it makes the layout of `paired`, `A` the source and `B` the teacher's image, both
   of 8 bits, to be read by `data.paired(path, split)`; from latents what `data.recorded` reads.
   Interrupted, it goes on where it was; the folder appears when it is whole.
 
@@ -84,24 +75,24 @@ def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | P
   unfinished = target.with_name(f'incomplete.{split}')
   _same_source(unfinished / ABOUT, {'source': repr(source), 'count': len(source)})
   (unfinished / 'B').mkdir(exist_ok=True)
-  digits = len(str(len(source) - 1))
+  digits, latents = len(str(len(source) - 1)), 'z' in source[0]
   file = lambda side, i: unfinished / side / f'{i:0{digits}}.png'
   todo = [i for i in range(len(source)) if not file('B', i).is_file()]
   for rows in progress([todo[i:i + batch] for i in range(0, len(todo), batch)]):
-    x, shown = _inputs(source, rows)
-    drawn = _checked(np.asarray(teacher(x)), x)
-    for n, i in enumerate(rows):
-      if shown is not None:
-        _write(file('A', i), shown[n])
-      _write(file('B', i), drawn[n])  # last: with it the pair is whole
-  if 'z' in source[0]:
-    np.save(unfinished / LATENTS, np.stack([source[i]['z'] for i in range(len(source))]))
+    x = stack(source, rows)['z'] if latents else _pictures(as_source(source), rows)
+    images = _checked(np.asarray(teacher(x)), x)
+    for i, given, image in zip(rows, x, images, strict=True):
+      if not latents:
+        _write(file('A', i), given)
+      _write(file('B', i), image)  # last: with it the pair is whole
+  if latents:
+    np.save(unfinished / LATENTS, stack(source, range(len(source)))['z'])
   os.replace(unfinished, target)
   return target
 
 
 def recorded(path: str | Path, split: str = 'train', *, channels: int = 3) -> Recorded:
-  """What `record` made from latents. channels: 3, or 1 for grey.
+  """The source that `record` made from latents. channels: 3, or 1 for grey.
 
   Raises FileNotFoundError if it is not there or not whole.
   """
@@ -125,41 +116,36 @@ def _same_source(file, about):
                        'same, or remove it')
   else:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(about))
+    paths.write_atomically(file, json.dumps(about))
 
 
-def _inputs(source, rows):
-  """What a teacher draws these from, and how it is shown: None for latents."""
-  items = [source[i] for i in rows]
-  stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
-  if 'z' in stacked:
-    return stacked['z'], None
-  ready = normalise(getattr(source, 'prepare', dict)(stacked))
-  name = next((name for name in ('source', 'image') if name in ready), None)
-  if name is None or ready[name].shape[-1] not in (1, 3):
-    raise ValueError(f'{source!r} has {", ".join(ready)}; a teacher draws from latents, or from '
+def _pictures(source, rows):
+  """The images float32 [B,H,W,C] in [-1, 1] that a teacher is given."""
+  batch = prepared_batch(source, rows)
+  name = next((name for name in ('source', 'image') if name in batch), None)
+  if name is None or batch[name].shape[-1] not in (1, 3):
+    raise ValueError(f'{source!r} has {", ".join(batch)}; a teacher draws from latents, or from '
                      "pictures of 1 or 3 channels called 'source' or 'image'")
-  x = np.asarray(ready[name], np.float32)
-  return x, x
+  return np.asarray(batch[name], np.float32)
 
 
-def _checked(drawn, x):
-  size = x.shape[1:3] if x.ndim == 4 else drawn.shape[1:3]
-  if drawn.ndim != 4 or drawn.shape[:3] != (len(x), *size) or drawn.shape[3] not in (1, 3):
-    wanted = ','.join(map(str, (len(x), *size))) if x.ndim == 4 else f'{len(x)},H,W'
-    raise ValueError(f'the teacher drew {list(drawn.shape)} from {list(x.shape)}; pictures are '
-                     f'[{wanted},1 or 3], channels last')
-  drawn = drawn.astype(np.float32)
-  low, high = drawn.min(), drawn.max()
+def _checked(images, x):
+  size = x.shape[1:3] if x.ndim == 4 else images.shape[1:3]
+  if images.ndim != 4 or images.shape[:3] != (len(x), *size) or images.shape[3] not in (1, 3):
+    expected = ','.join(map(str, (len(x), *size))) if x.ndim == 4 else f'{len(x)},H,W'
+    raise ValueError(f'the teacher drew {list(images.shape)} from {list(x.shape)}; pictures are '
+                     f'[{expected},1 or 3], channels last')
+  images = images.astype(np.float32)
+  low, high = images.min(), images.max()
   if not (low >= -1.01 and high <= 1.01):  # NaN, too
     raise ValueError(f"the teacher's pictures have values from {low:.4g} to {high:.4g}; they are "
                      'in [-1, 1]: give a function that scales them')
-  return drawn
+  return images
 
 
 def _write(file, image):
   file.parent.mkdir(exist_ok=True)
   levels = ((image.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
-  temporary = file.with_suffix('.part')
-  Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(temporary, 'PNG')
-  os.replace(temporary, file)
+  content = io.BytesIO()
+  Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(content, 'PNG')
+  paths.write_atomically(file, content.getvalue())

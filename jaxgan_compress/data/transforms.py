@@ -1,9 +1,12 @@
-"""What happens to an image on the host, before it is batched as uint8."""
+"""Crops, resizes and shifts of images on the host, before they are batched as uint8."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+
+from jaxgan_compress.core.arguments import one_of
+from jaxgan_compress.data.decode import with_channels
 
 FITS = ('resize', 'pad')
 
@@ -18,36 +21,33 @@ def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = '
 
   Raises ValueError for another `fit`, a crop larger than the image, or padding that would shrink.
   """
-  if fit not in FITS:
-    raise ValueError(f'fit={fit!r}; one of {", ".join(FITS)}')
-  height, width, found = image.shape
+  one_of('fit', fit, FITS)
+  height, width, depth = image.shape
   edge = crop or min(height, width)
   if edge > min(height, width):
     raise ValueError(f'crop={crop} is larger than an image of {height}x{width} pixels')
   top, left = (height - edge) // 2, (width - edge) // 2
   image = image[top:top + edge, left:left + edge]
-  if channels == 1 and found == 3:
-    image = np.asarray(Image.fromarray(image).convert('L'))[..., None]
-  elif channels == 3 and found == 1:
-    image = np.repeat(image, 3, -1)
+  if channels and {channels, depth} == {1, 3}:
+    image = with_channels(image, channels)
   if fit == 'pad':
     if edge > size:
       raise ValueError(f"fit='pad' cannot put {edge} pixels into {size}; use fit='resize'")
     before = (size - edge) // 2
     return np.pad(image, ((before, size - edge - before),) * 2 + ((0, 0),))
   if edge != size:
-    planes = [np.asarray(Image.fromarray(image[..., c]).resize((size, size), Image.BICUBIC))
-              for c in range(image.shape[-1])]
+    planes = [np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC))
+              for plane in np.moveaxis(image, -1, 0)]
     image = np.stack(planes, -1)
   return np.ascontiguousarray(image)
 
 
 def random_shift(pixels: int):
-  """An augmentation that moves the target by up to `pixels` each way, zeros coming in."""
+  """An augmentation that moves the target by up to `pixels` in each direction, over zeros."""
 
   def augment(element, rng):
     if set(element) - {'target', 'label'}:
-      raise ValueError(f'a shift moves the target alone, and here it belongs to '
+      raise ValueError(f'a shift moves the target alone, and this target belongs to '
                        f'{", ".join(sorted(set(element) - {"target", "label"}))}')
     down, right = rng.integers(0, 2 * pixels + 1, 2)
     height, width = element['target'].shape[:2]

@@ -1,25 +1,27 @@
-"""How an image is shown to a network: resized, cropped, flipped, on the host or on the device."""
+"""How images are resized, cropped and flipped for a network, on the host or on the device."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.data.decode import opencv
 
 PREPROCESS = ('resize_and_crop', 'scale_width', 'scale_width_and_crop', 'crop', 'none')
 BACKENDS = ('pillow', 'opencv', 'device')
-NEAREST = ('label_map', 'instances')  # numbers: nothing lies between two of them
+NEAREST = ('label_map', 'instances')  # resized without interpolation: they hold numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """Images of any size become images of one size, in the words of the pix2pix code.
+  """Images of any size become images of one size, with the options of the pix2pix code.
 
   size: pixels that come out, one number or (height, width). load: pixels before the random crop
   (default: `size` + 12 %, as 286 for 256), one number or (height, width).
@@ -34,7 +36,7 @@ class View:
   For evaluation nothing is random: the whole image at `size` where the first two resize it, the
   centre where the next two crop.
 
-  backend: who resizes, bicubic (label maps: nearest). 'pillow' is the reference; 'opencv' enlarges
+  backend: what resizes, bicubic (label maps: nearest). 'pillow' is the reference; 'opencv' enlarges
   and mirrors three times as fast, and differs by a few grey levels (up to 5 seen, 0.4 on average);
   where it would shrink, Pillow does; 'device' sends the image as it is and resizes
   inside the training step, in one operation, to float precision, for images of one size.
@@ -48,18 +50,14 @@ class View:
   backend: str = 'pillow'
 
   def __post_init__(self):
-    for name, value, possible in (('preprocess', self.preprocess, PREPROCESS),
-                                  ('backend', self.backend, BACKENDS)):
-      if value not in possible:
-        raise ValueError(f'{name}={value!r}; one of {", ".join(possible)}')
-    for name, value in (('size', self.size), ('load', self.load)):
-      sides = value if isinstance(value, tuple) else (value, value)
-      if value is not None and (len(sides) != 2 or not all(
-          isinstance(side, int | np.integer) and side > 0 for side in sides)):
-        raise ValueError(f'{name}={value!r}; a whole number of pixels from 1, or (height, width)')
-    if self.preprocess.endswith('_and_crop') and (
-        self._load[1] < self._size[1]
-        or (self.preprocess == 'resize_and_crop' and self._load[0] < self._size[0])):
+    one_of('preprocess', self.preprocess, PREPROCESS)
+    one_of('backend', self.backend, BACKENDS)
+    _check_pixels('size', self.size)
+    if self.load is not None:
+      _check_pixels('load', self.load)
+    # 'scale_width_and_crop' takes the height of `load` from the image.
+    sides = {'resize_and_crop': (0, 1), 'scale_width_and_crop': (1,)}.get(self.preprocess, ())
+    if any(self._load[side] < self._size[side] for side in sides):
       raise ValueError(f'a crop of size={self.size} does not fit into load={self.load}; make load '
                        'at least as large')
     if self.preprocess == 'scale_width' and isinstance(self.size, tuple):
@@ -70,16 +68,17 @@ class View:
       raise ValueError("backend='device' does preprocess='resize_and_crop' only; use 'pillow'")
 
   @property
-  def _size(self):
+  def _size(self) -> tuple[int, int]:
     return _pair(self.size)
 
   @property
-  def _load(self):
-    return tuple(round(side * 286 / 256) for side in self._size) if self.load is None \
+  def _load(self) -> tuple[int, int]:
+    height, width = self._size
+    return (round(height * 286 / 256), round(width * 286 / 256)) if self.load is None \
         else _pair(self.load)
 
   def shape(self, height: int, width: int) -> tuple[int, int]:
-    """What comes out of an image of height x width. Raises ValueError if it is too small."""
+    """The size in training of an image of height x width. Raises ValueError if it is too small."""
     resized = self._resized(height, width, training=True)
     if 'crop' not in self.preprocess:
       return self._resized(height, width, training=False)
@@ -92,39 +91,40 @@ class View:
     return self._size
 
   def plan(self, height: int, width: int, rng: np.random.Generator | None) -> Plan:
-    """What to do with an image of height x width: at random, or as for evaluation without rng."""
+    """How to resize, crop and flip an image of height x width: at random, or as evaluation if rng
+    is None."""
     resized = self._resized(height, width, training=rng is not None)
     top = left = 0
     out = resized
     if 'crop' in self.preprocess and resized != self._size:
       out = self._size
       room = resized[0] - out[0], resized[1] - out[1]
-      # Each way from 0 to room, both included, as the original code draws them.
+      # From 0 to room in each direction, both included, as in the original code.
       top, left = (side // 2 for side in room) if rng is None else \
           (int(rng.integers(0, side + 1)) for side in room)
     flip = self.flip and rng is not None and bool(rng.random() < 0.5)
     return Plan(resized, top, left, out, flip)
 
   def apply(self, arrays: Mapping[str, np.ndarray], plan: Plan) -> dict[str, np.ndarray]:
-    """The same plan for every array [H,W] or [H,W,C] of one element."""
+    """Every array [H,W] or [H,W,C] of one element, resized, cropped and flipped alike."""
     if self.backend == 'device':
       return {**arrays, 'plan': np.array([plan.top, plan.left, *plan.resized, plan.flip],
                                          np.int32)}
     return {name: self._apply(x, plan, name in NEAREST) for name, x in arrays.items()}
 
   def on_device(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The plans of a batch carried out: uint8 [B,H,W,C] -> float32 [B,h,w,C] in [-1, 1]."""
+    """Carries out the plans of a batch: uint8 [B,H,W,C] -> float32 [B,h,w,C] in [-1, 1]."""
     if self.backend != 'device':
       return dict(batch)
     return {name: jax.vmap(self._scale)(x, batch['plan']) if x.ndim == 4 else x
             for name, x in batch.items() if name != 'plan'}
 
-  def _resized(self, height, width, *, training):
+  def _resized(self, height, width, *, training) -> tuple[int, int]:
     if self.preprocess == 'resize_and_crop':
       return self._load if training else self._size
     if self.preprocess in ('scale_width', 'scale_width_and_crop'):
-      wanted = self._load[1] if self.preprocess == 'scale_width_and_crop' else self._size[1]
-      return round(height * wanted / width), wanted
+      scaled = self._load[1] if self.preprocess == 'scale_width_and_crop' else self._size[1]
+      return round(height * scaled / width), scaled
     return height, width
 
   def _apply(self, x, plan, nearest):
@@ -142,7 +142,8 @@ class View:
     flat = x.reshape(x.shape[:2]) if x.shape[2:] in ((), (1,)) else x
     image = Image.fromarray(flat if x.dtype == np.uint8 else flat.astype(np.int32))
     if x.shape[:2] != plan.resized:
-      image = image.resize((width, height), Image.NEAREST if nearest else Image.BICUBIC)
+      image = image.resize((width, height), Image.Resampling.NEAREST if nearest else
+                           Image.Resampling.BICUBIC)
     if plan.out != plan.resized:
       image = image.crop((left, top, left + w, top + h))
     if plan.flip:
@@ -160,7 +161,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Resize to `resized`, cut `out` (both height, width) from (top, left), mirror if `flip`."""
+  """Resize to `resized`, crop `out` (both height, width) at (top, left), mirror if `flip`."""
   resized: tuple[int, int]
   top: int
   left: int
@@ -168,5 +169,11 @@ class Plan:
   flip: bool
 
 
-def _pair(value):
+def _pair(value) -> Any:
   return value if isinstance(value, tuple) else (value, value)
+
+
+def _check_pixels(name, value):
+  sides = _pair(value)
+  if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side > 0 for side in sides):
+    raise ValueError(f'{name}={value!r}; a whole number of pixels from 1, or (height, width)')

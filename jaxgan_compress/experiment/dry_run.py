@@ -11,7 +11,6 @@ from jaxgan_compress.analysis import count_params
 from jaxgan_compress.config import build
 from jaxgan_compress.core import Net, TrainState
 from jaxgan_compress.experiment.evaluation import check_selection
-from jaxgan_compress.experiment.generators import ready
 from jaxgan_compress.experiment.stage import Stage, learns_from_teacher
 from jaxgan_compress.experiment.workdir import Run
 
@@ -57,7 +56,7 @@ class DryRun:
       if stage.spec.shift:
         data.random_shift(stage.spec.shift)(source[0], np.random.default_rng(0))
       if method.is_generator:
-        self._check_images(stage, method, ready(source, [0]))
+        self._check_images(stage, method, data.prepared_batch(source, [0]))
 
   def _check_images(self, stage, method, batch):
     module = method.modules[method.main]
@@ -140,7 +139,7 @@ class DryRun:
       distances = extractor.distances
       with build.blaming('evaluate.extractor'):
         images = batch.get('target', batch.get('image'))
-        probs = 'probs' in jax.eval_shape(extractor.look, extractor.variables, images)
+        probs = 'probs' in jax.eval_shape(extractor.apply, extractor.variables, images)
     if settings.segmenter:
       if 'label_map' not in batch:
         raise ValueError(f'evaluate.segmenter compares label maps and the data has '
@@ -157,10 +156,10 @@ class DryRun:
     """A batch of what generators start from, of sources that can be compared with."""
     if key == 'held_out':
       return None
-    if sum(len(getattr(source, 'b', source)) for source in sources) < 4:
+    if sum(len(source.b) for source in sources) < 4:
       raise ValueError('distances between sets take at least 4 images')
-    batch = ready(getattr(sources[-1], 'a', sources[-1]), [0])
-    self._check_generated(batch, ready(getattr(sources[0], 'b', sources[0]), [0]))
+    batch = data.prepared_batch(sources[-1].a, [0])
+    self._check_generated(batch, data.prepared_batch(sources[0].b, [0]))
     return batch
 
   def _check_generated(self, batch, real):

@@ -42,7 +42,7 @@ class Evaluation:
   def inputs(self, section: ConfigDict, reverse: bool = False):
     """What images are generated from: the last of the section's sources, up to evaluate.count."""
     source = self.sides(section, reverse)[-1]
-    return data.First(getattr(source, 'a', source), self.settings.count)
+    return data.First(source.a, self.settings.count)
 
   def network(self, key: str):
     """The network of `metrics` under 'extractor' or 'segmenter', opened once."""

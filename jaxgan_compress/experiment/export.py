@@ -11,10 +11,9 @@ import jax
 import numpy as np
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import nn
+from jaxgan_compress import data, nn
 from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.arguments import typed
-from jaxgan_compress.experiment.generators import ready
 from jaxgan_compress.experiment.workdir import open_run
 from jaxgan_compress.export import DEFAULT, sides, write_folder
 
@@ -50,13 +49,13 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
     pictures = np.asarray(examples['picture'])
     inputs = of_sizes(bound.module, np.asarray(examples['source'], np.float32))
     source = generator.stage.source()
-    labels = getattr(source, 'labels', None)
+    labels = source.labels
     if labels and sum(labels.values()) != inputs[0].shape[-1]:
       labels = None  # it draws from something else
     if int8:
       side = 'target' if generator.is_reverse else 'source'
       rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
-      calibration = np.asarray(ready(source, rows)[side], np.float32)
+      calibration = np.asarray(data.prepared_batch(source, rows)[side], np.float32)
   out = paths.expand(out) if out else run.workdir / 'export' / name
   facts = {'run': f'{Path(run.workdir).name}, generator {name}, {checkpoint} checkpoint, seed '
                   f'{run.config.seed}'}

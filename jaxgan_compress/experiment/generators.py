@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxgan_compress import data
 from jaxgan_compress.analysis import colour_labels
-from jaxgan_compress.core import Batch, BoundGenerator, normalise
+from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.metrics import Evaluator
 
 if TYPE_CHECKING:
@@ -89,14 +90,7 @@ class TrainedGenerator:
     run = self.stage.run
     source = run.evaluation.inputs(run.evaluation.final, self.is_reverse)
     rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
-    batch = ready(source, rows)
+    batch = data.prepared_batch(source, rows)
     images = batch.get('source', batch.get('image'))
     picture = colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else images
     return {**batch, 'source': images, 'picture': picture}
-
-
-def ready(source, rows) -> Batch:
-  """Elements of a source as a batch that a step could take."""
-  items = [source[int(i)] for i in rows]
-  stacked = {name: np.stack([item[name] for item in items]) for name in items[0]}
-  return normalise(getattr(source, 'prepare', dict)(stacked))

@@ -84,12 +84,11 @@ def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8)
   source, spec = reading[name].source(), reading[name].spec
   pipeline = data.Pipeline(source, batch=columns, seed=config.seed,
                            augment=data.random_shift(spec.shift) if spec.shift else None)
-  first = [source[i] for i in range(min(columns, len(source)))]
-  first = {key: np.stack([item[key] for item in first]) for key in first[0]}
+  first = data.stack(source, range(min(columns, len(source))))
   rows = [row for caption, batch in (
       ('training, step 0', pipeline[0]), ('training, step 1', pipeline[1]),
       ('as evaluation sees them', first)) for row in _rows(caption, batch, pipeline)]
-  view = getattr(source, 'view', getattr(getattr(source, 'a', None), 'view', None))
+  view = source.a.view
   return captioned(rows, f'{name}: {source!r}, {len(source)} images an epoch' + (
       f'\n{view}' if view else ''))
 

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan_compress import config as configs
+from jaxgan_compress import data
 from jaxgan_compress.analysis import model_cost
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.experiment import report
-from jaxgan_compress.experiment.generators import TrainedGenerator, ready
+from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.experiment.workdir import Run, open_run
 from jaxgan_compress.metrics import Measure
 from jaxgan_compress.train import log_files
@@ -123,10 +124,10 @@ def write_report(run: Run, results: Mapping[str, Any]) -> Path:
     group['drawings'].append((name, np.asarray(generator.bound()(x))))
   for kind, group in groups.items():
     source = run.evaluation.sides(run.evaluation.final, kind == 'target')[-1]
-    source = getattr(source, 'b', source)
+    source = source.b
     count = len(group['drawings'][0][1])
     rows = np.random.default_rng(run.config.evaluate.seed).permutation(len(source))[:count]
-    batch = ready(source, rows)
+    batch = data.prepared_batch(source, rows)
     group['real'] = np.asarray(batch['target'] if 'target' in batch else batch['image'])
   curves = {name: log_files.read_lines(stage.folder / 'evaluations.jsonl')
             for name, stage in run.stages.items() if name in results['generators']}

@@ -17,7 +17,7 @@ from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn, pruning
 from jaxgan_compress.config import CHECKPOINTS, SELECT, build
 from jaxgan_compress.core import Method, Net, TrainState
-from jaxgan_compress.experiment.generators import TrainedGenerator, ready
+from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.train import Checkpointer, log_files
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Stage:
 
   def example(self, method: Method):
     """One element of the data as a batch, {} for a method that needs none."""
-    return ready(self.source(), [0]) if method.needs_data else {}
+    return data.prepared_batch(self.source(), [0]) if method.needs_data else {}
 
   # What it starts from.
 
@@ -180,7 +180,7 @@ class Stage:
     ValueError for a budget that cannot be met.
     """
     shape = module.example().shape if hasattr(module, 'latent') else (
-        1, *ready(self.source(), [0])['source'].shape[1:])
+        1, *data.prepared_batch(self.source(), [0])['source'].shape[1:])
     with build.blaming(f'stages.{self.name}.prune'):
       if not hasattr(module, 'plan'):  # networks of users' own may have none
         raise ValueError(f'a {type(module).__name__} has no plan() of what may be pruned; see '

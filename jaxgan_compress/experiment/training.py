@@ -16,7 +16,7 @@ from jaxgan_compress.analysis import colour_labels, contact_sheet
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import flatten_logs, normalise, xla
 from jaxgan_compress.distributed import StopSignal, by_main
-from jaxgan_compress.experiment.generators import TrainedGenerator, ready
+from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.experiment.stage import Stage
 from jaxgan_compress.train import Terms, check_finite, fit, log_files
 
@@ -126,7 +126,7 @@ class _Session:
     if hasattr(generator.module, 'latent'):
       x = evaluator.latents(generator.module.latent)[:16]
     else:
-      batch = ready(evaluator.inputs, range(min(8, evaluator.count)))
+      batch = data.prepared_batch(evaluator.inputs, range(min(8, evaluator.count)))
       x = batch.get('source', batch.get('image'))
       rows = [colour_labels(batch['label_map'], batch['edges']) if 'label_map' in batch else x]
       rows += [batch['target']] if 'target' in batch else []
@@ -194,7 +194,7 @@ def _accuracy(stage: Stage, state):
   predict = xla.jit(lambda images: module.apply(variables, images)[0].argmax(-1))
   right = 0
   for i in range(0, len(source), 500):
-    batch = ready(source, range(i, min(i + 500, len(source))))
+    batch = data.prepared_batch(source, range(i, min(i + 500, len(source))))
     truth = np.asarray(batch[stage.method.label])
     right += (np.asarray(predict(batch['target'])) == truth).mean() * len(truth)
   return float(right / len(source))

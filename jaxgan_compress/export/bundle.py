@@ -313,7 +313,8 @@ def _in_words(takes):
   if takes['kind'] == 'pictures':
     return (f'{"RGB" if takes["channels"] == 3 else "grey"} pictures in [-1, 1] (a byte / 127.5 - '
             f'1), of {sizes}', 'photograph.png drawing.png',
-            f"x = images.decode(open('photograph.png', 'rb').read(), {takes['channels']})[None]\n"
+            "x = images.decode_image(open('photograph.png', 'rb').read(), "
+            f"{takes['channels']})[None]\n"
             'x = x.astype(np.float32) / 127.5 - 1')
   found = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
   usage, classes, dont_care, edges = 'labels.png drawing.png', *(

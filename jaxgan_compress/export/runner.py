@@ -100,7 +100,7 @@ def _reading():
 
 
 def _picture(given, takes):
-  found = _reading().decode(given.picture.read_bytes(), takes['channels'],
+  found = _reading().decode_image(given.picture.read_bytes(), takes['channels'],
                             name=str(given.picture))
   _check_size(found, given.picture, takes)
   return found[None].astype(np.float32) / 127.5 - 1

@@ -1,11 +1,10 @@
-"""Numbers from images: each value is kept with the protocol that made it."""
+"""Measures of images; each value is kept with the protocol that made it."""
 
 from jaxgan_compress.metrics import resize, segmentation
 from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.evaluator import Evaluator, Measure
 from jaxgan_compress.metrics.extractors import Extractor, classifier, inception, random_vgg
 from jaxgan_compress.metrics.feature_distances import (
-  density_coverage,
   kernel_distance,
   precision_recall,
   squared_mmd,
@@ -20,12 +19,11 @@ from jaxgan_compress.metrics.formulas import (
   variance_of_laplacian,
 )
 from jaxgan_compress.metrics.moments import Moments
-from jaxgan_compress.metrics.perceptual import perceptual_distance
 from jaxgan_compress.metrics.segmenters import Segmenter, cityscapes_scores, drn, segmenter
 
 __all__ = ['Evaluator', 'Extractor', 'Measure', 'Moments', 'Segmenter', 'bootstrap',
            'cityscapes_scores', 'class_histogram', 'classifier', 'compare_folders',
-           'density_coverage', 'drn', 'folder_features', 'frechet_distance',
+           'drn', 'folder_features', 'frechet_distance',
            'gaussian_frechet_distance', 'inception', 'inception_score', 'kernel_distance',
-           'perceptual_distance', 'precision_recall', 'psnr', 'random_vgg', 'resize',
+           'precision_recall', 'psnr', 'random_vgg', 'resize',
            'segmentation', 'segmenter', 'squared_mmd', 'variance_of_laplacian']

@@ -1,4 +1,4 @@
-"""How far a number could have come out otherwise."""
+"""Confidence intervals of measured values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 def bootstrap(statistic: Callable[..., float], *arrays: np.ndarray, samples: int = 200,
               seed: int, level: float = .95, paired: bool = False) -> tuple[float, float]:
-  """(low, high): where `statistic(*arrays)` would come out with other samples, as many as these.
+  """(low, high): the interval of `statistic(*arrays)` over other samples, as many as these.
 
   The rows of each array are halved at random, `samples` times, without replacement; the interval
   is the value plus the quantiles of what its halves give, less their mean. Half of n rows differs
@@ -43,13 +43,13 @@ def bootstrap(statistic: Callable[..., float], *arrays: np.ndarray, samples: int
   def half(n):
     return rng.permutation(n)[:n // 2]
 
-  def draw():
+  def statistic_of_halves():
     rows = [half(lengths[0])] * len(arrays) if paired else [half(n) for n in lengths]
     return float(statistic(*(x[i] for x, i in zip(arrays, rows, strict=True))))
 
   value = float(statistic(*arrays))
-  found = np.array([draw() for _ in range(samples)])
-  if not np.isfinite([value, *found]).all():
+  halves = np.array([statistic_of_halves() for _ in range(samples)])
+  if not np.isfinite([value, *halves]).all():
     raise ValueError('the statistic of all rows, or of half of them, is not finite; pass more rows')
-  low, high = value + np.quantile(found - found.mean(), [(1 - level) / 2, (1 + level) / 2])
+  low, high = value + np.quantile(halves - halves.mean(), [(1 - level) / 2, (1 + level) / 2])
   return float(low), float(high)

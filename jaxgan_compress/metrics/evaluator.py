@@ -1,23 +1,22 @@
-"""One protocol, many generators."""
+"""One protocol for the measures of many generators."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgan_compress import core
+from jaxgan_compress import core, data
 from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.metrics import feature_distances, formulas, segmentation
 from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.extractors import Extractor
-from jaxgan_compress.metrics.perceptual import perceptual_distance
 from jaxgan_compress.metrics.segmenters import Segmenter
 from jaxgan_compress.parallel import RowMap
 
@@ -25,8 +24,12 @@ from jaxgan_compress.parallel import RowMap
 # otherwise, and the truncation of the FID protocols of the papers would show it.
 LEVELS = (np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)
 
-# Protocol entries that say something about a value and do not change it.
+# Protocol entries that comment on a value and do not change it.
 REMARKS = ('feature_net_accuracy',)
+
+# Measures that are the mean of one number for each image, and their protocol.
+MEANS = {'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
+         'ssim': {'window': '11x11 Gaussian, inside the image'}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +37,26 @@ class Measure:
   """A value, its spread and its 95 % interval where it has them, and how it was made.
 
   `a - b` is the difference of two values of one protocol, and `a < b` compares them. Both raise
-  ValueError for different protocols: such numbers say nothing about each other.
+  ValueError for different protocols, whose values do not compare.
   """
   value: Any
   protocol: Mapping[str, Any]
   spread: float | None = None
   interval: tuple[float, float] | None = None
+
+  @classmethod
+  def of(cls, statistic: Callable, *arrays: np.ndarray, protocol: Mapping[str, Any],
+         intervals: int = 0, seed: int = 0) -> Measure:
+    """`statistic(*arrays)`, a value or a value and its spread, with its interval by `bootstrap`.
+
+    intervals: halvings for the interval; it is left out for 0, and for fewer than 4 rows.
+    """
+    parts = lambda *arrays: np.atleast_1d(statistic(*arrays)).tolist()
+    interval = None
+    if intervals and min(map(len, arrays), default=0) >= 4:
+      interval = bootstrap(lambda *arrays: parts(*arrays)[0], *arrays, samples=intervals, seed=seed)
+    value, *spread = parts(*arrays)
+    return cls(value, protocol, spread[0] if spread else None, interval)
 
   def to_dict(self):
     return {key: x for key, x in dataclasses.asdict(self).items() if x is not None}
@@ -58,30 +75,51 @@ class Measure:
     return (self - other) < 0
 
 
+def set_distances(fake: np.ndarray, real: np.ndarray, names: tuple[str, str],
+                  measure: Callable[..., Measure], seed: int = 0, **protocol) -> dict[str, Measure]:
+  """Frechet and kernel distance, called as `names` says, precision and recall of features [N,D].
+
+  measure: (statistic, *arrays, **protocol) -> Measure. protocol: of the Frechet distance. What
+  takes more samples than there are is left out.
+  """
+  frechet, kernel = names
+  measures = {frechet: measure(formulas.frechet_distance, fake, real, **protocol)}
+  size = min(100, len(fake) // 2, len(real) // 2)
+  if size >= 2:
+    measures[kernel] = measure(
+        functools.partial(feature_distances.kernel_distance, subset_size=size, seed=seed),
+        fake, real, subsets=100, subset_size=size)
+  if min(len(fake), len(real)) > 3:
+    # Without intervals: radii depend on the count, so halves say nothing about the whole.
+    for name, value in zip(('precision', 'recall'), feature_distances.precision_recall(real, fake),
+                           strict=True):
+      measures[name] = measure(lambda value=value: value, neighbours=3)
+  return measures
+
+
 class Evaluator:
   """Measures generators on the same inputs, through the same network, against the same images.
 
-  extractor: see `extractors`. real: a source of the images that drawings should look like ('target'
-  or 'image' of its elements; B of an unpaired source), or several, taken together: CycleGANs are
-  measured against train + test, paired tasks against test.
-  inputs: a source whose elements are drawn from, once each, in order ('source' or 'image'; A of an
-  unpaired source); None: `count` latents of `seed`. Elements with a 'target' of their own are
-  pairs, which PSNR, SSIM and the rest compare.
+  extractor: see `extractors`. real: a source of the real images ('target' or 'image' of its
+  elements; B of an unpaired source), or several, taken together: CycleGANs are measured against
+  train + test, paired tasks against test.
+  inputs: a source of the generators' inputs, used once each, in order ('source' or 'image' of its
+  elements; A of an unpaired source); None: `count` latents of `seed`. If its elements have a
+  'target', too, PSNR, SSIM and L1 compare the generated images with it.
   splits: of the inception score. batch: images at once (default: 2 megapixels).
-  segmenter: reads labels back, for mIoU.
-  similar: (name, `images -> {layer: [B,h,w,C]}`) of a trained network, for a perceptual distance.
+  segmenter: predicts label maps from generated images, for mIoU.
 
   Raises ValueError for fewer than 4 images of a side, or a segmenter without label maps.
   """
 
   def __init__(self, extractor: Extractor, real: Sequence | tuple[Sequence, ...], *,
                inputs: Sequence | None = None, count: int = 5000, seed: int = 1, splits: int = 10,
-               batch: int | None = None, segmenter: Segmenter | None = None, similar=None):
-    sources = [getattr(source, 'b', source) for source in (real if isinstance(real, tuple | list)
-                                                           else (real,))]
-    self.extractor, self.segmenter, self.similar = extractor, segmenter, similar
-    self.inputs = getattr(inputs, 'a', inputs)
-    self.count = count if inputs is None else len(self.inputs)
+               batch: int | None = None, segmenter: Segmenter | None = None):
+    sources = [data.as_source(source).b for source in (real if isinstance(real, tuple | list)
+                                                       else (real,))]
+    self.extractor, self.segmenter = extractor, segmenter
+    self.inputs = None if inputs is None else data.as_source(inputs).a
+    self.count = count if self.inputs is None else len(self.inputs)
     self.seed, self.splits = seed, splits
     real_count = sum(map(len, sources))
     if min(self.count, real_count) < 4:
@@ -89,37 +127,36 @@ class Evaluator:
                        'sets take at least 4 of each')
     if batch is not None and batch < 1:
       raise ValueError(f'batch={batch}; at least 1')
-    if segmenter is not None and (inputs is None or 'label_map' not in self.inputs[0]):
+    if segmenter is not None and not self._inputs_have('label_map'):
       raise ValueError('a segmenter needs inputs with label maps to compare with, as '
                        "data.labels and data.samples('shapes') have them")
-    shape = jax.eval_shape(_prepared(sources[0]), _stack(sources[0], [0]))
+    shape = jax.eval_shape(sources[0].prepare, data.stack(sources[0], [0]))
     shape = _picture(shape).shape[1:]
     self._rows = RowMap()
     self.batch = self._rows.whole(min(batch or max(1, 2 ** 21 // (shape[0] * shape[1])),
                                       self.count))
-    self.protocol = {
-        'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
-        'images': 'x'.join(map(str, shape)), 'view': _views(*sources, self.inputs),
-        **({} if inputs is None else {'inputs': repr(self.inputs)}),
-        'count': self.count, 'seed': seed, **extractor.protocol,
-        **({} if similar is None else {'similar': similar[0]})}
-    self.sources = sources
-    prepare = _prepared(self.inputs)
-    # Programs of their own, so that equal networks draw equal images to the bit.
+    prepare, self._all, described = dict, sources, {}
+    if self.inputs is not None:
+      prepare, self._all = self.inputs.prepare, [*sources, self.inputs]
+      described = {'inputs': repr(self.inputs)}
+    views = dict.fromkeys(repr(source.view) for source in self._all if source.view)
+    self.protocol = {'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
+                     'images': 'x'.join(map(str, shape)), 'view': ', '.join(views) or 'as they are',
+                     **described, 'count': self.count, 'seed': seed, **extractor.protocol}
+    # Programs of their own, so that equal networks generate equal images to the bit.
     self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
-    self._draw = self._rows.jit(lambda x, draw: draw(x))
-    self._compare = self._rows.jit(self._compared, rows=3)
+    self._generate = self._rows.jit(lambda x, draw: draw(x))
+    self._compare = self._rows.jit(self._per_image, rows=3)
     self._squares = self._rows.jit(lambda z, a, b: jnp.square(a(z) - b(z)).mean((1, 2, 3)))
-    self._real = _joined([self._looks(source) for source in sources])
+    self._real = jax.tree.map(lambda *x: np.concatenate(x), *map(self._of_real, sources))
 
   @property
   def names(self) -> tuple[str, ...]:
-    """The measures of any generator that can decide, by name."""
-    found = (*self.extractor.distances, 'precision', 'recall', 'vol')
-    found += ('is',) * ('probs' in self._real)
-    if self.inputs is not None and 'target' in self.inputs[0]:
-      found += ('psnr', 'ssim', 'l1') + ('perceptual',) * (self.similar is not None)
-    return found + ('miou', 'pixel_accuracy') * (self.segmenter is not None)
+    """The measures of any generator that can choose a checkpoint."""
+    return (*self.extractor.distances, 'precision', 'recall', 'vol',
+            *(('is',) if 'probs' in self._real else ()),
+            *(('psnr', 'ssim', 'l1') if self._inputs_have('target') else ()),
+            *(('miou', 'pixel_accuracy') if self.segmenter else ()))
 
   def latents(self, latent: int, count: int | None = None):
     """The fixed latents [count, latent] on which every generator is measured."""
@@ -127,11 +164,11 @@ class Evaluator:
 
   def real(self, intervals: int = 0) -> dict[str, Measure]:
     """The same measures of the real images, and the distance between a random half and all."""
-    found = self._measures(self._real, intervals, floor=True)
-    half = np.random.default_rng(self.seed).permutation(len(self._real['features']))[::2]
-    floor = formulas.frechet_distance(self._real['features'][half], self._real['features'])
-    return {**found, self.extractor.distances[0]: self._measure(
-        floor, of='a random half against all')}
+    features = self._real['features']
+    half = np.random.default_rng(self.seed).permutation(len(features))[::2]
+    floor = formulas.frechet_distance(features[half], features)
+    return {**self._measures(self._real, intervals), self.extractor.distances[0]: self._measure(
+        lambda: floor, of='a random half against all')}
 
   def __call__(self, draw: BoundGenerator, teacher: BoundGenerator | None = None, *,
                intervals: int = 0
@@ -139,74 +176,81 @@ class Evaluator:
     """Every measure that extractor and inputs allow, by name.
 
     Of sets: 'fid' and 'kid' ('fd' and 'mmd' through a stand-in), 'precision' and 'recall', 'is' and
-    'classes' where the extractor classifies, 'vol'. Of pairs: 'psnr', 'ssim', 'l1', 'perceptual'.
+    'classes' where the extractor classifies, 'vol'. Of pairs: 'psnr', 'ssim', 'l1'.
     Of labels: 'miou', 'pixel_accuracy', 'iou'. With a teacher, 'mse' to it on the same inputs, its
     'psnr_teacher' ('psnr' for latents), and for latents 'mse_on_paths' between them.
     intervals: halvings for the 95 % interval of each value; 0: none, and no time for it.
     """
-    looks = self._drawings(draw, teacher)
-    found = self._measures(looks, intervals)
+    arrays = self._of_generated(draw, teacher)
+    measure = functools.partial(self._measure, intervals=intervals)
+    measures = set_distances(
+        arrays['features'], self._real['features'], self.extractor.distances, measure, self.seed,
+        features=arrays['features'].shape[1]) | self._measures(arrays, intervals)
     if teacher is not None:
-      squares = looks['teacher']
-      found['mse'] = self._summary(_mean, squares, intervals=intervals,
-                                   unit='per pixel, images in [-1, 1]')
-      found['psnr' if self.inputs is None else 'psnr_teacher'] = self._summary(
+      squares = arrays['teacher']
+      measures['mse'] = measure(_mean, squares, unit='per pixel, images in [-1, 1]')
+      measures['psnr' if self.inputs is None else 'psnr_teacher'] = self._measure(
           lambda x: formulas.psnr(_mean(x)), squares,
           intervals=intervals if squares.any() else 0, unit='dB')
       if self.inputs is None:
-        found['mse_on_paths'] = self._mse_on_paths(draw, teacher)
-    return found
+        measures['mse_on_paths'] = self._mse_on_paths(draw, teacher)
+    return measures
 
-  def _drawings(self, draw, teacher):
+  def _inputs_have(self, name):
+    return self.inputs is not None and name in self.inputs[0]
+
+  def _of_real(self, source):
+    """{name: array} with a row for each real image of a source."""
+
+    def per_image(batch, variables):
+      images = _picture(source.prepare(batch))
+      if images.dtype == jnp.uint8:
+        images = jnp.asarray(LEVELS)[images]
+      return self._extracted(images, variables)
+
+    return self._map(self._rows.jit(per_image), len(source), functools.partial(data.stack, source),
+                     self.extractor.variables)
+
+  def _of_generated(self, draw, teacher):
+    """{name: array} with a row for each input."""
     if self.inputs is None:
       z = self.latents(draw.module.latent)
       load = lambda rows: {'source': z[rows.start:rows.stop]}
     else:
-      load = functools.partial(_stack, self.inputs)
-    return self._map(self._see, self.count, load, draw, teacher, self.extractor.variables,
-                     self.segmenter and self.segmenter.variables)
+      load = functools.partial(data.stack, self.inputs)
+
+    def generate_and_compare(batch, draw, teacher, *variables):
+      batch = self._prepare(batch)
+      x = batch.get('source', batch.get('image'))
+      return self._compare(batch, self._generate(x, draw), teacher and self._generate(x, teacher),
+                           *variables)
+
+    return self._map(generate_and_compare, self.count, load, draw, teacher,
+                     self.extractor.variables, self.segmenter and self.segmenter.variables)
 
   def _map(self, function, count, load, *args):
     return self._rows.map(function, count, self.batch, load, *args)
 
-  def _looks(self, source):
-    """What the extractor sees in the real images of a source."""
-    prepare = _prepared(source)
+  def _extracted(self, images, variables) -> dict[str, jax.Array]:
+    return {**self.extractor.apply(variables, images),
+            'vol': formulas.variance_of_laplacian(images)}
 
-    def look(batch, variables):
-      images = _picture(prepare(batch))
-      if images.dtype == jnp.uint8:
-        images = jnp.asarray(LEVELS)[images]
-      return {**self.extractor.look(variables, images),
-              'vol': formulas.variance_of_laplacian(images)}
-
-    return self._map(self._rows.jit(look), len(source), functools.partial(_stack, source),
-                     self.extractor.variables)
-
-  def _see(self, batch, draw, teacher, *variables):
-    batch = self._prepare(batch)
-    x = batch.get('source', batch.get('image'))
-    return self._compare(batch, self._draw(x, draw), teacher and self._draw(x, teacher),
-                         *variables)
-
-  def _compared(self, batch, images, lesson, variables, segmenter):
-    found = {**self.extractor.look(variables, images),
-             'vol': formulas.variance_of_laplacian(images)}
-    if lesson is not None:
-      found['teacher'] = jnp.square(images - lesson).mean((1, 2, 3))
+  def _per_image(self, batch, images, taught, variables, segmenter_variables):
+    values = self._extracted(images, variables)
+    if taught is not None:
+      values['teacher'] = jnp.square(images - taught).mean((1, 2, 3))
     if 'target' in batch:
       target = batch['target']
       # 106 dB and no more: an image that is its target would make every mean infinite.
       mse = jnp.square(images - target).mean((1, 2, 3)).clip(1e-10)
-      found |= {'psnr': 10 * jnp.log10(4 / mse), 'l1': jnp.abs(images - target).mean((1, 2, 3)),
-                'ssim': image_losses.ssim((images + 1) / 2, (target + 1) / 2, padding=0)}
-      if self.similar is not None:
-        found['perceptual'] = perceptual_distance(self.similar[1](images), self.similar[1](target))
+      values |= {'psnr': 10 * jnp.log10(4 / mse), 'l1': jnp.abs(images - target).mean((1, 2, 3)),
+                 'ssim': jnp.asarray(image_losses.ssim((images + 1) / 2, (target + 1) / 2,
+                                                       padding=0))}
     if self.segmenter is not None:
-      labels = self.segmenter.look(segmenter, images).argmax(-1)
-      found['confusion'] = jax.vmap(lambda found, truth: segmentation.count(
-          found, truth, self.segmenter.classes))(labels, batch['label_map'])
-    return found
+      labels = self.segmenter.apply(segmenter_variables, images).argmax(-1)
+      count = functools.partial(segmentation.count, classes=self.segmenter.classes)
+      values['confusion'] = jax.vmap(count)(labels, batch['label_map'])
+    return values
 
   def _mse_on_paths(self, draw, teacher):
     # Eight points on the straight path between each of 64 pairs of latents.
@@ -215,72 +259,41 @@ class Evaluator:
     path = (share * start[None] + (1 - share) * end[None]).reshape(-1, start.shape[-1])
     squares = self._map(self._squares, len(path), lambda rows: path[rows.start:rows.stop], draw,
                         teacher)
-    return self._measure(_mean(squares), pairs=64, points=8)
+    return self._measure(lambda: _mean(squares), pairs=64, points=8)
 
-  def _measures(self, looks, intervals, floor=False):
-    found, summary = {}, functools.partial(self._summary, intervals=intervals)
-    mine, real = looks['features'], self._real['features']
-    if not floor:
-      frechet, kernel = self.extractor.distances
-      found[frechet] = summary(formulas.frechet_distance, mine, real, features=mine.shape[1])
-      size = min(100, len(mine) // 2, len(real) // 2)
-      found[kernel] = summary(
-          functools.partial(feature_distances.kernel_distance, subset_size=size, seed=self.seed),
-          mine, real, subsets=100, subset_size=size)
-      # Without intervals: radii depend on the count, so halves say nothing about the whole.
-      for name, value in zip(('precision', 'recall'),
-                             feature_distances.precision_recall(real, mine), strict=True):
-        found[name] = self._measure(value, neighbours=3)
-    if 'probs' in looks:
-      splits = min(self.splits, len(mine) // 2)
-      found['is'] = summary(functools.partial(formulas.inception_score, splits=splits),
-                            looks['probs'], splits=splits)
-      found['classes'] = self._measure(formulas.class_histogram(looks['probs']).tolist())
-    for name, protocol in {
-        'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
-        'ssim': {'window': '11x11 Gaussian, inside the image'}, 'perceptual': {}}.items():
-      if name in looks:
-        found[name] = summary(_mean, looks[name], **protocol)
-    if 'confusion' in looks:
-      read = lambda counts: segmentation.scores(segmentation.table(
+  def _measures(self, arrays, intervals) -> dict[str, Measure]:
+    """The measures of images alone, and of images with their targets or label maps."""
+    measures, measure = {}, functools.partial(self._measure, intervals=intervals)
+    if 'probs' in arrays:
+      splits = min(self.splits, len(arrays['probs']) // 2)
+      measures['is'] = measure(functools.partial(formulas.inception_score, splits=splits),
+                               arrays['probs'], splits=splits)
+      measures['classes'] = self._constant(formulas.class_histogram(arrays['probs']).tolist())
+    for name, protocol in MEANS.items():
+      if name in arrays:
+        measures[name] = measure(_mean, arrays[name], **protocol)
+    if self.segmenter is not None and 'confusion' in arrays:
+      scores = lambda counts: segmentation.scores(segmentation.table(
           counts.astype(np.int64).sum(0)))
       for name in ('miou', 'pixel_accuracy'):
-        found[name] = summary(lambda x, name=name: read(x)[name], looks['confusion'],
-                              **self.segmenter.protocol)
-      found['iou'] = self._measure(read(looks['confusion'])['iou'].tolist(),
-                                   **self.segmenter.protocol)
-    return found
+        measures[name] = measure(lambda x, name=name: scores(x)[name], arrays['confusion'],
+                                 **self.segmenter.protocol)
+      measures['iou'] = self._constant(np.asarray(scores(arrays['confusion'])['iou']).tolist(),
+                                       **self.segmenter.protocol)
+    return measures
 
-  def _summary(self, statistic, *arrays, intervals, **more):
-    """statistic: arrays -> a value, or a value and its spread."""
-    parts = lambda *arrays: np.atleast_1d(statistic(*arrays)).tolist()
-    interval = bootstrap(lambda *arrays: parts(*arrays)[0], *arrays, samples=intervals,
-                         seed=self.seed) if intervals else None
-    more |= {'intervals': intervals} if intervals else {}
-    value, *spread = parts(*arrays)
-    return self._measure(value, *(spread or [None]), interval, **more)
+  def _measure(self, statistic, *arrays, intervals=0, **more) -> Measure:
+    more |= {'intervals': intervals} if intervals and arrays else {}
+    return Measure.of(statistic, *arrays, protocol=self._protocol(more), intervals=intervals,
+                      seed=self.seed)
 
-  def _measure(self, value, spread=None, interval=None, **more):
-    # Files that vanished since they were checked, with neighbours in their place, are told.
-    sources = {id(source): source for source in (*self.sources, self.inputs)}.values()
-    lost = sum(getattr(source, 'lost', 0) for source in sources)
-    more |= {'files_replaced': lost} if lost else {}
-    return Measure(value, {**self.protocol, **more}, spread, interval)
+  def _constant(self, value, **more) -> Measure:
+    return Measure(value, self._protocol(more))
 
-
-def _prepared(source):
-  return getattr(source, 'prepare', dict)
-
-
-def _stack(source, rows):
-  items = [source[i] for i in rows]
-  return {name: np.stack([item[name] for item in items]) for name in items[0]}
-
-
-def _views(*sources):
-  """How the images of all sources are shown, where they say it."""
-  found = dict.fromkeys(repr(source.view) for source in sources if getattr(source, 'view', None))
-  return ', '.join(found) or 'as they are'
+  def _protocol(self, more):
+    # A protocol counts files that vanished since they were checked and were replaced.
+    lost = sum(source.lost for source in {id(source): source for source in self._all}.values())
+    return {**self.protocol, **more, **({'files_replaced': lost} if lost else {})}
 
 
 def _picture(element):
@@ -289,7 +302,3 @@ def _picture(element):
 
 def _mean(x):
   return float(x.astype(np.float64).mean())
-
-
-def _joined(parts):
-  return jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -1,4 +1,4 @@
-"""Networks through which sets of images are compared, each with the name its distances may have."""
+"""Networks whose features sets of images are compared by, and the names of the distances."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress import core, nn
+from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.metrics import resize
 
-PROTOCOLS = ('fid_pytorch', 'fid_clean')
-STRIP = 2 ** 21  # pixels that a network of convolutions sees at once
-HALO = 48  # relu4_3 sees 42 pixels beyond the 8 of its own, which begin at multiples of 8
+PROTOCOLS = {'fid_pytorch': resize.fid_pytorch, 'fid_clean': resize.fid_clean}
+STRIP = 2 ** 21  # pixels that a network of convolutions is given at once
+HALO = 48  # relu4_3 depends on 42 pixels around its own 8, which begin at multiples of 8
 INCEPTION_TAPS = ('64', '192', '768', '2048')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extractor:
-  """Features of images: `look(variables, images) -> {'features' [B,D], 'probs' [B,K] or none}`.
+  """Features of images: `apply(variables, images) -> {'features' [B,D], 'probs' [B,K] or none}`.
 
-  look takes float32 [B,H,W,C] in [-1, 1], or uint8 as in a file, and can be jitted. protocol says
-  all that the features depend on, the weights by their CRC-32 among it. `distances` are the names
-  of the Frechet and of the kernel distance; only `inception` makes what may be called FID and KID.
+  apply takes float32 [B,H,W,C] in [-1, 1], or uint8 as in a file, and can be jitted. protocol holds
+  everything that the features depend on, the weights as their CRC-32. `distances` are the names of
+  the Frechet and of the kernel distance; only those of `inception` may be called FID and KID.
   """
-  look: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
+  apply: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
   variables: Any
   protocol: Mapping[str, Any]
   distances: tuple[str, str] = ('fd', 'mmd')
@@ -42,33 +43,30 @@ def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048'
 
   protocol: 'fid_pytorch', what CAT, OMGD and GAN Compression report (8 bits by truncation, bilinear
   resize without antialias), or 'fid_clean' (8 bits by rounding, bicubic with antialias). Values of
-  the two differ by several points. tap: '2048' makes FID; '64', '192' and '768' are earlier layers,
-  averaged over the image, for few samples. Inception scores need all of the network.
+  the two differ by several points. tap: '2048' is the layer of FID; '64', '192' and '768' are
+  earlier layers, averaged over the image, for few samples. Inception scores need the whole network.
 
   Raises ValueError for another network in the file, another protocol or tap.
   """
-  if protocol not in PROTOCOLS:
-    raise ValueError(f'protocol={protocol!r}; one of {", ".join(PROTOCOLS)}')
-  if tap not in INCEPTION_TAPS:
-    raise ValueError(f'tap={tap!r}; one of {", ".join(INCEPTION_TAPS)}')
+  one_of('protocol', protocol, PROTOCOLS)
+  one_of('tap', tap, INCEPTION_TAPS)
   network, variables = nn.load(path)
   if not isinstance(network, nn.FIDInception):
     raise ValueError(f'{path} holds a {type(network).__name__}; FID takes the Inception network of '
                      '2015-12-05, made by: jaxgan-compress convert '
                      '--input=pt_inception-2015-12-05-6726825d.pth --output=inception.safetensors')
-  prepare = getattr(resize, protocol)
 
-  def look(variables, images):
+  def apply(variables, images):
     images = _colour(images)
     if images.dtype != jnp.uint8:
       images = resize.to_uint8(images, round=protocol == 'fid_clean')
-    logits, taps = network.apply(variables, prepare(images))
-    features = taps[tap]
+    logits, taps = network.apply(variables, PROTOCOLS[protocol](images))
+    features = jnp.asarray(taps[tap])
     features = features.mean((1, 2)) if features.ndim == 4 else features
     return {'features': features, 'probs': jax.nn.softmax(logits)}
 
   name = 'inception' if tap == '2048' else f'inception/{tap}'
-  return Extractor(look, variables, _protocol(name, variables, resize=protocol),
+  return Extractor(apply, variables, _protocol(name, variables, resize=protocol),
                    ('fid', 'kid') if tap == '2048' else ('fd', 'mmd'))
 
 
@@ -84,73 +82,76 @@ def random_vgg(seed: int = 0) -> Extractor:
   rng = np.random.default_rng(seed)
   shapes = jax.eval_shape(network.init, jax.random.key(0), network.example())
 
-  def draw(x):
+  def random(x):
     fan_in = np.prod(x.shape[:-1])
     return jnp.asarray(rng.normal(0, np.sqrt(2 / fan_in), x.shape) if len(x.shape) == 4
                        else np.zeros(x.shape), jnp.float32)
 
-  variables = jax.tree.map(draw, shapes)
+  variables = jax.tree.map(random, shapes)
 
-  def look(variables, images):
+  def apply(variables, images):
     return {'features': _averages(lambda x: network.apply(variables, _colour(_floats(x))), images)}
 
-  return Extractor(look, variables, _protocol('random_vgg16', variables, feature_seed=seed))
+  return Extractor(apply, variables, _protocol('random_vgg16', variables, feature_seed=seed))
 
 
 def classifier(network: linen.Module, variables, accuracy: float | None = None) -> Extractor:
   """A stand-in trained on the data: `network(images) -> (logits, features)`.
 
-  accuracy: on held-out images, for the record.
+  accuracy: on held-out images, for the protocol.
   """
 
-  def look(variables, images):
+  def apply(variables, images):
     logits, features = network.apply(variables, _floats(images))
     return {'features': features, 'probs': jax.nn.softmax(logits)}
 
-  return Extractor(look, variables, _protocol(type(network).__name__, variables,
+  return Extractor(apply, variables, _protocol(type(network).__name__, variables,
                                               feature_net_accuracy=accuracy))
 
 
-def _averages(look, images):
+def _averages(layers, images):
   """The means over the image of all layers of a VGG16 up to relu4_3, [B,960].
 
-  Of an image of more than STRIP pixels it is looked at one strip after another, which changes the
-  means by rounding, so that memory does not grow with the image.
+  An image of more than STRIP pixels is cut into strips, one after another, which changes the means
+  by rounding, so that memory does not grow with the image.
   """
   _, height, width, _ = images.shape
   if height * width <= STRIP:
-    return jnp.concatenate([x.mean((1, 2)) for x in look(images).values()], -1)
+    return jnp.concatenate([x.mean((1, 2)) for x in layers(images).values()], -1)
   along, long, short = (1, height, width) if height > width else (2, width, height)
   size = max(STRIP // 2 // short // 8 * 8, 4 * HALO)  # two may be in memory
   step = size - 2 * HALO
   full = -(-(long - size) // step)  # strips, and one that is left
 
   def sums(strip, start, end):
-    # Rows from start to end are its own, the others are what these see beside them.
-    found = []
-    for stage, x in enumerate(look(strip).values()):
+    # Rows from start to end are counted; the others are the surroundings that these depend on.
+    parts = []
+    for stage, x in enumerate(layers(strip).values()):
       row = jnp.arange(x.shape[along]) * 2 ** stage
-      own = ((row >= start) & (row < end)).astype(x.dtype)
+      counted = ((row >= start) & (row < end)).astype(x.dtype)
       area = (height >> stage) * (width >> stage)
-      found.append(jnp.einsum('bhwc,h->bc' if along == 1 else 'bhwc,w->bc', x, own,
+      parts.append(jnp.einsum('bhwc,h->bc' if along == 1 else 'bhwc,w->bc', x, counted,
                               precision='highest') / area)
-    return jnp.concatenate(found, -1)
+    return jnp.concatenate(parts, -1)
 
   def add(total, i):
     strip = jax.lax.dynamic_slice_in_dim(images, i * step, size, along)
     return total + sums(strip, jnp.where(i == 0, 0, HALO), HALO + step), None
 
   total, _ = jax.lax.scan(add, jnp.zeros((len(images), 960)), jnp.arange(full))
-  # The barrier has it wait for the others, whose memory it takes.
+  # The barrier lets the last strip wait for the others, whose memory it takes.
   total, rest = jax.lax.optimization_barrier(
       (total, jax.lax.slice_in_dim(images, full * step, long, axis=along)))
   return total + sums(rest, HALO, long)
 
 
 def checksum(variables) -> str:
-  """CRC-32 of all leaves, in order: the same weights have the same, whatever file they came in."""
-  add = lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf), crc)
-  return f'{functools.reduce(add, jax.tree.leaves(variables), 0):08x}'
+  """CRC-32 of all leaves, in order: it depends on the weights and not on their file."""
+  crc = 0
+  for leaf in jax.tree.leaves(variables):
+    content: Any = np.ascontiguousarray(leaf)
+    crc = zlib.crc32(content, crc)
+  return f'{crc:08x}'
 
 
 def _protocol(name, variables, **more):

@@ -58,21 +58,8 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
   D, or values that are not finite. Kynkaanniemi et al. 2019.
   """
   real, fake = _pair(real, fake)
-  return (float((_hits(real, _radii(real, k), fake)[0] > 0).mean()),
-          float((_hits(fake, _radii(fake, k), real)[0] > 0).mean()))
-
-
-def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
-  """How many real balls hold a fake sample, over k, and the share of real balls that hold any.
-
-  real, fake: features [N,D], [M,D]. The balls are those of `precision_recall` without their
-  surface, as the authors' code has them. Density is at least 0 and about 1 for equal
-  distributions; coverage is in [0, 1], about 1 - 2^-k for them. Neither trusts the neighbourhoods
-  of fake samples. Raises ValueError as `precision_recall` does. Naeem et al. 2020.
-  """
-  real, fake = _pair(real, fake)
-  holding, held = _hits(real, _radii(real, k), fake, surface=False)
-  return float(holding.mean() / k), float((held > 0).mean())
+  return (float(_near(real, _radii(real, k), fake).mean()),
+          float(_near(fake, _radii(fake, k), real).mean()))
 
 
 def _pair(a, b):
@@ -110,14 +97,10 @@ def _radii(x, k):
   return np.concatenate([np.partition(_squares(x[rows], x), k, 1)[:, k] for rows in _blocks(x, x)])
 
 
-def _hits(centres, radii, points, surface=True):
-  """(balls around each point [M], points in each ball [N]) for balls of squared radii [N]."""
+def _near(centres, radii, points):
+  """Whether each point [M] is in any ball of squared radii [N], its surface included."""
   # About 0, where the products lose least. What remains must not decide about the surface.
-  mean, slack = centres.mean(0), 1e-12 if surface else -1e-12
+  mean = centres.mean(0)
   centres, points = centres - mean, points - mean
-  around, inside = np.zeros(len(points), np.int64), np.zeros(len(centres), np.int64)
-  for rows in _blocks(points, centres):
-    hit = _squares(points[rows], centres, slack) <= radii
-    around[rows] = hit.sum(1)
-    inside += hit.sum(0)
-  return around, inside
+  return np.concatenate([(_squares(points[rows], centres, 1e-12) <= radii).any(1)
+                         for rows in _blocks(points, centres)])

@@ -1,4 +1,4 @@
-"""The formulas, in float64 on the host unless said otherwise."""
+"""The formulas of measures, in float64 on the host, except for those marked (jax)."""
 
 from __future__ import annotations
 
@@ -97,4 +97,4 @@ def _factor(x):
     return x.mean, x.root
   mean, scale = x.mean(0), (len(x) - 1) ** -.5
   centred = (x - mean) * scale
-  return mean, np.linalg.qr(centred, 'r') if len(x) > x.shape[1] else centred
+  return mean, np.asarray(np.linalg.qr(centred, 'r')) if len(x) > x.shape[1] else centred

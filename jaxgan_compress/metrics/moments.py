@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import operator
-import os
-import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -75,7 +74,8 @@ class Moments:
 
     Raises ValueError for different D or protocols, or if a count is unknown.
     """
-    if None in (self.count, other.count):
+    n, m = self.count, other.count
+    if n is None or m is None:
       raise ValueError('moments whose count is unknown cannot be added; collect them again')
     if self.mean.shape != other.mean.shape:
       raise ValueError(f'moments of {len(self.mean)} and of {len(other.mean)} features cannot be '
@@ -83,35 +83,14 @@ class Moments:
     if self.protocol != other.protocol:
       raise ValueError(f'moments made by different protocols cannot be added: {self.protocol} and '
                        f'{other.protocol}')
-    if not (self.count and other.count):
-      return self if self.count else other
-    count, shift = self.count + other.count, other.mean - self.mean
-    scatter = np.outer(shift, shift) * (self.count * other.count / count)
-    for part in (self, other):
-      if part.count > 1:
-        scatter += part.cov * (part.count - 1)
-    return Moments(self.mean + shift * (other.count / count), scatter / (count - 1), count,
-                   self.protocol)
-
-  def pack(self) -> np.ndarray:
-    """Count, mean and covariance as uint8 [8 (1 + D + D D)], to be sent to other hosts.
-
-    Bytes, since JAX would gather float64 as float32. The protocol stays here. Raises ValueError if
-    the count is unknown.
-    """
-    if self.count is None:
-      raise ValueError('moments whose count is unknown cannot be added; collect them again')
-    return np.concatenate([[self.count], self.mean, self.cov.ravel()]).view(np.uint8)
-
-  @classmethod
-  def unpack(cls, data: np.ndarray, protocol: Mapping[str, Any] | None = None) -> Moments:
-    """The moments that `pack` made into bytes. Raises ValueError for any other number of bytes."""
-    data = np.ascontiguousarray(data, np.uint8).ravel()
-    size = round(max(data.size / 8 - .75, 0) ** .5 - .5)  # 1 + D + D D = (D + 1/2)^2 + 3/4
-    if size < 1 or data.size != 8 * (1 + size + size * size):
-      raise ValueError(f'{data.size} bytes are no packed moments; pass what pack() returned')
-    count, mean, cov = np.split(data.view(np.float64), [1, 1 + size])
-    return cls(mean, cov.reshape(size, size), int(count[0]), protocol)
+    if not (n and m):
+      return self if n else other
+    shift = other.mean - self.mean
+    scatter = np.outer(shift, shift) * (n * m / (n + m))
+    for cov, count in ((self.cov, n), (other.cov, m)):
+      if count > 1:
+        scatter += cov * (count - 1)
+    return Moments(self.mean + shift * (m / (n + m)), scatter / (n + m - 1), n + m, self.protocol)
 
   @functools.cached_property
   def root(self) -> np.ndarray:
@@ -141,7 +120,7 @@ class Moments:
       raise FileNotFoundError(f'there is no folder {path.parent} for {path.name}; make it')
     if path.exists() and not overwrite:
       raise FileExistsError(f'{path} exists; pass overwrite=True to replace it, or another name')
-    arrays = {'mu': self.known().mean, 'sigma': self.cov}
+    arrays: dict[str, Any] = {'mu': self.known().mean, 'sigma': self.cov}
     if self.count is not None:
       arrays['count'] = np.int64(self.count)
     if self.protocol is not None:
@@ -150,15 +129,9 @@ class Moments:
       except (TypeError, ValueError) as e:
         raise ValueError(f'JSON does not hold the protocol ({e}); pass text, finite numbers, lists '
                          'and dicts of them') from e
-    temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.part')
-    try:
-      with open(temporary, 'xb') as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(temporary, path)
-    finally:
-      temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    paths.write_atomically(path, content.getvalue())
 
   @classmethod
   def load(cls, path: str | Path) -> Moments:
@@ -186,12 +159,12 @@ class Moments:
         protocol = json.loads(str(protocol))
         if not isinstance(protocol, dict):
           raise ValueError('the protocol is no JSON object')
-      found = cls(arrays['mu'], arrays['sigma'],
-                  None if count is None else operator.index(count), protocol).known()
-      largest = np.abs(found.cov - found.cov.T).max()
-      if largest > 1e-5 * np.abs(found.cov).max():
+      moments = cls(arrays['mu'], arrays['sigma'],
+                    None if count is None else operator.index(count), protocol).known()
+      largest = np.abs(moments.cov - moments.cov.T).max()
+      if largest > 1e-5 * np.abs(moments.cov).max():
         raise ValueError(f'sigma is not symmetric, by {largest:.3g}; a covariance is')
-      return found
+      return moments
     except (TypeError, ValueError) as e:
       raise ValueError(f'{path} holds no moments: {e}') from e
 

@@ -1,4 +1,4 @@
-"""From images to what feature networks take, each protocol by its name."""
+"""Images as the inputs of feature networks; each protocol has a function."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _resize(x, kernel, antialias):
 
 
 def _weights(size, kernel, antialias):
-  """What each of 299 pixels takes of each of `size`, [299,size]; half-pixel centres."""
+  """The weight of each of `size` pixels in each of 299, [299,size]; half-pixel centres."""
   scale = size / 299
   centres = (np.arange(299) + .5) * scale - .5
   distances = np.abs(np.arange(size) - centres[:, None])

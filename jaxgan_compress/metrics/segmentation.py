@@ -1,4 +1,4 @@
-"""How well a label map is read back from an image."""
+"""Scores of predicted label maps."""
 
 from __future__ import annotations
 

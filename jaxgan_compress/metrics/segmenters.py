@@ -1,4 +1,4 @@
-"""Networks that read label maps back from images."""
+"""Networks that predict label maps from images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from jaxgan_compress.nn.feature_nets.drn import CITYSCAPES_MEAN, CITYSCAPES_STD
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segmenter:
-  """`look(variables, images) -> scores [B,H,W,classes]`, the highest wins; it can be jitted.
+  """`apply(variables, images) -> scores [B,H,W,classes]`, whose argmax is the label; can be jitted.
 
   images: float32 [B,H,W,3] in [-1, 1]. protocol: its name, checksum and quality on real images.
   """
-  look: Callable[[Any, jax.Array], jax.Array]
+  apply: Callable[[Any, jax.Array], jax.Array]
   variables: Any
   classes: int
   protocol: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Segmenter:
 def segmenter(network: linen.Module, variables, accuracy: float | None = None) -> Segmenter:
   """One trained on the data: `network(images) -> (logits [B,H,W,classes], features)`.
 
-  accuracy: on held-out images, for the record.
+  accuracy: on held-out images, for the protocol.
   """
   return Segmenter(lambda v, images: network.apply(v, images)[0], variables, network.classes,
                    {'segmenter': type(network).__name__, 'segmenter_crc32': checksum(variables),
@@ -53,30 +53,30 @@ def drn(path: str | Path) -> Segmenter:
                      'made by: jaxgan-compress convert --input=drn-d-105_ms_cityscapes.pth '
                      '--output=drn.safetensors')
 
-  def look(variables, images):
+  def apply(variables, images):
     # The arithmetic of metrics.resize.to_uint8, kept in floats.
     pixels = jnp.floor(jnp.clip((images + 1) / 2 * 255, 0, 255)) / 255
     mean, std = (jnp.array(x).reshape(1, 1, 1, 3) for x in (CITYSCAPES_MEAN, CITYSCAPES_STD))
     return network.apply(variables, (pixels - mean) / std)[0]
 
-  return Segmenter(look, variables, network.classes,
+  return Segmenter(apply, variables, network.classes,
                    {'segmenter': 'DRN-D-105', 'segmenter_crc32': checksum(variables)})
 
 
 def cityscapes_scores(reader: Segmenter, images: Iterable[np.ndarray],
                       truths: Iterable[np.ndarray]) -> dict[str, Any]:
-  """mIoU as the papers report it: `segmentation.scores` over pairs of drawing and truth.
+  """mIoU as the papers report it: `segmentation.scores` over pairs of image and truth.
 
   images: float32 [H,W,3] in [-1, 1] each, at the generated size (256x256). truths: trainIds of the
   whole picture each, integers [1024,2048], 255 where nothing counts. Scores are resized to the
-  truth by Pillow (bilinear) before the highest is taken. Papers print 100 times 'miou'.
+  truth by Pillow (bilinear) before the argmax. Papers print 100 times 'miou'.
 
   Raises ValueError for fewer images than truths, or the other way round.
   """
-  look = xla.jit(reader.look)
+  apply = xla.jit(reader.apply)
   total = np.zeros((reader.classes, reader.classes), np.int64)
   for image, truth in zip(images, truths, strict=True):
-    scores = np.asarray(look(reader.variables, image[None])[0])
-    found = segmentation.resize_log_probs(scores, *truth.shape).argmax(-1)
-    total += segmentation.confusion(found, truth, reader.classes)
+    scores = np.asarray(apply(reader.variables, image[None])[0])
+    labels = segmentation.resize_log_probs(scores, *truth.shape).argmax(-1)
+    total += segmentation.confusion(labels, truth, reader.classes)
   return segmentation.scores(total)

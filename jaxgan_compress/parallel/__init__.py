@@ -5,9 +5,8 @@ Nothing outside this package knows how many devices there are.
 
 from jaxgan_compress.core import Axes
 from jaxgan_compress.parallel.batch_map import RowMap
-from jaxgan_compress.parallel.check import replica_disagreement
 from jaxgan_compress.parallel.mesh import build_mesh, fetch, local, put_state, spread
 from jaxgan_compress.parallel.train_step import VIAS, ParallelStep, parallelize
 
 __all__ = ['VIAS', 'Axes', 'ParallelStep', 'RowMap', 'build_mesh', 'fetch', 'local',
-           'parallelize', 'put_state', 'replica_disagreement', 'spread']
+           'parallelize', 'put_state', 'spread']

@@ -1,21 +1,16 @@
-"""Do all replicas leave a step with the same state?"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
+"""Whether all replicas leave a step with the same state, which tracing cannot tell."""
 
 import jax
 import jax.numpy as jnp
 
-from jaxgan_compress.core import Axes, Batch, TrainState
+from jaxgan_compress.core import Axes
 
 
-def replica_disagreement(step: Callable, state: TrainState, batch: Batch, replicas: int = 2
-                         ) -> list[str]:
+def replica_disagreement(step, state, batch, replicas=2):
   """Names of the leaves of the new shared state that differ between replicas; [] is right.
 
-  It finds what tracing cannot: an `axes.mean` that was taken over too few axes or of the wrong
-  value. `state.memory`, which may differ, is left out.
+  It finds an `axes.mean` that was taken over too few axes or of the wrong value. `replica_state`,
+  which may differ, is left out.
   """
 
   def one(memory, batch):
