@@ -11,7 +11,7 @@ version = re.search(r"'(.+)'", (here / 'jaxgan_compress' / '_version.py').read_t
 samples = ['scikit-learn>=1.5', 'scikit-image>=0.24']
 fast = ['opencv-python-headless>=4.10']
 export = ['onnx>=1.17', 'onnxruntime>=1.20', 'flatbuffers>=24']
-notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29', 'matplotlib>=3.9']
+notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29']
 docs = ['pdoc>=15']
 test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
         'kubernetes-validate>=1.30', *samples, *fast, *export, *notebooks, *docs]
@@ -28,7 +28,8 @@ setup(
               'jaxgan_compress.configs', 'jaxgan_compress.configs.cat',
               'jaxgan_compress.configs.kd', 'jaxgan_compress.configs.omgd'],
     package_dir={'jaxgan_compress.configs': 'configs'},
-    package_data={'jaxgan_compress': ['py.typed']},
+    package_data={'jaxgan_compress': ['py.typed'],
+                  'jaxgan_compress.experiment': ['templates/*.html.jinja2']},
     install_requires=[
         'jax>=0.10.0',
         'flax>=0.12',
@@ -47,6 +48,8 @@ setup(
         'tensorboardX>=2.6.5',
         'absl-py',
         'rich',
+        'jinja2>=3.1',
+        'matplotlib>=3.9',
     ],
     extras_require={
         'cuda12': ['jax[cuda12]'],

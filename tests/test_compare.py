@@ -4,36 +4,21 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
 
 from jaxgan_compress.cli import main
-from jaxgan_compress.experiment import comparison
-from jaxgan_compress.experiment.compare_runs import compare
-from jaxgan_compress.experiment.comparison import Point
+from jaxgan_compress.experiment.compare_runs import compare, front
+from jaxgan_compress.experiment.report import rounded
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
 
-def row(macs, fd, ms=1., data='digits'):
-  protocol = {'data': data, 'images': '32x32x1', 'count': 40, 'real_count': 100, 'seed': 0,
-              'feature_net': 'net', 'feature_crc32': '1'}
-  return {'title': f'of {macs}', 'role': 'student', 'from': 'latents', 'macs': macs,
-          'params': macs * 2, 'ms_per_image_batch1': ms,
-          'best': {'step': 1, 'measures': {'fd': {'value': fd, 'protocol': protocol}}}}
-
-
-def test_the_front_is_who_no_other_beats_in_both():
-  points = [Point(0, name, [row(*each) for each in rows]) for name, rows in {
-      'small': [(1, 9.)], 'worse': [(2, 10.)], 'middle': [(3, 4.), (3, 6.)], 'same': [(4, 5.)],
-      'big': [(8, 1.)]}.items()]
-  assert [p.name for p in comparison.front(points, 'macs', 'fd')] == ['small', 'middle', 'big']
-  assert [p.name for p in comparison.front(points[:1], 'macs', 'fd')] == ['small']
-  # 'is' is better high: the dear one that draws worst leaves.
-  for p in points:
-    for each in p.rows:
-      each['best']['measures']['is'] = each['best']['measures']['fd']
-  assert [p.name for p in comparison.front(points, 'macs', 'is')] == ['small', 'worse']
+def test_the_front_is_what_no_other_beats_in_both():
+  points = {'small': (1, 9.), 'worse': (2, 10.), 'middle': (3, 5.), 'same': (4, 5.), 'big': (8, 1.)}
+  assert front(list(points.values()), 'fd') == [points[k] for k in ('small', 'middle', 'big')]
+  assert front([(1, 9.)], 'fd') == [(1, 9.)]
+  # 'is' is better high: the dear one with the worst images leaves.
+  assert front(list(points.values()), 'is') == [points['small'], points['worse']]
 
 
 @pytest.fixture(scope='module')
@@ -70,13 +55,12 @@ def test_seeds_are_one_and_other_measures_stand_apart(runs, capsys):
   page = (runs / 'comparison.html').read_text()
   assert '3 runs compared' in page and 'there are 2 parts below' in page
   assert 'href="seed0/report.html">seed 0' in page and 'href="other/report.html">report' in page
-  assert 'evaluate.count: 41' in page
-  assert page.count('<svg class="numbers"') == 4
+  assert 'evaluate.count: 41' in page and 'seeds 0, 1' in page
+  assert page.count('<svg') == 4 and page.count('class=best') == 2 * page.count('<h2>Latents')
   values = [each['best']['measures']['fd']['value'] for each in json.loads(
       (runs / 'seed0/results.json').read_text())['generators'].values()]
-  shown = re.findall(r'<td>([\d.]+) ± ([\d.]+)</td>', page)
-  assert {f'{value + 1:.3g}' for value in values} <= {mean for mean, _ in shown}
-  assert (f'{np.mean(values[:1]) + 1:.3g}', '1.4') in shown  # 2 apart: a deviation of sqrt 2
+  cells = re.findall(r'<td>([^<]+ ± [^<]+)</td>', page)
+  assert {rounded(value + 1, 2 ** .5) for value in values} <= set(cells)  # 2 apart: sqrt 2
   assert page.count('data:image/png') == 2 * len(values) and 'http' not in page
   assert main.main(['report', *(str(runs / name) for name in ('seed0', 'seed1'))]) == 0  # over it
 

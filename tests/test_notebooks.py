@@ -12,7 +12,6 @@ jupytext = pytest.importorskip('jupytext', reason="notebooks need the extra 'not
 nbclient = pytest.importorskip('nbclient', reason="notebooks need the extra 'notebooks'")
 nbformat = pytest.importorskip('nbformat', reason="notebooks need the extra 'notebooks'")
 pytest.importorskip('ipykernel', reason="notebooks need the extra 'notebooks'")
-pytest.importorskip('matplotlib', reason="notebooks need the extra 'notebooks'")
 pytest.importorskip('skimage', reason="notebooks draw on the extra 'samples'")
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Arrays become pictures."""
+"""Grids of images, with captions or without."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def to_uint8(images) -> np.ndarray:
 
 
 def gallery(rows: Mapping[str, np.ndarray], title: str = '', *, pixels: int = 64) -> Image.Image:
-  """A picture for notebooks, which show what a cell ends with: rows of images under captions.
+  """Rows of images under captions, as a value that a notebook displays at the end of a cell.
 
   rows: {caption: images [B,H,W,C]}, in [-1, 1] or uint8. pixels: small images are enlarged by the
   whole number that brings them nearest to this height.
@@ -23,15 +23,15 @@ def gallery(rows: Mapping[str, np.ndarray], title: str = '', *, pixels: int = 64
   def enlarged(images):
     images = np.asarray(images)
     images = images / 127.5 - 1 if images.dtype == np.uint8 else images
-    times = max(1, round(pixels / images.shape[1]))
-    return images.repeat(times, 1).repeat(times, 2)
+    factor = max(1, round(pixels / images.shape[1]))
+    return images.repeat(factor, 1).repeat(factor, 2)
 
-  shown = [(caption, enlarged(images)) for caption, images in rows.items()]
-  return Image.fromarray(captioned(shown, title, height=16))
+  sheets = [(caption, enlarged(images)) for caption, images in rows.items()]
+  return Image.fromarray(captioned(sheets, title, height=16))
 
 
 def colour_labels(label_map, edges=None) -> np.ndarray:
-  """Integers [B,H,W] as images in [-1, 1] [B,H,W,3], a colour each; edges, where given, white."""
+  """Images in [-1, 1] [B,H,W,3] of integer labels [B,H,W], one colour for each; edges are white."""
   # Hues a golden section apart stay far from their neighbours, however many there are.
   hue = np.arange(256)[:, None] * 0.618034 % 1 * 6
   palette = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
@@ -42,9 +42,9 @@ def colour_labels(label_map, edges=None) -> np.ndarray:
 
 
 def captioned(rows, title: str, *, height: int = 14) -> np.ndarray:
-  """A contact sheet that says what it shows: [(caption, images [B,H,W,C]), ...] to uint8 [h,w,3].
+  """A contact sheet with text, uint8 [h,w,3], of rows [(caption, images [B,H,W,C]), ...].
 
-  The title stands above everything, each caption above its row. Long texts are broken.
+  The title stands above the sheet, each caption above its row. Long texts are wrapped.
   """
   width = max(contact_sheet([images]).shape[1] for _, images in rows)
   parts = [_text(title, width, height)]
@@ -68,7 +68,7 @@ def _text(text, width, height):
 
 
 def contact_sheet(rows, gap: int = 2) -> np.ndarray:
-  """One picture of a grid of images: [[B,H,W,C], ...] in [-1, 1], a row each, to uint8 [h,w,3]."""
+  """One image uint8 [h,w,3] of a grid with a row for each [B,H,W,C] in [-1, 1]."""
   rows = [to_uint8(row) for row in rows]
   rows = [np.repeat(row, 3, -1) if row.shape[-1] == 1 else row for row in rows]
   frame = ((0, 0), (0, gap), (0, gap), (0, 0))

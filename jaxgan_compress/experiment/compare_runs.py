@@ -1,37 +1,43 @@
-"""Several runs side by side: quality against cost, and pictures of the same inputs."""
+"""Several runs on one page: quality against cost, and generated images of the same inputs."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from jaxgan_compress import config as configs
 from jaxgan_compress.config import SELECT
 from jaxgan_compress.core import paths
 from jaxgan_compress.core.arguments import typed
-from jaxgan_compress.experiment import comparison
-from jaxgan_compress.experiment.comparison import Family, Group, Point
+from jaxgan_compress.experiment import plots, report
 from jaxgan_compress.experiment.export import latents
 from jaxgan_compress.experiment.lock import HARMLESS
 from jaxgan_compress.experiment.workdir import Run, open_run
 from jaxgan_compress.train import CheckpointError, log_files
 
-COLUMNS, MOST_ROWS = 6, 30
+COLUMNS, MAX_ROWS = 6, 30  # of the sheet of generated images
+MARK = '<meta name="generator" content="jaxgan_compress comparison">'
+COSTS = {'macs': 'multiply-accumulate operations for one image',
+         'ms_per_image_batch1': 'milliseconds per image, generated alone'}
 
 
 @typed
 def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
             metric: str | None = None, *, moved: Mapping[str, str] | None = None) -> Path:
   """Writes one page over finished runs and returns its path: quality against multiply-accumulates
-  and milliseconds with the Pareto front, a table, and drawings of the same inputs.
+  and milliseconds with the Pareto front, a table, and images generated from the same inputs.
 
-  Runs whose configs differ in the seed alone are seeds of one: their means and spreads are shown,
-  and the pictures of the first. What was asked or measured in another way stands apart.
+  Runs whose configs differ in the seed alone are seeds of one: the page has their means and
+  spreads, and the images of the first. Runs with other inputs, or measured in another way, stand
+  apart.
 
   out: default `comparison.html` in the folder that holds all of them.
   moved: of `open_run`, for each.
@@ -45,120 +51,188 @@ def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
           for run in (open_run(workdir, moved=moved) for workdir in workdirs)}
   if len(runs) < 2:
     raise ValueError(f'{len(runs)} run to compare; give two or more folders')
-  out = paths.expand(out) if out else Path(os.path.commonpath([path.parent for path in runs])) / \
-      'comparison.html'
-  if out.is_dir():
-    raise IsADirectoryError(f'{out} is a folder; give a file')
-  if out.exists() and comparison.MARK.encode() not in out.read_bytes()[:1000]:
-    raise FileExistsError(f'{out} is there and is no comparison; use another --output')
-  groups = _groups(runs)
-  families = _families(groups, runs, metric)
+  out = _writable(paths.expand(out) if out else Path(os.path.commonpath(
+      [path.parent for path in runs])) / 'comparison.html')
+  groups = _groups(list(runs.values()), out.resolve().parent)
+  families = {}
+  for group in groups:
+    tables = [results['generators'] for _, _, results in group['members']]
+    for name in dict.fromkeys(name for table in tables for name in table):
+      rows = [table[name] for table in tables if name in table]
+      families.setdefault(_task(rows[0]), []).append((group, name, rows))
+  environments = {json.dumps(results['environment']): results['environment']
+                  for group in groups for _, _, results in group['members']}
+  page = report.page(
+      'comparison.html.jinja2', mark=MARK, count=len(runs), groups=groups,
+      families=[_family(task, generators, metric) for task, generators in families.items()],
+      environments=list(environments.values()))
   out.parent.mkdir(parents=True, exist_ok=True)
-  log_files.write_whole(out, comparison.render(groups, families, out.resolve()))
+  log_files.write_whole(out, page)
   return out
 
 
-def _results(run: Run):
+def _writable(out: Path) -> Path:
+  if out.is_dir():
+    raise IsADirectoryError(f'{out} is a folder; give a file')
+  if out.exists() and MARK.encode() not in out.read_bytes()[:1000]:
+    raise FileExistsError(f'{out} is there and is no comparison; use another --output')
+  return out
+
+
+def front(points: Sequence[tuple[float, float]], metric: str) -> list[tuple[float, float]]:
+  """The (cost, value) that no other beats in both, cheapest first."""
+  sign = 1 if SELECT[metric] == 'min' else -1
+  best, unbeaten = math.inf, []
+  for cost, value in sorted(points, key=lambda point: (point[0], sign * point[1])):
+    if sign * value < best:
+      best = sign * value
+      unbeaten.append((cost, value))
+  return unbeaten
+
+
+def _task(row) -> str:
+  """What a row of results.json was generated from and how it was measured, in words."""
+  protocol = next(iter(row['best']['measures'].values()))['protocol']
+  inputs = protocol.get('inputs', f'Latents (seed {protocol["seed"]})')
+  return (f'{inputs}: {protocol["count"]} generated against {protocol["real_count"]} real images '
+          f'({protocol["data"]}, {protocol["images"]}), features of {protocol["feature_net"]}')
+
+
+def _results(run: Run) -> dict[str, Any]:
   path = run.workdir / 'results.json'
   if not path.is_file():
     raise FileNotFoundError(f'{run.workdir} has no results yet; let its training end first')
-  found = json.loads(path.read_text())
-  if not all('best' in row for row in found['generators'].values()):
+  results = json.loads(path.read_text())
+  if not all('best' in row for row in results['generators'].values()):
     raise ValueError(f'{run.workdir} measured nothing (no evaluate.classifier or '
                      'evaluate.extractor in its config), so that there is nothing to compare')
-  return found
+  return results
 
 
-def _groups(runs) -> list[Group]:
-  """Runs of one config are one, whatever their seed; named by what their folders have in common."""
+def _groups(runs: Sequence[Run], folder: Path) -> list[dict[str, Any]]:
+  """Runs of one config are one, whatever their seed. Links are as seen from the folder."""
   kinds = {}
-  for path, run in runs.items():
-    asked = _flat(configs.to_json(run.config))
-    seed = asked.pop('seed')
+  for run in runs:
+    settings = traverse_util.flatten_dict(
+        configs.to_json(run.config), is_leaf=lambda _, tree: not tree, sep='.')
+    seed = settings.pop('seed')
     # A stage is what it is, whichever others are trained.
-    asked = {key: value for key, value in asked.items() if key not in {'run', *HARMLESS}}
-    kinds.setdefault(json.dumps(asked, sort_keys=True), []).append((path, seed, _results(run)))
-  settings = [json.loads(kind) for kind in kinds]
-  differing = sorted(key for key in set().union(*settings)
-                     if any(each.get(key) != settings[0].get(key) for each in settings))
-  names = [_name([path for path, _, _ in members]) for members in kinds.values()]
-  if len(set(names)) < len(names):
-    names = [str(members[0][0]) for members in kinds.values()]
-  return [Group(name, sorted(members, key=lambda m: m[1]),
-                {key: each[key] for key in differing if key in each})
-          for name, members, each in zip(names, kinds.values(), settings, strict=True)]
+    settings = frozenset((key, json.dumps(value)) for key, value in settings.items()
+                         if key not in {'run', *HARMLESS})
+    kinds.setdefault(settings, []).append((run, seed, _results(run)))
+  shared, groups = frozenset.intersection(*kinds), []
+  for settings, members in kinds.items():
+    members.sort(key=lambda member: member[1])
+    seeds = [str(seed) for _, seed, _ in members]
+    several = len(members) > 1
+    pages = [run.workdir.resolve() / 'report.html' for run, _, _ in members]
+    differs = [f'{key}: {json.loads(value)}' for key, value in sorted(settings - shared)]
+    groups.append({
+        'series': len(groups), 'members': members, 'name': _name([page.parent for page in pages]),
+        'differs': differs + [f'seeds {", ".join(seeds)}'] * several,
+        'links': [(f'seed {seed}' if several else 'report',
+                   os.path.relpath(page, folder) if page.is_file() else None)
+                  for seed, page in zip(seeds, pages, strict=True)]})
+  names = [group['name'] for group in groups]
+  for group in groups:
+    if names.count(group['name']) > 1:
+      group['name'] = str(group['members'][0][0].workdir.resolve())
+  return groups
 
 
-def _flat(tree, prefix=''):
-  """{dotted key: value} of nested dicts."""
-  found = {}
-  for key, value in tree.items():
-    nested = isinstance(value, dict) and value
-    found.update(_flat(value, f'{prefix}{key}.') if nested else {prefix + key: value})
-  return found
+def _name(folders: Sequence[Path]) -> str:
+  """What the names of folders have in common but for the seed, or the folder that holds them."""
+  names = {re.sub(r'[-_=. ]*(seed)?[-_=. ]*\d+$', '', folder.name) if len(folders) > 1 else
+           folder.name for folder in folders}
+  return names.pop() if len(names) == 1 and all(names) else folders[0].parent.name
 
 
-def _name(paths):
-  names = {path.name for path in paths}
-  if len(names) > 1:
-    names = {re.sub(r'[-_=. ]*(seed)?[-_=. ]*\d+$', '', name) for name in names}
-  return names.pop() if len(names) == 1 and all(names) else paths[0].parent.name
+def _family(task: str, generators: list[tuple[dict, str, list[dict]]], metric: str | None
+            ) -> dict[str, Any]:
+  """The part of the page about generators of the same inputs that were measured the same way.
+
+  generators: (group, name, entries of results.json of all seeds).
+  """
+  metric = _metric(task, generators, metric)
+  generators.sort(key=lambda g: (_mean(g[2], 'macs'), g[0]['series'], g[1]))
+  dots = _dots(generators, metric)
+  charts = {}
+  for cost, label in COSTS.items():
+    known = [{**dot, 'at': (dot['costs'][cost], dot['mean'])}
+             for dot in dots if cost in dot['costs']]
+    unbeaten = front([dot['at'] for dot in known], metric)
+    for dot in known:
+      dot['best'] += [cost] * (dot['at'] in unbeaten)
+    charts[cost] = plots.tradeoff(known, unbeaten, label, metric.upper())
+  nets = {measure['protocol'].get('feature_crc32') for _, _, rows in generators for row in rows
+          for measure in row['best']['measures'].values()}
+  return {'task': task, 'charts': charts, 'rows': dots, 'feature_nets': len(nets),
+          'metric': metric if metric in dots[0]['cells'] else f'{metric}_teacher',
+          'seeds': max(len(dot['values']) for dot in dots), 'images': _images(generators, dots)}
 
 
-def _families(groups, runs, metric) -> list[Family]:
-  points = []
-  for i, group in enumerate(groups):
-    tables = [results['generators'] for _, _, results in group.members]
-    points += [Point(i, name, [table[name] for table in tables if name in table])
-               for name in dict.fromkeys(name for table in tables for name in table)]
-  tasks = {}
-  for point in points:
-    tasks.setdefault(comparison.task(point.rows[0]), []).append(point)
-  families = []
-  for task, members in tasks.items():
-    there = [key for key in SELECT if all(
-        key in row['best']['measures'] for point in members for row in point.rows)]
-    if metric is not None and metric not in there:
-      raise ValueError(f'metric {metric!r} was not measured everywhere; there is '
-                       f'{", ".join(there) or "none in common"} ({task})')
-    chosen = {runs[groups[p.group].members[0][0]].config.evaluate.select for p in members}
-    by = metric or next((key for key in (*chosen, *there) if key in there), None)
-    if by is None:
-      raise ValueError(f'no metric was measured everywhere ({task})')
-    families.append(Family(task, members, by, _pictures(groups, runs, members)))
-  return families
+def _mean(rows, key) -> float:
+  return float(np.mean([row[key] for row in rows]))
 
 
-def _pictures(groups, runs, points):
-  """Rows of drawings of the same inputs: of each point the first seed's."""
-  rows, missing, inputs = [], [], None
-  for point in sorted(points, key=lambda p: (p.cost('macs'), p.group))[:MOST_ROWS]:
-    group = groups[point.group]
-    path = next(path for path, _, results in group.members if point.name in results['generators'])
-    run, target = runs[path], None
+def _dots(generators, metric) -> list[dict[str, Any]]:
+  """Each generator as charts and tables have it, with its number."""
+  several = len({group['series'] for group, _, _ in generators}) > 1
+  dots = []
+  for i, (group, _, rows) in enumerate(generators):
+    costs = {key: _mean(rows, key) for key in ('params', *COSTS) if all(key in row for row in rows)}
+    values = [row['best']['measures'][metric]['value'] for row in rows]
+    mean = float(np.mean(values))
+    title, role = f'{i + 1}. {rows[0]["title"]}', rows[0]['role']
+    dots.append({
+        'label': str(i + 1), 'title': title, 'role': role, 'leads': [title, role, group['name']],
+        'series': group['series'] if several else i, 'costs': costs, 'values': values, 'best': [],
+        'mean': mean, 'note': f'{title}: {report.rounded(mean)}',
+        'cells': {key: report.COSTS[key](cost) for key, cost in costs.items()}
+        | report.quality_cells([row['best'] for row in rows], over_seeds=True)})
+  return dots
+
+
+def _metric(task, generators, metric) -> str:
+  """The measure of the charts: what was asked for, or by which the runs chose checkpoints."""
+  measured = [row['best']['measures'] for _, _, rows in generators for row in rows]
+  common = [key for key in SELECT if all(key in measures for measures in measured)]
+  if metric is not None and metric not in common:
+    raise ValueError(f'metric {metric!r} was not measured everywhere; there is '
+                     f'{", ".join(common) or "none in common"} ({task})')
+  if not common:
+    raise ValueError(f'no metric was measured everywhere ({task})')
+  selected = [group['members'][0][0].config.evaluate.select for group, _, _ in generators]
+  return metric or next(key for key in (*selected, *common) if key in common)
+
+
+def _images(generators, dots) -> list[list]:
+  """[title, note, images] of the inputs, of the targets and of each generator's first seed."""
+  sheet, unreadable, inputs = [], [], None
+  for (group, name, rows), dot in zip(generators[:MAX_ROWS], dots, strict=False):
+    run = next(run for run, _, results in group['members'] if name in results['generators'])
     try:
-      draw = run.drawer(point.name)
+      generator = run.generator(name)
+      bound = generator.bound()
     except (CheckpointError, FileNotFoundError):  # what was measured is in results.json
-      missing.append(point.title)
+      unreadable.append(dot['title'])
       continue
-    if point.rows[0]['from'] == 'latents':
-      x, picture = latents(draw.module, run.config.evaluate.seed, COLUMNS)[0], None
+    if rows[0]['from'] == 'latents':
+      x = latents(generator.module, run.config.evaluate.seed, COLUMNS)[0]
     else:
-      shown = run.shown(point.name, COLUMNS)
-      x, picture, target = shown['source'], shown['picture'], shown.get('target')
-    if inputs is None and picture is not None:
-      inputs = np.asarray(x)
-      rows.append(('Input', 'what every generator is given', np.asarray(picture)))
-      if target is not None:
-        rows.append(('Target', 'what should come out', np.asarray(target)))
-    elif inputs is not None and not np.array_equal(inputs, x):
-      continue  # says the same of itself, and is another folder
-    note = f'{point.rows[0]["params"]:,} parameters' + (
-        f', {group.name}' if len(groups) > 1 else '')
-    rows.append((point.title, note, np.asarray(draw(x))))
-  if missing and rows:
-    rows[0] = (rows[0][0], f'{rows[0][1]}; no checkpoint can be read of {", ".join(missing)}',
-               rows[0][2])
-  left = len(points) - MOST_ROWS
-  return rows if left <= 0 else [*rows[:-1], (
-      rows[-1][0], f'{rows[-1][1]}; {left} larger ones are left out', rows[-1][2])]
+      batch = generator.examples(COLUMNS)
+      x = batch['source']
+      if inputs is None:
+        inputs = np.asarray(x)
+        sheet.append(['Input', 'what every generator receives', np.asarray(batch['picture'])])
+        if 'target' in batch:
+          sheet.append(['Target', 'what they should produce', np.asarray(batch['target'])])
+      elif not np.array_equal(inputs, x):
+        continue  # its data have the same name and lie in another folder
+    sheet.append([dot['title'], f'{rows[0]["params"]:,} parameters, {group["name"]}',
+                  np.asarray(bound(x))])
+  if sheet and unreadable:
+    sheet[0][1] += f'; no checkpoint can be read of {", ".join(unreadable)}'
+  if sheet and len(generators) > MAX_ROWS:
+    sheet[-1][1] += f'; {len(generators) - MAX_ROWS} larger ones are left out'
+  return sheet
