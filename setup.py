@@ -63,7 +63,8 @@ setup(
         'tf': ['tensorflow-cpu>=2.21', 'tensorboard>=2.18'],
         'tensorboard': ['tensorboard>=2.18'],
         'test': test,
-        'dev': [*test, 'ruff>=0.9', 'build'],
+        # Node.js comes from PyPI, too: without it pyright fetches its own from elsewhere.
+        'dev': [*test, 'ruff>=0.9', 'pyright[nodejs]==1.1.414', 'build'],
     },
     entry_points={'console_scripts': ['jaxgan-compress = jaxgan_compress.cli.main:main']},
     classifiers=[

@@ -11,7 +11,6 @@ other / textbook (median, quartiles of the pairs) as Markdown, after proving bot
 
 import argparse
 import functools
-import time
 from unittest import mock
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from jaxgan_compress import analysis
 from jaxgan_compress.core import Axes, xla
 from jaxgan_compress.nn.generators.inception import Branches, InceptionBranches
 from jaxgan_compress.nn.layers import conv as layers
@@ -101,19 +101,6 @@ def check_equal(op, one, other):
       np.testing.assert_allclose(a, b, atol=1e-5 * max(float(jnp.abs(a).max()), 1))
 
 
-def compare(functions, args, rounds):
-  """Seconds of each call, [rounds, len(functions)]."""
-  for f in functions:
-    jax.block_until_ready(f(*args))
-  taken = np.zeros((rounds, len(functions)))
-  for i in range(rounds):
-    for j, f in enumerate(functions):
-      start = time.perf_counter()
-      jax.block_until_ready(f(*args))
-      taken[i, j] = time.perf_counter() - start
-  return taken
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,10 +122,11 @@ def main():
           functions = [compiled(passed(build(c_out)), (variables, x), op, fast)
                        for fast in (False, True)]
           check_equal(op, *(f(variables, x) for f in functions))
-          taken = compare(functions, (variables, x), args.rounds)
-          low, middle, high = np.quantile(taken[:, 1] / taken[:, 0], (.25, .5, .75))
+          calls = {i: functools.partial(f, variables, x) for i, f in enumerate(functions)}
+          seconds = analysis.time_calls(calls, args.rounds, warmup=1)
+          low, middle, high = np.quantile(seconds[1] / seconds[0], (.25, .5, .75))
           print(f'| {title} {c_out} | {batch}x{side}x{side}x{c_in} | {name} | '
-                f'{1e3 * np.median(taken[:, 0]):.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |',
+                f'{1e3 * np.median(seconds[0]):.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |',
                 flush=True)
 
 

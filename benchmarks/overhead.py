@@ -9,13 +9,13 @@ ratio of the medians and of the minima, as Markdown.
 """
 
 import argparse
-import time
+import functools
 
 import jax
 import numpy as np
 import optax
 
-from jaxgan_compress import core, data, methods, nn
+from jaxgan_compress import analysis, core, data, methods, nn
 from jaxgan_compress.core import xla
 from jaxgan_compress.parallel import build_mesh, parallelize
 
@@ -54,21 +54,24 @@ def main():
     placed = {'': jax.device_put(batch), **{via: way.place(batch) for via, way in ways.items()}}
     states = {'': jax.tree.map(jax.numpy.copy, state), **{
         via: way.put(jax.device_get(state)) for via, way in ways.items()}}
-    taken = {name: [] for name in calls}
-    for i in range(args.rounds + 2):
-      for name, call in calls.items():
-        began = time.perf_counter()
-        states[name], _ = jax.block_until_ready(call(states[name], placed[name]))
-        taken[name].append(time.perf_counter() - began)
-      if not i:
-        plain, *others = (jax.device_get(states[name].params) for name in calls)
-        for other in others:
-          jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), other, plain)
-    taken = {name: np.array(seconds[2:]) for name, seconds in taken.items()}  # compiled by then
+    seconds = measured(calls, states, placed, args.rounds)
     for via in WAYS:
-      print(f'| {title} | {via} | {1e3 * np.median(taken[""]):.2f} | '
-            f'{np.median(taken[via]) / np.median(taken[""]):.2f} | '
-            f'{taken[via].min() / taken[""].min():.2f} |', flush=True)
+      print(f'| {title} | {via} | {1e3 * np.median(seconds[""]):.2f} | '
+            f'{np.median(seconds[via]) / np.median(seconds[""]):.2f} | '
+            f'{seconds[via].min() / seconds[""].min():.2f} |', flush=True)
+
+
+def measured(calls, states, placed, rounds):
+  """Seconds of each step, {way: [rounds]}, whose states are equal after the first one."""
+  def step(name):
+    states[name], logs = calls[name](states[name], placed[name])
+    return states[name], logs
+
+  steps = {name: functools.partial(step, name) for name in calls}
+  plain, *others = (jax.device_get(step()[0].params) for step in steps.values())
+  for other in others:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), other, plain)
+  return analysis.time_calls(steps, rounds, warmup=1)
 
 
 if __name__ == '__main__':

@@ -126,7 +126,7 @@ def test_old_files_with_statistics_of_instance_norms():
   module, variables = convert.from_torch(old)
   assert module == nn.resnet(4) and same(convert.to_torch(module, variables), old)
   newer = {**old, 'model.2.num_batches_tracked': np.array(3)}
-  with pytest.raises(ValueError, match="give the hint norm='instance'"):
+  with pytest.raises(ValueError, match="pass norm='instance'"):
     convert.from_torch(newer)
   module, variables = convert.from_torch(newer, norm='instance')
   assert module == nn.resnet(4) and same(convert.to_torch(module, variables), newer)
@@ -190,12 +190,12 @@ RESNET = published_dict(nn.resnet(4, 2))
     ({**RESNET, 'model.4.bias': np.ones(8, np.complex64)}, {}, 'holds complex64'),
     ({**published_dict(nn.unet(4, 5)), 'model.model.1.model.2.num_batches_tracked': np.ones(())},
      {}, 'holds float64 and should hold whole'),
-    (RESNET, {'shared': 3}, 'takes no hint .shared.; it takes dropout, padding.*in the keys'),
+    (RESNET, {'shared': 3}, 'takes no override .shared.; it takes dropout, padding.*in the keys'),
     (RESNET, {'norm': 'batch'}, 'missing: '),
     (RESNET, {'clamp': 'maybe'}, "clamp='maybe'; True or False"),
     (RESNET, {'dropout': 'abc'}, 'a rate from 0'), (RESNET, {'dtype': 'int8'}, 'floating-point'),
     ({**RESNET, 'model.1x.weight': np.ones(3)}, {}, r'1 unknown: model.1x.weight \(3,\)'),
-    (published_dict(nn.PatchGAN(4, heads=('wide', 'deep'), shared=2)), {}, 'hint shared=0 .. 5'),
+    (published_dict(nn.PatchGAN(4, heads=('wide', 'deep'), shared=2)), {}, 'pass shared=0 .. 5'),
     ({'fc.weight': np.ones((64, 8), np.float32), 'head_0.conv_0.weight': np.ones(1)}, {},
      'use_vae'),
     ({'model.1.weight': np.ones(3, np.float32), 'model.3.bias': np.ones(3, np.float32),

@@ -148,7 +148,7 @@ def test_hosts_that_see_other_folders_are_told(whole, tmp_path):
     ({'TPU_WORKER_HOSTNAMES': 't0,t1'}, {}),
     ({'TPU_WORKER_HOSTNAMES': 'localhost'}, None)])
 def test_who_the_peers_are(environment, expected):
-  assert distributed.runtime._found(environment) == expected
+  assert distributed.runtime._arguments(environment) == expected
 
 
 @pytest.mark.parametrize(('environment', 'message'), [

@@ -132,7 +132,7 @@ class Layer(linen.Module):
     return self.draw(x), {}
 
 
-@pytest.mark.parametrize('draw', [
+@pytest.mark.parametrize('layer', [
     *(lambda x, given=given: linen.ConvTranspose(3, *given)(x)
       for given in (((2, 2), (2, 2), 'VALID'), ((3, 3), (2, 2), ((1, 2),) * 2),
                     ((3, 4), (2, 2), 'VALID'), ((4, 4), (2, 2), 'SAME'), ((5, 5), (2, 2), 'VALID'),
@@ -145,8 +145,8 @@ class Layer(linen.Module):
     lambda x: x - jnp.arange(4.).reshape(1, 1, 1, 4) / (1 + jnp.exp(-abs(x))),
     lambda x: jnp.minimum(jax.nn.sigmoid(x), .5) + jnp.sqrt(x ** 2 + 1) + jax.lax.rsqrt(x ** 2 + 1),
     lambda x: nn.InstanceNorm(affine=True)(nn.BatchNorm(track=False)(x, True))])
-def test_layers_are_exact_in_litert(draw, tensorflow):
-  rng, module = np.random.default_rng(0), Layer(draw)
+def test_layers_are_exact_in_litert(layer, tensorflow):
+  rng, module = np.random.default_rng(0), Layer(layer)
   x = rng.normal(size=(3, 8, 8, 4)).astype(np.float32)
   variables = jax.tree.map(lambda x: x + rng.normal(0, .1, x.shape).astype(np.float32),
                            module.init(jax.random.key(0), x))

@@ -1,5 +1,6 @@
 """`~` is the home folder in every path of every verb, config and function."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -113,3 +114,18 @@ def test_files_that_a_config_names_are_looked_for_at_home(home):
   build.validate(c)
   with pytest.raises(FileNotFoundError, match=f'no folder {home}/maps'):
     build.source(dict(name='paired', path='~/maps'))
+
+
+def test_a_full_disk_leaves_a_file_as_it_was(home, monkeypatch):
+  file, plain = home / 'a.json', home / 'plain'
+  paths.write_atomically(file, 'old')
+  plain.write_text('')
+  assert file.stat().st_mode == plain.stat().st_mode
+
+  def full(_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(paths.os, 'fsync', full)
+  with pytest.raises(OSError, match=r'cannot be written \(No space left on device\).*a\.json'):
+    paths.write_atomically(file, 'new')
+  assert file.read_text() == 'old' and sorted(home.iterdir()) == [file, plain]

@@ -1,4 +1,4 @@
-"""What a network costs and what a run came to."""
+"""What networks and training steps cost, and pictures of images and masks."""
 
 from jaxgan_compress.analysis.image_grid import (
   captioned,
@@ -18,8 +18,9 @@ from jaxgan_compress.analysis.model_cost import (
   macs,
   network_latency,
   step_cost,
+  time_calls,
 )
 
 __all__ = ['Layer', 'StepCost', 'Timing', 'activation_bytes', 'captioned', 'colour_labels',
            'contact_sheet', 'count_params', 'gallery', 'latency', 'layers', 'macs',
-           'network_latency', 'step_cost', 'to_uint8']
+           'network_latency', 'step_cost', 'time_calls', 'to_uint8']

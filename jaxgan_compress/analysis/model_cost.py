@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates, bytes, milliseconds."""
+"""What a network costs: parameters, multiply-accumulates, bytes and seconds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from flax import linen
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxgan_compress import nn
 from jaxgan_compress.core import Axes, xla
@@ -22,6 +24,8 @@ from jaxgan_compress.nn.layers.conv import Project
 
 CONVENTIONS = ('exact', 'torchprofile', 'cat')
 PARAM_CONVENTIONS = ('all', 'paper', 'cat')
+
+Key = TypeVar('Key')
 
 
 def count_params(variables: Mapping, convention: str = 'all') -> int:
@@ -76,25 +80,22 @@ def layers(module: linen.Module, shape: Sequence[int] | None = None,
   variables: the module's, or their shapes, where they are known: half the time.
   """
   x = _example(module, shape)
-  variables, calls, jaxpr, _ = _traced(module, x) if variables is None else _trace(
-      module, x, variables)
-  calls = {call.path: call for call in calls}
+  variables, calls, jaxpr, _ = _trace(module, x, variables) if variables else _traced(module, x)
   # A container returns after what is inside it: only layers that hold something are wanted.
-  inner = {path[:n] for path in calls for n in range(len(path))}
-  calls = {path: call for path, call in calls.items()
-           if path not in inner or _at(variables['params'], path)}
+  inner = {call.path[:n] for call in calls for n in range(len(call.path))}
+  calls = {call.path: call for call in calls
+           if call.path not in inner or _at(variables['params'], call.path)}
   counted = {}
-  for scope, exact, legacy in _walk(jaxpr):
+  for scope, *counts in _walk(jaxpr):
     path = _owner(scope, calls)
-    before = counted.get(path, (0, 0))
-    counted[path] = (before[0] + exact, before[1] + legacy)
+    counted[path] = np.add(counted.get(path, (0, 0)), counts).tolist()
   rows = []
   for path, (_, kind, extra, out) in calls.items():
-    params = _at(variables['params'], path)
-    own = sum(leaf.size for leaf in params.values() if not isinstance(leaf, Mapping))
+    params = sum(leaf.size for leaf in _at(variables['params'], path).values()
+                 if not isinstance(leaf, Mapping))
     exact, legacy = counted.get(path, (0, 0))
-    if own or exact or any(extra.values()):
-      rows.append(Layer('/'.join(path), kind, out.shape, own, {
+    if params or exact or any(extra.values()):
+      rows.append(Layer('/'.join(path), kind, out.shape, params, {
           'exact': exact, **{convention: legacy + extra[convention] for convention in extra}},
           out.size * out.dtype.itemsize))
   return rows
@@ -140,21 +141,24 @@ def activation_bytes(module: linen.Module | Callable, shape: Sequence[int] | Non
     outputs = outputs[:len(jax.tree.leaves(_wanted(out)))]
   ends = {}
   for i, eqn in enumerate(jaxpr.eqns):
-    ends.update({v: i for v in eqn.invars if not hasattr(v, 'val')})
-  ends.update({v: len(jaxpr.eqns) for v in outputs if not hasattr(v, 'val')})
+    ends.update(dict.fromkeys(_variables(eqn.invars), i))
+  ends.update(dict.fromkeys(_variables(outputs), len(jaxpr.eqns)))
   live = {v: _bytes(v) for v in jaxpr.invars[weights:]}
-  peak = now = sum(live.values())
+  peak = sum(live.values())
   for i, eqn in enumerate(jaxpr.eqns):
-    dying = [v for v in {v for v in eqn.invars if not hasattr(v, 'val')}
-             if v in live and ends[v] == i]
+    dying = [v for v in _variables(eqn.invars) if v in live and ends[v] == i]
     made = {v: _bytes(v) for v in eqn.outvars}
     in_place = max((live[v] for v in dying if live[v] in made.values()), default=0)
-    peak = max(peak, now + sum(made.values()) - in_place)
+    peak = max(peak, sum(live.values()) + sum(made.values()) - in_place)
     live.update(made)
-    now += sum(made.values())
-    for v in (*dying, *(v for v in eqn.outvars if v not in ends)):
-      now -= live.pop(v)
+    for v in (*dying, *(made.keys() - ends)):
+      del live[v]
   return peak
+
+
+def _variables(atoms) -> set:
+  """Inputs or outputs of an equation without literals, which take no memory."""
+  return {v for v in atoms if not isinstance(v, Literal)}
 
 
 class StepCost(NamedTuple):
@@ -182,27 +186,36 @@ def step_cost(step: Callable, *args, replicas: int = 2) -> StepCost:
 
 
 class Timing(NamedTuple):
-  """Seconds of one call: median and 95th percentile over so many rounds."""
+  """Seconds of one call: the median and the 95th percentile of `rounds` calls."""
   median: float
   p95: float
   rounds: int
 
 
-def latency(functions: Mapping[str, Callable[[], object]], rounds: int = 30,
-            warmup: int = 2) -> dict[str, Timing]:
-  """Seconds of each function, which returns arrays; called in turn, so that they share whatever
-  else the machine does. The first `warmup` calls, which compile, are not counted."""
+def time_calls(functions: Mapping[Key, Callable[[], object]], rounds: int = 30,
+               warmup: int = 2) -> dict[Key, np.ndarray]:
+  """Seconds of each call of each function, [rounds], until the arrays that it returns are ready.
+
+  The functions are called in turn, so that they share whatever else the machine does. The first
+  `warmup` calls of each, which compile, are not counted.
+  """
   for function in functions.values():
     for _ in range(warmup):
       jax.block_until_ready(function())
-  taken = {name: [] for name in functions}
-  for _ in range(rounds):
+  seconds = {name: np.zeros(rounds) for name in functions}
+  for i in range(rounds):
     for name, function in functions.items():
       start = time.perf_counter()
       jax.block_until_ready(function())
-      taken[name].append(time.perf_counter() - start)
+      seconds[name][i] = time.perf_counter() - start
+  return seconds
+
+
+def latency(functions: Mapping[Key, Callable[[], object]], rounds: int = 30,
+            warmup: int = 2) -> dict[Key, Timing]:
+  """The median and the 95th percentile of `time_calls`."""
   return {name: Timing(float(np.median(seconds)), float(np.percentile(seconds, 95)), rounds)
-          for name, seconds in taken.items()}
+          for name, seconds in time_calls(functions, rounds, warmup).items()}
 
 
 def network_latency(module: linen.Module, shape: Sequence[int] | None = None, batches=(1, 8),
@@ -215,13 +228,11 @@ def network_latency(module: linen.Module, shape: Sequence[int] | None = None, ba
   variables = nn.initialise(module, jax.random.key(0), x)
   run = xla.jit(lambda variables, x: _wanted(module.apply(variables, x)))
   inputs = {batch: jax.random.normal(jax.random.key(1), (batch, *x.shape[1:])) for batch in batches}
-  timings = latency({str(batch): lambda x=x: run(variables, x) for batch, x in inputs.items()},
-                    rounds)
-  return {batch: timings[str(batch)] for batch in batches}
+  return latency({batch: lambda x=x: run(variables, x) for batch, x in inputs.items()}, rounds)
 
 
 def _wanted(out):
-  """The image or the logits: taps that nothing reads are not kept."""
+  """The image or the logits without the taps, so that nothing keeps these."""
   return out[0] if isinstance(out, tuple) else out
 
 
@@ -233,7 +244,7 @@ def _choose(convention, possible):
 def _example(module, shape):
   if shape is not None:
     return jax.ShapeDtypeStruct(tuple(shape), np.float32)
-  if not hasattr(module, 'example'):
+  if not hasattr(module, 'example'):  # a function, or a module from outside this package
     raise ValueError('give the shape of the input')
   x = jax.eval_shape(module.example)
   if len(x.shape) == 4:
@@ -246,20 +257,20 @@ class _Call(NamedTuple):
   path: tuple[str, ...]
   kind: str
   extra: Mapping[str, int]
-  out: jax.core.ShapedArray
+  out: ShapedArray
 
 
-def _traced(run, x):
+def _traced(run, x) -> tuple[Mapping, list[_Call], Jaxpr, Any]:
   return (_known if isinstance(run, linen.Module) else _trace)(run, x)
 
 
-def _trace(run, x, variables=None):
+def _trace(run, x, variables=None) -> tuple[Mapping, list[_Call], Jaxpr, Any]:
   """(shapes of the variables, calls of layers in order of their end, the program, its output)."""
   calls = []
 
   def note(call, args, kwargs, context):
     out, layer = call(*args, **kwargs), context.module
-    if context.method_name == '__call__' and hasattr(out, 'aval'):
+    if context.method_name == '__call__' and isinstance(out, jax.Array):
       calls.append(_Call(layer.path, type(layer).__name__, _extra(layer, args[0], out), out.aval))
     return out
 
@@ -279,35 +290,35 @@ _known = remembered(_trace, 16)
 
 def _walk(jaxpr):
   """(scope, exact, legacy) of every convolution and matmul."""
-  for eqn, here, times in _equations(jaxpr):
+  for eqn, scope, times in _equations(jaxpr):
     shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
     if eqn.primitive.name == 'conv_general_dilated':
       _, kernel, out = shapes
       spec = eqn.params['dimension_numbers'].rhs_spec
       legacy = times * math.prod(out) * (math.prod(kernel) // kernel[spec[0]])
-      yield here, legacy // math.prod(eqn.params['lhs_dilation']), legacy
+      yield scope, legacy // math.prod(eqn.params['lhs_dilation']), legacy
     elif eqn.primitive.name == 'dot_general':
       left, _, out = shapes
       contracted = eqn.params['dimension_numbers'][0][0]
       count = times * math.prod(out) * math.prod(left[i] for i in contracted)
-      yield here, count, count
+      yield scope, count, count
 
 
-def _equations(jaxpr, scope='', times=1):
+def _equations(jaxpr, outer='', times=1):
   """(equation, its scope, how often it runs) of a program and of all inside it."""
   for eqn in jaxpr.eqns:
-    here = f'{scope}/{eqn.source_info.name_stack}'
-    yield eqn, here, times
+    scope = f'{outer}/{eqn.source_info.name_stack}'
+    yield eqn, scope, times
     inner_times = times * (eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1)
     for value in eqn.params.values():
       for inner in value if isinstance(value, tuple | list) else (value,):
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns'):
-          yield from _equations(inner, here, inner_times)
+        inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+        if isinstance(inner, Jaxpr):
+          yield from _equations(inner, scope, inner_times)
 
 
-def _owner(scope, calls):
-  """The innermost layer whose path the scope names."""
+def _owner(scope, calls) -> tuple[str, ...]:
+  """The path of the innermost layer that the scope names."""
   parts = [part for part in scope.split('/') if part and '(' not in part]
   for start in range(len(parts)):
     for end in range(len(parts), start, -1):
@@ -319,10 +330,9 @@ def _owner(scope, calls):
 def _extra(layer, x, out):
   """What the profilers count of a layer beyond its convolution, given its input and output."""
   counts = {'torchprofile': _elementwise(layer, x, out), 'cat': 0}
-  if isinstance(layer, nn.BatchNorm | nn.InstanceNorm | nn.LayerNorm) and \
-      getattr(layer, 'affine', True):
-    counts['torchprofile'] = out.size
-    counts['cat'] = 0 if getattr(layer, 'track', False) else out.size
+  if isinstance(layer, nn.BatchNorm | nn.InstanceNorm | nn.LayerNorm) and layer.affine:
+    tracked = isinstance(layer, nn.BatchNorm) and layer.track
+    counts = {'torchprofile': out.size, 'cat': 0 if tracked else out.size}
   if isinstance(layer, Project):  # a transposed convolution of a 1x1 map: 16 taps each
     counts = dict.fromkeys(counts, 15 * out.size * layer.variables['params']['kernel'].shape[2])
   return counts
@@ -352,4 +362,5 @@ def _at(tree, path):
 
 
 def _bytes(v):
-  return math.prod(v.aval.shape) * v.aval.dtype.itemsize if hasattr(v.aval, 'shape') else 0
+  # An effect's token has no shape.
+  return math.prod(v.aval.shape) * v.aval.dtype.itemsize if isinstance(v.aval, ShapedArray) else 0

@@ -1,4 +1,4 @@
-"""Where a compiled step spends its time, and how near each operation comes to what the device can.
+"""Where a compiled step spends its time, and how near each operation comes to the device's peak.
 
 The roofline (Williams et al. 2009): an operation takes at least its arithmetic over the device's
 peak, and its bytes over the device's memory bandwidth, whichever is longer.
@@ -10,16 +10,18 @@ import collections
 import dataclasses
 import math
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxgan_compress.analysis.model_cost import time_calls
+
 BYTES = {'pred': 1, 's4': .5, 'u4': .5, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2,
          's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8, 'c64': 8, 'c128': 16}
-# Their time is that of what they call.
+# Operations whose time is that of the operations that they call.
 FRAMES = ('call', 'while', 'conditional')
 
 _SHAPE = re.compile(r'(\w+)\[([\d,]*)\]')
@@ -28,9 +30,11 @@ _LINE = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$')
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-  """One operation of a compiled program: opcode, its result's type, the layer it comes from,
-  floating point operations of its convolutions and dot products (two a multiply-accumulate), bytes
-  it reads and writes."""
+  """One operation of a compiled program.
+
+  result: the type of its result. layer: where it comes from. flops: floating point operations of
+  convolutions and dot products, two for a multiply-accumulate. bytes: what it reads and writes.
+  """
   opcode: str
   result: str
   layer: str
@@ -40,8 +44,8 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Spent:
-  """One operation in one step: how often it runs, its seconds together, and the share of them that
-  the roofline needs."""
+  """One operation in one step: the number of its calls, the seconds of all together, and the share
+  of these seconds that the roofline needs."""
   name: str
   operation: Operation
   calls: float
@@ -51,7 +55,7 @@ class Spent:
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-  """What a device can: floating point operations and bytes a second."""
+  """The peaks of a device: floating point operations and bytes per second."""
   flops: float
   bandwidth: float
 
@@ -60,74 +64,85 @@ class Device:
 
 
 def measure_device(dtype=jnp.float32, repeats: int = 5) -> Device:
-  """The first device's peaks, as seen: the fastest of some large matrix products in `dtype`, and of
-  some passes over an array that no cache holds."""
+  """The first device's peaks as measured: the fastest of some large matrix products in `dtype`, and
+  of some passes over an array that no cache holds."""
   wide = jax.default_backend() != 'cpu'
   n, length = (8192, 2 ** 29) if wide else (2048, 2 ** 26)
-  matrix, long = jnp.ones((n, n), dtype), jnp.ones(length, jnp.float32)
 
   def fastest(f, x):
     f = jax.jit(f, donate_argnums=0)  # in place: fresh memory would be slow to come
-    x = jax.block_until_ready(f(x))
-    taken = []
-    for _ in range(repeats):
-      start = time.perf_counter()
-      x = jax.block_until_ready(f(x))
-      taken.append(time.perf_counter() - start)
-    return min(taken)
 
-  return Device(2 * n ** 3 / fastest(lambda x: x @ x / n, matrix),
-                8 * length / fastest(lambda x: x + 1, long))
+    def call():
+      nonlocal x
+      x = f(x)
+      return x
+
+    return time_calls({'': call}, repeats, warmup=1)[''].min()
+
+  return Device(2 * n ** 3 / fastest(lambda x: x @ x / n, jnp.ones((n, n), dtype)),
+                8 * length / fastest(lambda x: x + 1, jnp.ones(length, jnp.float32)))
 
 
 def operations(text: str) -> dict[str, Operation]:
   """{name: Operation} of a compiled program, from its text (`compiled.as_text()`)."""
-  bodies, inside = collections.defaultdict(list), None
+  bodies, body = collections.defaultdict(list), ''
   for line in text.splitlines():
-    if line.endswith('{') and ('(' in line) and ' = ' not in line.split('(')[0]:
-      inside = line.split('(')[0].replace('ENTRY', '').strip().lstrip('%')
-    elif found := _LINE.match(line):
-      bodies[inside].append(found.groups())
-  shapes = {name: kind for body in bodies.values() for name, kind, _, _ in body}
+    if line.endswith('{') and '(' in line and ' = ' not in line.split('(')[0]:
+      body = line.split('(')[0].replace('ENTRY', '').strip().lstrip('%')
+    elif match := _LINE.match(line):
+      bodies[body].append(_Line(*match.groups()))
+  lines = [line for body in bodies.values() for line in body]
+  shapes = {line.name: line.kind for line in lines}
+  return {line.name: Operation(
+      line.opcode, re.sub(r'\{[^}]*\}', '', line.kind), _layer(_group(r'op_name="([^"]*)"', line)),
+      _flops(line, bodies, shapes),
+      sum(_bytes(shapes.get(x, '')) for x in set(line.operands('), '))) + _bytes(line.kind))
+      for line in lines}
 
-  def flops(opcode, kind, rest):
-    if opcode in ('fusion', 'call'):
-      body = re.search(r'(?:calls|to_apply)=%?([\w.\-]+)', rest)[1]
-      return sum(flops(inner, result, more) for _, result, inner, more in bodies[body])
-    operands = re.findall(r'%([\w.\-]+)', rest.split(')')[0])
-    if opcode == 'dot':
-      contracted = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', rest)[1]
-      sides = _sides(shapes[operands[0]])
-      return 2 * _size(kind) * math.prod(sides[int(i)] for i in contracted.split(',') if i)
-    if opcode == 'convolution':
-      sides = _sides(shapes[operands[1]])
-      features = re.search(r'dim_labels=\w+_(\w+)->', rest)[1].index('o')
-      skipped = re.search(r'batch_group_count=(\d+)', rest)
-      skipped = int(skipped[1]) if skipped else 1
-      if zeros := re.search(r'lhs_dilate=([\dx]+)', rest):  # between pixels, which are skipped
-        skipped *= math.prod(int(n) for n in zeros[1].split('x'))
-      return 2 * _size(kind) * math.prod(sides) / sides[features] / skipped
-    return 0
 
-  found = {}
-  for body in bodies.values():
-    for name, kind, opcode, rest in body:
-      operands = re.findall(r'%([\w.\-]+)', rest.split('), ')[0])
-      layer = re.search(r'op_name="([^"]*)"', rest)
-      moved = sum(_bytes(shapes.get(x, '')) for x in {*operands}) + _bytes(kind)
-      found[name] = Operation(opcode, re.sub(r'\{[^}]*\}', '', kind),
-                              _layer(layer[1]) if layer else '', flops(opcode, kind, rest), moved)
-  return found
+class _Line(NamedTuple):
+  """One operation in the text of a program: `name = kind opcode(rest`."""
+  name: str
+  kind: str
+  opcode: str
+  rest: str
+
+  def operands(self, end: str = ')') -> list[str]:
+    return re.findall(r'%([\w.\-]+)', self.rest.split(end)[0])
+
+
+def _group(pattern: str, line: _Line, default: str = '') -> str:
+  match = re.search(pattern, line.rest)
+  return match[1] if match else default
+
+
+def _flops(line: _Line, bodies, shapes) -> float:
+  if line.opcode in ('fusion', 'call'):
+    return sum(_flops(inner, bodies, shapes)
+               for inner in bodies[_group(r'(?:calls|to_apply)=%?([\w.\-]+)', line)])
+  if line.opcode == 'dot':
+    sides = _sides(shapes[line.operands()[0]])
+    contracted = _group(r'lhs_contracting_dims=\{([\d,]*)\}', line)
+    return 2 * _size(line.kind) * math.prod(sides[i] for i in _numbers(contracted))
+  if line.opcode == 'convolution':
+    sides = _sides(shapes[line.operands()[1]])
+    features = _group(r'dim_labels=\w+_(\w+)->', line).index('o')
+    # Zeros between pixels are skipped, as are the other groups.
+    skipped = int(_group(r'batch_group_count=(\d+)', line, '1')) * math.prod(
+        _numbers(_group(r'lhs_dilate=([\dx]+)', line)))
+    return 2 * _size(line.kind) * math.prod(sides) / sides[features] / skipped
+  return 0
 
 
 def profile(program: Callable, text: str, steps: int, folder: str | Path,
             device: Device) -> list[Spent]:
-  """Runs `program()` some steps under the profiler; the costliest operations first.
+  """Runs `program()` under the profiler, `steps` times; returns the costliest operations first.
 
-  text: of the compiled program that it calls. The trace is left in `folder`:
+  text: the text of the compiled program that it calls. The trace is left in `folder`:
   `perfetto_trace.json.gz` for ui.perfetto.dev, and events for TensorBoard.
   """
-  known, taken, calls = operations(text), collections.Counter(), collections.Counter()
+  known, calls = operations(text), collections.Counter()
+  taken = collections.defaultdict(float)
   jax.block_until_ready(program())
   with jax.profiler.trace(str(folder), create_perfetto_trace=True):
     for _ in range(steps):
@@ -139,29 +154,32 @@ def profile(program: Callable, text: str, steps: int, folder: str | Path,
         name = dict(event.stats).get('hlo_op', event.name)
         if name in known and known[name].opcode not in FRAMES:
           taken[name] += event.duration_ns / 1e9 / steps
-          calls[name] += 1 / steps
-  return [Spent(name, known[name], calls[name], seconds,
-                calls[name] * device.seconds(known[name]) / max(seconds, 1e-12))
-          for name, seconds in taken.most_common()]
+          calls[name] += 1
+  return [Spent(name, known[name], calls[name] / steps, seconds,
+                calls[name] / steps * device.seconds(known[name]) / max(seconds, 1e-12))
+          for name, seconds in sorted(taken.items(), key=lambda item: -item[1])]
 
 
 def _layer(op_name):
-  """'generator/block1/dense3_in' of the long path that a program keeps of each operation."""
+  """The layer's path, as 'generator/block1/dense3_in', in an operation's longer one."""
   parts = [part for part in op_name.split('/') if '(' not in part or part.startswith('transpose')]
   backward = 'transpose(' in op_name
   return ('gradient of ' if backward else '') + '/'.join(
       part for part in parts if not part.startswith('transpose'))
 
 
-def _sides(kind):
-  dims = _SHAPE.search(kind)[2]
-  return [int(n) for n in dims.split(',')] if dims else []
+def _numbers(text: str) -> list[int]:
+  return [int(digits) for digits in re.findall(r'\d+', text)]
 
 
-def _size(kind):
+def _sides(kind: str) -> list[int]:
+  return _numbers(_SHAPE.findall(kind)[0][1])
+
+
+def _size(kind: str) -> int:
   return math.prod(_sides(kind))
 
 
-def _bytes(kind):
-  return sum(BYTES.get(dtype, 0) * math.prod(int(n) for n in dims.split(',') if n)
+def _bytes(kind: str) -> float:
+  return sum(BYTES.get(dtype, 0) * math.prod(_numbers(dims))
              for dtype, dims in _SHAPE.findall(kind))

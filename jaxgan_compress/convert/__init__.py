@@ -1,4 +1,4 @@
-"""Weights of PyTorch networks become ours, and back. PyTorch is not needed.
+"""Converts weights of PyTorch networks to ours and back; PyTorch is not needed.
 
     module, variables = convert.from_torch(convert.load('latest_net_G.pth'))
     convert.save('G.safetensors', module, variables)   # opened by nn.load

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import math
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax import linen
+from flax import linen, traverse_util
 
 from jaxgan_compress.convert.pytorch_families import FAMILIES, OPEN, Family
+from jaxgan_compress.nn.discriminators import PatchGAN
 from jaxgan_compress.nn.files import arrays
 from jaxgan_compress.nn.files.network import build, is_network, spell
 from jaxgan_compress.nn.generators.spade import UPSAMPLING
@@ -29,38 +30,39 @@ _LEAVES = {'bias': 'bias', 'scale': 'weight', 'mean': 'running_mean', 'var': 'ru
 UNUSED = 'unused'  # a collection of what PyTorch keeps and no forward pass reads
 
 
-def load(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
+def load(path: str | Path, key: str | None = None) -> dict[str, np.ndarray]:
   """A state dict from a `.pth` (both of PyTorch's formats), `.safetensors` or `.npz` file.
 
-  part: which one, of a checkpoint that holds several ('state_dict', 'models.G').
+  key: the state dict to take from a checkpoint that holds several ('state_dict', 'models.G').
 
   PyTorch is not needed and nothing pickled is ever run: anything but tensors in plain containers is
   refused by name. Raises FileNotFoundError, and ValueError that says what is wrong with the file.
   """
   if is_network(path):
     raise ValueError(f'{path} is a network of this library; open it with nn.load')
-  return arrays.read(path, part)
+  return arrays.read(path, key)
 
 
-def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
+def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **overrides
+               ) -> tuple[linen.Module, dict[str, Any]]:
   """The network that a state dict describes: `(module, variables)`.
 
   state: published key names to arrays in PyTorch's layout, as `convert.load` reads them. Family,
     widths, depth, norm, heads and surviving branches are inferred from keys and shapes, and every
     array must then have its place and shape. Variables are NumPy arrays of the dtypes given.
-  prefix: of the keys to take ('module.'), which is removed; others are left out.
-  hints: fields that keys cannot tell, by family: `norm` (all that have a choice), `dropout`,
+  prefix: the start of the keys to take ('module.'), which is removed; other keys are left out.
+  overrides: fields that keys cannot tell, by family: `norm` (all that have a choice), `dropout`,
     `padding`, `clamp` (ResNets), `dropout` (U-Nets), `slope` (CAT's generators), `upsampling`
     (SPADE), `separable_norm`, `shared` (OMGD's discriminator, required), `size=28` (DCGAN), `depth`
-    and `layers` (VGG); `dtype` and `form` always. Without a hint published code's value is taken:
+    and `layers` (VGG); `dtype` and `form` always. The others have the value of published code:
     `assumed` tells which fields that concerns. Norms without parameters ('instance', 'none') look
-    alike, and so do those with a scale ('instance_affine', 'batch_stat'): by their convolutions'
-    biases the published one is taken.
+    alike, and so do those with a scale ('instance_affine', 'batch_stat'): the one that published
+    code combines with such biases of convolutions is taken.
 
   Known parameters that no forward pass reads (dead copies of heads, statistics that PyTorch before
   0.4 kept of instance norms, norms of emptied blocks, Inception's auxiliary classifier) are kept in
   the collection 'unused', so that `to_torch` gives the file back; what is above a VGG trunk is left
-  behind. Newer files with such statistics may have been trained to use them, so they need the hint
+  behind. Newer files with such statistics may have been trained to use them, so they need
   norm='instance'. DRN's upsampling kernel is built in: the file's must equal it.
 
   Spectral norm is kept where the network has it (SPADE, its discriminator), also of newer names
@@ -68,55 +70,43 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **hints):
   PyTorch's eval mode does, W / (u' W v), with a UserWarning; so is weight norm.
 
   Raises ValueError, with what to do, for an unknown family, missing or unknown keys, wrong shapes
-  or dtypes, NaN or infinity in what a forward pass reads, a prefix on every key, an unknown hint.
+  or dtypes, NaN or infinity in what a forward pass reads, a prefix on every key, unknown overrides.
   """
-  state = {key: np.asarray(x) for key, x in state.items()}
-  if prefix:
-    starts = list(dict.fromkeys(key.partition('.')[0] + '.' for key in state))
-    state = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
-    if not state:
-      raise ValueError(f'no key starts with {prefix!r}; there are {_some(starts)}')
-    if all(key.startswith('.') for key in state):
-      raise ValueError(f'prefix={prefix!r} lacks its dot; pass {prefix + "."!r}')
+  state = _without_prefix({key: np.asarray(x) for key, x in state.items()}, prefix)
   state = _without_weight_norm(_older_names(state))
   shapes = {key.removesuffix('_orig'): x.shape for key, x in state.items()} | {
       key: x.shape for key, x in state.items()}
   family = _family(shapes)
-  for name, value in hints.items():
-    if name not in (*family.hints, 'dtype', 'form'):
-      raise ValueError(f'a {family.name} takes no hint {name!r}; it takes '
-                       f'{", ".join((*family.hints, "dtype", "form"))}, all else is in the keys')
-    accepted, possible = _HINTS[name]
-    if not accepted(value):
-      raise ValueError(f'{name}={value!r}; {possible}')
-  if isinstance(hints.get('dtype'), str):
-    hints['dtype'] = build(hints['dtype'], 'dtype')
+  _check_overrides(family, overrides)
+  if isinstance(overrides.get('dtype'), str):
+    overrides['dtype'] = build(overrides['dtype'], 'dtype')
   strange = [f'{key} {x.shape}' for key, x in state.items()
              if not re.fullmatch(family.pattern, key) and not family.beyond(key)]
   if strange:
     raise ValueError(f'this looks like a {family.name}, but {len(strange)} unknown: '
                      f'{_some(strange)}')
   try:
-    module = family.module(shapes, hints).clone(**hints)
+    module = family.module(shapes, overrides).clone(**overrides)
     places = _places(family, module)
   except (LookupError, StopIteration, ValueError, TypeError, ArithmeticError, MemoryError) as e:
-    said = e if isinstance(e, ValueError) else (
+    reason = e if isinstance(e, ValueError) else (
         f'{e if isinstance(e, KeyError) else "a convolution"} is missing, or of another rank or '
         'size')
-    raise ValueError(f'this looks like a {family.name}, but {said}. {_convolutions(shapes)}') from e
+    raise ValueError(f'this looks like a {family.name}, but {reason}. {_convolutions(shapes)}'
+                     ) from e
   state = _without_spectral_norm(state, places)
-  return module, _fill(family, module, state, hints)
+  return module, _fill(family, module, state, 'norm' in overrides)
 
 
 def assumed(module: linen.Module) -> dict[str, Any]:
-  """{field: value} of what keys cannot tell of such a module: hints it was given, or what published
-  code has; another value is another hint. Raises ValueError as `to_torch`."""
-  return {name: getattr(module, name) for name in _family_of(module).hints
+  """{field: value} of what keys cannot tell of such a module: `from_torch` was given these values,
+  or took those of published code. Raises ValueError as `to_torch`."""
+  return {name: getattr(module, name) for name in _family_of(module).overrides
           if OPEN.get(name, lambda module: True)(module)}
 
 
 def built_in(module: linen.Module) -> str:
-  """What keys cannot tell either, and is as in published code for every such module."""
+  """What keys cannot tell either and no field can change: it is as in published code."""
   return _family_of(module).built_in
 
 
@@ -126,19 +116,16 @@ def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
   Raises ValueError for a class that no published network has, or variables of another network.
   """
   family = _family_of(module)
-  variables = jax.tree.map(np.asarray, dict(variables))
-  state = dict(variables.pop(UNUSED, {}))
+  state = {key: np.asarray(x) for key, x in variables.get(UNUSED, {}).items()}
+  flat = traverse_util.flatten_dict(dict(variables), sep='/')
   for place in _places(family, module):
-    tree = variables
-    for part in (place.collection, *place.path):
-      if part not in tree:
-        raise ValueError(f'the variables lack {"/".join((place.collection, *place.path))}; are '
-                         f'they of this {type(module).__name__}?')
-      tree = tree[part]
-    if tree.shape != place.shape:
-      raise ValueError(f'{"/".join((place.collection, *place.path))} is {tree.shape} and this '
-                       f'{type(module).__name__} has {place.shape}')
-    array = place.to_torch(tree)
+    path = '/'.join((place.collection, *place.path))
+    if path not in flat:
+      raise ValueError(f'the variables lack {path}; are they of this {type(module).__name__}?')
+    x = np.asarray(flat[path])
+    if x.shape != place.shape:
+      raise ValueError(f'{path} is {x.shape} and this {type(module).__name__} has {place.shape}')
+    array = place.to_torch(x)
     if place.key in state:  # the tail of a longer array
       array = np.concatenate([array, state[place.key]])
     state[place.key] = array
@@ -146,13 +133,36 @@ def to_torch(module: linen.Module, variables: Mapping) -> dict[str, np.ndarray]:
   return state | {key: x.astype(dtype) for key, x in family.fixed(module).items()}
 
 
+def _without_prefix(state, prefix):
+  if not prefix:
+    return state
+  starts = list(dict.fromkeys(key.partition('.')[0] + '.' for key in state))
+  state = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
+  if not state:
+    raise ValueError(f'no key starts with {prefix!r}; there are {_some(starts)}')
+  if all(key.startswith('.') for key in state):
+    raise ValueError(f'prefix={prefix!r} lacks its dot; pass {prefix + "."!r}')
+  return state
+
+
+def _check_overrides(family, overrides):
+  possible = (*family.overrides, 'dtype', 'form')
+  for name, value in overrides.items():
+    if name not in possible:
+      raise ValueError(f'a {family.name} takes no override {name!r}; it takes '
+                       f'{", ".join(possible)}, all else is in the keys')
+    accepted, words = _OVERRIDES[name]
+    if not accepted(value):
+      raise ValueError(f'{name}={value!r}; {words}')
+
+
 def _older_names(state):
   """The names of `torch.nn.utils.spectral_norm` and `weight_norm` for those that replaced them."""
   leaves = {'original': '_orig', '0._u': '_u', '0._v': '_v', 'original0': '_g', 'original1': '_v'}
 
   def older(key):
-    found = re.fullmatch(r'(.*\.)?parametrizations\.(\w+)\.(.*)', key)
-    return f'{found[1] or ""}{found[2]}{leaves[found[3]]}' if found and found[3] in leaves else key
+    match = re.fullmatch(r'(.*\.)?parametrizations\.(\w+)\.(.*)', key)
+    return f'{match[1] or ""}{match[2]}{leaves[match[3]]}' if match and match[3] in leaves else key
 
   renamed = {older(key): x for key, x in state.items()}
   return renamed if len(renamed) == len(state) else state
@@ -209,39 +219,44 @@ def _warn_of_folding(kind, names):
                   f'eval mode; a run that goes on from here has none: {_some(names)}', stacklevel=3)
 
 
-def _is_number(x):
-  return isinstance(x, int | float) and not isinstance(x, bool)
+def _choice(*options):
+  return lambda x: x in options, f'{", ".join(map(str, options[:-1]))} or {options[-1]}'
 
 
-def _is_whole(x):
-  return isinstance(x, int) and not isinstance(x, bool)
+def _rate(name):
+  return (lambda x: isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < 1,
+          f'a {name} from 0 to below 1')
 
 
-# What each hint may be.
-_HINTS = {
-    'clamp': (lambda x: isinstance(x, bool), 'True or False'),
-    'separable_norm': (lambda x: isinstance(x, bool), 'True or False'),
-    'dropout': (lambda x: _is_number(x) and 0 <= x < 1, 'a rate from 0 to below 1'),
-    'slope': (lambda x: _is_number(x) and 0 <= x < 1, 'a slope from 0 to below 1'),
-    'shared': (lambda x: _is_whole(x) and 0 <= x <= 5, 'a whole number from 0 to 5'),
+# {override: (whether a value is possible, which are)}
+_OVERRIDES = {
+    **dict.fromkeys(('clamp', 'separable_norm'), (lambda x: isinstance(x, bool), 'True or False')),
+    'dropout': _rate('rate'),
+    'slope': _rate('slope'),
+    'shared': (lambda x: type(x) is int and 0 <= x <= 5, 'a whole number from 0 to 5'),
     'heads': (lambda x: isinstance(x, tuple) and len(set(x)) == 2, 'two names'),
-    'size': (lambda x: x in (28, 32, 64), '28, 32 or 64'),
-    'depth': (lambda x: x in (16, 19), '16 or 19'),
+    'size': _choice(28, 32, 64),
+    'depth': _choice(16, 19),
     'layers': (lambda x: isinstance(x, tuple) and x, "names in a tuple, ('relu1_2', 'relu2_2')"),
-    'padding': (lambda x: x in PADDINGS, f'one of {", ".join(PADDINGS)}'),
-    'norm': (lambda x: x in NORMS, f'one of {", ".join(NORMS)}'),
-    'upsampling': (lambda x: x in UPSAMPLING, f'one of {", ".join(UPSAMPLING)}'),
+    'padding': _choice(*PADDINGS),
+    'norm': _choice(*NORMS),
+    'upsampling': _choice(*UPSAMPLING),
     'form': (lambda x: x in ('auto', 'plain', 'fast', *FORMS['upsample']), 'auto, plain or fast'),
     'dtype': (lambda x: not isinstance(x, str) or x in ('float16', 'bfloat16', 'float32',
                                                         'float64'), 'a floating-point type'),
 }
 
 
-class _Place(collections.namedtuple('Place', 'key collection path shape transposed')):
+class _Place(NamedTuple):
   """One array: its key in PyTorch, its place in our variables, our shape."""
+  key: str
+  collection: str
+  path: tuple[str, ...]
+  shape: tuple[int, ...]
+  transposed: bool
 
   @property
-  def torch_shape(self):
+  def torch_shape(self) -> tuple[int, ...]:
     shape = self.shape
     if self.path[-1] == 'v':
       return (math.prod(shape),)
@@ -249,6 +264,21 @@ class _Place(collections.namedtuple('Place', 'key collection path shape transpos
       return shape[::-1]
     *area, into, out = shape
     return (into, out, *area) if self.transposed else (out, into, *area)
+
+  def misfit(self, x: np.ndarray) -> str:
+    """What is wrong with an array's shape or type, or ''."""
+    if x.shape != self.torch_shape:
+      return f'{self.key} is {x.shape} and should be {self.torch_shape}'
+    kind, words = (jnp.integer, 'whole') if self.path[-1] == 'count' else (
+        jnp.floating, 'floating-point')
+    return '' if jnp.issubdtype(x.dtype, kind) else (
+        f'{self.key} holds {x.dtype} and should hold {words} numbers')
+
+  def broken(self, x: np.ndarray) -> list[str]:
+    """The key, if no forward pass can use such values."""
+    if not np.isfinite(x).all():
+      return [self.key]
+    return [f'{self.key} (a negative variance)'] * (self.path[-1] == 'var' and bool((x < 0).any()))
 
   def to_torch(self, x):
     name = self.path[-1]
@@ -296,115 +326,119 @@ def _has(tree, path):
   return bool(tree)
 
 
-def _fill(family, module, state, hints):
+def _fill(family, module, state, norm_is_given):
   """The variables, once every key is accounted for."""
-  left, missing, wrong, broken, tails, variables = dict(state), [], [], [], set(), {}
+  left, missing, wrong, broken, unused, variables = dict(state), [], [], [], {}, {}
   for place in _places(family, module):
-    x, shape = left.pop(place.key, None), place.torch_shape
-    if x is None and place.path[-1] == 'count':
-      x = np.zeros((), np.int64)  # PyTorch before 0.4.1 did not count
+    x = _taken(place, left, unused)
     if x is None:
-      missing.append(f'{place.key} {shape}')
-      continue
-    if place.key.endswith(('param_free_norm.running_mean', 'param_free_norm.running_var')) and \
-        x.ndim == 1 and len(x) > shape[0]:
-      # Sub-networks of GAN Compression keep the statistics of the full width and read their head.
-      left[place.key], x = x[shape[0]:], x[:shape[0]]
-      tails.add(place.key)
-    if x.shape != shape:
-      wrong.append(f'{place.key} is {x.shape} and should be {shape}')
-    elif not (np.issubdtype(x.dtype, np.integer) if place.path[-1] == 'count' else
-              jax.dtypes.issubdtype(x.dtype, np.floating)):
-      wrong.append(f'{place.key} holds {x.dtype} and should hold '
-                   f'{"whole" if place.path[-1] == "count" else "floating-point"} numbers')
+      missing.append(f'{place.key} {place.torch_shape}')
+    elif reason := place.misfit(x):
+      wrong.append(reason)
     else:
-      if not np.isfinite(x).all():
-        broken.append(place.key)
-      elif place.path[-1] == 'var' and (x < 0).any():
-        broken.append(f'{place.key} (a negative variance)')
-      tree = variables.setdefault(place.collection, {})
-      for part in place.path[:-1]:
-        tree = tree.setdefault(part, {})
-      tree[place.path[-1]] = place.from_torch(x)
+      broken += place.broken(x)
+      variables[place.collection, *place.path] = place.from_torch(x)
   for key, x in family.fixed(module).items():
-    given = left.pop(key, None)
-    if given is None:
+    stored = left.pop(key, None)
+    if stored is None:
       missing.append(f'{key} {x.shape}')
-    elif not np.array_equal(given, x):
-      wrong.append(f'{key} {given.shape} differs from the {x.shape} that are built in')
-  dead = family.dead(module)
-  unused = {key: x for key, x in left.items() if key.startswith(dead or ('\0',))
-            or key in tails or _statistics(key, state, family, module, hints)}
+    elif not np.array_equal(stored, x):
+      wrong.append(f'{key} {stored.shape} differs from the {x.shape} that are built in')
+  statistics = _statistics(state, family, module, norm_is_given)
+  unused |= {key: x for key, x in left.items()
+             if key.startswith(family.dead(module)) or key in statistics}
   unknown = [f'{key} {x.shape}' for key, x in left.items()
              if key not in unused and not family.beyond(key)]
-  if missing or wrong or unknown:
-    lines = [f'{len(found)} {what}: {_some(found)}' for what, found in (
-        ('missing', missing), ('unknown', unknown), ('of another shape or kind', wrong)) if found]
+  _refuse(family, module, len(state), {'missing': missing, 'unknown': unknown,
+                                       'of another shape or kind': wrong}, broken)
+  return traverse_util.unflatten_dict(variables) | ({UNUSED: unused} if unused else {})
+
+
+def _taken(place, left, unused) -> np.ndarray | None:
+  """The array of a place, taken from what is left of a file."""
+  x = left.pop(place.key, None)
+  if x is None and place.path[-1] == 'count':
+    return np.zeros((), np.int64)  # PyTorch before 0.4.1 did not count
+  if x is not None and x.ndim == 1 and re.search('param_free_norm.running_(mean|var)$', place.key):
+    # Sub-networks of GAN Compression keep the statistics of the full width and read their head.
+    x, tail = np.split(x, place.torch_shape)
+    unused |= {place.key: tail} if len(tail) else {}
+  return x
+
+
+def _refuse(family, module, count, problems, broken):
+  lines = [f'{len(keys)} {problem}: {_some(keys)}' for problem, keys in problems.items() if keys]
+  if lines:
     raise ValueError(f'this looks like a {family.name}, {spell(module)}, but not all arrays fit.\n'
                      + '\n'.join(lines))
   if broken:
-    raise ValueError(f'{len(broken)} of {len(state)} arrays hold NaN or infinity, and so would '
+    raise ValueError(f'{len(broken)} of {count} arrays hold NaN or infinity, and so would '
                      f'every image: {_some(broken)}. The run diverged before it saved them, or the '
                      'file is damaged; take an earlier checkpoint')
-  return {**variables, **({UNUSED: unused} if unused else {})}
 
 
-def _statistics(key, state, family, module, hints):
+def _statistics(state, family, module, norm_is_given) -> set[str]:
   """Running statistics of instance norms, which PyTorch before 0.4 kept and never read."""
-  layer, _, leaf = key.rpartition('.')
-  scaled = f'{layer}.weight' in state
-  if getattr(module, 'norm', '') != ('instance_affine' if scaled else 'instance') or \
-      leaf not in ('running_mean', 'running_var', 'num_batches_tracked') or \
-      layer not in {row.torch for row in family.rows(module)}:
-    return False
-  if f'{layer}.num_batches_tracked' in state and 'norm' not in hints:
-    raise ValueError(f'{layer} keeps running statistics of an instance norm. Networks of the '
-                     "CycleGAN repository do not use them: give the hint norm='instance'. Of a "
-                     'network that was trained with track_running_stats=True it would be another '
-                     'one, which is not supported')
-  return True
+  if 'norm' not in family.overrides or module.norm not in ('instance', 'instance_affine'):
+    return set()
+  layers = {row.torch for row in family.rows(module)
+            if (f'{row.torch}.weight' in state) == (module.norm == 'instance_affine')}
+  keys = {f'{layer}.{leaf}' for layer in layers
+          for leaf in ('running_mean', 'running_var', 'num_batches_tracked')} & state.keys()
+  counted = sorted(key for key in keys if key.endswith('num_batches_tracked'))
+  if counted and not norm_is_given:
+    raise ValueError(f'{counted[0].rpartition(".")[0]} keeps running statistics of an instance '
+                     'norm. Networks of the CycleGAN repository do not use them: pass '
+                     "norm='instance'. Of a network that was trained with "
+                     'track_running_stats=True it would be another one, which is not supported')
+  return keys
 
 
 def _family(shapes) -> Family:
-  found = next((family for family in FAMILIES if family.told(shapes)), None)
-  if found:
-    return found
   if not shapes:
     raise ValueError('no arrays: an empty state dict describes no network')
-  heads = {key[:at + 1] for key in shapes for at, letter in enumerate(key) if letter == '.'}
+  if family := _recognized(shapes):
+    return family
+  heads = {key[:at.end()] for key in shapes for at in re.finditer(r'\.', key)}
   for head in sorted(heads, key=len):
     inside = {key.removeprefix(head): s for key, s in shapes.items() if key.startswith(head)}
-    family = next((family for family in FAMILIES if family.told(inside)), None)
+    family = _recognized(inside)
     if family and family.name != 'adapter':
       every = 'every key starts' if len(inside) == len(shapes) else f'{len(inside)} keys start'
       raise ValueError(f"{every} with {head!r}, and without it this is a {family.name}; pass "
                        f"prefix={head!r} (--prefix={head}); DataParallel and trainers add such "
                        'prefixes')
+  raise ValueError(f'no known network has these {len(shapes)} arrays: {_some(list(shapes))}. '
+                   f'{_closest(shapes)}Known are {", ".join(family.name for family in FAMILIES)}.')
+
+
+def _recognized(shapes) -> Family | None:
+  return next((family for family in FAMILIES if family.recognizes(shapes)), None)
+
+
+def _closest(shapes) -> str:
   fits = {family.name: [key for key in shapes if re.fullmatch(family.pattern, key)]
           for family in FAMILIES if family.name != 'adapter'}
-  closest = max(fits, key=lambda name: len(fits[name]))
-  others = [key for key in shapes if key not in fits[closest]]
-  raise ValueError(
-      f'no known network has these {len(shapes)} arrays: {_some(list(shapes))}. '
-      + (f'Closest is a {closest}: {len(fits[closest])} keys fit, {len(others)} do not: '
-         f'{_some(others)}. ' if fits[closest] else '')
-      + f'Known are {", ".join(family.name for family in FAMILIES)}.')
+  name, keys = max(fits.items(), key=lambda item: len(item[1]))
+  others = [key for key in shapes if key not in keys]
+  return (f'Closest is a {name}: {len(keys)} keys fit, {len(others)} do not: {_some(others)}. '
+          if keys else '')
 
 
-def _family_of(module):
-  several = len(getattr(module, 'heads', 'x')) > 1
+def _family_of(module) -> Family:
+  several = isinstance(module, PatchGAN) and len(module.heads) > 1
   for family in FAMILIES:
-    if type(module) is family.builds and (several == ('heads' in family.hints)):
+    if type(module) is family.builds and several == ('heads' in family.overrides):
       return family
   raise ValueError(f'{type(module).__name__} has no published PyTorch counterpart; known are '
                    f'{", ".join(sorted({family.builds.__name__ for family in FAMILIES}))}')
 
 
-def _convolutions(shapes):
-  found = [f'{key} {shape}' for key, shape in shapes.items() if len(shape) == 4]
-  return f'Of {len(shapes)} arrays {len(found)} are convolutions: {_some(found, 12)}'
+def _convolutions(shapes) -> str:
+  convs = [f'{key} {shape}' for key, shape in shapes.items() if len(shape) == 4]
+  return f'Of {len(shapes)} arrays {len(convs)} are convolutions: {_some(convs, 12)}'
 
 
-def _some(names, count=6):
+def _some(names, count=6) -> str:
   more = f' and {len(names) - count} more' if len(names) > count else ''
   return ', '.join(names[:count]) + more

@@ -38,9 +38,9 @@ class Row:
 class Family:
   """One kind of network.
 
-  pattern: a regular expression that each of its keys matches. told: whether keys show the family.
-  module: the network that keys and shapes describe. rows: its layers. hints: fields of the module
-  that keys may not tell. built_in: what they cannot tell either and no field can change.
+  pattern: a regular expression that each of its keys matches. recognizes: whether keys show the
+  family. module: the network that keys and shapes describe. rows: its layers. overrides: fields of
+  the module that keys may not tell. built_in: what they cannot tell either and no field can change.
   dead: prefixes of parameters that PyTorch keeps and this module never uses.
   beyond: keys that belong to more than the module and are left behind (VGG's classifier).
   fixed: float32 arrays that PyTorch keeps among the parameters and the module has built in.
@@ -48,10 +48,10 @@ class Family:
   name: str
   builds: type[linen.Module]
   pattern: str
-  told: Callable[[Shapes], bool]
+  recognizes: Callable[[Shapes], bool]
   module: Callable[[Shapes, Mapping], linen.Module]
   rows: Callable[[linen.Module], Iterator[Row]]
-  hints: tuple[str, ...] = ()
+  overrides: tuple[str, ...] = ()
   built_in: str = ''
   dead: Callable[[linen.Module], tuple[str, ...]] = lambda module: ()
   beyond: Callable[[str], bool] = lambda key: False
@@ -61,32 +61,25 @@ class Family:
 # ResNet and U-Net -------------------------------------------------------------------------------
 
 
-def _resnet(shapes, hints):
-  inputs = shapes['model.1.weight'][1]
-  indices = sorted({int(key.split('.')[1]) for key in shapes if key.endswith('weight')})
-  blocks = [i for i in indices if _starts(shapes, f'model.{i}.conv_block.')]
-  expansions = [i for i in blocks if len(
-      [key for key in shapes if re.fullmatch(rf'model\.{i}\.conv_block\.\d+\.weight', key)
-       and len(shapes[key]) == 4]) == 4]
+def _resnet(shapes, overrides):
+  weight = lambda index: shapes[f'model.{index}.weight']
+  blocks = _numbers(shapes, r'model\.(\d+)\.conv_block\.')
+  expansions = [i for i in blocks if len(_numbers(
+      shapes, rf'model\.{i}\.conv_block\.(\d+)\.weight$', rank=4)) == 4]
   residual = [i for i in blocks if i not in expansions]
-  convs = [f'model.{i}.weight' for i in indices
-           if i not in blocks and len(shapes.get(f'model.{i}.weight', ())) == 4]
-  first = next(i for i, key in enumerate(convs) if int(key.split('.')[1]) > residual[0])
+  convs = _numbers(shapes, r'model\.(\d+)\.weight$', rank=4)
+  first = next(n for n, index in enumerate(convs) if index > residual[0])
   stem, up = convs[:first], convs[first:-1]
   if expansions:  # each change of resolution is followed by a convolution that changes none
     stem, up = [stem[0], *stem[1::2]], up[::2]
-  block = f'model.{residual[0]}.conv_block.'
-  inside = sorted({int(key[len(block):].split('.')[0]) for key in shapes
-                   if key.startswith(block) and len(shapes[key]) == 4})
-  separable = f'{block}{inside[0]}.conv.0.weight' in shapes
-  conv = '.conv.2.weight' if separable else '.weight'
-  first_norm = int(stem[0].split('.')[1])
+  inside = _numbers(shapes, rf'model\.{residual[0]}\.conv_block\.(\d+)\.', rank=4)
+  separable = f'model.{residual[0]}.conv_block.{inside[0]}.conv.0.weight' in shapes
+  conv = f'conv_block.{inside[0]}{".conv.2" if separable else ""}'
   return nn.ResNetGenerator(
-      stem=tuple(shapes[key][0] for key in stem),
-      hidden=tuple(shapes[f'model.{i}.conv_block.{inside[0]}{conv}'][0] for i in residual),
-      up=tuple(shapes[key][1] for key in up),
-      inputs=inputs, channels=shapes[convs[-1]][0],
-      **_norm(shapes, hints, f'model.{first_norm}', f'model.{first_norm + 1}'),
+      stem=tuple(weight(i)[0] for i in stem), hidden=tuple(weight(f'{i}.{conv}')[0]
+                                                           for i in residual),
+      up=tuple(weight(i)[1] for i in up), inputs=weight(1)[1], channels=weight(convs[-1])[0],
+      **_norm(shapes, overrides, f'model.{stem[0]}', f'model.{stem[0] + 1}'),
       separable=separable, deeper=bool(expansions),
       padding='reflect' if inside[0] else 'zero',
       dropout=0. if inside[1] - inside[0] == (5 if inside[0] else 4) else None)
@@ -139,7 +132,7 @@ def _residual(m, torch, ours):
 
 
 def _expansion(m, torch, ours):
-  padded = int(getattr(m, 'padding', 'reflect') != 'zero')
+  padded = int(not isinstance(m, nn.ResNetGenerator) or m.padding != 'zero')
   last = 2 * padded + 9 + (m.dropout is not None)
   for i, index in enumerate((padded, padded + 3, padded + 6, last), 1):
     yield Row(f'{torch}.conv_block.{index}', f'{ours}/conv{i}')
@@ -157,7 +150,7 @@ def _unet_levels(depth, deeper):
   prefix = 'model.model'
   for i in range(depth):
     if i == depth - 1:
-      down, sub, up = 1, None, 3
+      down, sub, up = 1, 0, 3  # nothing is inside
     elif deeper:
       down, sub, up = (1, 5, 7) if i else (0, 3, 7)
     else:
@@ -168,7 +161,7 @@ def _unet_levels(depth, deeper):
     prefix += f'.{sub}.model'
 
 
-def _unet(shapes, hints):
+def _unet(shapes, overrides):
   deeper = 'model.model.1.conv_block.1.weight' in shapes
   depth = 1 + max(key.count('.model.') - 1 for key in shapes)
   levels = [(f'{prefix}.{down}', f'{prefix}.{up}')
@@ -178,7 +171,7 @@ def _unet(shapes, hints):
   return nn.UNetGenerator(
       down=tuple(shape[0] for shape in down), up=tuple(shape[1] for shape in up[1:]),
       inputs=down[0][1], channels=up[0][1], deeper=deeper,
-      **_norm(shapes, hints, levels[0][0], f'{innermost[0]}.{int(innermost[1]) + 1}'))
+      **_norm(shapes, overrides, levels[0][0], f'{innermost[0]}.{int(innermost[1]) + 1}'))
 
 
 def _unet_rows(m):
@@ -196,14 +189,14 @@ def _unet_rows(m):
 # CAT's inception generators ---------------------------------------------------------------------
 
 
-def _inception(shapes, hints):
+def _inception(shapes, overrides):
   blocks = _count(shapes, r'features\.(\d+)\.')
   return nn.InceptionGenerator(
       stem=tuple(shapes[f'down_sampling.{i}.weight'][0] for i in (1, 4, 7)),
       blocks=tuple(_branches(shapes, f'features.{b}', '.1.0', '.2.0') for b in range(blocks)),
       up=tuple(shapes[f'up_sampling.{i}.weight'][1] for i in (0, 3)),
       inputs=shapes['down_sampling.1.weight'][1], channels=shapes['up_sampling.7.weight'][0],
-      **_norm(shapes, hints, 'down_sampling.1', 'down_sampling.2'))
+      **_norm(shapes, overrides, 'down_sampling.1', 'down_sampling.2'))
 
 
 def _inception_rows(m):
@@ -223,13 +216,14 @@ def _inception_rows(m):
 
 
 def _branches(shapes, prefix, dense, depthwise):
-  """What survives in one block; PyTorch's index counts survivors, the shape shows the kernel."""
-  found = []
+  """The branches of one block that pruning left; PyTorch's index counts these, and the shape shows
+  the size of the kernel."""
+  branches = []
   for kind, suffix in (('res_ops', dense), ('dw_ops', depthwise)):
     kernels = [shapes[f'{prefix}.{kind}.{j}{suffix}.weight']
                for j in range(_count(shapes, rf'{re.escape(prefix)}\.{kind}\.(\d+)\.'))]
-    found.append(tuple((shape[-1], shape[0]) for shape in kernels))
-  return nn.Branches(*found)
+    branches.append(tuple((shape[-1], shape[0]) for shape in kernels))
+  return nn.Branches(*branches)
 
 
 def _branch_rows(branches, torch, ours, dense, depthwise):
@@ -249,12 +243,12 @@ def _torch_blocks(upsampling):
     yield ('head_0' if name == 'head' else theirs), name
 
 
-def _upsampling(shapes, hints):
-  return 'most' if _starts(shapes, 'up_4.') else hints.get('upsampling', 'more')
+def _upsampling(shapes, overrides):
+  return 'most' if _starts(shapes, 'up_4.') else overrides.get('upsampling', 'more')
 
 
-def _inception_spade(shapes, hints):
-  upsampling = _upsampling(shapes, hints)
+def _inception_spade(shapes, overrides):
+  upsampling = _upsampling(shapes, overrides)
   blocks, out = [], shapes['fc.weight'][0]
   for theirs, _ in _torch_blocks(upsampling):
     main = _branches(shapes, theirs, '.0.conv', '.1.conv')
@@ -289,11 +283,11 @@ def _inception_spade_rows(m):
 # SPADE ------------------------------------------------------------------------------------------
 
 
-def _spade(shapes, hints):
+def _spade(shapes, overrides):
   if len(shapes['fc.weight']) != 4:
     raise ValueError('fc.weight is a matrix: it starts from a latent vector '
                      '(trained with use_vae), which is not supported')
-  upsampling = _upsampling(shapes, hints)
+  upsampling = _upsampling(shapes, overrides)
   stats = _starts(shapes, 'head_0.norm_0.param_free_norm.')
   blocks = tuple(nn.SPADEBlock(
       shapes[f'{theirs}.conv_0.weight'][0], shapes[f'{theirs}.conv_1.weight'][0],
@@ -303,7 +297,7 @@ def _spade(shapes, hints):
       shapes['fc.weight'][0], blocks, labels=shapes['fc.weight'][1],
       channels=shapes['conv_img.weight'][0], upsampling=upsampling,
       spectral='head_0.conv_0.weight_orig' in shapes,
-      norm=hints.get('norm', 'batch' if stats else 'instance'),
+      norm=overrides.get('norm', 'batch' if stats else 'instance'),
       separable='head_0.norm_0.mlp_gamma.conv.0.weight' in shapes)
 
 
@@ -327,22 +321,22 @@ def _spade_rows(m):
 # Discriminators ---------------------------------------------------------------------------------
 
 
-def _patch(shapes, hints):
-  layers = _count(shapes, r'model\.(\d+)\.weight', lambda i: i and i % 3 == 2) - 1
+def _patch(shapes, overrides):
+  layers = sum(i % 3 == 2 for i in _numbers(shapes, r'model\.(\d+)\.weight')) - 1
   return nn.PatchGAN(ndf=shapes['model.0.weight'][0], layers=layers,
                      inputs=shapes['model.0.weight'][1],
-                     **_norm(shapes, hints, 'model.2', 'model.3'))
+                     **_norm(shapes, overrides, 'model.2', 'model.3'))
 
 
-def _heads(shapes, hints):
-  if 'shared' not in hints:
+def _heads(shapes, overrides):
+  if 'shared' not in overrides:
     raise ValueError('it stores every convolution twice, and its keys do not tell how many of the '
-                     'five the heads share; give the hint shared=0 .. 5 '
+                     'five the heads share; pass shared=0 .. 5, --override=shared=5 '
                      '(n_share of the training script; 5: one discriminator)')
   return nn.PatchGAN(ndf=shapes['block1s.0.block.0.weight'][0],
                      inputs=shapes['block1s.0.block.0.weight'][1],
-                     **_norm(shapes, hints, 'block2s.0.block.0', 'block2s.0.block.1'),
-                     heads=('wide', 'deep'), shared=hints['shared'])
+                     **_norm(shapes, overrides, 'block2s.0.block.0', 'block2s.0.block.1'),
+                     heads=('wide', 'deep'), shared=overrides['shared'])
 
 
 def _patch_rows(m):
@@ -365,9 +359,9 @@ def _dead_copies(m):
   return tuple(f'block{k}s.0.' for k in range(1, m.shared + 1)) if len(m.heads) > 1 else ()
 
 
-def _pixel(shapes, hints):
+def _pixel(shapes, overrides):
   return nn.PixelGAN(ndf=shapes['net.0.weight'][0], inputs=shapes['net.0.weight'][1],
-                     **_norm(shapes, hints, 'net.2', 'net.3'))
+                     **_norm(shapes, overrides, 'net.2', 'net.3'))
 
 
 def _pixel_rows(m):
@@ -376,7 +370,7 @@ def _pixel_rows(m):
     yield Row(torch, ours)
 
 
-def _multi_scale(shapes, hints):
+def _multi_scale(shapes, overrides):
   first = shapes['discriminator_0.model0.0.weight']
   return nn.MultiScale(ndf=first[0], inputs=first[1],
                        layers=_count(shapes, r'discriminator_0\.model(\d+)\.') - 1,
@@ -393,7 +387,7 @@ def _multi_scale_rows(m):
 # The others -------------------------------------------------------------------------------------
 
 
-def _dcgan(shapes, hints):
+def _dcgan(shapes, overrides):
   layers = _count(shapes, r'deconv(\d+)\.')
   latent, *widths = (shapes[f'deconv{i}.weight'][0] for i in range(1, layers + 1))
   module = nn.DCGANGenerator(widths[-1], shapes[f'deconv{layers}.weight'][1], 2 ** (layers + 1),
@@ -418,7 +412,7 @@ def _vgg_convs(depth):
     index += 1
 
 
-def _vgg(shapes, hints):
+def _vgg(shapes, overrides):
   # The third stage has a fourth convolution in VGG19; a trunk that ends before it is both.
   depth = 19 if 'features.16.weight' in shapes else 16
   return nn.VGG(depth, tuple(name for i, name in _vgg_convs(depth)
@@ -437,7 +431,7 @@ def _above_vgg(key):
   return key.startswith('classifier.') or bool(index and int(index[1]) in convs)
 
 
-def _adapter(shapes, hints):
+def _adapter(shapes, overrides):
   normed = '0.weight' in shapes
   features, inputs = shapes['0.weight' if normed else 'weight'][:2]
   return nn.Adapter(inputs, features, normed)
@@ -451,7 +445,7 @@ def _adapter_rows(m):
 # Evaluation -------------------------------------------------------------------------------------
 
 
-def _fid_inception(shapes, hints):
+def _fid_inception(shapes, overrides):
   classes = shapes['fc.weight'][0]
   if classes != CLASSES:
     raise ValueError(f'it is an Inception v3 of {classes} classes, but that of FID has {CLASSES}: '
@@ -475,7 +469,7 @@ def _conv_bn(torch, ours):
   yield Row(f'{torch}.bn', f'{ours}/norm')
 
 
-def _drn(shapes, hints):
+def _drn(shapes, overrides):
   blocks = tuple(_count(shapes, rf'base\.{i}\.(\d+)\.conv1\.') for i in range(3, 7))
   return nn.DRN(
       stem=tuple(shapes[f'base.{i}.0.weight'][0] for i in range(3)), blocks=blocks,
@@ -587,18 +581,23 @@ def _any(shapes, pattern):
   return any(re.match(pattern, key) for key in shapes)
 
 
-def _count(shapes, pattern, counted=lambda i: True):
-  """How many different numbers the pattern's group takes."""
-  found = (re.match(pattern, key) for key in shapes)
-  return len({int(match[1]) for match in found if match and counted(int(match[1]))})
+def _numbers(shapes, pattern, rank=None) -> list[int]:
+  """The numbers, rising, that the pattern's group takes in keys (of arrays with so many axes)."""
+  matches = (re.match(pattern, key) for key, shape in shapes.items() if len(shape) == (
+      rank or len(shape)))
+  return sorted({int(match[1]) for match in matches if match})
 
 
-def _norm(shapes, hints, conv, norm):
-  """{norm, bias}: the hint, or else what published code has of such arrays, where convolutions are
-  biased before an instance norm and before no other."""
+def _count(shapes, pattern) -> int:
+  return len(_numbers(shapes, pattern))
+
+
+def _norm(shapes, overrides, conv, norm):
+  """{norm, bias}: the override, or else what published code has of such arrays, where convolutions
+  are biased before an instance norm and before no other."""
   biased = f'{conv}.bias' in shapes
-  if 'norm' in hints:
-    kind = hints['norm']
+  if 'norm' in overrides:
+    kind = overrides['norm']
   elif f'{norm}.weight' not in shapes:
     kind = 'instance' if biased else 'none'
   elif f'{norm}.running_mean' in shapes:
@@ -608,7 +607,7 @@ def _norm(shapes, hints, conv, norm):
   return {'norm': kind, 'bias': None if biased == conv_bias(kind) else biased}
 
 
-# Of each hint, whether keys leave it open in this module.
+# For each override, whether keys leave it open in this module.
 OPEN = {
     'norm': lambda m: m.norm != 'batch' if isinstance(m, nn.SPADEGenerator) else
     m.norm != 'batch' or m.bias is not None,

@@ -1,4 +1,4 @@
-"""Whether an argument is what its annotation says and in range: of configs, of public functions."""
+"""Checks of arguments, of configs and public functions: their types and the ranges of numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a word',
          tuple: "several, as ('a', 'b')", dict: "a section, as dict(name='adam')"}
 
-# Numbers by the names of arguments, of one's own classes, too: the least, and what they stay below.
+# The range of numbers by the name of the argument, also of a user's own classes: [low, high).
 RANGES = {
     **dict.fromkeys(('d', 'ngf', 'ndf', 'channels', 'size', 'load', 'latent', 'features', 'width',
                      'widths', 'classes', 'inputs', 'hidden', 'stem', 'up', 'down', 'labels'),
@@ -66,18 +66,18 @@ def check(key: str, value, hint=Any):
   """Raises ValueError for a value that is not what the argument's annotation says, or out of the
   range of its name."""
   if not _fits(value, hint):
-    words = KINDS.get(hint) or re.sub(r'\b(\w+\.)+', '', getattr(
-        hint, '__name__', '') if isinstance(hint, type) else str(hint))
+    name = hint.__name__ if isinstance(hint, type) else str(hint)
+    words = KINDS.get(hint) or re.sub(r'\b(\w+\.)+', '', name)
     raise ValueError(f'{key}={shown(value)}; it is {words}')
   low, high = RANGES.get(key, (-math.inf, math.inf))
-  for number in value if isinstance(value, tuple | list) else (value,):
-    if _is_number(number) and key in RANGES and not low <= number < high:
+  for x in value if isinstance(value, tuple | list) else (value,):
+    if _is_number(x) and key in RANGES and not low <= x < high:
       raise ValueError(f'{key}={shown(value)}; at least {low}' + (
-          f' and below {high}' if high < math.inf else ', and finite' if number > low else ''))
+          f' and below {high}' if high < math.inf else ', and finite' if x > low else ''))
 
 
 def shown(value) -> str:
-  """A value as messages show it: in one line, and not all of what is long."""
+  """A value as messages show it: in one line, which is cut in its middle if it is long."""
   text = ' '.join(repr(value.to_dict() if isinstance(value, ConfigDict) else value).split())
   return text if len(text) <= 120 else f'{text[:100]}...{text[-10:]}'
 
@@ -87,7 +87,7 @@ def hints(target) -> Mapping[str, Any]:
   """{argument: annotation} of what is called, as far as they can be read."""
   try:
     return typing.get_type_hints(target if inspect.isfunction(target) or dataclasses.is_dataclass(
-        target) else getattr(target, '__init__', target))
+        target) else target.__init__)
   except (NameError, TypeError, AttributeError):
     return {}
 
@@ -96,33 +96,41 @@ def _is_number(value):
   return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _fits(value, hint):
-  """Whether a value is what an annotation says; of arrays and foreign classes it is not asked."""
-  if hint is Any:
-    return True
+def _is_sequence(value) -> bool:
+  # A data source need not inherit from Sequence: it is indexed, and that is all.
+  return not isinstance(value, str | bytes | Mapping) and hasattr(value, '__getitem__')
+
+
+_CHECKS = {
+    Any: lambda value: True,
+    int: lambda value: _is_number(value) and isinstance(value, numbers.Integral),
+    float: _is_number,
+    **{kind: functools.partial(lambda kind, value: isinstance(value, kind), kind)
+       for kind in (bool, str, type(None))},
+    abc.Callable: callable,
+    abc.Sequence: _is_sequence,
+}
+
+
+def _fits(value, hint) -> bool:
+  """Whether a value is what an annotation says; arrays and classes of others fit always."""
   origin, parts = typing.get_origin(hint), typing.get_args(hint)
   if origin in (typing.Union, types.UnionType):
     return any(_fits(value, part) for part in parts)
   if origin is tuple:
-    return isinstance(value, tuple | list) and (
-        all(_fits(x, parts[0]) for x in value) if parts[1:] == (...,) else
-        len(value) == len(parts) and all(map(_fits, value, parts)))
+    hints = parts[:1] * len(value) if parts[1:] == (...,) else parts
+    return isinstance(value, tuple | list) and len(value) == len(hints) and all(
+        map(_fits, value, hints))
   kind = origin or hint
-  if kind in (bool, str, type(None)):
-    return isinstance(value, kind)
-  if kind in (int, float):
-    return _is_number(value) and (kind is float or isinstance(value, numbers.Integral))
-  if kind is abc.Callable:
-    return callable(value)
-  if kind is abc.Sequence:
-    return not isinstance(value, str | bytes | Mapping) and hasattr(value, '__getitem__')
+  if kind in _CHECKS:
+    return _CHECKS[kind](value)
+  # Python has `typing.is_protocol` from 3.13 on.
   if not isinstance(kind, type) or getattr(kind, '_is_protocol', False):
     return True
-  if issubclass(kind, os.PathLike):
+  if issubclass(kind, os.PathLike):  # pyright: ignore[reportGeneralTypeIssues]
     return isinstance(value, str | os.PathLike)
-  if isinstance(value, str | bytes | tuple | list | Mapping | ConfigDict):
+  ours = (linen.Module, optax.GradientTransformation, ConfigDict)
+  known = isinstance(value, str | bytes | tuple | list | Mapping | ConfigDict)
+  if known or issubclass(kind, ours) or kind.__module__.startswith('jaxgan_compress'):
     return isinstance(value, kind | ConfigDict if kind is abc.Mapping else kind)
-  if issubclass(kind, linen.Module | optax.GradientTransformation | ConfigDict) or (
-      kind.__module__.startswith('jaxgan_compress')):
-    return isinstance(value, kind)
   return True

@@ -1,4 +1,4 @@
-"""What makes XLA quick on CPUs: how it compiles, and how it holds its memory."""
+"""Options of XLA's compiler and its memory that make it faster on CPUs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import functools
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-# What XLA:CPU leaves to its library YNN: all that it does by itself but convolutions, of which
-# XLA's own take a half of the time forward, and a half by weights where the stride is 1.
+# The operations that XLA:CPU passes to its library YNN: all of the default but convolutions, since
+# XLA's own take half the time forward, and half for the gradient by weights where the stride is 1.
 _CPU = {'xla_cpu_experimental_ynn_fusion_type': ','.join(
     f'LIBRARY_FUSION_TYPE_{kind}' for kind in ('DOT', 'INDIVIDUAL_DOT', 'REDUCE'))}
 # Of malloc.h.
@@ -17,8 +17,8 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 
 def compiler_options() -> dict[str, str]:
-  """Those of XLA with which networks are quickest on this platform, for
-  `jax.jit(f, compiler_options=...)`; none off CPUs, nor where this XLA does not know them."""
+  """The options for `jax.jit(f, compiler_options=...)` with which networks are fastest on CPUs;
+  empty on other platforms, and where this XLA does not know them."""
   return dict(_CPU) if jax.default_backend() == 'cpu' and _known() else {}
 
 
@@ -28,11 +28,11 @@ def jit(function, **keywords):
 
 
 def kept_whole(function):
-  """A call that XLA:CPU does not open; elsewhere the function itself.
+  """The function as a call that XLA:CPU does not inline; on other platforms the function itself.
 
-  Opened, what is inside is computed and compiled once more within each operation that reads the
-  result. And as nothing of it begins before all arguments are there, what it replaces can be
-  written over in place.
+  When it is inlined, its operations are compiled and computed again within each operation that
+  reads the result. A call also begins only when all its arguments are ready, so that XLA can write
+  its result over an argument in place.
   """
   called = jax.jit(function, inline=False)
 
@@ -57,7 +57,7 @@ def _known():
 
 @functools.cache
 def keep_memory() -> bool:
-  """Has glibc keep freed memory for the next allocation; False where there is no glibc.
+  """Makes glibc keep freed memory for the next allocation; returns False where there is no glibc.
 
   XLA:CPU allocates the working memory of a program anew at each call. By itself glibc takes a block
   of more than 32 MiB from the system and gives it back every time, and the system clears each page:

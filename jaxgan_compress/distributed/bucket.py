@@ -10,11 +10,11 @@ from jaxgan_compress.core import paths
 
 
 def folder(path: str | Path) -> Path:
-  """A folder of this host for `path`; for 'gs://bucket/run', where the bucket is mounted.
+  """The folder on this host for `path`; for 'gs://bucket/run' it lies where the bucket is mounted.
 
-  A bucket is mounted once a host, by Cloud Storage FUSE (`gcsfuse`), in
-  `~/.cache/jaxgan_compress/buckets` (or below $XDG_CACHE_HOME), and stays so. Everything that is
-  written to a run then is written to files, whoever writes it, and all hosts see the same.
+  Cloud Storage FUSE (`gcsfuse`) mounts a bucket once on each host, in
+  `~/.cache/jaxgan_compress/buckets` (or below $XDG_CACHE_HOME), where it stays mounted. Everything
+  that writes to a run thus writes to files, and all hosts see the same.
 
   Raises ValueError for a bucket alone, an address of another kind, or if the bucket cannot be
   mounted.
@@ -25,12 +25,11 @@ def folder(path: str | Path) -> Path:
     return paths.expand(path)
   bucket, _, inside = rest.lstrip('/').partition('/')
   if scheme != 'gs':
-    raise ValueError(f'{path}: only gs:// addresses are known; mount what holds it on every host '
+    raise ValueError(f'{path}: only gs:// addresses are known; mount that storage on every host '
                      'and give the folder')
   if not bucket or not inside.strip('/'):
     raise ValueError(f'{path} is a bucket and no folder in it; give gs://{bucket or "BUCKET"}/RUN')
-  home = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
-  mounted = home / 'jaxgan_compress' / 'buckets' / bucket
+  mounted = paths.cache_folder('buckets', bucket)
   mounted.parent.mkdir(parents=True, exist_ok=True)
   with open(mounted.with_name(f'.{bucket}.lock'), 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # the processes of a host come here at once
@@ -47,8 +46,8 @@ def _mount(bucket, where):
                      'and give the folder')
   where.mkdir(exist_ok=True)
   # Orbax renames whole folders when a checkpoint is complete.
-  said = subprocess.run([program, '--implicit-dirs', '--rename-dir-limit=100000', bucket, where],
+  done = subprocess.run([program, '--implicit-dirs', '--rename-dir-limit=100000', bucket, where],
                         capture_output=True, text=True, check=False)
-  if said.returncode or not where.is_mount():
-    last = (said.stderr or said.stdout).strip().splitlines()[-1:]
+  if done.returncode or not where.is_mount():
+    last = (done.stderr or done.stdout).strip().splitlines()[-1:]
     raise ValueError(f'gs://{bucket} cannot be mounted: {"".join(last) or "gcsfuse failed"}')

@@ -1,4 +1,4 @@
-"""Generators for other programs, each proved to draw what the network draws."""
+"""Generators in formats for other programs; each file is proved to compute the same images."""
 
 from jaxgan_compress.export.bundle import DEFAULT, FORMATS, ExportError, verify, write_folder
 from jaxgan_compress.export.litert import run_litert, to_litert

@@ -1,18 +1,18 @@
-"""A generator in one folder that others can use, and the proof that it is the same there."""
+"""A folder with a generator in formats for other programs, and the proof that they are equal."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
+import importlib.metadata
 import inspect
 import json
 import os
 import platform
 import shutil
-import statistics
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from jaxgan_compress import analysis, nn
 from jaxgan_compress._version import __version__
 from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.xla import jit
-from jaxgan_compress.data import decode as reading
+from jaxgan_compress.data import decode
 from jaxgan_compress.export import litert, onnx, stablehlo
 from jaxgan_compress.nn.files import arrays, network
 
@@ -41,7 +41,7 @@ PROOF, EXAMPLES, INPUT = 'proof.json', 'examples.npz', 'input.json'
 
 
 class ExportError(ValueError):
-  """An artefact that does not draw what the network draws, or has changed since it did."""
+  """An artefact computes other images than the network, or has been changed since its export."""
 
 
 def write_folder(draw: BoundGenerator, out: str | Path, inputs: Sequence[np.ndarray], *,
@@ -50,17 +50,17 @@ def write_folder(draw: BoundGenerator, out: str | Path, inputs: Sequence[np.ndar
                  pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
                  tolerance: float = TOLERANCE, overwrite: bool = False
                  ) -> dict[str, Any]:
-  """Writes a generator, in every format asked for, with all that its user needs; returns the proof.
+  """Writes a generator in every format asked for, with all that its user needs; returns the proof.
 
-  draw: with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or [B,latent]) on
-  which every artefact is compared with the network: of several sizes, where it takes them. to:
-  of `FORMATS`. layout: of ONNX images, 'NHWC' or 'NCHW'; LiteRT's are NHWC. calibration: inputs by
-  which an int8 ONNX network besides finds its ranges, a LiteRT network in 8 bits beside it, which
-  finds them as it draws; None: there is neither. facts: lines for the model card. pictures: what
-  the first inputs look like, where they are no images. labels: where they are label maps, what
-  their planes are, as `decode.label_planes` takes it: {'classes', and perhaps 'dont_care' and
-  'edges'}; without it whoever runs the network has to say. tolerance: the largest error of float32
-  artefacts; instance norms of maps of a few pixels may amplify rounding to more than the default.
+  draw: the generator, with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or
+  [B,latent]) on which every artefact is compared with the network; give several sizes, if it takes
+  them. to: keys of `FORMATS`. layout: 'NHWC' or 'NCHW', of ONNX images; those of LiteRT are NHWC.
+  calibration: inputs from which an additional int8 ONNX network takes its ranges; an additional
+  8-bit LiteRT network finds its own. None: neither is written. facts: lines for the model card.
+  pictures: the first inputs as images, where they are none themselves. labels: for inputs that are
+  label maps, the planes as `decode.label_planes` takes them: {'classes', and perhaps 'dont_care'
+  and 'edges'}; without it whoever runs the network has to say. tolerance: the largest error of
+  float32 artefacts; instance norms of maps of a few pixels may amplify rounding beyond the default.
 
   network.safetensors        weights and architecture, for `nn.load`
   network.onnx, .stablehlo   for others; architecture.json: what `nn.files.network` can build
@@ -77,73 +77,41 @@ def write_folder(draw: BoundGenerator, out: str | Path, inputs: Sequence[np.ndar
   counterpart, FileExistsError if the folder is there (overwrite: and no export), ImportError
   without the extra 'export', for LiteRT 'tf', OSError for a full disk.
   """
-  out, to = paths.expand(out), tuple(to)
-  unknown = [name for name in to if name not in FORMATS]
-  if unknown or not to:
-    raise ValueError(f'to={", ".join(to) or "nothing"}; some of {", ".join(FORMATS)}')
-  if calibration is not None and not INT8.keys() & set(to):
-    raise ValueError(f'int8 is there for {" and ".join(INT8)}; add one of them to the formats')
-  if out.exists() and not overwrite:
-    raise FileExistsError(f'{out} is there; use another folder or overwrite it')
-  if out.exists() and not (out / PROOF).is_file():
-    raise FileExistsError(f'{out} is no export, so it is not overwritten; use another folder')
+  out = paths.expand(out)
+  formats = _checked_formats(to, out, overwrite, int8=calibration is not None)
   takes = _takes(draw.module, inputs[0].shape, labels, layout)
-  if 'litert' in to:
-    litert.package()  # before all the work
-  module = draw.module.clone(dtype=np.float32) if hasattr(draw.module, 'dtype') else draw.module
-  draw = BoundGenerator(jax.device_get(draw.variables), module)
-  apply = jit(lambda draw, x: draw(x))
-  images = [np.asarray(apply(draw, x)) for x in inputs]
+  module, variables = draw.module, jax.device_get(draw.variables)
+  if 'dtype' in _fields(module):
+    module = module.clone(dtype=np.float32)
+  apply = jit(lambda variables, x: module.apply(variables, x, train=False)[0])
+  images = [np.asarray(apply(variables, x)) for x in inputs]
   out.absolute().parent.mkdir(parents=True, exist_ok=True)
   with _whole(out) as part:
-    _save(part, module, draw.variables)
-    np.savez_compressed(part / EXAMPLES, **{f'input{i}': x for i, x in enumerate(inputs)},
-                        **{f'image{i}': y for i, y in enumerate(images)})
-    shape = inputs[0].shape
-    if 'stablehlo' in to:
-      (part / FORMATS['stablehlo']).write_bytes(
-          stablehlo.to_stablehlo(module, draw.variables, shape))
-    if 'onnx' in to:
-      (part / FORMATS['onnx']).write_bytes(
-          onnx.to_onnx(module, draw.variables, shape, layout).SerializeToString())
-    if 'litert' in to:
-      (part / FORMATS['litert']).write_bytes(
-          litert.to_litert(module, draw.variables, shape))
+    _save(part, module, variables)
+    examples: dict[str, Any] = {f'input{i}': x for i, x in enumerate(inputs)} | {
+        f'image{i}': y for i, y in enumerate(images)}
+    np.savez_compressed(part / EXAMPLES, **examples)
+    artefacts = _write_artefacts(part, module, variables, inputs[0].shape, formats, layout,
+                                 calibration)
     one = inputs[0][:1]
     proof = {
-        'network': network.spell(module), 'params': analysis.count_params(draw.variables),
+        'network': network.spell(module), 'params': analysis.count_params(variables),
         'macs': analysis.macs(module, one.shape), 'input': takes['kind'], 'layout': layout,
-        'tolerance': tolerance,
-        'ms_jax': _milliseconds(lambda: jax.block_until_ready(apply(draw, one))),
-        'device': _device(), 'versions': _versions(), 'facts': dict(facts or {})}
-    prove = lambda name: _prove(part / name, inputs, images, layout, tolerance)
-    proof['artefacts'] = {FORMATS[name]: prove(FORMATS[name]) for name in to}
-    if calibration is not None and 'onnx' in to:
-      _quantize(part / FORMATS['onnx'], part / INT8['onnx'], _given(calibration, layout))
-      proof['artefacts'][INT8['onnx']] = prove(INT8['onnx'])
-    if calibration is not None and 'litert' in to:
-      (part / INT8['litert']).write_bytes(
-          litert.to_litert(module, draw.variables, shape, int8=True))
-      proof['artefacts'][INT8['litert']] = prove(INT8['litert'])
-    from_images = _picture_of(inputs[0], pictures, images[0])
-    rows = [images[0]] if from_images is None else [from_images, images[0]]
-    Image.fromarray(analysis.contact_sheet(rows)).save(part / 'samples.png')
-    if 'onnx' in to:
-      (part / 'run_onnx.py').write_text(RUNNER.read_text())
-    (part / INPUT).write_text(json.dumps(takes, indent=1))
-    if takes['kind'] != 'latents':
-      (part / 'images.py').write_text(inspect.getsource(reading))
-    (part / 'README.md').write_text(_card(proof, takes, from_images is not None))
+        'tolerance': tolerance, 'ms_jax': _milliseconds(lambda: apply(variables, one)),
+        'device': _device(), 'versions': _versions(), 'facts': dict(facts or {}),
+        'artefacts': {name: _prove(part / name, inputs, images, layout, tolerance)
+                      for name in artefacts}}
+    _write_instructions(part, proof, takes, _picture_of(inputs[0], pictures, images[0]), images[0])
     proof['sha256'] = {path.name: _sha256(path) for path in sorted(part.iterdir())}
     (part / PROOF).write_text(json.dumps(proof, indent=1))
   return proof
 
 
 def verify(folder: str | Path) -> dict[str, dict[str, float]]:
-  """Proves an export anew, on this device: {artefact: what `proof.json` has of it}.
+  """Proves an export anew on this device; returns {artefact: errors, size and milliseconds}.
 
   Raises FileNotFoundError for a folder without an export, and ExportError for a file that has been
-  changed, is missing, or draws something else here.
+  changed, is missing, or computes other images here.
   """
   folder = paths.expand(folder)
   if not (folder / PROOF).is_file():
@@ -167,6 +135,54 @@ def verify(folder: str | Path) -> dict[str, dict[str, float]]:
   return {name: _prove(folder / name, inputs, images, layout, tolerance) for name in artefacts}
 
 
+def _checked_formats(to, out, overwrite, int8) -> tuple[str, ...]:
+  """The formats asked for, before any work is done."""
+  formats = tuple(to)
+  if not formats or not FORMATS.keys() >= set(formats):
+    raise ValueError(f'to={", ".join(formats) or "nothing"}; some of {", ".join(FORMATS)}')
+  if int8 and not INT8.keys() & set(formats):
+    raise ValueError(f'int8 is there for {" and ".join(INT8)}; add one of them to the formats')
+  if out.exists() and not overwrite:
+    raise FileExistsError(f'{out} is there; use another folder or overwrite it')
+  if out.exists() and not (out / PROOF).is_file():
+    raise FileExistsError(f'{out} is no export, so it is not overwritten; use another folder')
+  if 'litert' in formats:
+    litert.package()
+  return formats
+
+
+def _fields(module) -> set[str]:
+  return {field.name for field in dataclasses.fields(module)}
+
+
+def _write_artefacts(folder, module, variables, shape, formats, layout, calibration) -> list[str]:
+  """The files of all formats, with those in 8 bits after the others."""
+  write = {
+      'stablehlo': lambda: stablehlo.to_stablehlo(module, variables, shape),
+      'onnx': lambda: onnx.to_onnx(module, variables, shape, layout).SerializeToString(),
+      'litert': lambda: litert.to_litert(module, variables, shape)}
+  for name in formats:
+    (folder / FORMATS[name]).write_bytes(write[name]())
+  coarse = [] if calibration is None else [name for name in INT8 if name in formats]
+  if 'onnx' in coarse:
+    _quantize(folder / FORMATS['onnx'], folder / INT8['onnx'], _as_layout(calibration, layout))
+  if 'litert' in coarse:
+    (folder / INT8['litert']).write_bytes(litert.to_litert(module, variables, shape, int8=True))
+  return [*(FORMATS[name] for name in formats), *(INT8[name] for name in coarse)]
+
+
+def _write_instructions(folder, proof, takes, above, images):
+  """What a person or a program needs to know and to run. above: inputs as images, or None."""
+  rows = [images] if above is None else [above, images]
+  Image.fromarray(analysis.contact_sheet(rows)).save(folder / 'samples.png')
+  if FORMATS['onnx'] in proof['artefacts']:
+    (folder / 'run_onnx.py').write_text(RUNNER.read_text())
+  (folder / INPUT).write_text(json.dumps(takes, indent=1))
+  if takes['kind'] != 'latents':
+    (folder / 'images.py').write_text(inspect.getsource(decode))
+  (folder / 'README.md').write_text(_card(proof, takes, above is not None))
+
+
 def _save(folder, module, variables):
   try:
     described = network.describe(module)
@@ -180,7 +196,7 @@ def _save(folder, module, variables):
 
 @contextlib.contextmanager
 def _whole(out):
-  """A folder that takes the place of `out` at the end, or is gone."""
+  """A folder that takes the place of `out` at the end, or is removed after an error."""
   part = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.absolute().parent))
   try:
     yield part
@@ -199,10 +215,10 @@ def _whole(out):
 def _prove(path, inputs, images, layout, tolerance):
   """Errors on the examples, size and time of an artefact, loaded from its file."""
   run = _load(path, layout)
-  found = [np.abs(np.asarray(run(x), np.float64) - y) for x, y in zip(inputs, images, strict=True)]
-  # One by one: of several sizes.
-  largest = max(float(x.max()) for x in found)
-  mean = float(np.mean([x.mean() for x in found]))
+  # One by one, for they have several sizes.
+  errors = [np.abs(np.asarray(run(x), np.float64) - y) for x, y in zip(inputs, images, strict=True)]
+  largest = max(float(x.max()) for x in errors)
+  mean = float(np.mean([x.mean() for x in errors]))
   within = mean <= MEAN_INT8 if path.name in INT8.values() else largest <= tolerance
   if not within:  # also for NaN
     raise ExportError(f'{path.name} draws something else than the network: images in [-1, 1] are '
@@ -221,13 +237,13 @@ def _load(path, layout) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: np.asarray(call(x))
   if path.suffix == '.tflite':
     return litert.run_litert(path.read_bytes())
-  draw = onnx.run_onnx(path.read_bytes())
+  run = onnx.run_onnx(path.read_bytes())
   if layout == 'NHWC':
-    return draw
-  return lambda x: draw(_given(x, layout)).transpose(0, 2, 3, 1)
+    return run
+  return lambda x: run(_as_layout(x, layout)).transpose(0, 2, 3, 1)
 
 
-def _given(x, layout):
+def _as_layout(x, layout):
   x = np.asarray(x, np.float32)
   return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if layout == 'NCHW' and x.ndim == 4 else x
 
@@ -240,7 +256,7 @@ def _quantize(source, target, inputs):
     def __init__(self):
       self.left = iter(inputs)
 
-    def get_next(self):
+    def get_next(self) -> Any:
       x = next(self.left, None)
       return None if x is None else {'input': x[None]}
 
@@ -249,14 +265,8 @@ def _quantize(source, target, inputs):
                                op_types_to_quantize=['Conv', 'ConvTranspose', 'MatMul', 'Add'])
 
 
-def _milliseconds(call, rounds=15):
-  call()
-  taken = []
-  for _ in range(rounds):
-    began = time.perf_counter()
-    call()
-    taken.append(time.perf_counter() - began)
-  return 1e3 * statistics.median(taken)
+def _milliseconds(call):
+  return 1e3 * analysis.latency({'': call}, rounds=15, warmup=1)[''].median
 
 
 def _device():
@@ -265,23 +275,22 @@ def _device():
 
 
 def _versions():
-  import importlib.metadata
-  found = {'python': platform.python_version(), 'jaxgan-compress': __version__}
+  versions = {'python': platform.python_version(), 'jaxgan-compress': __version__}
   for name in ('jax', 'flax', 'onnx', 'onnxruntime', 'tensorflow-cpu', 'ai-edge-litert'):
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      found[name] = importlib.metadata.version(name)
-  return found
+      versions[name] = importlib.metadata.version(name)
+  return versions
 
 
 def _sha256(path):
   return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _picture_of(x, pictures, drawn):
-  """Inputs as images to stand above the drawings, or None for latents and other sizes."""
+def _picture_of(x, pictures, outputs):
+  """Inputs as images to show above the outputs, or None for latents and other sizes."""
   if pictures is None:
     pictures = x if x.ndim == 4 and x.shape[-1] in (1, 3) else None
-  if pictures is None or np.shape(pictures)[1:3] != drawn.shape[1:3]:
+  if pictures is None or np.shape(pictures)[1:3] != outputs.shape[1:3]:
     return None
   return np.asarray(pictures)[:len(x)]
 
@@ -292,11 +301,11 @@ def _takes(module, shape, labels, layout):
   takes = {'kind': 'latents', 'channels': shape[-1], 'layout': layout}
   if len(shape) == 2:
     return takes
-  step, least = stablehlo.sides(module) if hasattr(module, 'example') else (1, 1)
+  step, least = stablehlo.sides(module)
   takes.update(kind='pictures', multiple=step, smallest=least, shown=list(shape[1:3]))
-  if labels is None and shape[-1] in (1, 3) and not hasattr(module, 'labels'):
+  if labels is None and shape[-1] in (1, 3) and 'labels' not in _fields(module):
     return takes
-  known = {'classes': None, 'dont_care': None, 'edges': None} if labels is None else \
+  known: dict[str, Any] = dict.fromkeys(('classes', 'dont_care', 'edges')) if labels is None else \
       {'dont_care': False, 'edges': True, **labels}
   if labels is not None and sum(known.values()) != shape[-1]:
     raise ValueError(f'labels={dict(labels)} make {sum(known.values())} planes, and the network '
@@ -316,60 +325,62 @@ def _in_words(takes):
             "x = images.decode_image(open('photograph.png', 'rb').read(), "
             f"{takes['channels']})[None]\n"
             'x = x.astype(np.float32) / 127.5 - 1')
-  found = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
+  planes = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
   usage, classes, dont_care, edges = 'labels.png drawing.png', *(
       takes[name] for name in ('classes', 'dont_care', 'edges'))
   rule = 'the instance of a pixel (its label, without an instance map) differs from a neighbour\'s'
   if classes is None:
-    found += f'; `--edges` says that the last has 1 where {rule}, `--no-edges` that it is a label'
+    planes += f'; `--edges` says that the last has 1 where {rule}, `--no-edges` that it is a label'
     usage, classes, edges = f'{usage} --edges', takes['channels'] - 1, True
   else:
-    found += f': one for each label from 0 to {classes - 1}' + ', one for 255' * dont_care
-    found += f', and the last has 1 where {rule}' * edges
+    planes += f': one for each label from 0 to {classes - 1}' + ', one for 255' * dont_care
+    planes += f', and the last has 1 where {rule}' * edges
   usage += ' --instances=instances.png' * edges
   read = "images.decode_labels(open('{}.png', 'rb').read())".format
-  return (found, usage, f"""\
+  return (planes, usage, f"""\
 labels = {read('labels')}
 instances = {read('instances') + '    # or None' if edges else None}
 x = images.label_planes(labels, instances, classes={classes}, dont_care={bool(dont_care)},
                         edges={edges})[None]""")
 
 
-def _card(proof, takes, from_images):
-  rows = ''.join(
-      f'| `{name}` | {each["bytes"] / 1e6:.2f} MB | {each["max_error"]:.1e} | '
-      f'{each["mean_error"]:.1e} | {each["ms"]:.2f} |\n'
-      for name, each in proof['artefacts'].items())
-  facts = ''.join(f'- {name}: {value}\n' for name, value in proof['facts'].items())
-  shapes = ', '.join('x'.join(map(str, shape))
-                     for shape in next(iter(proof['artefacts'].values()))['shapes'])
-  shown = 'inputs above, drawings below' if from_images else 'drawings'
-  there = proof['artefacts']
-  jax_alone = '' if FORMATS['stablehlo'] not in there else '''\
+# How the model card reads a file with the libraries of its format alone.
+_ALONE = {'stablehlo': '''\
 import jax.export                                             # JAX alone
 image = jax.export.deserialize(bytearray(open('network.stablehlo', 'rb').read())).call(x)
-'''
-  litert_alone = '' if FORMATS['litert'] not in there else '''\
+''', 'litert': '''\
 from ai_edge_litert.interpreter import Interpreter            # LiteRT alone, images as NHWC
 network = Interpreter('network.tflite')
-given, drawn = network.get_input_details()[0], network.get_output_details()[0]
-network.resize_tensor_input(given['index'], x.shape)          # of any batch and size
+source, output = network.get_input_details()[0], network.get_output_details()[0]
+network.resize_tensor_input(source['index'], x.shape)          # of any batch and size
 network.allocate_tensors()
-network.set_tensor(given['index'], x)
+network.set_tensor(source['index'], x)
 network.invoke()
-image = network.get_tensor(drawn['index'])
-'''
+image = network.get_tensor(output['index'])
+'''}
+
+
+def _card(proof, takes, from_images):
+  artefacts = proof['artefacts']
+  rows = ''.join(
+      f'| `{name}` | {row["bytes"] / 1e6:.2f} MB | {row["max_error"]:.1e} | '
+      f'{row["mean_error"]:.1e} | {row["ms"]:.2f} |\n' for name, row in artefacts.items())
+  facts = ''.join(f'- {name}: {value}\n' for name, value in proof['facts'].items())
+  shapes = ', '.join('x'.join(map(str, shape))
+                     for shape in next(iter(artefacts.values()))['shapes'])
+  caption = 'inputs above, outputs below' if from_images else 'outputs'
+  alone = ''.join(text for name, text in _ALONE.items() if FORMATS[name] in artefacts)
   taken, usage, make_x = _in_words(takes)
   taken = textwrap.fill(
-      f'It takes {taken}. It draws images in [-1, 1], and takes any batch, float32, as NHWC, in '
+      f'It takes {taken}. It makes images in [-1, 1], and takes any batch, float32, as NHWC, in '
       f'ONNX as {proof["layout"]}. `{INPUT}` says so to programs.', 100)
   without_jax = f'Without JAX: `python run_onnx.py {usage}`, see `--help`. ' \
-      if FORMATS['onnx'] in there else ''
-  reading = '' if takes['kind'] == 'latents' else \
+      if FORMATS['onnx'] in artefacts else ''
+  imports = '' if takes['kind'] == 'latents' else \
       'import images                                                 # the file beside this one\n'
-  return f"""# A generator in {len(proof['artefacts'])} format{'s'[:len(proof['artefacts']) > 1]}
+  return f"""# A generator in {len(artefacts)} format{'s'[:len(artefacts) > 1]}
 
-![{shown}](samples.png)
+![{caption}](samples.png)
 
 `{proof['network']}`: {proof['params']:,} parameters, {proof['macs']:,} multiply-accumulates for an
 input of the first size below. {taken}
@@ -384,11 +395,11 @@ takes {proof['ms_jax']:.2f}. `jaxgan-compress export --verify=.` measures all of
 
 ```python
 import numpy as np
-{reading}{make_x}
+{imports}{make_x}
 
 from jaxgan_compress import nn                                # Flax: train on, prune, distil
 module, variables = nn.load('network.safetensors')
-{jax_alone}{litert_alone}```
+{alone}```
 
 {without_jax}Say here what the data was and what others may do with the weights.
 """

@@ -10,9 +10,7 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress.export import onnx
-
-_FIRST = (0, 3, 1, 2)  # NHWC to NCHW: where NHWC has each axis of NCHW
-_LAST = (0, 2, 3, 1)
+from jaxgan_compress.export.onnx import CHANNELS_FIRST, CHANNELS_LAST
 
 
 def to_litert(module: linen.Module, variables: Mapping, shape: Sequence[int],
@@ -32,20 +30,18 @@ def to_litert(module: linen.Module, variables: Mapping, shape: Sequence[int],
   ImportError without the extra 'tf'.
   """
   tf = package()
-  graph, found = onnx.read(module, variables, shape, format='LiteRT')
+  graph, image = onnx.read(module, variables, shape, format='LiteRT')
 
-  def draw(x):
+  def generate(x):
     known = {**graph.constants, 'input': x}
     for node in graph.nodes:
-      given = [known.get(name) for name in node.inputs]
-      known[node.output] = _OPERATIONS[node.op](tf, *given, **node.fields)
-    return known[found.name]
+      inputs = [known.get(name) for name in node.inputs]
+      known[node.output] = _OPERATIONS[node.op](tf, *inputs, **node.fields)
+    return known[image.name]
 
-  given = tf.TensorSpec((1, *shape[1:]), tf.float32, 'input')
-  kept = tf.Module()
-  kept.draw = tf.function(draw, [given], autograph=False)
-  converter = tf.lite.TFLiteConverter.from_concrete_functions(
-      [kept.draw.get_concrete_function()], kept)
+  source = tf.TensorSpec((1, *shape[1:]), tf.float32, 'input')
+  traced = tf.function(generate, [source], autograph=False).get_concrete_function()
+  converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
   converter.optimizations = [tf.lite.Optimize.DEFAULT] if int8 else []
   return converter.convert()
 
@@ -55,28 +51,29 @@ def run_litert(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
   whatever batch and size. model: of `to_litert`. Raises ImportError without ai-edge-litert and
   without the extra 'tf'."""
   try:
-    from ai_edge_litert.interpreter import Interpreter
+    # Optional, and not in any extra of ours.
+    from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
   except ImportError:
     Interpreter = package().lite.Interpreter
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # of TensorFlow's: that it will be gone
     interpreter = Interpreter(model_content=model, num_threads=os.cpu_count())
-  given, = interpreter.get_input_details()
-  drawn, = interpreter.get_output_details()
-  now = None
+  source, = interpreter.get_input_details()
+  image, = interpreter.get_output_details()
+  allocated = None
 
-  def draw(x):
-    nonlocal now
+  def run(x):
+    nonlocal allocated
     x = np.asarray(x, np.float32)
-    if x.shape != now:
-      interpreter.resize_tensor_input(given['index'], x.shape)
+    if x.shape != allocated:
+      interpreter.resize_tensor_input(source['index'], x.shape)
       interpreter.allocate_tensors()
-      now = x.shape
-    interpreter.set_tensor(given['index'], x)
+      allocated = x.shape
+    interpreter.set_tensor(source['index'], x)
     interpreter.invoke()
-    return interpreter.get_tensor(drawn['index'])
+    return interpreter.get_tensor(image['index'])
 
-  return draw
+  return run
 
 
 def package():
@@ -91,8 +88,11 @@ def package():
 
 
 def _math(name):
-  return lambda tf, *given: getattr(tf.math, name)(*(
-      x.transpose(_LAST) if isinstance(x, np.ndarray) and x.ndim == 4 else x for x in given))
+  def operation(tf, *inputs):
+    return getattr(tf.math, name)(*(
+        x.transpose(CHANNELS_LAST) if isinstance(x, np.ndarray) and x.ndim == 4 else x
+        for x in inputs))
+  return operation
 
 
 def _conv(tf, x, kernel, bias=None, *, strides, pads, dilations, group):
@@ -158,7 +158,7 @@ def _slice(tf, x, starts, ends, axes, steps):
 
 
 def _axis(x, axis):
-  return _FIRST[axis] if len(x.shape) == 4 else axis
+  return CHANNELS_FIRST[axis] if len(x.shape) == 4 else axis
 
 
 def _instance_norm(tf, x, scale, bias, *, epsilon):

@@ -1,9 +1,8 @@
-"""Generators as ONNX graphs, by reading what they compute."""
+"""Generators as ONNX graphs, made by tracing what they compute."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
+from jax.core import ShapedArray
 from jax.extend import core
 
 from jaxgan_compress.nn.layers import conv_dispatch
 
 LAYOUTS = ('NHWC', 'NCHW')
 OPSET = 17
-_FIRST = (0, 3, 1, 2)  # NHWC to NCHW, inside the graph always
+CHANNELS_FIRST = (0, 3, 1, 2)  # NHWC to NCHW, inside the graph always
+CHANNELS_LAST = (0, 2, 3, 1)
 END = np.iinfo(np.int64).max
 
 
@@ -28,10 +29,10 @@ def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layo
 
   shape: of an input, [B,H,W,C] or [B,latent]. layout: of images that go in and come out.
 
-  What the network computes is traced and its operations are written down one by one: convolutions
-  of every kind, norms, paddings, resizing, arithmetic per channel. What is constant is computed
-  now (spectral norms), and what scales or shifts a convolution's channels becomes part of its
-  weights (batch norms). Networks of your own are exported in the same way.
+  The network is traced, and each of its operations becomes one of ONNX: convolutions of every kind,
+  norms, paddings, resizing, arithmetic per channel. Constants are computed during the export
+  (spectral norms), and scales and shifts of a convolution's channels become part of its weights
+  (batch norms). Your own networks are exported in the same way.
 
   Raises ValueError for another layout, and, with its name and where it is, for an operation that
   has no counterpart here; ImportError without the extra 'export'.
@@ -39,8 +40,8 @@ def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layo
   onnx = _package()
   if layout not in LAYOUTS:
     raise ValueError(f'layout={layout!r}; one of {", ".join(LAYOUTS)}')
-  graph, found = read(module, variables, shape, layout)
-  drawn, images = found.shape, len(shape) == 4
+  graph, image = read(module, variables, shape, layout)
+  images = len(shape) == 4
 
   def info(name, shape):
     dims = ['batch', *shape[1:]]
@@ -49,11 +50,11 @@ def to_onnx(module: linen.Module, variables: Mapping, shape: Sequence[int], layo
       dims = ['batch', *side, shape[3]] if layout == 'NHWC' else ['batch', shape[3], *side]
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims)
 
-  graph.rename(found, 'image')
+  graph.rename(image, 'image')
   model = onnx.helper.make_model(onnx.helper.make_graph(
       [onnx.helper.make_node(node.op, node.inputs, [node.output], name=node.output, **node.fields)
        for node in graph.nodes], type(module).__name__, [info('input', tuple(shape))],
-      [info('image', drawn)],
+      [info('image', image.shape)],
       [onnx.numpy_helper.from_array(x, name) for name, x in graph.used_constants()]),
       opset_imports=[onnx.helper.make_opsetid('', OPSET)], ir_version=8,
       producer_name='jaxgan_compress')
@@ -72,22 +73,24 @@ def read(module: linen.Module, variables: Mapping, shape: Sequence[int], layout:
   with conv_dispatch.plain(), conv_dispatch.recording(_record):
     traced = jax.make_jaxpr(
         lambda x: module.apply(variables, x, train=False)[0])(x)
-  given = _Value('input', tuple(shape))
+  source = _Value('input', tuple(shape))
   if len(shape) == 4 and layout == 'NHWC':
-    given = graph.add('Transpose', [given], shape, perm=_FIRST)
-  found, = graph.walk(traced.jaxpr, traced.consts, [given])
-  if not isinstance(found, _Value):
+    source = graph.add('Transpose', [source], shape, perm=CHANNELS_FIRST)
+  image, = graph.walk(traced, [source])
+  if not isinstance(image, _Value):
     raise ValueError(f'{type(module).__name__} draws the same image whatever it is given')
   if layout == 'NHWC':
-    found = graph.add('Transpose', [found], found.shape, perm=(0, 2, 3, 1))
-  graph.keep(found)
+    image = graph.add('Transpose', [image], image.shape, perm=CHANNELS_LAST)
+  graph.keep(image)
   graph.fold()
-  return graph, found
+  return graph, image
 
 
 def run_onnx(model) -> Callable[[np.ndarray], np.ndarray]:
-  """A function that draws with ONNX Runtime on this CPU. model: of `to_onnx`, or its bytes. Raises
-  ImportError without the extra 'export'."""
+  """A function that runs the network with ONNX Runtime on this CPU.
+
+  model: what `to_onnx` returned, or its bytes. Raises ImportError without the extra 'export'.
+  """
   try:
     import onnxruntime
   except ImportError as e:
@@ -96,7 +99,7 @@ def run_onnx(model) -> Callable[[np.ndarray], np.ndarray]:
   session = onnxruntime.InferenceSession(
       model if isinstance(model, bytes) else model.SerializeToString(),
       providers=['CPUExecutionProvider'])
-  return lambda x: session.run(None, {'input': np.asarray(x, np.float32)})[0]
+  return lambda x: np.asarray(session.run(None, {'input': np.asarray(x, np.float32)})[0])
 
 
 def _package():
@@ -110,18 +113,18 @@ def _package():
 
 _operation = core.Primitive('operation')
 _operation.def_impl(lambda *arrays, run, **_: run(*arrays))
-_operation.def_abstract_eval(lambda *arrays, run, **_: jax.core.ShapedArray(
+_operation.def_abstract_eval(lambda *arrays, run, **_: ShapedArray(
     (y := jax.eval_shape(run, *arrays)).shape, y.dtype))
 
 
 def _record(function, args, kwargs):
   """An `operation` of `nn.layers.conv_dispatch` as one equation: what is None or no array is fixed
   in it."""
-  given = inspect.signature(function).bind(*args, **kwargs)
-  given.apply_defaults()
-  arrays = {name: x for name, x in given.arguments.items()
+  bound = inspect.signature(function).bind(*args, **kwargs)
+  bound.apply_defaults()
+  arrays = {name: x for name, x in bound.arguments.items()
             if isinstance(x, jax.Array | np.ndarray)}
-  fixed = {name: x for name, x in given.arguments.items() if name not in arrays}
+  fixed = {name: x for name, x in bound.arguments.items() if name not in arrays}
   run = lambda *arrays_: function(**fixed, **dict(zip(arrays, arrays_, strict=True)))
   return _operation.bind(*arrays.values(), run=run, name=function.__name__,
                          arrays=tuple(arrays), fixed=fixed)
@@ -129,7 +132,7 @@ def _record(function, args, kwargs):
 
 @dataclasses.dataclass(frozen=True)
 class _Value:
-  """What is known when the graph runs: `shape` as in Flax; images are NCHW in the graph."""
+  """A value of the graph: `shape` is that in Flax, but images are NCHW in the graph."""
   name: str
   shape: tuple[int, ...]
 
@@ -153,9 +156,11 @@ class _Graph:
     self.nodes.append(_Node(op, [self._named(x) for x in inputs], name, fields))
     return _Value(name, tuple(shape))
 
-  def _named(self, x):
-    if isinstance(x, _Value | str):
-      return getattr(x, 'name', x)
+  def _named(self, x) -> str:
+    if isinstance(x, str):
+      return x
+    if isinstance(x, _Value):
+      return x.name
     name = f'constant{len(self.constants)}'
     self.constants[name] = np.asarray(x)
     return name
@@ -168,38 +173,37 @@ class _Graph:
     used = {name for node in self.nodes for name in node.inputs}
     return [(name, x) for name, x in self.constants.items() if name in used]
 
-  def walk(self, jaxpr, consts, args, where=''):
-    """What each output of a traced function is: a `_Value`, or a NumPy array."""
-    known = {}
-    read = lambda v: np.asarray(v.val) if hasattr(v, 'val') else known[v]
-    known.update(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+  def walk(self, traced: core.ClosedJaxpr, args, where='') -> list[_Value | np.ndarray]:
+    """The outputs of a traced function: a NumPy array is one that depends on no input."""
+    jaxpr = traced.jaxpr
+    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*traced.consts, *args), strict=True))
+    read = lambda v: np.asarray(v.val) if isinstance(v, core.Literal) else known[v]
     for eqn in jaxpr.eqns:
-      found = self._apply(eqn, [read(v) for v in eqn.invars],
-                          f'{where}/{eqn.source_info.name_stack}'.strip('/'))
-      known.update(zip(eqn.outvars, found, strict=True))
+      outputs = self._apply(eqn, [read(v) for v in eqn.invars],
+                            f'{where}/{eqn.source_info.name_stack}'.strip('/'))
+      known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
-  def _apply(self, eqn, given, where):
-    if not any(isinstance(x, _Value) for x in given):
-      found = eqn.primitive.bind(*map(jnp.asarray, given), **eqn.params) if not _inner(eqn) else \
-          jax.core.eval_jaxpr(_inner(eqn).jaxpr, _inner(eqn).consts, *given)
-      several = eqn.primitive.multiple_results or _inner(eqn)
-      return [np.asarray(x) for x in (found if several else [found])]
-    if _inner(eqn):
-      return self.walk(_inner(eqn).jaxpr, _inner(eqn).consts, given, where)
+  def _apply(self, eqn, inputs, where):
+    inner = _inner(eqn)
+    if inner:
+      return self.walk(inner, inputs, where)
+    if not any(isinstance(x, _Value) for x in inputs):
+      outputs = eqn.primitive.bind(*map(jnp.asarray, inputs), **eqn.params)
+      return [np.asarray(x) for x in (outputs if eqn.primitive.multiple_results else [outputs])]
     name = eqn.params['name'] if eqn.primitive is _operation else eqn.primitive.name
     emit = _EMITTERS.get(name)
-    found = emit and emit(self, eqn, *given)
-    if found is None:
+    output = emit and emit(self, eqn, *inputs)
+    if output is None:
       shapes = ', '.join(str(v.aval.shape) for v in eqn.invars)
       raise ValueError(f'{name} of {shapes} in {where or "the network"} has no counterpart in '
                        f'{self.format} here; build the generator from the layers of '
                        'jaxgan_compress.nn, convolutions and arithmetic per channel, or export it '
                        'to stablehlo')
-    return [found]
+    return [output]
 
   def keep(self, value):
-    """Leaves out what `value` does not need, such as taps."""
+    """Removes nodes that `value` does not depend on, such as taps."""
     wanted = {value.name}
     for node in reversed(self.nodes):
       if node.output in wanted:
@@ -207,10 +211,10 @@ class _Graph:
     self.nodes = [node for node in self.nodes if node.output in wanted]
 
   def fold(self):
-    """Takes what scales and shifts the channels of a convolution into its weights. Nothing may be
-    there that nothing reads."""
-    while (found := self._foldable()) is not None:
-      conv, node, x = found
+    """Moves scales and shifts of a convolution's channels into its weights. Call `keep` first: a
+    convolution with a second reader stays as it is."""
+    while foldable := self._foldable():
+      conv, node, x = foldable
       kernel = self.constants[conv.inputs[1]]
       out = 0 if conv.op == 'Conv' else 1
       bias = self.constants[conv.inputs[2]] if len(conv.inputs) > 2 else np.zeros(
@@ -227,7 +231,7 @@ class _Graph:
       self.nodes.remove(node)
 
   def _foldable(self):
-    """(a convolution, what alone reads it, the constant by which that scales or shifts)."""
+    """(a convolution, its only reader, the constant by which the reader scales or shifts)."""
     readers = {}
     for node in self.nodes:
       for name in node.inputs:
@@ -247,19 +251,19 @@ class _Graph:
     return None
 
 
-def _inner(eqn):
+def _inner(eqn) -> core.ClosedJaxpr | None:
   """The traced function inside a call, if the equation is one."""
   for key in ('jaxpr', 'call_jaxpr', 'fun_jaxpr'):
     if key in eqn.params:
-      found = eqn.params[key]
-      return found if hasattr(found, 'consts') else core.ClosedJaxpr(found, ())
+      jaxpr = eqn.params[key]
+      return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
   return None
 
 
 def _constant(x, rank):
-  """A constant as it meets a value of so many axes."""
+  """A constant with the axes of the graph, to combine with a value of rank `rank`."""
   x = np.asarray(x, np.float32)
-  return x.transpose(_FIRST) if rank == 4 and x.ndim == 4 else x
+  return x.transpose(CHANNELS_FIRST) if rank == 4 and x.ndim == 4 else x
 
 
 def _shape(eqn):
@@ -267,10 +271,10 @@ def _shape(eqn):
 
 
 def _pointwise(op):
-  def emit(graph, eqn, *given):
+  def emit(graph, eqn, *inputs):
     shape = _shape(eqn)
     return graph.add(op, [x if isinstance(x, _Value) else _constant(x, len(shape))
-                          for x in given], shape)
+                          for x in inputs], shape)
   return emit
 
 
@@ -298,8 +302,8 @@ def _conv(graph, eqn, x, kernel):
   p = eqn.params
   numbers = p['dimension_numbers']
   if isinstance(kernel, _Value) or not isinstance(x, _Value) or \
-      numbers.lhs_spec != _FIRST or numbers.rhs_spec != (3, 2, 0, 1) or \
-      numbers.out_spec != _FIRST or p['batch_group_count'] != 1:
+      numbers.lhs_spec != CHANNELS_FIRST or numbers.rhs_spec != (3, 2, 0, 1) or \
+      numbers.out_spec != CHANNELS_FIRST or p['batch_group_count'] != 1:
     return None
   kernel = np.asarray(kernel, np.float32)
   low, high = zip(*p['padding'], strict=True)
@@ -332,30 +336,26 @@ def _reshape(graph, eqn, x):
     return _Value(x.name, after)  # of `channel_mean`, which has this shape in the graph
   if len(before) == 2 and len(after) == 4 and before[0] == after[0]:
     x = graph.add('Reshape', [x, np.array((-1, *after[1:]), np.int64)], after)
-    return graph.add('Transpose', [x], after, perm=_FIRST)
+    return graph.add('Transpose', [x], after, perm=CHANNELS_FIRST)
   return x if before == after else None
 
 
 def _slice(graph, eqn, x):
   p, rank = eqn.params, len(x.shape)
-  axes = [i for i in range(rank) if (p['start_indices'][i], p['limit_indices'][i]) !=
-          (0, x.shape[i]) or (p['strides'] or (1,) * rank)[i] != 1]
-  place = (0, 2, 3, 1) if rank == 4 else range(rank)
-  if not axes:
-    return x
-  numbers = lambda found: np.array(found, np.int64)
-  return graph.add('Slice', [
-      x, numbers([p['start_indices'][i] for i in axes]),
-      numbers([p['limit_indices'][i] for i in axes]), numbers([place[i] for i in axes]),
-      numbers([(p['strides'] or (1,) * rank)[i] for i in axes])], _shape(eqn))
+  place = CHANNELS_LAST if rank == 4 else range(rank)
+  rows = [(start, end, place[i], step) for i, (start, end, step) in enumerate(zip(
+      p['start_indices'], p['limit_indices'], p['strides'] or (1,) * rank, strict=True))
+      if (start, end, step) != (0, x.shape[i], 1)]
+  columns = np.array(rows, np.int64).T
+  return graph.add('Slice', [x, *columns], _shape(eqn)) if rows else x
 
 
 def _concatenate(graph, eqn, *parts):
   if not all(isinstance(x, _Value) for x in parts):
     return None
   axis = eqn.params['dimension']
-  place = (0, 2, 3, 1) if len(_shape(eqn)) == 4 else range(9)
-  return graph.add('Concat', parts, _shape(eqn), axis=place[axis])
+  shape = _shape(eqn)
+  return graph.add('Concat', parts, shape, axis=CHANNELS_LAST[axis] if len(shape) == 4 else axis)
 
 
 def _pad(graph, eqn, x):
@@ -376,11 +376,8 @@ def _upsample(graph, eqn, x):
 def _subsample(graph, eqn, x):
   # By a share of the sides, whatever they are when the graph runs.
   steps = [a // b for a, b in zip(x.shape[1:3], _shape(eqn)[1:3], strict=True)]
-  if steps == [1, 1]:
-    return x
-  numbers = functools.partial(np.array, dtype=np.int64)
-  return graph.add('Slice', [x, numbers([0, 0]), numbers([END] * 2), numbers([2, 3]),
-                             numbers(steps)], _shape(eqn))
+  columns = np.array([[0, 0], [END, END], [2, 3], steps], np.int64)
+  return graph.add('Slice', [x, *columns], _shape(eqn)) if steps != [1, 1] else x
 
 
 def _leaky_relu(graph, eqn, x):

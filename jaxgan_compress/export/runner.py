@@ -1,6 +1,6 @@
-"""Draws with ONNX Runtime and without JAX: pip install numpy pillow onnxruntime
+"""Runs a generator with ONNX Runtime, without JAX: pip install numpy pillow onnxruntime
 
-`python run_onnx.py --help` says what it takes, and `input.json` says it to other programs.
+`python run_onnx.py --help` describes the input, and so does `input.json` for other programs.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Draws what the arguments ask for; says in one line what stands against it, and exits with 2."""
+  """Generates what the arguments ask for; an error is told in one line, and the exit code is 2."""
   takes = json.loads((HERE / 'input.json').read_text())
   parser = _parser(takes)
-  given = parser.parse_args(argv)
+  args = parser.parse_args(argv)
   try:
     import onnxruntime
-    _check_drawing(given)
-    x = {'latents': _latents, 'pictures': _picture, 'labels': _labels}[takes['kind']](given, takes)
+    _check_drawing(args)
+    x = {'latents': _latents, 'pictures': _picture, 'labels': _labels}[takes['kind']](args, takes)
     session = onnxruntime.InferenceSession(str(HERE / 'network.onnx'))
-    _save(_draw(session, x, takes['layout']), given.drawing)
+    _save(_draw(session, x, takes['layout']), args.drawing)
   except ImportError as e:
     parser.error(f'{e.name} is not installed; pip install numpy pillow onnxruntime')
-  except (OSError, ValueError) as e:
-    missing = isinstance(e, OSError) and e.filename and e.strerror
-    parser.error(f'{e.filename}: {e.strerror}' if missing else str(e))
+  except OSError as e:
+    parser.error(f'{e.filename}: {e.strerror}' if e.filename and e.strerror else str(e))
+  except ValueError as e:
+    parser.error(str(e))
   return 0
 
 
@@ -74,50 +75,50 @@ def _labels_of(takes):
   return f'0 to {takes["classes"] - 1}' + (', or 255 for void' if takes['dont_care'] else '')
 
 
-def _check_drawing(given):
-  if Image.registered_extensions().get(given.drawing.suffix.lower()) not in Image.SAVE:
-    raise ValueError(f'{given.drawing} has no suffix of an image that can be written; use .png')
-  if not given.drawing.parent.is_dir():
-    raise ValueError(f'there is no folder {given.drawing.parent}')
+def _check_drawing(args):
+  if Image.registered_extensions().get(args.drawing.suffix.lower()) not in Image.SAVE:
+    raise ValueError(f'{args.drawing} has no suffix of an image that can be written; use .png')
+  if not args.drawing.parent.is_dir():
+    raise ValueError(f'there is no folder {args.drawing.parent}')
   for name in ('picture', 'labels', 'instances'):
-    source = getattr(given, name, None)
-    if source and source.exists() and given.drawing.exists() and source.samefile(given.drawing):
-      raise ValueError(f'{given.drawing} would be overwritten by the drawing; give it another name')
+    source = vars(args).get(name)
+    if source and source.exists() and args.drawing.exists() and source.samefile(args.drawing):
+      raise ValueError(f'{args.drawing} would be overwritten by the drawing; give it another name')
 
 
-def _latents(given, takes):
-  if given.seed < 0:
-    raise ValueError(f'seed {given.seed}; a whole number from 0')
-  return np.random.default_rng(given.seed).standard_normal((1, takes['channels']), np.float32)
+def _latents(args, takes):
+  if args.seed < 0:
+    raise ValueError(f'seed {args.seed}; a whole number from 0')
+  return np.random.default_rng(args.seed).standard_normal((1, takes['channels']), np.float32)
 
 
 def _reading():
-  """The module by which training reads files; its copy lies beside this one."""
+  """The module with which training reads files; a copy of it lies beside this file."""
   spec = importlib.util.spec_from_file_location('images', HERE / 'images.py')
+  assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
 
 
-def _picture(given, takes):
-  found = _reading().decode_image(given.picture.read_bytes(), takes['channels'],
-                            name=str(given.picture))
-  _check_size(found, given.picture, takes)
-  return found[None].astype(np.float32) / 127.5 - 1
+def _picture(args, takes):
+  pixels = _reading().decode_image(args.picture.read_bytes(), takes['channels'],
+                             name=str(args.picture))
+  _check_size(pixels, args.picture, takes)
+  return pixels[None].astype(np.float32) / 127.5 - 1
 
 
-def _labels(given, takes):
+def _labels(args, takes):
   images = _reading()
-  edges, dont_care = getattr(given, 'edges', takes['edges']), getattr(
-      given, 'dont_care', takes['dont_care'])
+  edges, dont_care = (vars(args).get(name, takes[name]) for name in ('edges', 'dont_care'))
   read = lambda file: images.decode_labels(file.read_bytes(), name=str(file))
-  labels, instances = read(given.labels), getattr(given, 'instances', None)
+  labels, instances = read(args.labels), vars(args).get('instances')
   if instances and not edges:
     raise ValueError(f'{instances}: this network takes no instances')
-  _check_size(labels, given.labels, takes)
+  _check_size(labels, args.labels, takes)
   return images.label_planes(
       labels, instances and read(instances), classes=takes['channels'] - edges - dont_care,
-      dont_care=dont_care, edges=edges, name=str(given.labels))[None]
+      dont_care=dont_care, edges=edges, name=str(args.labels))[None]
 
 
 def _check_size(x, file, takes):
@@ -129,7 +130,7 @@ def _check_size(x, file, takes):
 
 
 def _draw(session, x, layout):
-  """float32 [1,H,W,C] or [1,latent] -> the drawing [h,w,c] in [-1, 1]."""
+  """float32 [1,H,W,C] or [1,latent] -> the image [h,w,c] in [-1, 1]."""
   swapped = layout == 'NCHW'
   x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if swapped and x.ndim == 4 else x
   try:

@@ -39,7 +39,10 @@ def to_stablehlo(module: linen.Module, variables: Mapping, shape: Sequence[int])
 
 
 def sides(module: linen.Module) -> tuple[int, int]:
-  """(step, least) of the heights and widths that a generator takes: least is its example's."""
+  """(step, least) of the heights and widths that a generator takes: least is its example's, and
+  (1, 1) is for a network without an example."""
+  if not hasattr(module, 'example'):  # a module from outside this package
+    return 1, 1
   least = module.example().shape[1]
   powers = (2 ** i for i in range(least.bit_length()))
   return next((step for step in powers if _takes(module, least + step)), least), least

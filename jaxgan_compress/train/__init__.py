@@ -1,4 +1,7 @@
-"""The loop and what survives it: checkpoints, records, signals. Knows no method."""
+"""The training loop, checkpoints, log files, progress, learning rates and the monitor of losses.
+
+Nothing here knows a method. Signals that stop a run are in `distributed.stop`.
+"""
 
 from jaxgan_compress.train.checkpoint import Checkpointer, CheckpointError
 from jaxgan_compress.train.loop import TermError, check_finite, fit

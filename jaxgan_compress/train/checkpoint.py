@@ -1,4 +1,4 @@
-"""States on disk. The only module that knows Orbax."""
+"""States on disk; no other module knows Orbax."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
@@ -79,7 +80,7 @@ class Checkpointer:
     step = int(state.step)
     host = fetch(state)
     for name, x in _named(host):
-      if jax.dtypes.issubdtype(x.dtype, np.inexact) and not np.isfinite(x).all():
+      if jnp.issubdtype(x.dtype, jnp.inexact) and not np.isfinite(x).all():
         raise TermError(f'step {step}: {name} is not finite')
     described = _described(host)
     distributed.assert_same({name: leaf['crc32'] for name, leaf in described.items()},
@@ -120,11 +121,11 @@ class Checkpointer:
     if metric is not None and metric not in self._best:
       raise ValueError(f'the best checkpoint by {metric!r} is not kept, but by '
                        f'{", ".join(self._best) or "nothing"}; see evaluate.best')
-    metric = metric or next(iter(self._best), None)
+    metric = metric or next(iter(self._best), '')
     values = {step: (self._manager.metrics(step) or {}).get(metric) for step in self.steps}
-    values = {step: value for step, value in values.items() if value is not None}
+    ranked = [(value, step) for step, value in values.items() if value is not None]
     choose = min if self._best.get(metric) == 'min' else max
-    return choose(values, key=values.get) if values else None
+    return choose(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
   def restore(self, template: TrainState, step: int | None = None) -> TrainState | None:
     """The state of `step`, or of the newest intact checkpoint, as host arrays; None if none is.
@@ -149,11 +150,9 @@ class Checkpointer:
                             f'{chosen}, which process 0 can ({e}); all need the same folder') from e
 
   def _newest(self, template, step):
-    found = self.steps
-    order = found[::-1]
-    if step is not None:
-      order = [step] * (step in found) + [other for other in order if other != step]
-    for candidate in order:
+    steps = self.steps
+    # Newest first, but before all others the one asked for.
+    for candidate in sorted(steps, key=lambda other: (other == step, other), reverse=True):
       try:
         return self._read(template, candidate)
       except _Damaged as e:
@@ -161,36 +160,28 @@ class Checkpointer:
                     e, 'it is passed over' if self._read_only else 'it is set aside')
         if not self._read_only:
           self._set_aside(candidate)
-    if found:
+    if steps:
       raise CheckpointError(f'{self.directory}: all checkpoints are damaged (steps '
-                            f'{", ".join(map(str, found))}); nothing was deleted')
+                            f'{", ".join(map(str, steps))}); nothing was deleted')
     return None
 
   def _read(self, template, step):
     plain = _plain(template)
-    try:
+    with _damaged_unless_read():
       meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
       leaves, old = meta['meta']['leaves'], meta['meta'].get('format', 1) < FORMAT
-    except _NOT_DAMAGE:
-      raise
-    except Exception as e:
-      raise _Damaged(_first_line(e)) from e
     plain = plain.replace(replica_state=_of_stored_replicas(plain.replica_state, leaves))
     if old:
       plain = _with_old_names(plain)
     wanted = {name: list(x.shape) for name, x in _named(plain)}
-    there = {name: leaf['shape'] for name, leaf in leaves.items()}
-    if wanted != there:
+    stored = {name: leaf['shape'] for name, leaf in leaves.items()}
+    if wanted != stored:
       raise CheckpointError(f'{self.directory} step {step} holds another state: '
-                            f'{_difference(wanted, there)}')
-    try:
+                            f'{_difference(wanted, stored)}')
+    with _damaged_unless_read():
       args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), plain)
       host = self._manager.restore(step, args=ocp.args.Composite(
           state=ocp.args.PyTreeRestore(plain, restore_args=args)))['state']
-    except _NOT_DAMAGE:
-      raise
-    except Exception as e:
-      raise _Damaged(_first_line(e)) from e
     for name, leaf in _described(host).items():
       if leaf != leaves[name]:
         raise _Damaged(f'{name} is not what was written')
@@ -201,7 +192,7 @@ class Checkpointer:
     alone = jax.process_index()
     if not self._read_only:
       self.directory.mkdir(parents=True, exist_ok=True)
-    policies = [checkpoint_managers.LatestN(self._keep)]
+    policies: list[Any] = [checkpoint_managers.LatestN(self._keep)]
     options = {}
     for metric, mode in self._best.items():
       read = lambda metrics, metric=metric: metrics[metric]
@@ -245,18 +236,24 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-# Trouble of this process or machine, which says nothing about the file.
-_NOT_DAMAGE = (MemoryError, PermissionError, InterruptedError, TimeoutError)
-
-
 class _Damaged(Exception):  # noqa: N818
   """A checkpoint that cannot be read back as it was written."""
+
+
+@contextlib.contextmanager
+def _damaged_unless_read():
+  try:
+    yield
+  except (MemoryError, PermissionError, InterruptedError, TimeoutError):
+    raise  # trouble of this process or machine, which says nothing about the file
+  except Exception as e:
+    raise _Damaged(_first_line(e)) from e
 
 
 def _plain(state):
   """The state with its key as integers."""
   rng = state.rng
-  if jax.dtypes.issubdtype(rng.dtype, jax.dtypes.prng_key):
+  if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
     rng = jax.eval_shape(jax.random.key_data, rng) if isinstance(rng, jax.ShapeDtypeStruct) \
         else jax.random.key_data(rng)
   return state.replace(rng=rng)
@@ -310,15 +307,15 @@ def _with_new_names(stored):
 
 def _described(host):
   return {name: {'shape': list(x.shape), 'dtype': str(x.dtype),
-                 'crc32': zlib.crc32(np.ascontiguousarray(x))} for name, x in _named(host)}
+                 'crc32': zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data)}
+          for name, x in _named(host)}
 
 
-def _difference(wanted, there):
-  for name in sorted(wanted.keys() | there.keys()):
-    if wanted.get(name) != there.get(name):
-      return (f'{name} is {there.get(name, "absent")} there and {wanted.get(name, "absent")} in '
-              'this run')
-  return 'the same leaves'
+def _difference(wanted, stored):
+  name = min(name for name in wanted.keys() | stored.keys()
+             if wanted.get(name) != stored.get(name))
+  return (f'{name} is {stored.get(name, "absent")} there and {wanted.get(name, "absent")} in this '
+          'run')
 
 
 def _existing(path):

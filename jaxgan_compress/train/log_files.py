@@ -1,4 +1,4 @@
-"""What a run writes down: JSON lines and TensorBoard events, one folder a stage."""
+"""The logs of a run: JSON lines and TensorBoard events, in one folder for each stage."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class Recorder:
     self.directory, self._writes = paths.expand(directory), jax.process_index() == 0
     if self._writes:
       self.directory.mkdir(parents=True, exist_ok=True)
-      others = (path.name for path in self.directory.glob('evaluations_*.jsonl'))
-      for name in ('log.jsonl', 'evaluations.jsonl', *others):
+      of_roles = (path.name for path in self.directory.glob('evaluations_*.jsonl'))
+      for name in ('log.jsonl', 'evaluations.jsonl', *of_roles):
         kept = [line for line in read_lines(self.directory / name) if line['step'] <= start]
-        write_whole(self.directory / name, ''.join(json.dumps(line) + '\n' for line in kept))
+        paths.write_atomically(self.directory / name,
+                               ''.join(json.dumps(line) + '\n' for line in kept))
     self._events = SummaryWriter(str(self.directory / 'events'), purge_step=start + 1,
                                  write_to_disk=self._writes)
 
@@ -84,7 +85,7 @@ class Recorder:
 
 
 def peak_memory() -> int:
-  """Bytes that this process held at most: on its first device, or on CPUs altogether."""
+  """The most bytes that this process has held: on its first device, or on CPUs altogether."""
   stats = jax.local_devices()[0].memory_stats() or {}
   return stats.get('peak_bytes_in_use',
                    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -92,13 +93,13 @@ def peak_memory() -> int:
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
   """The objects of a JSON-lines file; [] if there is none. A half-written last line is dropped."""
-  path, found = Path(path), []
+  path, lines = Path(path), []
   for line in path.read_text().splitlines() if path.is_file() else ():
     try:
-      found.append(json.loads(line))
+      lines.append(json.loads(line))
     except json.JSONDecodeError:
       break
-  return found
+  return lines
 
 
 def read_logs(path: str | Path) -> list[dict[str, Any]]:
@@ -132,7 +133,8 @@ def environment() -> dict[str, Any]:
       'packages': {name: _version(name) for name in PACKAGES},
       'device': {'platform': device.platform, 'kind': device.device_kind,
                  'count': jax.device_count(), 'processes': jax.process_count(),
-                 'cpus': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+                 # macOS cannot tell on which CPUs a process may run.
+                 'cpus': len(os.sched_getaffinity(0)) if sys.platform == 'linux'
                  else os.cpu_count()},
       'system': platform.platform(),
       'git': _revision(Path(__file__).parents[2]),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import collections.abc
+import collections
 import contextlib
 import itertools
 import math
 import signal
 import threading
 import time
+<<<<<<< ours
 from collections.abc import Callable, Iterable, Iterator, Mapping
+=======
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+>>>>>>> theirs
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +23,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Logs, Method, TrainState, xla
+from jaxgan_compress.core import Method, TrainState, xla
 from jaxgan_compress.data import Pipeline
 from jaxgan_compress.parallel import parallelize
 
@@ -35,7 +40,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
         stop: Callable[[], bool] = lambda: False,
         hook: Callable[[TrainState, int], TrainState | None] | None = None,
         compiled: Callable[[float], None] = lambda seconds: None, per_call: int = 1,
-        copies: bool = True) -> Iterator[tuple[TrainState, Logs]]:
+        copies: bool = True) -> Iterator[tuple[TrainState, dict[str, Any]]]:
   """Trains until `state.step` is `steps`; yields (state, logs) every `every` steps and at the end.
 
   A state that already stands at `steps` yields nothing. A `Pipeline` is entered at the state's
@@ -63,34 +68,25 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   Raises ValueError if per_call does not divide `steps`, `every` and the state's step, or with a
   hook, which looks after each step.
   """
-  own = isinstance(data, Pipeline)
-  prepare = data.prepare if own else dict
-
-  def step(state, batch, axes):
-    return method.step(state, core.normalise(prepare(batch)), axes)
-
-  def several(state, batch, axes):
-    batches = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
-    state, logs = lax.scan(lambda state, batch: step(state, batch, axes), state, batches)
-    return state, jax.tree.map(lambda x: x[-1], logs)
-
-  at = int(state.step)
-  if per_call > 1 and (hook or any(n % per_call for n in (steps, every, at))):
-    raise ValueError(f'per_call={per_call} does not divide steps={steps}, every={every} and the '
-                     f"state's step {at}, or there is a hook, which takes per_call=1")
+  at = first = yielded = int(state.step)
+  _check_per_call(per_call, hook, steps, every, at)
   if jax.default_backend() == 'cpu':
     xla.keep_memory()
+<<<<<<< ours
   run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas,
                     via=via)
+=======
+  run = parallelize(_program(method, data, per_call), mesh, replicas=replicas, via=via,
+                    students=students)
+>>>>>>> theirs
   if at >= steps:
     return
   state = run.put(state)
-  batches = data.batches(at) if own else iter(data)
-  wanted = itertools.islice(batches, steps - at)
-  in_flight, logs, yielded, first = collections.deque(), None, at, at
-  with contextlib.closing(batches) if own else contextlib.nullcontext():
+  logs, in_flight = {}, collections.deque()
+  with _batches(data, at) as batches:
+    calls = _together(itertools.islice(batches, steps - at), per_call)
     try:
-      for placed in _ahead(map(run.place, _together(wanted, per_call))):
+      for placed in _ahead(map(run.place, calls)):
         if stop():
           break
         began = time.monotonic()
@@ -100,9 +96,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
         if at == first + per_call:
           jax.block_until_ready(logs)
           compiled(time.monotonic() - began)
-        if hook:
-          changed = hook(state, at)
-          state = state if changed is None else run.put(changed)
+        state = _changed(hook, run, state, at)
         in_flight.append(logs)
         if len(in_flight) > RUN_AHEAD:
           jax.block_until_ready(in_flight.popleft())
@@ -121,6 +115,41 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
     yield state, {'step': at, **logs}
 
 
+def _check_per_call(per_call, hook, steps, every, at):
+  if per_call > 1 and (hook or any(n % per_call for n in (steps, every, at))):
+    raise ValueError(f'per_call={per_call} does not divide steps={steps}, every={every} and the '
+                     f"state's step {at}, or there is a hook, which takes per_call=1")
+
+
+def _program(method: Method, data: Pipeline | Iterable, per_call: int) -> Callable:
+  """One step on a batch `[rows, ...]`, or several on `[rows, per_call, ...]`."""
+  prepare = data.prepare if isinstance(data, Pipeline) else dict
+
+  def step(state, batch, axes):
+    return method.step(state, core.normalise(prepare(batch)), axes)
+
+  def several(state, batch, axes):
+    batches = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
+    state, logs = lax.scan(lambda state, batch: step(state, batch, axes), state, batches)
+    return state, jax.tree.map(lambda x: x[-1], logs)
+
+  return step if per_call == 1 else several
+
+
+@contextlib.contextmanager
+def _batches(data: Pipeline | Iterable, at: int) -> Iterator[Iterator]:
+  """A pipeline's batches from step `at` on, whose workers end with the context, or all of data."""
+  own = isinstance(data, Pipeline)
+  batches: Any = data.batches(at) if own else iter(data)
+  with contextlib.closing(batches) if own else contextlib.nullcontext():
+    yield batches
+
+
+def _changed(hook, run, state, at):
+  other = hook and hook(state, at)
+  return run.put(other) if other else state
+
+
 def _copied(state):
   # Ready before and after: copies under way hold threads that, on CPUs, a step's devices wait for.
   return jax.block_until_ready(jax.tree.map(lambda x: x.copy(), jax.block_until_ready(state)))
@@ -128,8 +157,8 @@ def _copied(state):
 
 @contextlib.contextmanager
 def _finished():
-  """Ctrl-C waits for the end of this: a step has donated its state and not yet returned the next.
-  Where someone else catches it, or outside the main thread, nothing changes."""
+  """Delays Ctrl-C to its end: a step has donated its state and has not yet returned the next.
+  Where other code handles Ctrl-C, and outside the main thread, nothing changes."""
   if threading.current_thread() is not threading.main_thread() or \
       signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
     yield
@@ -162,7 +191,7 @@ def _together(batches: Iterator, count: int) -> Iterator:
     yield from batches
     return
   while len(group := list(itertools.islice(batches, count))) == count:
-    yield jax.tree.map(lambda *each: np.stack(each, 1), *group)
+    yield jax.tree.map(lambda *leaves: np.stack(leaves, 1), *group)
 
 
 def _ahead(placed: Iterator, size: int = 2) -> Iterator:

@@ -1,4 +1,4 @@
-"""A live line for a person, plain lines for a file."""
+"""Reports of progress: a live bar on a terminal, plain lines in a file."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Reporter:
-  """Says how a stage goes: stage, step, steps/s, images/s, losses, time left.
+  """Reports how a stage goes: stage, step, steps/s, images/s, losses, time left.
 
-  On a terminal one live bar a stage; otherwise a plain line every `seconds`. quiet: say nothing.
+  On a terminal each stage has one live bar; otherwise a line is printed every `seconds`. quiet:
+  nothing is printed.
   """
 
   def __init__(self, quiet: bool = False, seconds: float = 5.):
     self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
     self._seconds = seconds
-    self._bar = self._task = None
+    self._bar = None
 
   def say(self, text: str):
     self.console.print(text, markup=False)
 
   def begin(self, stage: str, step: int, steps: int, images: int):
-    """A stage that stands at `step` of `steps` and sees `images` a step."""
+    """Starts a stage that stands at `step` of `steps` and takes `images` each step."""
     self._stage, self._steps, self._images = stage, steps, images
     self._first = None  # the time and the step at which compiling had ended
     self._said = 0.
@@ -42,10 +43,11 @@ class Reporter:
       self.say(f'{stage}: from step {step} to {steps}, compiling')
 
   def compiled(self, step: int, seconds: float, memory: int):
-    """The first step is done: what it took, compiling, and the bytes held at most so far."""
+    """Reports the seconds of the first step, compiling included, and the peak of bytes so far."""
     self._first = time.monotonic(), step
     self.say(f'{self._stage}: compiled in {seconds:.0f} s; peak memory {memory / 2**30:.1f} GiB')
 
+<<<<<<< ours
   def update(self, step: int, logs: Mapping[str, Any]):
     """The stage has reached `step`."""
     now, rate = time.monotonic(), None
@@ -55,6 +57,18 @@ class Reporter:
     terms = ' '.join(f'{network} {entry["loss"]:.4g}' for network, entry in logs.items()
                      if isinstance(entry, Mapping) and entry.get('loss'))
     # Of the steps alone; the time left counts what comes between them too.
+=======
+  def update(self, step: int, logs: Mapping[str, float]):
+    """Reports that the stage has reached `step`."""
+    now, rate = time.monotonic(), 0.
+    if self._first and step > self._first[1]:
+      rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
+    # A method that logs each learner's loss shows these; a learner that rests logs 0.
+    totals = {name: value for name, value in logs.items() if name.endswith('_loss') and value}
+    terms = ' '.join(f'{name} {value:.4g}' for name, value in (totals or logs).items()
+                     if not name.startswith(('grad_', 'seconds', 'steps_')))
+    # Speed is that of the steps alone; the time left includes what comes between them.
+>>>>>>> theirs
     speed = logs.get('steps_per_second', rate)
     speed = f'{speed:.1f} steps/s {speed * self._images:.0f} images/s' if rate else ''
     if self._bar:
