@@ -1,10 +1,10 @@
-"""Which exact form of a replaced operation is faster here?
+"""Which exact implementation of a replaced operation is faster here?
 
     python benchmarks/forms.py [--op upsample depthwise ...] [--rounds 60]
 
 For layers as the networks have them: forward, and gradient by weights and input, in the textbook
 form of one operation and in the other one, all other operations as this platform has them, called
-in turn in one process. Prints milliseconds of the textbook form (median) and the ratio
+in turn in one process. Prints milliseconds of the reference implementation (median) and the ratio
 other / textbook (median, quartiles of the pairs) as Markdown, after proving both equal.
 `nn/layers/conv_dispatch.py` decides by these figures.
 """
@@ -20,8 +20,8 @@ from flax import linen
 
 from jaxgan_compress import analysis
 from jaxgan_compress.core import Axes, xla
-from jaxgan_compress.nn.generators.inception import Branches, InceptionBranches
-from jaxgan_compress.nn.layers import conv as layers
+from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.generators.inceptions import Branches, InceptionBranches
 from jaxgan_compress.nn.layers import conv_dispatch
 
 # (batch, side, channels in, channels out).
@@ -85,9 +85,9 @@ def gradient(module):
   return jax.grad(lambda v, x: jnp.square(module.apply(v, x)).sum() / 2, (0, 1))
 
 
-def compiled(function, args, op, fast):
+def compiled(function, args, op, optimized):
   """With one operation in the other form, or in the textbook's."""
-  with mock.patch.dict(conv_dispatch.FAST, {op: (jax.default_backend(),) * fast}):
+  with mock.patch.dict(conv_dispatch.OPTIMIZED, {op: (jax.default_backend(),) * optimized}):
     # Of a function of its own, or the trace of the other form would be taken.
     return xla.jit(lambda *args: function(*args)).lower(*args).compile()
 
@@ -111,16 +111,16 @@ def main():
   print(f'jax {jax.__version__}, {device.platform} {device.device_kind}, {args.rounds} rounds')
   rng = np.random.default_rng(0)
   for op in args.op:
-    plain, other = conv_dispatch.FORMS[op]
-    print(f'\n| {op} | input | pass | {plain} ms | {other} / {plain} | quartiles |\n'
+    reference, other = conv_dispatch.IMPLEMENTATIONS[op]
+    print(f'\n| {op} | input | pass | {reference} ms | {other} / {reference} | quartiles |\n'
           '|---|---|---|--:|--:|--:|')
     for title, build, shapes in CASES[op]:
       for batch, side, c_in, c_out in shapes:
         x = jnp.asarray(rng.standard_normal((batch, side, side, c_in)), jnp.float32)
         variables = build(c_out).init(jax.random.key(0), x)
         for name, passed in (('forward', forward), ('gradient', gradient)):
-          functions = [compiled(passed(build(c_out)), (variables, x), op, fast)
-                       for fast in (False, True)]
+          functions = [compiled(passed(build(c_out)), (variables, x), op, optimized)
+                       for optimized in (False, True)]
           check_equal(op, *(f(variables, x) for f in functions))
           calls = {i: functools.partial(f, variables, x) for i, f in enumerate(functions)}
           seconds = analysis.time_calls(calls, args.rounds, warmup=1)

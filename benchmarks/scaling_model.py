@@ -42,7 +42,8 @@ def untrained(c, name):
                   if role != theirs.main and not role.endswith('_adapters')}}
     if stage.prune:
       whole = getattr(theirs, theirs.main)
-      shape = whole.example().shape if hasattr(whole, 'latent') else (1, *batch['source'].shape[1:])
+      shape = whole.example().shape if nn.input_kind(whole) == 'latent' else \
+          (1, *batch['source'].shape[1:])
       key = jax.random.key(0)
       weights = nn.initialise(whole, key)
       cuts = {role: pruning.prune(whole, weights, shape, key=key,
@@ -67,7 +68,7 @@ def images(c, name, method):
   if not method.needs_data:
     return {'row': jax.ShapeDtypeStruct((rows,), jnp.int32)}
   drawn = lambda x: jax.eval_shape(module.init_with_output, jax.random.key(0), x)[0][0].shape[1:]
-  if hasattr(module, 'latent'):
+  if nn.input_kind(module) == 'latent':
     return {'target': shaped(drawn(module.example()))}
   section = {**c.data.to_dict(), **c.stages[name].data}
   size = section.get('size', 256)

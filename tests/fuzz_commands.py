@@ -86,7 +86,7 @@ def get_config(arg=''):
           name='KD', student=net, tx=tx, adv_weight=.5,
           adversary=dict(name='Adversary', tx=tx, loss='ns', disc_steps=1)))}
   if arg.pairs:
-    net = dict(name='mobile_resnet', ngf=4, blocks=1, form='plain')
+    net = dict(name='mobile_resnet', ngf=4, blocks=1, implementation='reference')
     judge = dict(name='Adversary', tx=tx, loss='hinge', disc=dict(
         name='PatchGAN', ndf=2, layers=1, inputs=6))
     c.data = dict(name='samples:colorize', size=32)

@@ -16,7 +16,7 @@ def train_and_measure(devices):
 
   from jaxgan_compress import core, data, methods, metrics, nn, parallel, train
   tx = optax.sgd(1e-4)
-  net = lambda ngf: nn.ResNetGenerator((ngf,), (ngf,), (), form='plain')
+  net = lambda ngf: nn.ResNetGenerator((ngf,), (ngf,), (), implementation='reference')
   method = methods.OMGD(
       net(1), tx, methods.Adversary(nn.PatchGAN(2, layers=1, inputs=6, heads=('wide',)), tx,
                                     'hinge'),

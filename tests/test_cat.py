@@ -179,7 +179,7 @@ def split(variables):
 def small_inception(ngf):
   """Without strided convolutions, of which a method knows nothing."""
   branches = nn.Branches(dense=((3, 2),), depthwise=((3, 2),))
-  return nn.InceptionGenerator((ngf,), (branches,), (), form='plain')
+  return nn.InceptionGenerator((ngf,), (branches,), (), implementation='reference')
 
 
 SMALL = small_inception(6)

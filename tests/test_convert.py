@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,10 @@ import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
 from jaxgan_compress.cli import main
 from jaxgan_compress.nn.files import arrays as files
-from jaxgan_compress.nn.generators.spade import UPSAMPLING
+from jaxgan_compress.nn.generators.spades import UPSAMPLING
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers.conv import PADDINGS
 from jaxgan_compress.nn.layers.norms import NORMS, conv_bias
+from jaxgan_compress.nn.layers.resample import PADDINGS
 from tests import fuzz_checkpoints, published
 from tests.conftest import largest_difference
 
@@ -476,6 +477,19 @@ def test_a_file_of_ours_is_checked(tmp_path):
   path.write_bytes(content[:-7])
   with pytest.raises(ValueError, match='damaged'):
     nn.load(path)
+
+
+def test_fields_of_older_versions_are_read_under_their_present_names():
+  # Written where `implementation` was called `form`, by
+  # nn.save(path, nn.DCGANGenerator(1, size=28, latent=1, form='fast'), variables).
+  module, _ = nn.load(Path(__file__).parent / 'golden' / 'network_of_older_version.safetensors')
+  wanted = nn.DCGANGenerator(1, size=28, latent=1, implementation='optimized')
+  assert module == wanted
+  for old, new in {'plain': 'reference', 'auto': 'auto', 'subpixel': 'subpixel'}.items():
+    stored = {'name': 'DCGANGenerator', 'd': 1, 'form': old}
+    assert nn.files.network.build(stored).implementation == new
+  with pytest.raises(ValueError, match='PixelGAN has no field'):
+    nn.files.network.build({'name': 'PixelGAN', 'form': 'fast'})
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path):

@@ -176,8 +176,9 @@ def test_torchprofile_counts_products_and_leaky_relus_of_spades_family():
 
 
 def test_forms_do_not_change_what_is_counted():
-  for form, convention in itertools.product(('plain', 'fast'), ('exact', 'torchprofile', 'cat')):
-    assert jgc.macs(nn.mobile_resnet(8, form=form), SQUARE, convention) == \
+  for implementation, convention in itertools.product(('reference', 'optimized'),
+                                                      ('exact', 'torchprofile', 'cat')):
+    assert jgc.macs(nn.mobile_resnet(8, implementation=implementation), SQUARE, convention) == \
         jgc.macs(nn.mobile_resnet(8), SQUARE, convention)
 
 

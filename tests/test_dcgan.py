@@ -1,4 +1,4 @@
-"""The DCGAN family: counts of the paper, equal forms, PyTorch's numbers."""
+"""The DCGAN family: counts of the paper, equal implementations, PyTorch's numbers."""
 
 import itertools
 from pathlib import Path
@@ -11,8 +11,8 @@ from flax import linen
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
+from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers import conv as layers
 from tests.conftest import largest_difference
 
 PUBLISHED = {2: 28351, 4: 62077, 8: 145657, 16: 377329, 32: 1098721, 48: 2164177, 64: 3573697,
@@ -60,8 +60,8 @@ def test_discriminator_counts():
 def test_macs_count_transposed_convolutions_on_their_input():
   # By hand: 100*64*16 + 16*16*64*32 + 64*16*32*16 + 256*16*16
   assert jgc.macs(nn.DCGANGenerator(d=16, size=32)) == 102400 + 524288 + 524288 + 65536
-  plain = jgc.macs(nn.DCGANGenerator(d=16, size=32, form='transpose'))
-  assert plain == jgc.macs(nn.DCGANGenerator(d=16, size=32, form='subpixel'))
+  reference = jgc.macs(nn.DCGANGenerator(d=16, size=32, implementation='transpose'))
+  assert reference == jgc.macs(nn.DCGANGenerator(d=16, size=32, implementation='subpixel'))
 
 
 @pytest.mark.parametrize('size', [28, 32, 64])
@@ -132,7 +132,7 @@ def test_pytorch_weights_give_pytorch_images(impl):
   z = rng.standard_normal((3, 100))
   module, variables = convert.from_torch(state)
   assert module == nn.DCGANGenerator(d=d)
-  draw = jax.jit(nn.DCGANGenerator(d=d, form=impl).apply)
+  draw = jax.jit(nn.DCGANGenerator(d=d, implementation=impl).apply)
   image, _ = draw(variables, z.astype(np.float32))
   np.testing.assert_allclose(image, torch_generator(state, z), atol=1e-5)
   state['deconv2.weight'] = state['deconv2.weight'][..., ::-1]  # the test sees a mirrored kernel
@@ -218,7 +218,7 @@ def test_images_recorded_from_pytorch(impl):
   golden = np.load(Path(__file__).parent / 'golden' / 'dcgan_d1.npz')
   state = {name.removeprefix('state/'): golden[name] for name in golden if '/' in name}
   state |= {f'deconv{i}_bn.num_batches_tracked': np.array(1) for i in range(1, 5)}
-  G, variables = convert.from_torch(state, form=impl)
+  G, variables = convert.from_torch(state, implementation=impl)
   image, _ = run(G, variables, golden['z'])
   np.testing.assert_allclose(image, golden['images'].transpose(0, 2, 3, 1), atol=1e-5)
   # The running statistics were moved once, from 0 and 1, by the batch that `trained` shows.

@@ -11,8 +11,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
 from jaxgan_compress.cli import main
-from jaxgan_compress.nn.feature_nets import drn
-from jaxgan_compress.nn.feature_nets import inception as fid_inception
+from jaxgan_compress.nn.feature_nets import drn, fid_inception
 from jaxgan_compress.nn.files import arrays
 from jaxgan_compress.nn.init import shapes
 from tests import published

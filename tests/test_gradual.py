@@ -27,7 +27,7 @@ from tests.test_omgd import (
 from tests.test_translation_runs import ADAM, adversary, base, with_stages
 
 WHOLE = nn.InceptionGenerator((2, 4), (nn.Branches(((1, 4), (3, 4)), ((3, 4),)),), (2,),
-                              form='plain')
+                              implementation='reference')
 SHAPE = (1, 16, 16, 3)
 PRICE = pruning.cost(WHOLE, WHOLE.plan(), SHAPE)
 BUDGET, LESS = (PRICE(WHOLE.plan().widths) * share // 10 for share in (6, 5))

@@ -68,16 +68,32 @@ def test_imports_only_look_down(part):
   assert found <= ALLOWED[part], f'{part} imports {sorted(found - ALLOWED[part])}'
 
 
+# Modules whose own function still bears their name.
+NAMESAKES = {'cli.main', 'data.decode', 'losses.alignment', 'losses.similarity'}
+
+
+def test_no_module_bears_the_name_of_a_function():
+  """`import jaxgan_compress.part.name as m` would give the function, or look as if it did."""
+  files = [file for part in ALLOWED for file in (PACKAGE / part).rglob('*.py')]
+  functions = {}
+  for file in files:
+    functions.setdefault(file.relative_to(PACKAGE).parts[0], set()).update(
+        node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef))
+  names = {'.'.join(file.relative_to(PACKAGE).with_suffix('').parts) for file in files}
+  bad = {name for name in names if name.rpartition('.')[2] in functions[name.partition('.')[0]]}
+  assert bad == NAMESAKES
+
+
 def public():
   for module in (jgc, jgc.nn, jgc.convert, jgc.methods, jgc.data, metrics, analysis, parallel,
                  jgc.pruning, jgc.export, train, distributed):
     for name in module.__all__:
       yield f'{module.__name__}.{name}', getattr(module, name)
-  for module in (losses.gan, losses.image, losses.features, losses.similarity,
-                 core.state, core.update, core.axes, build, arrays, jgc.config.schema,
-                 jgc.nn.layers.conv,
-                 jgc.nn.layers.norms, jgc.nn.layers.conv_dispatch, jgc.nn.files.network,
-                 jgc.nn.prunable):
+  for module in (losses.gan, losses.image, losses.features, losses.similarity, core.state,
+                 core.update, core.axes, build, arrays, jgc.config.schema, jgc.nn.layers.conv,
+                 jgc.nn.layers.conv_cpu, jgc.nn.layers.conv_dispatch, jgc.nn.layers.inputs,
+                 jgc.nn.layers.norms, jgc.nn.layers.resample, jgc.nn.layers.upsample_cpu,
+                 jgc.nn.files.network, jgc.nn.init, jgc.nn.prunable):
     for name, value in vars(module).items():
       if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
         yield f'{module.__name__}.{name}', value

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from flax import linen, traverse_util
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
 from jaxgan_compress.core import Axes, BoundGenerator, xla
-from jaxgan_compress.nn.generators.inception import Branches, InceptionBranches
-from jaxgan_compress.nn.generators.spade import InceptionModulatedBlock, Modulation
+from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.generators.inceptions import Branches, InceptionBranches
+from jaxgan_compress.nn.generators.spades import InceptionModulatedBlock, Modulation
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers import conv as layers
-from jaxgan_compress.nn.layers import conv_dispatch
+from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, upsample_cpu
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -203,7 +203,7 @@ def test_spectral_vectors_move_in_training_only():
 def test_spectral_norm_of_inception_spade_is_in_main_branches_and_shortcut():
   """There kernels are divided by u W v, nowhere else; training moves u and v."""
   three = nn.Branches(dense=((1, 2), (3, 2)), depthwise=((3, 2),))
-  block = InceptionModulatedBlock(nn.InceptionSPADEBlock(3, three, three), 0., 'fast',
+  block = InceptionModulatedBlock(nn.InceptionSPADEBlock(3, three, three), 0., 'optimized',
                                   jnp.float32, True)
   rng = np.random.default_rng(0)
   inputs = rng.standard_normal((1, 4, 4, 2)), rng.standard_normal((1, 4, 4, 3))
@@ -335,6 +335,37 @@ def test_the_example_is_large_enough_for_whatever_a_network_is_made_of(modules):
   assert not hasattr(module, 'plan') or module.plan().groups
 
 
+def test_networks_say_what_they_take():
+  class Own(linen.Module):
+    latent: int = 3
+
+  class Wrong(Own):
+    input_kind = 'noise'
+
+  class Bare(linen.Module):
+    pass
+
+  labels = nn.SPADEGenerator(1, (nn.SPADEBlock(1, 1, 1),) * 7, 2)
+  for network, kind, channels in (
+      (nn.resnet(2), 'image', 3), (nn.unet(2, 2, inputs=1), 'image', 1),
+      (nn.inception(6), 'image', 3), (nn.PatchGAN(2, inputs=5), 'image', 5),
+      (labels, 'labels', 2), (nn.InceptionSPADEGenerator(1, (), 4), 'labels', 4)):
+    assert nn.input_kind(network) == network.input_kind == kind
+    assert network.example(64).shape == (1, 64, 64, channels)
+    assert network.example((64, 128)).shape == (1, 64, 128, channels)
+  noise = nn.DCGANGenerator(1, size=32, latent=7)
+  assert nn.input_kind(noise) == 'latent'
+  assert noise.example().shape == noise.example(32).shape == (1, 7)
+  with pytest.raises(ValueError, match='size=64; this generator makes images of 32x32'):
+    noise.example(64)
+  # A network of one's own need not say it.
+  assert nn.input_kind(Own()) == 'latent' and nn.input_kind(Bare()) == 'image'
+  with pytest.raises(ValueError, match="Wrong.input_kind='noise'; one of image, labels, latent"):
+    nn.input_kind(Wrong())
+  with pytest.raises(ValueError, match='Bare does not say what its input is; give it a method exa'):
+    nn.initialise(Bare(), jax.random.key(0))
+
+
 def test_a_drawer_can_be_jitted_with_its_weights():
   for module in (nn.DCGANGenerator(1, size=28, widths=(2, 3, 4)), nn.resnet(2, 1), nn.unet(1, 2),
                  nn.inception(6, 1), nn.spade(1, 'normal'), nn.inception_spade(16, 'normal')):
@@ -367,7 +398,7 @@ def test_impossible_sizes_say_what_is_possible(module, shape, said):
 @pytest.mark.parametrize('make, said', [
     (lambda: nn.resnet(4, norm='batsh'), 'instance_affine'),
     (lambda: nn.resnet(4, padding='mirror'), 'reflect, replicate'),
-    (lambda: nn.resnet(4, form='quick'), 'plain, fast'),
+    (lambda: nn.resnet(4, implementation='quick'), 'reference, optimized'),
     (lambda: nn.ResNetGenerator((4, 8), (8,), (4, 4)), 'one more'),
     (lambda: nn.UNetGenerator((4, 8), (4, 4)), 'one fewer'),
     (lambda: nn.Branches(((3, 4), (3, 5))), 'each odd kernel'),
@@ -411,35 +442,37 @@ def test_statistics_of_all_replicas_are_one_batch():
 
 
 def both(run, *args, more=None):
-  """Outputs and gradients of `run(form, *args)` in both forms, and `more(form, *args)`."""
-  weights = normal(*jax.eval_shape(functools.partial(run, 'plain'), *args).shape, seed=9)
+  """Outputs and gradients of `run(implementation, *args)` in both implementations, and
+  `more(implementation, *args)`."""
+  weights = normal(*jax.eval_shape(functools.partial(run, 'reference'), *args).shape, seed=9)
 
-  def one(form, *args):
+  def one(implementation, *args):
     def loss(*args):
-      y = run(form, *args)
+      y = run(implementation, *args)
       return (y * weights).sum(), y
 
     (_, y), slopes = jax.value_and_grad(loss, tuple(range(len(args))), has_aux=True)(*args)
-    return y, slopes, more(form, *args) if more else ()
+    return y, slopes, more(implementation, *args) if more else ()
 
-  return jax.jit(lambda *args: tuple(one(form, *args) for form in ('plain', 'fast')))(*args)
+  names = 'reference', 'optimized'
+  return jax.jit(lambda *args: tuple(one(name, *args) for name in names))(*args)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('size', [(5, 6, 3), (1, 4, 3), (2, 3, 12), (5, 6, 60), (8, 9, 17),
                                   (8, 9, 64), (8, 9, 65)])
 @pytest.mark.parametrize('kernel', [3, 4])
-def test_forms_of_transposed_convolution_agree(kernel, size, monkeypatch):
+def test_implementations_of_transposed_convolution_agree(kernel, size, monkeypatch):
   height, width, depth = size
   features = 3 if depth == 17 else 5
   if depth == 65:  # what large maps take
-    monkeypatch.setattr(layers, 'LARGE', layers.SMALL)
+    monkeypatch.setattr(upsample_cpu, 'LARGE', conv_cpu.SMALL)
   x = normal(2, *size)
   params = noise(layers.UpConv(features, kernel), x, share=(features * depth)**-.5)
-  plain, fast = both(lambda form, params, x: layers.UpConv(
-      features, kernel, form=form).apply(params, x), params, x)
-  assert plain[0].shape == (2, 2 * height, 2 * width, features)
-  assert largest_difference(plain, fast) < 3e-5
+  reference, optimized = both(lambda implementation, params, x: layers.UpConv(
+      features, kernel, implementation=implementation).apply(params, x), params, x)
+  assert reference[0].shape == (2, 2 * height, 2 * width, features)
+  assert largest_difference(reference, optimized) < 3e-5
 
 
 @pytest.mark.gpu
@@ -449,23 +482,23 @@ def test_forms_of_transposed_convolution_agree(kernel, size, monkeypatch):
     *(layers.Conv(features, 3, 2, mode='reflect') for features in (5, 6)),
     layers.Conv(3, 3, mode='reflect'), layers.Conv(3, 7, mode='reflect'), layers.Conv(1, 4, 1, 1),
     layers.Conv(5, 3, mode='reflect'),
-    layers.Conv(layers.BROAD, 3, mode='reflect'), layers.Conv(layers.BROAD, 3)], ids=str)
-def test_forms_of_convolution_agree(conv):
-  broad, few = conv.features >= layers.BROAD, conv.features <= layers.FEW and not conv.depthwise
-  depth = layers.BROAD if broad else layers.NARROW + 1 if few else 4
+    layers.Conv(conv_cpu.BROAD, 3, mode='reflect'), layers.Conv(conv_cpu.BROAD, 3)], ids=str)
+def test_implementations_of_convolution_agree(conv):
+  broad, few = conv.features >= conv_cpu.BROAD, conv.features <= conv_cpu.FEW and not conv.depthwise
+  depth = conv_cpu.BROAD if broad else conv_cpu.NARROW + 1 if few else 4
   size = (16, 16) if broad else (17, 18) if conv.features == 6 else (7, 6)  # few pixels, and more
   x = normal(2, *size, depth)
   params = noise(conv, x, share=1 / (9 * depth if broad else conv.kernel ** 2 if few else 1))
 
-  def slope_of_slope(form, params, x):
+  def slope_of_slope(implementation, params, x):
     """The gradient of a gradient, as a penalty on it needs."""
-    loss = lambda x: jnp.square(conv.clone(form=form).apply(params, x)).sum()
+    loss = lambda x: jnp.square(conv.clone(implementation=implementation).apply(params, x)).sum()
     return jax.grad(lambda x: jnp.square(jax.grad(loss)(x)).sum())(x)
 
-  plain, fast = both(lambda form, params, x: conv.clone(form=form).apply(params, x), params, x,
-                     more=slope_of_slope)
-  assert largest_difference(plain[:2], fast[:2]) < 3e-5
-  np.testing.assert_allclose(plain[2], fast[2], rtol=1e-3, atol=1e-2)
+  run = lambda name, params, x: conv.clone(implementation=name).apply(params, x)
+  reference, optimized = both(run, params, x, more=slope_of_slope)
+  assert largest_difference(reference[:2], optimized[:2]) < 3e-5
+  np.testing.assert_allclose(reference[2], optimized[2], rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.gpu
@@ -473,24 +506,24 @@ def test_forms_of_convolution_agree(conv):
     (Branches.even(3), 'batch'), (Branches.even(2), 'instance_affine'),
     (Branches(((3, 2),), ((1, 3), (5, 1))), 'batch'),
     (Branches(((1, 2),)), 'instance_affine'), (Branches(((5, 2),)), 'batch')])
-def test_forms_of_branches_agree(branches, norm):
+def test_implementations_of_branches_agree(branches, norm):
   x = normal(2, 5, 6, 4)
   block = InceptionBranches(branches, 5, norm, norm, 'reflect', norm != 'batch')
-  run = lambda form, params, x: block.clone(form=form).apply(
+  run = lambda implementation, params, x: block.clone(implementation=implementation).apply(
       {'params': params}, x, True, Axes(), mutable=['batch_stats'])[0]
   params = noise(block, x, True, Axes())['params']
-  plain, fast = both(run, params, x)
-  assert largest_difference(plain, fast) < 2e-4
+  reference, optimized = both(run, params, x)
+  assert largest_difference(reference, optimized) < 2e-4
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('amount', [1, 2, 3])
-def test_forms_of_reflection_agree(amount):
+def test_implementations_of_reflection_agree(amount):
   x = normal(2, 4, 7, 3)
-  plain, fast = both(lambda form, x: layers.pad(x, amount, 'reflect', form), x)
-  assert largest_difference(plain, fast) < 1e-6
-  np.testing.assert_array_equal(plain[0][0, 0], plain[0][0, 2 * amount])  # the mirror
-  np.testing.assert_array_equal(plain[0], fast[0])
+  reference, optimized = both(lambda name, x: layers.pad(x, amount, 'reflect', name), x)
+  assert largest_difference(reference, optimized) < 1e-6
+  np.testing.assert_array_equal(reference[0][0, 0], reference[0][0, 2 * amount])  # the mirror
+  np.testing.assert_array_equal(reference[0], optimized[0])
   with pytest.raises(ValueError, match='cannot be reflected'):
     layers.pad(x, 4, 'reflect')
 
@@ -499,20 +532,21 @@ def test_forms_of_reflection_agree(amount):
 @pytest.mark.parametrize('module', [nn.mobile_resnet(4, 2), nn.inception(8, 2), nn.unet(4, 3),
                                     nn.spade(2, labels=3, upsampling='normal', hidden=5)])
 @pytest.mark.essential
-def test_forms_of_whole_networks_agree(module):
+def test_implementations_of_whole_networks_agree(module):
   variables = nn.initialise(module, jax.random.key(0), scheme='he')
   x = normal(1, 32, 32, 3)
-  images = [forward(module.clone(form=form), variables, x)[0][0] for form in ('plain', 'fast')]
+  images = [forward(module.clone(implementation=name), variables, x)[0][0]
+            for name in ('reference', 'optimized')]
   np.testing.assert_allclose(*images, atol=2e-5)
 
 
 def test_forms_are_chosen_in_one_place():
-  for op, (textbook, other) in conv_dispatch.FORMS.items():
-    assert conv_dispatch.choose(op, 'plain') == conv_dispatch.choose(op, textbook) == textbook
-    assert conv_dispatch.choose(op, 'fast') == conv_dispatch.choose(op, other) == other
-    with conv_dispatch.plain():
-      assert conv_dispatch.choose(op, 'fast') == conv_dispatch.choose(op) == textbook
-  with pytest.raises(ValueError, match='one of auto, plain, fast, transpose, subpixel'):
+  for op, (textbook, other) in conv_dispatch.IMPLEMENTATIONS.items():
+    assert conv_dispatch.choose(op, 'reference') == conv_dispatch.choose(op, textbook) == textbook
+    assert conv_dispatch.choose(op, 'optimized') == conv_dispatch.choose(op, other) == other
+    with conv_dispatch.reference():
+      assert conv_dispatch.choose(op, 'optimized') == conv_dispatch.choose(op) == textbook
+  with pytest.raises(ValueError, match='one of auto, reference, optimized, transpose, subpixel'):
     conv_dispatch.choose('upsample', 'magic')
   assert conv_dispatch.choose('reflect', 'grouped') == conv_dispatch.choose('reflect')
 
@@ -572,7 +606,7 @@ def test_gradients_of_batch_norm_are_those_of_its_parts(affine, replicas):
     def ours(params, x):
       return module.apply({'params': params}, x, True, Axes(inner=('replica',)))
 
-    def plain(params, x):
+    def reference(params, x):
       centred = x - x.mean((0, 1, 2))
       y = centred / jnp.sqrt(jnp.square(centred).mean((0, 1, 2)) + 1e-5)
       return y * params['scale'] + params['bias'] if affine else y
@@ -588,7 +622,7 @@ def test_gradients_of_batch_norm_are_those_of_its_parts(affine, replicas):
     found = [(jax.tree.map(lambda each: each.sum(0), of_params), of_x.reshape(x.shape))
              for of_params, of_x in found]
     with jax.numpy_rank_promotion('allow'):
-      wanted = list(jax.jit(functools.partial(gradients, plain))(params, x, weight))
+      wanted = list(jax.jit(functools.partial(gradients, reference))(params, x, weight))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), found, wanted)
 
 
@@ -664,9 +698,9 @@ def test_dropout_of_the_unet_begins_at_level_4():
       'up3', 'up2', 'up1', 'up0'}
 
 
-@pytest.mark.parametrize('form', ['plain', 'fast'])
-def test_a_modulation_scales_by_one_more_and_shifts(form):
-  module = Modulation(2, 'instance', False, True, form, jnp.float32)
+@pytest.mark.parametrize('implementation', ['reference', 'optimized'])
+def test_a_modulation_scales_by_one_more_and_shifts(implementation):
+  module = Modulation(2, 'instance', False, True, implementation, jnp.float32)
   x, labels = jax.random.normal(jax.random.key(0), (1, 4, 4, 3)), jnp.zeros((1, 8, 8, 5))
   zeros = jax.tree.map(jnp.zeros_like, module.init(jax.random.key(1), x, labels, True, Axes()))
   normed = nn.InstanceNorm().apply({}, x)

@@ -17,8 +17,8 @@ from jaxgan_compress.core import Axes, Net
 from jaxgan_compress.losses import image
 from jaxgan_compress.losses.similarity import SIMILARITIES
 from jaxgan_compress.methods import distillation, image_pool
-from jaxgan_compress.nn.generators.spade import ModulatedBlock
-from jaxgan_compress.nn.layers.conv import to_range
+from jaxgan_compress.nn.generators.spades import ModulatedBlock
+from jaxgan_compress.nn.layers.conv import to_tanh_float32
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state
 from jaxgan_compress.train import loop
 from tests.conftest import largest_difference
@@ -27,9 +27,9 @@ FEATURE_NET = nn.VGG(16, layers=('relu1_2', 'relu2_2'))
 
 
 def small_resnet(ngf, blocks=1, **fields):
-  """Without strided convolutions, of which methods know nothing. Textbook forms compile in half the
-  time, and others are held equal to them elsewhere."""
-  return nn.ResNetGenerator((ngf,), (ngf,) * blocks, (), form='plain', **fields)
+  """Without strided convolutions, of which methods know nothing. The reference compiles in half the
+  time, and the others are held equal to it elsewhere."""
+  return nn.ResNetGenerator((ngf,), (ngf,) * blocks, (), implementation='reference', **fields)
 
 
 STUDENT, WIDE, DEEP = small_resnet(2), small_resnet(4), small_resnet(2, 2)
@@ -84,9 +84,9 @@ class OneBlock(linen.Module):
   def __call__(self, labels, train: bool = False, axes: Axes = Axes()):
     x = nn.Conv(self.width, dtype=self.dtype, name='fc')(labels)
     block = nn.SPADEBlock(self.width, self.width, hidden=2)
-    x = ModulatedBlock(block, 'batch', True, False, False, 'plain', self.dtype, name='head')(
+    x = ModulatedBlock(block, 'batch', True, False, False, 'reference', self.dtype, name='head')(
         x, labels, train, axes)
-    return to_range(nn.Conv(3, dtype=self.dtype, name='to_image')(x)), {'head': x}
+    return to_tanh_float32(nn.Conv(3, dtype=self.dtype, name='to_image')(x)), {'head': x}
 
   def example(self):
     return jnp.zeros((1, 8, 8, self.labels))

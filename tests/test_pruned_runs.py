@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures('kept_programs')
 def whole():
   """The least network of which any kind of channel can be cut."""
   branches = nn.Branches(((1, 4), (3, 4)), ((3, 4),))
-  return nn.InceptionGenerator((4, 8), (branches,), (4,), form='plain')
+  return nn.InceptionGenerator((4, 8), (branches,), (4,), implementation='reference')
 
 
 SHAPE = (1, 32, 32, 3)

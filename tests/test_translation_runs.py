@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('kept_programs')
 
 
 def net(ngf):
-  return dict(name='mobile_resnet', ngf=ngf, blocks=1, form='plain')
+  return dict(name='mobile_resnet', ngf=ngf, blocks=1, implementation='reference')
 
 
 def adversary(inputs, loss, **disc):

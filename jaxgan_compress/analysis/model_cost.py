@@ -17,10 +17,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxgan_compress import nn
 from jaxgan_compress.core import Axes, xla
-from jaxgan_compress.nn.generators.spade import InceptionModulatedBlock, Modulation
+from jaxgan_compress.nn.generators.spades import InceptionModulatedBlock, Modulation
 from jaxgan_compress.nn.init import remembered
 from jaxgan_compress.nn.layers import conv_dispatch
-from jaxgan_compress.nn.layers.conv import Project
+from jaxgan_compress.nn.layers.conv import LatentProjection
 
 CONVENTIONS = ('exact', 'torchprofile', 'cat')
 PARAM_CONVENTIONS = ('all', 'paper', 'cat')
@@ -116,7 +116,8 @@ def macs(module: linen.Module | Callable, shape: Sequence[int] | None = None,
     'cat': as CAT counts: the same, but norms with a scale count only if they have no running
       statistics.
 
-  Nothing runs: the program is traced and walked, its operations in their textbook forms. Raises
+  Nothing runs: the program is traced and walked, with the reference implementation of each
+  operation. Raises
   ValueError for another convention or a missing shape.
   """
   _choose(convention, CONVENTIONS)
@@ -175,7 +176,7 @@ def step_cost(step: Callable, *args, replicas: int = 2) -> StepCost:
   args: arrays or their shapes, a replica's own. Nothing runs, see `macs`; of branches that depend
   on a value both count.
   """
-  with conv_dispatch.plain():
+  with conv_dispatch.reference():
     program = jax.make_jaxpr(lambda *args: step(*args, Axes(('replica',))),
                              axis_env=[('replica', replicas)])(*args)
   sent = collections.Counter()
@@ -274,7 +275,7 @@ def _trace(run, x, variables=None) -> tuple[Mapping, list[_Call], Jaxpr, Any]:
       calls.append(_Call(layer.path, type(layer).__name__, _extra(layer, args[0], out), out.aval))
     return out
 
-  with conv_dispatch.plain():
+  with conv_dispatch.reference():
     if variables is None:
       variables = {'params': {}}
       if isinstance(run, linen.Module):
@@ -333,7 +334,7 @@ def _extra(layer, x, out):
   if isinstance(layer, nn.BatchNorm | nn.InstanceNorm | nn.LayerNorm) and layer.affine:
     tracked = isinstance(layer, nn.BatchNorm) and layer.track
     counts = {'torchprofile': out.size, 'cat': 0 if tracked else out.size}
-  if isinstance(layer, Project):  # a transposed convolution of a 1x1 map: 16 taps each
+  if isinstance(layer, LatentProjection):  # a transposed convolution of a 1x1 map: 16 taps each
     counts = dict.fromkeys(counts, 15 * out.size * layer.variables['params']['kernel'].shape[2])
   return counts
 

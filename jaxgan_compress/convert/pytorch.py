@@ -19,11 +19,11 @@ from jaxgan_compress.convert.pytorch_families import FAMILIES, OPEN, Family
 from jaxgan_compress.nn.discriminators import PatchGAN
 from jaxgan_compress.nn.files import arrays
 from jaxgan_compress.nn.files.network import build, is_network, spell
-from jaxgan_compress.nn.generators.spade import UPSAMPLING
+from jaxgan_compress.nn.generators.spades import UPSAMPLING
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers.conv import PADDINGS
-from jaxgan_compress.nn.layers.conv_dispatch import FORMS
+from jaxgan_compress.nn.layers.conv_dispatch import IMPLEMENTATIONS
 from jaxgan_compress.nn.layers.norms import NORMS
+from jaxgan_compress.nn.layers.resample import PADDINGS
 
 _LEAVES = {'bias': 'bias', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var',
            'count': 'num_batches_tracked', 'u': 'weight_u', 'v': 'weight_v'}
@@ -54,7 +54,8 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **overrides
   overrides: fields that keys cannot tell, by family: `norm` (all that have a choice), `dropout`,
     `padding`, `clamp` (ResNets), `dropout` (U-Nets), `slope` (CAT's generators), `upsampling`
     (SPADE), `separable_norm`, `shared` (OMGD's discriminator, required), `size=28` (DCGAN), `depth`
-    and `layers` (VGG); `dtype` and `form` always. The others have the value of published code:
+    and `layers` (VGG); `dtype` and `implementation` always. The others have the value of published
+    code:
     `assumed` tells which fields that concerns. Norms without parameters ('instance', 'none') look
     alike, and so do those with a scale ('instance_affine', 'batch_stat'): the one that published
     code combines with such biases of convolutions is taken.
@@ -146,7 +147,7 @@ def _without_prefix(state, prefix):
 
 
 def _check_overrides(family, overrides):
-  possible = (*family.overrides, 'dtype', 'form')
+  possible = (*family.overrides, 'dtype', 'implementation')
   for name, value in overrides.items():
     if name not in possible:
       raise ValueError(f'a {family.name} takes no override {name!r}; it takes '
@@ -241,7 +242,9 @@ _OVERRIDES = {
     'padding': _choice(*PADDINGS),
     'norm': _choice(*NORMS),
     'upsampling': _choice(*UPSAMPLING),
-    'form': (lambda x: x in ('auto', 'plain', 'fast', *FORMS['upsample']), 'auto, plain or fast'),
+    'implementation': (
+        lambda x: x in ('auto', 'reference', 'optimized', *IMPLEMENTATIONS['upsample']),
+        'auto, reference or optimized'),
     'dtype': (lambda x: not isinstance(x, str) or x in ('float16', 'bfloat16', 'float32',
                                                         'float64'), 'a floating-point type'),
 }

@@ -16,9 +16,9 @@ from flax import linen
 
 from jaxgan_compress import nn
 from jaxgan_compress.nn.feature_nets.drn import bilinear_kernel
-from jaxgan_compress.nn.feature_nets.inception import BLOCKS, CLASSES, STEM, stages
+from jaxgan_compress.nn.feature_nets.fid_inception import BLOCKS, CLASSES, STEM, stages
 from jaxgan_compress.nn.feature_nets.vgg import VGG_STAGES, vgg_layers
-from jaxgan_compress.nn.generators.spade import block_names
+from jaxgan_compress.nn.generators.spades import block_names
 from jaxgan_compress.nn.layers.norms import conv_bias
 
 Shapes = Mapping[str, tuple[int, ...]]

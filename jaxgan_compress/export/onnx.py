@@ -70,7 +70,7 @@ def read(module: linen.Module, variables: Mapping, shape: Sequence[int], layout:
   graph = _Graph(format)
   x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
   variables = jax.device_get(variables)
-  with conv_dispatch.plain(), conv_dispatch.recording(_record):
+  with conv_dispatch.reference(), conv_dispatch.recording(_record):
     traced = jax.make_jaxpr(
         lambda x: module.apply(variables, x, train=False)[0])(x)
   source = _Value('input', tuple(shape))

@@ -34,7 +34,7 @@ def to_stablehlo(module: linen.Module, variables: Mapping, shape: Sequence[int])
     constraints = tuple(f'{name} >= {-(-least // step)}' for name in 'hw')
   x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(dims, constraints=constraints), jnp.float32)
   draw = jax.jit(lambda x: module.apply(variables, x, train=False)[0])
-  with conv_dispatch.plain():
+  with conv_dispatch.reference():
     return bytes(jax.export.export(draw, platforms=PLATFORMS)(x).serialize())
 
 

@@ -19,25 +19,25 @@ def gram(features):
   return jnp.einsum('bnc,bnd->bcd', flat, flat, precision='highest') / (C * H * W)
 
 
-def style(features: Mapping, lesson: Mapping):
-  """The sum over layers of mean |gram(features) - gram(lesson)|.
+def style(features: Mapping, target: Mapping):
+  """The sum over layers of mean |gram(features) - gram(target)|.
 
-  features, lesson: `{layer: [B,H,W,C]}` of the same layers. Johnson et al. 2016, with absolute
+  features, target: `{layer: [B,H,W,C]}` of the same layers. Johnson et al. 2016, with absolute
   differences as OMGD has it.
   """
-  return sum(absolute(gram(x) - gram(lesson[name])).mean() for name, x in features.items())
+  return sum(absolute(gram(x) - gram(target[name])).mean() for name, x in features.items())
 
 
-def perceptual(features, lesson):
-  """mean |features - lesson| of one layer, [B,H,W,C]. Johnson et al. 2016; OMGD's feature loss."""
-  return absolute(features - lesson).mean()
+def perceptual(features, target):
+  """mean |features - target| of one layer, [B,H,W,C]. Johnson et al. 2016; OMGD's feature loss."""
+  return absolute(features - target).mean()
 
 
-def channel_means(features, lesson):
-  """mean over B and C of (mean over H, W of features - mean over H, W of lesson)^2.
+def channel_means(features, target):
+  """mean over B and C of (mean over H, W of features - mean over H, W of target)^2.
 
-  features, lesson: [B,h,w,C], spatial sizes may differ; channels agree by way of an adapter.
+  features, target: [B,h,w,C], spatial sizes may differ; channels agree by way of an adapter.
   OMGD's channel distillation of one tap (Ren et al. 2021); its code sums the taps, its paper takes
   their mean. Nearly uninformative after an instance norm, which fixes these means.
   """
-  return jnp.square(features.mean((1, 2)) - lesson.mean((1, 2))).mean()
+  return jnp.square(features.mean((1, 2)) - target.mean((1, 2))).mean()

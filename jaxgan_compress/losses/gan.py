@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import relu, softplus
 
-# What is minimised where a logit belongs to a real image, and where to a drawing.
+# What is minimised where a logit belongs to a real image, and where to a generated one.
 SIDES = {
     'ns': (lambda x: softplus(-x), softplus),
     'hinge': (lambda x: relu(1 - x), lambda x: relu(1 + x)),
@@ -96,7 +96,7 @@ def ra_g(fake, real):
 
 
 def slope_penalty(critic: Callable, x):
-  """E |grad_x critic(x)|^2 / 2: R1 at real images, R2 at drawings.
+  """E |grad_x critic(x)|^2 / 2: R1 at real images, R2 at generated ones.
 
   critic: images [B,H,W,C] -> logits [B,...], of which each image's mean is taken, so that a weight
   means the same for one logit and for a map of them. Mescheder et al. 2018.

@@ -23,31 +23,31 @@ def _(primals, tangents):
   return absolute(*primals), jnp.sign(primals[0]) * tangents[0]
 
 
-def mse(image, lesson, reduction: str = 'sum_pixels'):
-  """E |image - lesson|^2, summed over H, W, C ('sum_pixels', the paper's norm) or their mean.
+def mse(image, target, reduction: str = 'sum_pixels'):
+  """E |image - target|^2, summed over H, W, C ('sum_pixels', the paper's norm) or their mean.
 
-  image, lesson: [B,H,W,C]. 'mean' is H*W*C times smaller, which changes the meaning of any weight
+  image, target: [B,H,W,C]. 'mean' is H*W*C times smaller, which changes the meaning of any weight
   beside it. Raises ValueError for another reduction. Aguinaldo et al. 2019.
   """
   if reduction not in REDUCTIONS:
     raise ValueError(f'mse_reduction={reduction!r}; one of {", ".join(REDUCTIONS)}')
-  squares = jnp.square(image - lesson)
+  squares = jnp.square(image - target)
   return squares.mean() if reduction == 'mean' else squares.sum((1, 2, 3)).mean()
 
 
-def l1(image, lesson):
-  """mean |image - lesson|."""
-  return absolute(image - lesson).mean()
+def l1(image, target):
+  """mean |image - target|."""
+  return absolute(image - target).mean()
 
 
-def smooth_l1(image, lesson):
-  """The mean of d^2 / 2 where d = |image - lesson| is below 1, and of d - 1/2 elsewhere:
+def smooth_l1(image, target):
+  """The mean of d^2 / 2 where d = |image - target| is below 1, and of d - 1/2 elsewhere:
   PyTorch's SmoothL1Loss with beta = 1. Girshick 2015."""
-  distance = absolute(image - lesson)
+  distance = absolute(image - target)
   return jnp.where(distance < 1, jnp.square(distance) / 2, distance - .5).mean()
 
 
-# What a generator may be drawn towards its target by, as CAT and OMGD name them.
+# Losses that draw a generated image towards its target, by the names that CAT and OMGD give them.
 RECONSTRUCTIONS = {'l1': l1, 'l2': functools.partial(mse, reduction='mean'), 'smooth_l1': smooth_l1}
 
 
@@ -59,7 +59,7 @@ def total_variation(image):
   return absolute(jnp.diff(image, axis=1)).sum() + absolute(jnp.diff(image, axis=2)).sum()
 
 
-def ssim(image, lesson, padding: int | None = None, window: int = 11):
+def ssim(image, target, padding: int | None = None, window: int = 11):
   """Mean structural similarity of each image, [B]; 1 for equal images.
 
   Windows of `window` x `window` pixels, Gaussian with sigma 1.5, and the constants for a range of 1
@@ -76,17 +76,17 @@ def ssim(image, lesson, padding: int | None = None, window: int = 11):
     raise ValueError(f'images of {size} with {padding} zeros around hold no window of '
                      f'{window}x{window}; take a smaller window, or larger images')
   dtype = jnp.promote_types(image.dtype, jnp.float32)
-  image, lesson = image.astype(dtype), lesson.astype(dtype)
+  image, target = image.astype(dtype), target.astype(dtype)
   down, across = (jnp.asarray(_windows(side, padding, window), dtype)
                   for side in image.shape[1:3])
 
   def blur(x):
     return jnp.einsum('hy,byxc,wx->bhwc', down, x, across, precision='highest')
 
-  mean_a, mean_b = blur(image), blur(lesson)
+  mean_a, mean_b = blur(image), blur(target)
   var_a = blur(image * image) - mean_a * mean_a
-  var_b = blur(lesson * lesson) - mean_b * mean_b
-  covariance = blur(image * lesson) - mean_a * mean_b
+  var_b = blur(target * target) - mean_b * mean_b
+  covariance = blur(image * target) - mean_a * mean_b
   similar = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
   return (similar / ((mean_a ** 2 + mean_b ** 2 + 1e-4) * (var_a + var_b + 9e-4))).mean((1, 2, 3))
 

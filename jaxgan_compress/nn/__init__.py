@@ -7,18 +7,18 @@ give the widths of the papers: `nn.mobile_resnet(ngf=16)` is a `ResNetGenerator`
 from jaxgan_compress.nn.discriminators import MultiScale, PatchGAN, PixelGAN
 from jaxgan_compress.nn.feature_nets.classifiers import LeNet5, SmallClassifier, SmallSegmenter
 from jaxgan_compress.nn.feature_nets.drn import DRN
-from jaxgan_compress.nn.feature_nets.inception import FIDInception
+from jaxgan_compress.nn.feature_nets.fid_inception import FIDInception
 from jaxgan_compress.nn.feature_nets.vgg import VGG, Adapter
 from jaxgan_compress.nn.files.network import load, save
 from jaxgan_compress.nn.generators.dcgan import DCGANDiscriminator, DCGANGenerator
-from jaxgan_compress.nn.generators.inception import Branches, InceptionGenerator, inception
-from jaxgan_compress.nn.generators.resnet import (
+from jaxgan_compress.nn.generators.inceptions import Branches, InceptionGenerator, inception
+from jaxgan_compress.nn.generators.resnets import (
   ResNetGenerator,
   mobile_deepest_resnet,
   mobile_resnet,
   resnet,
 )
-from jaxgan_compress.nn.generators.spade import (
+from jaxgan_compress.nn.generators.spades import (
   InceptionSPADEBlock,
   InceptionSPADEGenerator,
   SPADEBlock,
@@ -27,9 +27,10 @@ from jaxgan_compress.nn.generators.spade import (
   mobile_spade,
   spade,
 )
-from jaxgan_compress.nn.generators.unet import UNetGenerator, unet, unet_deepest
+from jaxgan_compress.nn.generators.unets import UNetGenerator, unet, unet_deepest
 from jaxgan_compress.nn.init import initialise
 from jaxgan_compress.nn.layers.conv import Conv, SeparableConv, UpConv
+from jaxgan_compress.nn.layers.inputs import input_kind
 from jaxgan_compress.nn.layers.norms import BatchNorm, InstanceNorm, LayerNorm
 from jaxgan_compress.nn.prunable import Group, Plan, make_plan
 
@@ -39,5 +40,5 @@ __all__ = [
   'InceptionSPADEGenerator', 'InstanceNorm', 'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN',
   'PixelGAN', 'Plan', 'ResNetGenerator', 'SPADEBlock', 'SPADEGenerator', 'SeparableConv',
   'SmallClassifier', 'SmallSegmenter', 'UNetGenerator', 'UpConv', 'inception', 'inception_spade',
-  'initialise', 'load', 'make_plan', 'mobile_deepest_resnet', 'mobile_resnet', 'mobile_spade',
-  'resnet', 'save', 'spade', 'unet', 'unet_deepest']
+  'initialise', 'input_kind', 'load', 'make_plan', 'mobile_deepest_resnet', 'mobile_resnet',
+  'mobile_spade', 'resnet', 'save', 'spade', 'unet', 'unet_deepest']

@@ -10,11 +10,12 @@ from flax import linen as nn
 from jax import lax
 
 from jaxgan_compress.core import Axes
-from jaxgan_compress.nn.layers.conv import Conv, check_images, leaky_relu
-from jaxgan_compress.nn.layers.norms import InstanceNorm, conv_bias, norm
+from jaxgan_compress.nn.layers import Conv, InstanceNorm, conv_bias, leaky_relu, norm
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
+from jaxgan_compress.nn.layers.norms import at_least_float32
 
 
-class PatchGAN(nn.Module):
+class PatchGAN(ImageNetwork):
   """4x4 convolutions ndf, 2 ndf, 4 ndf, 8 ndf (at most), all strided but the last, then 1 logit.
 
   image: [B,H,W,C] in [-1, 1]; condition: [B,H,W,C'], set before the image along channels, or None.
@@ -46,7 +47,7 @@ class PatchGAN(nn.Module):
     if not self.heads or self.layers < 1:
       raise ValueError(f'heads={self.heads}, layers={self.layers}; at least one of each')
     x = _conditioned(image, condition)
-    check_images(x, self.inputs, 1, 3 * 2 ** self.layers, 'this PatchGAN')
+    self.takes.check(x, 'this PatchGAN')
     bias = conv_bias(self.norm, self.bias)
     taps = {}
 
@@ -56,14 +57,13 @@ class PatchGAN(nn.Module):
       x = Conv(width, 4, 2 if k <= self.layers else 1, padding=1, bias=bias or last or k == 1,
                dtype=self.dtype, name=name)(x)
       if last:
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return at_least_float32(x)
       if k > 1:
         x = norm(self.norm, f'{name}_norm')(x, train, axes)
       taps[name] = leaky_relu(x)
       return taps[name]
 
-    alone = len(self.heads) == 1
-    shared = stages if alone else self.shared
+    shared = self.shared if len(self.heads) > 1 else stages
     for k in range(1, shared + 1):
       x = stage(k, x, f'stage{k}')
     logits = {}
@@ -74,14 +74,13 @@ class PatchGAN(nn.Module):
       logits[head] = y
     return logits, taps
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    side = 3 * 2 ** self.layers
-    return jnp.zeros((1, side, side, self.inputs))
+  @property
+  def takes(self) -> Images:
+    return Images(self.inputs, 1, 3 * 2 ** self.layers)
 
 
-class PixelGAN(nn.Module):
-  """Three 1x1 convolutions, ndf, 2 ndf, 1: every pixel is judged by itself.
+class PixelGAN(ImageNetwork):
+  """Three 1x1 convolutions, ndf, 2 ndf, 1: the logit of a pixel depends on that pixel alone.
 
   image, condition: as `PatchGAN` -> `{'real': [B,H,W,1]}` and taps. bias: of the last two, as
   there. Isola et al. 2017.
@@ -91,26 +90,26 @@ class PixelGAN(nn.Module):
   norm: str = 'instance'
   bias: bool | None = None
   dtype: jnp.dtype = jnp.float32
+  example_side = 4
 
   @nn.compact
   def __call__(self, image, condition=None, train: bool = False, axes: Axes = Axes()):
     x = _conditioned(image, condition)
-    check_images(x, self.inputs, 1, 1, 'this PixelGAN')
+    self.takes.check(x, 'this PixelGAN')
     conv = functools.partial(Conv, kernel=1, dtype=self.dtype)
     bias = conv_bias(self.norm, self.bias)
     x = stage1 = leaky_relu(conv(self.ndf, name='stage1')(x))
-    x = norm(self.norm, 'stage2_norm')(conv(2 * self.ndf, bias=bias, name='stage2')(x), train, axes)
-    stage2 = leaky_relu(x)
-    logits = conv(1, bias=bias, name='stage3')(stage2)
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    x = conv(2 * self.ndf, bias=bias, name='stage2')(x)
+    stage2 = leaky_relu(norm(self.norm, 'stage2_norm')(x, train, axes))
+    logits = at_least_float32(conv(1, bias=bias, name='stage3')(stage2))
     return {'real': logits}, {'stage1': stage1, 'stage2': stage2}
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, 4, 4, self.inputs))
+  @property
+  def takes(self) -> Images:
+    return Images(self.inputs)
 
 
-class MultiScale(nn.Module):
+class MultiScale(ImageNetwork):
   """The same small discriminator, with its own weights, on the image and on smaller copies.
 
   image, condition: as `PatchGAN` -> logits `{'scale0': [B,h,w,1], 'scale1': ...}`, scale 0 full
@@ -135,8 +134,7 @@ class MultiScale(nn.Module):
     if self.scales < 1 or self.layers < 1:
       raise ValueError(f'scales={self.scales}, layers={self.layers}; at least one of each')
     x = _conditioned(image, condition)
-    check_images(x, self.inputs, 1, 2 ** (self.layers + self.scales - 1),
-                 'this multi-scale discriminator')
+    self.takes.check(x, 'this multi-scale discriminator')
     conv = functools.partial(Conv, kernel=4, padding=2, dtype=self.dtype)
     logits, taps = {}, {}
     for scale in range(self.scales):
@@ -147,14 +145,13 @@ class MultiScale(nn.Module):
         y = conv(min(2 ** (k - 1), 8) * self.ndf, stride=2 if k < self.layers else 1, bias=False,
                  spectral=self.spectral, name=f'scale{scale}_stage{k}')(y, train)
         y = taps[f'scale{scale}_stage{k}'] = leaky_relu(InstanceNorm()(y))
-      y = conv(1, name=f'scale{scale}_stage{self.layers + 1}')(y)
-      logits[f'scale{scale}'] = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+      logits[f'scale{scale}'] = at_least_float32(
+          conv(1, name=f'scale{scale}_stage{self.layers + 1}')(y))
     return logits, taps
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    side = 2 ** (self.layers + self.scales - 1)
-    return jnp.zeros((1, side, side, self.inputs))
+  @property
+  def takes(self) -> Images:
+    return Images(self.inputs, 1, 2 ** (self.layers + self.scales - 1))
 
 
 def _conditioned(image, condition):

@@ -6,13 +6,16 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen
+from flax import linen, traverse_util
+from jax.core import Tracer
 
 from jaxgan_compress.nn.layers import conv_dispatch
+from jaxgan_compress.nn.layers.inputs import example
 from jaxgan_compress.nn.layers.norms import BatchNorm
 
 
@@ -32,11 +35,11 @@ SCHEMES = {
 
 
 def remembered(function: Callable, count: int = 64) -> Callable:
-  """A function of networks that remembers what it said of the last `count`: they are values, and to
-  trace one takes up to seconds. It forgets those with a field that has no hash."""
+  """A function of networks that keeps its last `count` results: networks are values, and to trace
+  one takes up to seconds. Results for a network with a field that has no hash are not kept."""
 
   @functools.lru_cache(maxsize=count)
-  def known(wide, *args):
+  def cached(float_dtype, *args):
     return function(*args)
 
   @functools.wraps(function)
@@ -45,9 +48,14 @@ def remembered(function: Callable, count: int = 64) -> Callable:
       hash(args)
     except TypeError:
       return function(*args)
-    return known(jax.config.jax_enable_x64, *args)
+    return cached(jnp.result_type(float), *args)
 
   return call
+
+
+def flat(variables, sep: str = '/') -> dict[str, Any]:
+  """The leaves of variables by path: {'params/conv1/kernel': leaf}."""
+  return traverse_util.flatten_dict(dict(variables), sep=sep)
 
 
 def shapes(module: linen.Module, *inputs):
@@ -59,7 +67,7 @@ def shapes(module: linen.Module, *inputs):
 
 
 def _specs(module, inputs):
-  return jax.eval_shape(lambda *x: x, *(inputs or (jax.eval_shape(module.example),)))
+  return jax.eval_shape(lambda *x: x, *(inputs or (example(module),)))
 
 
 @remembered
@@ -73,7 +81,7 @@ def _look(module, *inputs):
     return call(*args, **kwargs)
 
   # Fewer operations, the same parameters.
-  with conv_dispatch.plain(), linen.intercept_methods(note):
+  with conv_dispatch.reference(), linen.intercept_methods(note):
     return jax.eval_shape(module.init, jax.random.key(0), *inputs), batch_norms
 
 
@@ -97,7 +105,7 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   shapes, batch_norms = _look(module, *_specs(module, inputs))
 
   def std(path, x):
-    """Of the noise that this leaf is made of; None: it has none."""
+    """The deviation of the noise in this leaf; None where it has none."""
     collection, *inside, name = (part.key for part in path)
     if name == 'kernel':
       receptive = math.prod(x.shape[:-2])
@@ -110,7 +118,7 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   total = sum(x.size for path, x in leaves if std(path, x) is not None)
   # Powers of two: few distinct programs, so that the compilation cache nearly always hits.
   noise = jax.random.normal(key, (1 << max(total - 1, 1).bit_length(),))
-  traced = isinstance(noise, jax.core.Tracer)
+  traced = isinstance(noise, Tracer)
   # On the host, for JAX would compile a slice and a product for every shape that there is.
   xp, noise = (jnp, noise) if traced else (np, np.asarray(noise))
   used = 0
@@ -125,9 +133,9 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
                          'instead')
       return xp.full(x.shape, start, x.dtype)
     used += x.size
-    drawn = noise[used - x.size:used].reshape(x.shape)
+    sample = noise[used - x.size:used].reshape(x.shape)
     if name in ('u', 'v'):
-      return (drawn / xp.linalg.norm(drawn)).astype(x.dtype)
-    return ((start or 0) + scale * drawn).astype(x.dtype)
+      return (sample / xp.linalg.norm(sample)).astype(x.dtype)
+    return ((start or 0) + scale * sample).astype(x.dtype)
 
   return jax.tree.map(jnp.asarray, jax.tree_util.tree_map_with_path(fill, shapes))

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
-from flax import linen, traverse_util
+from flax import linen
 
 from jaxgan_compress.nn import init
 from jaxgan_compress.nn.layers.norms import scaled
@@ -78,12 +78,12 @@ def make_plan(module: linen.Module, groups: Mapping[str, Group],
   """
   wide, meaning = _telling(tuple(groups))
   leaves, shapes = {}, {}
-  wider = traverse_util.flatten_dict(dict(init.shapes(module.with_widths(wide))))
-  for path, x in wider.items():
+  for name, x in init.flat(init.shapes(module.with_widths(wide))).items():
+    path = tuple(name.split('/'))
     leaves[path] = tuple(meaning.get(length, () if length < LONG else None)
                          for length in x.shape)
     if None in leaves[path]:
-      raise ValueError(f'{"/".join(path)}: an axis is no sum of at most two widths; a network can '
+      raise ValueError(f'{name}: an axis is no sum of at most two widths; a network can '
                        'be pruned where each axis is whole groups of channels')
     shapes[path] = tuple(sum(n * groups[name].width for name, n in axis) or length
                          for axis, length in zip(leaves[path], x.shape, strict=True))

@@ -9,12 +9,8 @@ import math
 import signal
 import threading
 import time
-<<<<<<< ours
 from collections.abc import Callable, Iterable, Iterator, Mapping
-=======
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
->>>>>>> theirs
 
 import jax
 import jax.numpy as jnp
@@ -72,13 +68,7 @@ def fit(method: Method, state: TrainState, data: Pipeline | Iterable, *, steps: 
   _check_per_call(per_call, hook, steps, every, at)
   if jax.default_backend() == 'cpu':
     xla.keep_memory()
-<<<<<<< ours
-  run = parallelize(step if per_call == 1 else several, mesh, replicas=replicas,
-                    via=via)
-=======
-  run = parallelize(_program(method, data, per_call), mesh, replicas=replicas, via=via,
-                    students=students)
->>>>>>> theirs
+  run = parallelize(_program(method, data, per_call), mesh, replicas=replicas, via=via)
   if at >= steps:
     return
   state = run.put(state)

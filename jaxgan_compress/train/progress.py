@@ -47,28 +47,15 @@ class Reporter:
     self._first = time.monotonic(), step
     self.say(f'{self._stage}: compiled in {seconds:.0f} s; peak memory {memory / 2**30:.1f} GiB')
 
-<<<<<<< ours
   def update(self, step: int, logs: Mapping[str, Any]):
-    """The stage has reached `step`."""
-    now, rate = time.monotonic(), None
+    """Reports that the stage has reached `step`."""
+    now, rate = time.monotonic(), 0.
     if self._first and step > self._first[1]:
       rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
     # A network that rests logs 0.
     terms = ' '.join(f'{network} {entry["loss"]:.4g}' for network, entry in logs.items()
                      if isinstance(entry, Mapping) and entry.get('loss'))
-    # Of the steps alone; the time left counts what comes between them too.
-=======
-  def update(self, step: int, logs: Mapping[str, float]):
-    """Reports that the stage has reached `step`."""
-    now, rate = time.monotonic(), 0.
-    if self._first and step > self._first[1]:
-      rate = (step - self._first[1]) / max(now - self._first[0], 1e-9)
-    # A method that logs each learner's loss shows these; a learner that rests logs 0.
-    totals = {name: value for name, value in logs.items() if name.endswith('_loss') and value}
-    terms = ' '.join(f'{name} {value:.4g}' for name, value in (totals or logs).items()
-                     if not name.startswith(('grad_', 'seconds', 'steps_')))
     # Speed is that of the steps alone; the time left includes what comes between them.
->>>>>>> theirs
     speed = logs.get('steps_per_second', rate)
     speed = f'{speed:.1f} steps/s {speed * self._images:.0f} images/s' if rate else ''
     if self._bar:

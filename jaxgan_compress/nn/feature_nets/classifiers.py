@@ -1,4 +1,4 @@
-"""Small networks that metrics look through where no published weights apply."""
+"""Small networks whose features metrics compare where no published weights apply."""
 
 from __future__ import annotations
 

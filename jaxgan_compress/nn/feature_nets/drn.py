@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxgan_compress.nn.layers.conv import check_images
-from jaxgan_compress.nn.layers.norms import BatchNorm
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
+from jaxgan_compress.nn.layers.norms import BatchNorm, at_least_float32
 
 # Of RGB in [0, 1] over Cityscapes: what GAN Compression, OMGD and CAT put before
 # `drn-d-105_ms_cityscapes.pth`.
@@ -20,7 +20,7 @@ CITYSCAPES_STD = (0.1829540508368939, 0.18656561047509476, 0.18447508988480435)
 STRIDES, DILATIONS = (2, 2, 1, 1), (1, 1, 2, 4)  # of the levels of blocks
 
 
-class DRN(nn.Module):
+class DRN(ImageNetwork):
   """DRN-D: three convolutions, four levels of bottlenecks, two convolutions, 8x bilinear. The
   defaults are DRN-D-105.
 
@@ -44,7 +44,7 @@ class DRN(nn.Module):
 
   @nn.compact
   def __call__(self, image):
-    check_images(image, 3, 8, 8, 'this DRN')
+    self.takes.check(image, 'this DRN')
 
     def level(x, i, features, kernel=3, **options):
       return nn.relu(_conv_norm(x, features, kernel, f'level{i}', dtype=self.dtype, **options))
@@ -65,9 +65,9 @@ class DRN(nn.Module):
                               name='seg')(x)
     return jax.nn.log_softmax(enlarge(x)), taps
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, 8, 8, 3))
+  @property
+  def takes(self) -> Images:
+    return Images(3, 8, 8)
 
 
 class Bottleneck(nn.Module):
@@ -108,7 +108,7 @@ def enlarge(x):
 
   Beyond the border lie zeros, so the outermost four rows and columns fade: no `jax.image.resize`.
   """
-  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  x = at_least_float32(x)
   rows, columns = (np.maximum(0, 1 - np.abs(
       np.arange(8 * n)[:, None] - 8 * np.arange(n) - 3.5) / 8).astype(x.dtype)
       for n in x.shape[1:3])

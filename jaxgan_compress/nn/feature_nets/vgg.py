@@ -1,4 +1,4 @@
-"""Networks that only look: VGG trunks for perceptual losses, adapters between widths."""
+"""VGG trunks, whose features perceptual losses compare, and adapters between widths."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgan_compress.core import Axes
-from jaxgan_compress.nn.layers.conv import Conv, check_images
+from jaxgan_compress.nn.layers.conv import Conv
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.layers.norms import BatchNorm
 
 # Convolutions in each of the five stages between poolings.
@@ -14,7 +15,7 @@ VGG_STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
 
 
-class VGG(nn.Module):
+class VGG(ImageNetwork):
   """The convolutions of VGG16 or VGG19 as features by name: 'relu1_1', 'relu1_2', 'relu2_1' ..
 
   image: [B,H,W,3] -> `{name: [B,h,w,C]}` for the names in `layers`; nothing above the last of them
@@ -26,18 +27,13 @@ class VGG(nn.Module):
   depth: int = 16
   layers: tuple[str, ...] = ('relu1_2', 'relu2_2', 'relu3_3', 'relu4_3')
   dtype: jnp.dtype = jnp.float32
+  example_side = 32
 
   @nn.compact
   def __call__(self, image):
-    names = vgg_layers(self.depth)
-    for name in self.layers:
-      if name not in names:
-        raise ValueError(f'VGG{self.depth} has no {name!r}; it has {", ".join(names)}')
-    last = names[:max(names.index(name) for name in self.layers) + 1]
-    multiple = 2 ** (int(last[-1][4]) - 1)
-    check_images(image, 3, 1, multiple, f'this VGG{self.depth}')
+    self.takes.check(image, f'this VGG{self.depth}')
     x, taps = image, {}
-    for name in last:
+    for name in self.computed:
       stage, conv = map(int, name[4:].split('_'))
       if conv == 1 and stage > 1:
         x = nn.max_pool(x, (2, 2), (2, 2))
@@ -46,9 +42,18 @@ class VGG(nn.Module):
         taps[name] = x
     return taps
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, 32, 32, 3))
+  @property
+  def computed(self) -> tuple[str, ...]:
+    """The names of all activations up to the last of `layers`."""
+    names = vgg_layers(self.depth)
+    for name in self.layers:
+      if name not in names:
+        raise ValueError(f'VGG{self.depth} has no {name!r}; it has {", ".join(names)}')
+    return names[:max(map(names.index, self.layers)) + 1]
+
+  @property
+  def takes(self) -> Images:
+    return Images(3, least=2 ** (int(self.computed[-1][4]) - 1))
 
 
 def vgg_layers(depth: int) -> tuple[str, ...]:
@@ -59,7 +64,7 @@ def vgg_layers(depth: int) -> tuple[str, ...]:
                for conv in range(1, convs + 1))
 
 
-class Adapter(nn.Module):
+class Adapter(ImageNetwork):
   """A 1x1 map from one width to another, so that features of two networks can be compared.
 
   x: [B,h,w,C] -> [B,h,w,features]. With `norm`, OMGD's connector: no bias, batch norm that always
@@ -70,13 +75,14 @@ class Adapter(nn.Module):
   features: int
   norm: bool = True
   dtype: jnp.dtype = jnp.float32
+  example_side = 4
 
   @nn.compact
   def __call__(self, x, axes: Axes = Axes()):
-    check_images(x, self.inputs, 1, 1, 'this adapter')
+    self.takes.check(x, 'this adapter')
     x = Conv(self.features, 1, bias=not self.norm, dtype=self.dtype, name='conv')(x)
     return nn.relu(BatchNorm(name='norm')(x, True, axes)) if self.norm else x
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, 4, 4, self.inputs))
+  @property
+  def takes(self) -> Images:
+    return Images(self.inputs)

@@ -198,29 +198,35 @@ def _from_zip(data, part):
   if not zipfile.is_zipfile(io.BytesIO(data)):
     raise ValueError('a zip archive without its end')
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
-    sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    entries = archive.infolist()
     listed = int.from_bytes(data[-12:-10], 'little')
-    if data[-22:-18] == b'PK\5\6' and listed not in (len(archive.infolist()), 0xffff):
-      raise ValueError(f'a zip archive of {listed} entries lists {len(archive.infolist())}')
-    _check_room(sum(entry.file_size for entry in archive.infolist()), data)
-    if sizes and all(name.endswith('.npy') for name in sizes):
-      return _whole({name[:-4]: _from_npy(name[:-4], archive.read(name)) for name in sizes}, part)
-    if any(name.endswith('constants.pkl') or '/code/' in name for name in sizes):
-      raise _Refused(f'is a TorchScript archive, a program; only weights are read. {_SAVE}')
-    roots = [name.removesuffix('data.pkl') for name in sizes
-             if name.split('/')[-1] == 'data.pkl' and name.count('/') < 2]
-    if len(roots) != 1:
-      raise _Refused('is a zip archive, but not of torch.save or numpy.savez. Unpack it, or save '
-                     'the weights with one of these')
-    if f'{roots[0]}byteorder' in sizes:
-      _check_order(archive.read(f'{roots[0]}byteorder') == b'little')
-    tree, storages, _ = _unpickled(archive.read(f'{roots[0]}data.pkl'))
-    state, raw = _chosen(tree, part), {}
-    for key in {tensor.storage.key for tensor in state.values()}:
-      name, size = f'{roots[0]}data/{key}', storages[key].count * storages[key].dtype.itemsize
-      if sizes.get(name) != size:
-        raise ValueError(f'{name} has {sizes.get(name, "no")} bytes, not {size}')
-      raw[key] = archive.read(name)
+    if data[-22:-18] == b'PK\5\6' and listed not in (len(entries), 0xffff):
+      raise ValueError(f'a zip archive of {listed} entries lists {len(entries)}')
+    _check_room(sum(entry.file_size for entry in entries), data)
+    names = [entry.filename for entry in entries]
+    if names and all(name.endswith('.npy') for name in names):
+      return _whole({name[:-4]: _from_npy(name[:-4], archive.read(name)) for name in names}, part)
+    return _from_torch_zip(archive, data, part)
+
+
+def _from_torch_zip(archive, data, part):
+  sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+  if any(name.endswith('constants.pkl') or '/code/' in name for name in sizes):
+    raise _Refused(f'is a TorchScript archive, a program; only weights are read. {_SAVE}')
+  roots = [name.removesuffix('data.pkl') for name in sizes
+           if name.split('/')[-1] == 'data.pkl' and name.count('/') < 2]
+  if len(roots) != 1:
+    raise _Refused('is a zip archive, but not of torch.save or numpy.savez. Unpack it, or save '
+                   'the weights with one of these')
+  if f'{roots[0]}byteorder' in sizes:
+    _check_order(archive.read(f'{roots[0]}byteorder') == b'little')
+  tree, storages, _ = _unpickled(archive.read(f'{roots[0]}data.pkl'))
+  state, raw = _chosen(tree, part), {}
+  for key in {tensor.storage.key for tensor in state.values()}:
+    name, size = f'{roots[0]}data/{key}', storages[key].count * storages[key].dtype.itemsize
+    if sizes.get(name) != size:
+      raise ValueError(f'{name} has {sizes.get(name, "no")} bytes, not {size}')
+    raw[key] = archive.read(name)
   return _arrays(state, raw, data)
 
 
@@ -284,7 +290,7 @@ def _unpickled(data, start=0):
     if opcode.name.startswith('EXT'):
       raise _Refused(_pickled_code(f'extension {arg}'))
     if opcode.name in ('PUT', 'LONG_BINPUT'):
-      highest = max(highest, arg)
+      highest = max(highest, arg or 0)
   end = stream.tell()
   if highest > end - start:
     raise ValueError(f'a pickle of {end - start} bytes with {highest} objects')
@@ -330,19 +336,10 @@ def _inert(name):
   """A class of that name whose making, and whatever a pickle does to it, does nothing: a fresh one,
   since BUILD could set attributes."""
 
-  class Inert:
-    __slots__ = ()
-
-    def __new__(cls, *_args, **_options):
-      return object.__new__(cls)
-
-    def nothing(*_):
-      return None
-
-    __init__ = __call__ = __setstate__ = __setitem__ = append = extend = add = nothing
-
-  Inert.__name__ = Inert.__qualname__ = name
-  return Inert
+  nothing = dict.fromkeys(('__init__', '__call__', '__setstate__', '__setitem__', 'append',
+                           'extend', 'add'), lambda *_: None)
+  return type(name, (), {
+      '__slots__': (), '__new__': lambda cls, *_args, **_options: object.__new__(cls), **nothing})
 
 
 def _pickled_code(name):
@@ -394,14 +391,14 @@ def _chosen(tree, part):
   return dict(dict.items(tree))
 
 
-def _parts(tree, seen, prefix=''):
-  seen.add(id(tree))
+def _parts(tree, visited, prefix=''):
+  visited.add(id(tree))
   for key, value in dict.items(tree):
     if isinstance(key, str) and isinstance(value, dict) and value:
       if all(isinstance(x, _Tensor) for x in dict.values(value)):
         yield prefix + key, value
-      elif id(value) not in seen:
-        yield from _parts(value, seen, f'{prefix}{key}.')
+      elif id(value) not in visited:
+        yield from _parts(value, visited, f'{prefix}{key}.')
 
 
 def _arrays(state, raw, data):

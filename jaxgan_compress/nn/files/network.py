@@ -15,9 +15,12 @@ import numpy as np
 from flax import linen, traverse_util
 
 from jaxgan_compress.nn.files import arrays as files
-from jaxgan_compress.nn.init import shapes
+from jaxgan_compress.nn.init import flat, shapes
+from jaxgan_compress.nn.layers.inputs import example
 
 FORMAT = 'jaxgan_compress network 1'
+# Fields that files of older versions name otherwise: {old name: (new name, {old value: new})}.
+RENAMED = {'form': ('implementation', {'plain': 'reference', 'fast': 'optimized'})}
 
 
 def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrite: bool = False,
@@ -29,7 +32,7 @@ def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrit
   overwritten, and ValueError for a module that `describe` cannot describe, or variables that are
   not those of the module.
   """
-  arrays = {name: np.asarray(x) for name, x in _flat(variables).items()}
+  arrays = {name: np.asarray(x) for name, x in flat(variables).items()}
   _check(module, arrays, 'these variables')
   files.write(path, arrays, {
       'format': FORMAT, 'architecture': json.dumps(describe(module, like=like)),
@@ -80,15 +83,14 @@ def describe(value: Any, field: str = '', like: linen.Module | None = None) -> A
   Raises ValueError for a class that is not public in `jaxgan_compress.nn`, or any other object.
   """
   if dataclasses.is_dataclass(value):
-    name = next((name for name, each in _classes(like).items() if each is type(value)), None)
-    if name is None:
+    names = {kind: name for name, kind in _classes(like).items()}
+    if type(value) not in names:
       raise ValueError(f'{_qualified(type(value))} is not one of jaxgan_compress.nn; a file of '
                        'another class is saved and loaded with like=, a network of that class')
-    return {'name': name, **{field.name: describe(getattr(value, field.name), field.name, like)
-                             for field in dataclasses.fields(value)
-                             if field.name not in ('parent', 'name')}}
+    return {'name': names[type(value)], **{
+        name: describe(x, name, like) for name, x, _ in _fields(value)}}
   if isinstance(value, tuple | list):
-    return [describe(each, field, like) for each in value]
+    return [describe(x, field, like) for x in value]
   if isinstance(value, np.generic):
     value = value.item()  # widths that were computed
   if value is None or isinstance(value, str | bool | int | float):
@@ -102,19 +104,24 @@ def build(description: Any, field: str = '', like: linen.Module | None = None) -
   """What `describe` described. Raises ValueError for an unknown name or field."""
   if isinstance(description, dict):
     name = description.get('name')
-    target = _classes(like).get(name)
+    target = _classes(like).get(str(name))
     if target is None:
       raise ValueError(f'no network {name!r} in jaxgan_compress.nn' + (
           '; a file of another class is loaded with like=, a network of that class, or in a run '
           'whose config names it' if ':' in str(name) else ''))
-    given = {key: build(value, key, like) for key, value in description.items() if key != 'name'}
-    unknown = given.keys() - {each.name for each in dataclasses.fields(target)} | \
-        given.keys() & {'parent'}
-    if unknown:
+    known = {field.name for field in dataclasses.fields(target)} - {'parent'}
+    fields = {}
+    for key, value in description.items():
+      if key in RENAMED and key not in known:
+        key, values = RENAMED[key]
+        value = values.get(value, value)
+      fields[key] = build(value, key, like)
+    del fields['name']
+    if unknown := fields.keys() - known:
       raise ValueError(f'{name} has no field {", ".join(sorted(unknown))}')
-    return target(**given)
+    return target(**fields)
   if isinstance(description, list):
-    return tuple(build(each, like=like) for each in description)
+    return tuple(build(x, like=like) for x in description)
   if field == 'dtype':
     if description not in ('float16', 'bfloat16', 'float32', 'float64'):
       raise ValueError(f'dtype {description!r}; a floating-point one')
@@ -124,11 +131,17 @@ def build(description: Any, field: str = '', like: linen.Module | None = None) -
 
 def _classes(like) -> dict[str, type]:
   """{name in a file: class} of all that a file may name."""
-  home = _home()
-  known = {name: getattr(home, name) for name in home.__all__}
-  known = {name: each for name, each in known.items()
-           if isinstance(each, type) and dataclasses.is_dataclass(each)}
-  return known | {_qualified(each): each for each in _within(like) - set(known.values())}
+  home = importlib.import_module('jaxgan_compress.nn')
+  public = {name: getattr(home, name) for name in home.__all__}
+  public = {name: kind for name, kind in public.items()
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
+  return public | {_qualified(kind): kind for kind in _within(like) - set(public.values())}
+
+
+def _fields(value) -> list[tuple[str, Any, Any]]:
+  """(name, value, default) of each field that a network was made with."""
+  return [(field.name, getattr(value, field.name), field.default)
+          for field in dataclasses.fields(value) if field.name not in ('parent', 'name')]
 
 
 def _within(value) -> set[type]:
@@ -137,8 +150,7 @@ def _within(value) -> set[type]:
     return set().union(*map(_within, value))
   if not dataclasses.is_dataclass(value):
     return set()
-  return {type(value)}.union(*(_within(getattr(value, field.name, None))
-                               for field in dataclasses.fields(value) if field.name != 'parent'))
+  return {type(value)}.union(*(_within(x) for _, x, _ in _fields(value)))
 
 
 def _qualified(kind):
@@ -148,46 +160,35 @@ def _qualified(kind):
 def spell(value: Any) -> str:
   """A module as the expression that makes it, fields at their defaults left out but the norm."""
   if dataclasses.is_dataclass(value):
-    fields = [(field.name, getattr(value, field.name), field.default)
-              for field in dataclasses.fields(value) if field.name not in ('parent', 'name')]
-    given = ', '.join(f'{name}={spell(x)}' for name, x, default in fields
-                      if x != default or name == 'norm')
-    return f'{type(value).__name__}({given})'
+    fields = ', '.join(f'{name}={spell(x)}' for name, x, default in _fields(value)
+                       if x != default or name == 'norm')
+    return f'{type(value).__name__}({fields})'
   if isinstance(value, tuple):
     if len(value) > 2 and len(set(value)) == 1:
       return f'({spell(value[0])},) * {len(value)}'
     return f'({", ".join(map(spell, value))}{"," * (len(value) == 1)})'
-  return getattr(value, '__name__', None) or repr(value)
+  return value.__name__ if isinstance(value, type) else repr(value)
 
 
 def _check(module, arrays, what):
   """Raises ValueError unless the arrays are those that the module has."""
-  if not (isinstance(module, linen.Module) and hasattr(module, 'example')):
-    raise ValueError(f'{type(module).__name__} does not say what its input is, so it could not be '
-                     'rebuilt from a file; generators and image discriminators can')
   for field in ('layers', 'scales'):  # depths, which a walk over the module is as long as
     count = getattr(module, field, 0)
     if isinstance(count, int) and count > len(arrays):
       raise ValueError(f'{what}: {len(arrays)}, too few for {field}={count}')
-  expected = {name: x.shape for name, x in _flat(shapes(module)).items()}
-  found = {name: x.shape for name, x in arrays.items() if not name.startswith('unused/')}
-  wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+  example(module)  # raises where it does not say what its input is
+  expected = {name: x.shape for name, x in flat(shapes(module)).items()}
+  given = {name: x.shape for name, x in arrays.items() if not name.startswith('unused/')}
+  wrong = sorted(name for name in {*given, *expected} if given.get(name) != expected.get(name))
   if wrong:
     raise ValueError(f'{what}: not the arrays of this {type(module).__name__}; missing, unknown or '
                      f'of another shape: {", ".join(wrong[:6])}')
-
-
-def _home():
-  return importlib.import_module('jaxgan_compress.nn')
-
-
-def _flat(variables):
-  return traverse_util.flatten_dict(dict(variables), sep='/')
 
 
 def _checksum(arrays):
   crc = 0
   for name in sorted(arrays):
     x = np.ascontiguousarray(arrays[name])
-    crc = zlib.crc32(x.reshape(-1).view(np.uint8), zlib.crc32(f'{name} {x.dtype}'.encode(), crc))
+    crc = zlib.crc32(f'{name} {x.dtype}'.encode(), crc)
+    crc = zlib.crc32(x.reshape(-1).view(np.uint8).data, crc)
   return crc

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgan_compress.core import Axes
-from jaxgan_compress.nn.layers import conv as layers
-from jaxgan_compress.nn.layers import norms
+from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 SIZES = (28, 32, 64)
@@ -33,8 +34,9 @@ class DCGANGenerator(nn.Module):
   size: int = 64
   latent: int = 100
   widths: tuple[int, ...] | None = None
-  form: str = 'auto'
+  implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
+  input_kind = 'latent'
 
   @nn.compact
   def __call__(self, z, train: bool = False, axes: Axes = Axes()):
@@ -43,12 +45,12 @@ class DCGANGenerator(nn.Module):
       raise ValueError(f'latents have shape {z.shape}; this generator takes [B, {self.latent}]')
     taps = {}
     x = z
+    up = layers.layer_of(self, layers.UpConv)
     for i, width in enumerate(widths, 1):
-      x = layers.Project(width, self.dtype, name='layer1')(x) if i == 1 else \
-          layers.UpConv(width, form=self.form, dtype=self.dtype, name=f'layer{i}')(x)
-      x = nn.relu(norms.BatchNorm(name=f'norm{i}')(x, train, axes))
-      taps[f'layer{i}'] = x
-    x = layers.UpConv(self.channels, form=self.form, dtype=self.dtype, name='to_image')(x)
+      x = layers.LatentProjection(width, self.dtype, name='layer1')(x) if i == 1 else \
+          up(width, name=f'layer{i}')(x)
+      x = taps[f'layer{i}'] = nn.relu(layers.BatchNorm(name=f'norm{i}')(x, train, axes))
+    x = up(self.channels, name='to_image')(x)
     crop = (x.shape[1] - self.size) // 2
     x = x[:, crop:crop + self.size, crop:crop + self.size]
     return jnp.tanh(x.astype(jnp.float32)), taps
@@ -70,8 +72,11 @@ class DCGANGenerator(nn.Module):
     """The same network with other widths, `{group: channels}`."""
     return self.clone(widths=renewed(widths, 'layer', self.layer_widths, 1))
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
+  def example(self, size: int | tuple[int, int] | None = None):
+    """A latent of batch 1, for counting and initialising. Raises ValueError for a size other than
+    that of the images."""
+    if size not in (None, self.size, (self.size, self.size)):
+      raise ValueError(f'size={size}; this generator makes images of {self.size}x{self.size}')
     return jnp.zeros((1, self.latent))
 
 
@@ -99,17 +104,17 @@ class DCGANDiscriminator(nn.Module):
                        f'this discriminator takes {self.size}x{self.size}')
     frame = (4 * 2 ** len(widths) - self.size) // 2
     x = jnp.pad(image, ((0, 0), (frame, frame), (frame, frame), (0, 0)), constant_values=-1)
+    conv = functools.partial(nn.Conv, kernel_size=(4, 4), dtype=self.dtype,
+                             kernel_init=nn.initializers.normal(0.02))
     taps = {}
     for i, width in enumerate(widths, 1):
-      x = nn.Conv(width, (4, 4), (2, 2), padding=1, dtype=self.dtype,
-                  kernel_init=layers.normal(0.02), name=f'layer{i}')(x)
+      x = conv(width, strides=(2, 2), padding=1, name=f'layer{i}')(x)
       if i > 1 and self.norm == 'batch':
-        x = norms.BatchNorm(track=False, name=f'norm{i}')(x, True, axes)
+        x = layers.BatchNorm(track=False, name=f'norm{i}')(x, True, axes)
       elif i > 1 and self.norm == 'layer':
-        x = norms.LayerNorm(name=f'norm{i}')(x)
+        x = layers.LayerNorm(name=f'norm{i}')(x)
       x = taps[f'layer{i}'] = layers.leaky_relu(x)
-    x = nn.Conv(1, (4, 4), padding='VALID', dtype=self.dtype, kernel_init=layers.normal(0.02),
-                name='to_logit')(x)
+    x = conv(1, padding='VALID', name='to_logit')(x)
     return {'real': x.reshape(-1, 1).astype(jnp.float32)}, taps
 
 

@@ -1,19 +1,17 @@
 """What networks are made of, and which implementation of an operation a device takes."""
 
 from jaxgan_compress.nn.layers.conv import (
-  PADDINGS,
   Conv,
-  Project,
+  LatentProjection,
   SeparableConv,
   UpConv,
-  check_images,
   convolve,
+  convolve_sum,
+  convolve_together,
+  layer_of,
   leaky_relu,
-  pad,
-  remembering,
-  subsample,
-  to_range,
-  upsample,
+  maybe_remat,
+  to_tanh_float32,
 )
 from jaxgan_compress.nn.layers.norms import (
   NORMS,
@@ -23,7 +21,9 @@ from jaxgan_compress.nn.layers.norms import (
   conv_bias,
   norm,
 )
+from jaxgan_compress.nn.layers.resample import PADDINGS, pad, subsample, upsample
 
-__all__ = ['NORMS', 'PADDINGS', 'BatchNorm', 'Conv', 'InstanceNorm', 'LayerNorm', 'Project',
-           'SeparableConv', 'UpConv', 'check_images', 'conv_bias', 'convolve', 'leaky_relu', 'norm',
-           'pad', 'remembering', 'subsample', 'to_range', 'upsample']
+__all__ = ['NORMS', 'PADDINGS', 'BatchNorm', 'Conv', 'InstanceNorm', 'LatentProjection',
+           'LayerNorm', 'SeparableConv', 'UpConv', 'conv_bias', 'convolve', 'convolve_sum',
+           'convolve_together', 'layer_of', 'leaky_relu', 'maybe_remat', 'norm', 'pad', 'subsample',
+           'to_tanh_float32', 'upsample']

@@ -1,7 +1,7 @@
-"""Which of several exact forms of an operation runs, chosen in one place.
+"""Which of several exact implementations of an operation runs, chosen in one place.
 
-Forms share one parameter tree and agree to float rounding, forward and gradient; they differ in
-speed only (`benchmarks/forms.py`).
+Implementations share one parameter tree and agree to float rounding, forward and gradient; they
+differ in speed only (`benchmarks/forms.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import jax
 
-# Each operation's textbook form, then the other one.
-FORMS = {
+# The reference of each operation, then its optimized implementation.
+IMPLEMENTATIONS = {
     'upsample': ('transpose', 'subpixel'),  # transposed convolutions of stride 2
     'depthwise': ('grouped', 'taps'),
     'reflect': ('pad', 'gather'),           # reflection padding
@@ -26,52 +26,62 @@ FORMS = {
     'dense': ('conv', 'winograd'),          # 3x3 convolutions of many channels to many
     'branches': ('apart', 'merged'),        # convolutions of one input, or into one sum
 }
-# Where 'auto' leaves the textbook form. XLA:CPU's gradients of transposed, grouped, 1x1 and
-# strided convolutions are several times slower, its convolutions of many channels to few ten times,
-# and it compiles every operation by itself; elsewhere each maps to one library call. A gather
-# exports where a reflecting pad does not, and is as fast.
-FAST = {op: ('cpu', 'gpu', 'tpu') if op == 'reflect' else ('cpu',) for op in FORMS}
+# The platforms on which 'auto' takes the optimized implementation. XLA:CPU's gradients of
+# transposed, grouped, 1x1 and strided convolutions are several times slower, its convolutions of
+# many channels to few ten times, and it compiles every operation by itself; elsewhere each maps to
+# one library call. A gather exports where a reflecting pad does not, and is as fast.
+OPTIMIZED = {op: ('cpu', 'gpu', 'tpu') if op == 'reflect' else ('cpu',) for op in IMPLEMENTATIONS}
 
-_plain = contextvars.ContextVar('plain', default=False)
-_recorder = contextvars.ContextVar('recorder', default=None)
+_reference = contextvars.ContextVar('reference', default=False)
+_recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(
+    'recorder', default=None)
 
 
-def choose(op: str, form: str = 'auto') -> str:
-  """The form of one operation: one of `FORMS[op]`.
+def choose(op: str, implementation: str = 'auto') -> str:
+  """The implementation of one operation: one of `IMPLEMENTATIONS[op]`.
 
-  form: 'auto' by platform, 'plain' for the textbook, 'fast' for the other one, or a form's own
-  name; the name of another operation's leaves this one to 'auto', so that a network can be built
-  with one of them forced. Raises ValueError for anything else.
+  implementation: 'auto' chooses by platform, 'reference' and 'optimized' the first and the second
+  of the two, and a name of `IMPLEMENTATIONS` the operation that has it, while all others are chosen
+  by platform: so a network can be built with one of them forced.
+
+  Raises ValueError for anything else.
   """
-  names = {'plain': FORMS[op][0], 'fast': FORMS[op][1], **{name: name for name in FORMS[op]}}
-  others = {name for both in FORMS.values() for name in both} - names.keys()
-  if form not in names and form not in others and form != 'auto':
-    raise ValueError(f'form {form!r} of {op}; one of auto, {", ".join((*names, *sorted(others)))}')
-  if _plain.get():
-    return names['plain']
-  if form not in names:
-    return names['fast' if jax.default_backend() in FAST[op] else 'plain']
-  return names[form]
+  both = reference, optimized = IMPLEMENTATIONS[op]
+  names = {'reference': reference, 'optimized': optimized, **dict(zip(both, both, strict=True))}
+  others = {name for names in IMPLEMENTATIONS.values() for name in names} - names.keys()
+  if implementation not in ('auto', *names, *others):
+    raise ValueError(f'implementation {implementation!r} of {op}; one of auto, '
+                     f'{", ".join((*names, *sorted(others)))}')
+  if _reference.get():
+    return reference
+  if implementation in names:
+    return names[implementation]
+  return optimized if jax.default_backend() in OPTIMIZED[op] else reference
+
+
+def is_optimized(op: str, implementation: str = 'auto') -> bool:
+  """Whether `choose` takes the optimized implementation."""
+  return choose(op, implementation) == IMPLEMENTATIONS[op][1]
 
 
 def counting() -> bool:
-  """Whether this is inside `plain()`."""
-  return _plain.get()
+  """Whether this is inside `reference()`."""
+  return _reference.get()
 
 
 @contextlib.contextmanager
-def plain():
-  """Inside, every operation has its textbook form: what counting MACs must see."""
-  token = _plain.set(True)
+def reference():
+  """Inside, every operation has its reference implementation: what counting MACs must see."""
+  token = _reference.set(True)
   try:
     yield
   finally:
-    _plain.reset(token)
+    _reference.reset(token)
 
 
 def operation(function: Callable) -> Callable:
   """Marks a function of arrays that other formats have as one operation, whatever it is made of
-  here: who is `recording` is called instead, with the function and its arguments."""
+  here: inside `recording`, the recorder is called instead, with the function and its arguments."""
 
   @functools.wraps(function)
   def call(*args, **kwargs):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -61,17 +59,18 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool, axes: Axes = Axes()):
     channels = x.shape[-1]
-    if self.track:
-      running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
-      running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
-      updates = self.variable('batch_stats', 'count', jnp.zeros, (), jnp.int32)
     scale, bias = _scale_and_bias(self, channels)
-    if self.track and not train:
-      y = _wide(x) - per_channel(running_mean.value)
+    if not self.track:
+      return _by_batch(x, scale, bias, self.epsilon, axes)[0]
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
+    running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
+    updates = self.variable('batch_stats', 'count', jnp.zeros, (), jnp.int32)
+    if not train:
+      y = at_least_float32(x) - per_channel(running_mean.value)
       inverse = per_channel(lax.rsqrt(running_var.value + self.epsilon))
       return _scaled(y, inverse, scale, bias, x.dtype)
     y, mean, var = _by_batch(x, scale, bias, self.epsilon, axes)
-    if self.track and self.is_mutable_collection('batch_stats') and not self.is_initializing():
+    if self.is_mutable_collection('batch_stats') and not self.is_initializing():
       count = y.size // channels * axes.count
       unbiased = var * (count / max(count - 1, 1))
       # Never in place: a caller's NumPy arrays would change under it.
@@ -108,7 +107,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    y = _wide(x)
+    y = at_least_float32(x)
     y = y - y.mean((1, 2, 3), keepdims=True)
     inverse = lax.rsqrt(jnp.square(y).mean((1, 2, 3), keepdims=True) + self.epsilon)
     return _scaled(y, inverse, *_scale_and_bias(self, x.shape[-1]), x.dtype)
@@ -117,7 +116,7 @@ class LayerNorm(nn.Module):
 @conv_dispatch.operation
 def instance_norm(x, scale=None, bias=None, epsilon: float = 1e-5):
   """What `InstanceNorm` computes; scale, bias: [C] or None."""
-  y = _wide(x)
+  y = at_least_float32(x)
   y = y - y.mean((1, 2), keepdims=True)
   inverse = lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + epsilon)
   return _scaled(y, inverse, scale, bias, x.dtype)
@@ -129,19 +128,17 @@ def channel_mean(x):
   return x.mean((0, 1, 2))
 
 
-def _of_batch(x, scale, bias, epsilon, axes):
-  y = _wide(x)
+def _of_batch(x, scale, bias, epsilon: float, axes: Axes):
+  """(x normalised by the statistics of its batch, mean, biased variance)."""
+  y = at_least_float32(x)
   mean = axes.mean(channel_mean(y))
   y = y - per_channel(mean)
   var = axes.mean(channel_mean(jnp.square(y)))
   return _scaled(y, per_channel(lax.rsqrt(var + epsilon)), scale, bias, x.dtype), mean, var
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _by_batch(x, scale, bias, epsilon, axes):
-  """(x normalised by the statistics of its batch, mean, biased variance); gradients pass through
-  the first alone."""
-  return _of_batch(x, scale, bias, epsilon, axes)
+# Gradients pass through the first of the three alone.
+_by_batch = jax.custom_vjp(_of_batch, nondiff_argnums=(3, 4))
 
 
 def _by_batch_forward(x, scale, bias, epsilon, axes):
@@ -152,8 +149,8 @@ def _by_batch_forward(x, scale, bias, epsilon, axes):
 def _by_batch_backward(epsilon, axes, saved, cotangents):
   # In closed form two sums over all pixels, where its parts one by one take four.
   x, scale, mean, var = saved
-  dy, inverse = _wide(cotangents[0]), lax.rsqrt(var + epsilon)
-  unit = (_wide(x) - per_channel(mean)) * per_channel(inverse)
+  dy, inverse = at_least_float32(cotangents[0]), lax.rsqrt(var + epsilon)
+  unit = (at_least_float32(x) - per_channel(mean)) * per_channel(inverse)
   flat, along = channel_mean(dy), channel_mean(dy * unit)
   dx = dy - per_channel(axes.mean(flat)) - unit * per_channel(axes.mean(along))
   dx = (dx * per_channel(inverse if scale is None else inverse * scale)).astype(x.dtype)
@@ -171,7 +168,8 @@ def per_channel(x):
   return x.reshape(1, 1, 1, -1)
 
 
-def _wide(x):
+def at_least_float32(x):
+  """x in float32, or wider where it is."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -9,16 +9,8 @@ from flax import linen as nn
 
 from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
-from jaxgan_compress.nn.layers.conv import (
-  Conv,
-  SeparableConv,
-  UpConv,
-  check_images,
-  pad,
-  remembering,
-  to_range,
-)
-from jaxgan_compress.nn.layers.norms import conv_bias, norm
+from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 
@@ -41,7 +33,7 @@ def mobile_deepest_resnet(ngf: int = 16, blocks: int = 9, **fields) -> ResNetGen
   return mobile_resnet(ngf, blocks, deeper=True, **fields)
 
 
-class ResNetGenerator(nn.Module):
+class ResNetGenerator(ImageNetwork):
   """A 7x7 convolution and strided ones, residual blocks, transposed convolutions, 7x7, tanh.
 
   x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 from 8 (with two strided ones) -> image
@@ -57,9 +49,10 @@ class ResNetGenerator(nn.Module):
   dropout: rate inside blocks; None: no such layer, which PyTorch's parameter names tell from 0.
   clamp: inputs are cut to [-1, 1] first, as GAN Compression's plain and pruned ResNets do.
   bias: whether convolutions before a norm have one; None: as published, with instance norm only.
-  remat: blocks remember their inputs alone and compute the rest again for the gradient: less
+  remat: blocks store their inputs alone and compute the rest again for the gradient: less
     memory, up to a third more time. Of no use on CPUs, where XLA merges both.
-  form: of the replaceable operations, see `nn.layers.conv_dispatch`. dtype: of the computation.
+  implementation: of the replaceable operations, see `nn.layers.conv_dispatch`.
+  dtype: of the computation.
 
   Raises ValueError for other sizes. Zhu et al. 2017; Li et al. 2020; Ren et al. 2021, OMGD.
   """
@@ -76,47 +69,35 @@ class ResNetGenerator(nn.Module):
   clamp: bool = False
   bias: bool | None = None
   remat: bool = False
-  form: str = 'auto'
+  implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
     if len(self.stem) != len(self.up) + 1:
       raise ValueError(f'{len(self.stem)} stem and {len(self.up)} up widths; the stem has one more')
-    check_images(x, self.inputs, 2 ** len(self.up), self.least, 'this ResNet')
-    bias = conv_bias(self.norm, self.bias)
-    conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
-
-    def normed(x, name):
-      return nn.relu(norm(self.norm, f'{name}_norm')(x, train, axes))
+    self.takes.check(x, 'this ResNet')
+    bias = layers.conv_bias(self.norm, self.bias)
+    shared = self.padding, self.dropout, self.implementation, self.dtype
+    coder = EncoderDecoder(self, bias, train, axes)
 
     def expand(x, name):
-      block = remembering(ExpansionBlock, self.remat)
-      return block(self.norm, bias, self.padding, self.dropout, self.form, self.dtype,
-                   name=name)(x, train, axes)
+      block = layers.maybe_remat(ExpansionBlock, self.remat)
+      return block(self.norm, bias, *shared, name=name)(x, train, axes)
 
     def deepen(x, name):
       x = expand(x, f'{name}_expand')
-      return normed(conv(x.shape[-1], bias=bias, name=f'{name}_mix')(x), f'{name}_mix')
+      return coder.normed(coder.conv(x.shape[-1], bias=bias, name=f'{name}_mix')(x), f'{name}_mix')
 
-    x = jnp.clip(x, -1, 1) if self.clamp else x
-    x = normed(conv(self.stem[0], 7, mode='reflect', bias=bias, name='stem0')(x), 'stem0')
-    for i, width in enumerate(self.stem[1:], 1):
-      x = normed(conv(width, stride=2, bias=bias, name=f'stem{i}')(x), f'stem{i}')
-      x = deepen(x, f'stem{i}') if self.deeper else x
+    deepened = deepen if self.deeper else lambda x, name: x
+    x = coder.encode(jnp.clip(x, -1, 1) if self.clamp else x, deepened)
     taps = {'stem': x}
     for i, width in enumerate(self.hidden, 1):
       if self.deeper and i == len(self.hidden) // 2 + 1:
         x = expand(expand(x, 'expand1'), 'expand2')
-      x = taps[f'block{i}'] = remembering(ResidualBlock, self.remat)(
-          width, self.norm, bias, self.separable, self.padding, self.dropout, self.form,
-          self.dtype, name=f'block{i}')(x, train, axes)
-    for i, width in enumerate(self.up):
-      x = UpConv(width, 3, bias, self.form, self.dtype, name=f'up{i}')(x)
-      x = normed(x, f'up{i}')
-      x = deepen(x, f'up{i}') if self.deeper else x
-    x = conv(self.channels, 7, mode='reflect', name='to_image')(x)
-    return to_range(x), taps
+      x = taps[f'block{i}'] = layers.maybe_remat(ResidualBlock, self.remat)(
+          width, self.norm, bias, self.separable, *shared, name=f'block{i}')(x, train, axes)
+    return coder.decode(x, deepened), taps
 
   def plan(self) -> Plan:
     """Groups 'stem0' .. (the last is the residual stream), 'block1' .. (hidden), 'up0' .."""
@@ -133,13 +114,40 @@ class ResNetGenerator(nn.Module):
                       up=renewed(widths, 'up', self.up))
 
   @property
-  def least(self) -> int:
-    """Pixels of the smallest side: the blocks reflect by 1, the 7x7 convolutions by 3."""
-    return max(2 * 2 ** len(self.up), 4)
+  def takes(self) -> Images:
+    # The blocks reflect by 1, the 7x7 convolutions by 3.
+    return Images(self.inputs, 2 ** len(self.up), max(2 * 2 ** len(self.up), 4))
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, self.least, self.least, self.inputs))
+
+class EncoderDecoder:
+  """The convolutions around the blocks of `net`, which has stem, up and channels: 7x7 and strided
+  ones before, transposed ones and 7x7 after."""
+
+  def __init__(self, net, bias: bool, train: bool, axes: Axes):
+    self.net, self.bias, self.train, self.axes = net, bias, train, axes
+    self.conv = layers.layer_of(net, layers.Conv)
+
+  def normed(self, x, name):
+    norm = layers.norm(self.net.norm, f'{name}_norm')
+    return nn.relu(norm(x, self.train, self.axes))
+
+  def encode(self, x, after=lambda x, name: x):
+    """From the image to the stem's last width; after: what follows each strided convolution."""
+    first, *widths = self.net.stem
+    x = self.conv(first, 7, mode='reflect', bias=self.bias, name='stem0')(x)
+    x = self.normed(x, 'stem0')
+    for i, width in enumerate(widths, 1):
+      x = self.conv(width, stride=2, bias=self.bias, name=f'stem{i}')(x)
+      x = after(self.normed(x, f'stem{i}'), f'stem{i}')
+    return x
+
+  def decode(self, x, after=lambda x, name: x):
+    """From the blocks to the image; after: what follows each transposed convolution."""
+    up = layers.layer_of(self.net, layers.UpConv, kernel=3, bias=self.bias)
+    for i, width in enumerate(self.net.up):
+      x = after(self.normed(up(width, name=f'up{i}')(x), f'up{i}'), f'up{i}')
+    x = self.conv(self.net.channels, 7, mode='reflect', name='to_image')(x)
+    return layers.to_tanh_float32(x)
 
 
 class ResidualBlock(nn.Module):
@@ -153,21 +161,17 @@ class ResidualBlock(nn.Module):
   separable: bool
   padding: str
   dropout: float | None
-  form: str
+  implementation: str
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x, train: bool, axes: Axes):
-    def conv(x, features, name):
-      if self.separable:
-        return SeparableConv(features, mode=self.padding, form=self.form, dtype=self.dtype,
-                             name=name)(x)
-      return Conv(features, mode=self.padding, bias=self.bias, form=self.form,
-                  dtype=self.dtype, name=name)(x)
-
-    y = norm(self.norm, 'norm1')(conv(x, self.hidden, 'conv1'), train, axes)
-    y = nn.Dropout(self.dropout or 0.)(nn.relu(y), deterministic=not train)
-    return x + norm(self.norm, 'norm2')(conv(y, x.shape[-1], 'conv2'), train, axes)
+    conv = layers.layer_of(self, layers.SeparableConv, mode=self.padding) if self.separable else \
+        layers.layer_of(self, layers.Conv, mode=self.padding, bias=self.bias)
+    norm = functools.partial(layers.norm, self.norm)
+    y = nn.relu(norm('norm1')(conv(self.hidden, name='conv1')(x), train, axes))
+    y = nn.Dropout(self.dropout or 0.)(y, deterministic=not train)
+    return x + norm('norm2')(conv(x.shape[-1], name='conv2')(y), train, axes)
 
 
 class ExpansionBlock(nn.Module):
@@ -180,20 +184,21 @@ class ExpansionBlock(nn.Module):
   bias: bool
   padding: str
   dropout: float | None
-  form: str
+  implementation: str
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x, train: bool, axes: Axes):
     channels = x.shape[-1]
-    conv = functools.partial(Conv, padding=0, bias=self.bias, form=self.form, dtype=self.dtype)
+    conv = layers.layer_of(self, layers.Conv, padding=0, bias=self.bias)
+    pad = functools.partial(layers.pad, amount=1, mode=self.padding,
+                            implementation=self.implementation)
 
     def normed(y, name):
-      return norm(self.norm, name)(y, train, axes)
+      return layers.norm(self.norm, name)(y, train, axes)
 
-    y = conv(4 * channels, 1, name='conv1')(pad(x, 1, self.padding, self.form))
+    y = conv(4 * channels, 1, name='conv1')(pad(x))
     y = conv(4 * channels, 3, name='conv2')(nn.relu(normed(y, 'norm1')))
     y = conv(channels, 1, name='conv3')(nn.relu(normed(y, 'norm2')))
     y = nn.Dropout(self.dropout or 0.)(nn.relu(normed(y, 'norm3')), deterministic=not train)
-    y = conv(channels, 3, name='conv4')(pad(y, 1, self.padding, self.form))
-    return x + normed(y, 'norm4')
+    return x + normed(conv(channels, 3, name='conv4')(pad(y)), 'norm4')

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxgan_compress.nn.layers.conv import check_images
-from jaxgan_compress.nn.layers.norms import BatchNorm
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
+from jaxgan_compress.nn.layers.norms import BatchNorm, at_least_float32
 
 CLASSES = 1008  # ImageNet's 1000, and some that the graph leaves empty
-LEAST = 75  # the smallest image of which a pixel is left
 
 # (features, rows and columns of the kernel) of the convolutions before the blocks, by name.
 STEM = {'1a': (32, 3, 3), '2a': (32, 3, 3), '2b': (64, 3, 3), '3b': (80, 1, 1), '4a': (192, 3, 3)}
@@ -48,7 +48,7 @@ BLOCKS = {
 }
 
 
-class FIDInception(nn.Module):
+class FIDInception(ImageNetwork):
   """Inception v3 with 1008 classes, in inference mode, as ported for FID.
 
   image: [B,H,W,3] in [-1, 1], H and W from 75; FID's are 299x299, resized elsewhere -> logits
@@ -66,7 +66,7 @@ class FIDInception(nn.Module):
 
   @nn.compact
   def __call__(self, image):
-    check_images(image, 3, 1, LEAST, 'this Inception')
+    self.takes.check(image, 'this Inception')
 
     def conv(x, name, stride=1, same=False):
       features, *kernel = STEM[name]
@@ -80,12 +80,12 @@ class FIDInception(nn.Module):
       if name == '7a':
         taps['768'] = x
       x = InceptionBlock(name, self.dtype, name=f'block{name}')(x)
-    x = taps['2048'] = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
+    x = taps['2048'] = at_least_float32(x).mean((1, 2))
     return nn.Dense(CLASSES, dtype=self.dtype, precision='highest', name='fc')(x), taps
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, LEAST, LEAST, 3))
+  @property
+  def takes(self) -> Images:
+    return Images(3, least=75)  # the smallest of which a pixel is left
 
 
 class InceptionBlock(nn.Module):
@@ -115,14 +115,14 @@ class InceptionBlock(nn.Module):
 class ConvNorm(nn.Module):
   """relu(norm(conv(x))); with `same` padded to the size of the map."""
   features: int
-  kernel: tuple[int, int]
+  kernel: Sequence[int]
   stride: int
   same: bool
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x):
-    padding = tuple((k // 2 * self.same,) * 2 for k in self.kernel)
+    padding = [(k // 2 * self.same, k // 2 * self.same) for k in self.kernel]
     x = nn.Conv(self.features, self.kernel, self.stride, padding, use_bias=False, dtype=self.dtype,
                 precision='highest', name='conv')(x)
     return nn.relu(BatchNorm(epsilon=1e-3, name='norm')(x, False))
@@ -133,20 +133,14 @@ def stages(branch: str, convs) -> Iterator[list[tuple[str, int, int, int]]]:
   names as in published files."""
   for i, stage in enumerate(convs, 1):
     name = f'{branch}_{i}' if len(convs) > 1 else branch
-    yield ([(name + letter, *each) for letter, each in zip('ab', stage, strict=True)]
+    yield ([(name + letter, *conv) for letter, conv in zip('ab', stage, strict=True)]
            if isinstance(stage, list) else [(name, *stage)])
 
 
-def _average(x):
-  return nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False)
-
-
-def _max(x):
-  return nn.max_pool(x, (3, 3), padding=((1, 1), (1, 1)))
-
-
-def _reduced(x):
-  return nn.max_pool(x, (3, 3), (2, 2))
-
-
-_POOLS = {'average': _average, 'max': _max, 'reduce': _reduced}
+_AROUND: Any = ((1, 1), (1, 1))  # flax says that it takes text alone
+_reduced = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
+_POOLS = {
+    'average': functools.partial(nn.avg_pool, window_shape=(3, 3), padding=_AROUND,
+                                 count_include_pad=False),
+    'max': functools.partial(nn.max_pool, window_shape=(3, 3), padding=_AROUND),
+    'reduce': _reduced}

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
+from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.generators.resnets import EncoderDecoder
 from jaxgan_compress.nn.layers import conv_dispatch
-from jaxgan_compress.nn.layers.conv import (
-  Conv,
-  UpConv,
-  check_images,
-  convolve,
-  leaky_relu,
-  remembering,
-  to_range,
-)
-from jaxgan_compress.nn.layers.norms import BatchNorm, conv_bias, norm
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 KERNELS = (1, 3, 5)
+SIDES = ('dense', 'depthwise')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +33,13 @@ class Branches:
   depthwise: tuple[tuple[int, int], ...] = ()
 
   def __post_init__(self):
-    for kind in ('dense', 'depthwise'):
-      given = tuple((int(k), int(width)) for k, width in getattr(self, kind))
-      object.__setattr__(self, kind, given)
-      kernels = [k for k, _ in given]
-      if len(set(kernels)) < len(kernels) or any(k % 2 == 0 or width < 1 for k, width in given):
-        raise ValueError(f'{kind} branches {given}; one (kernel, width) for each odd kernel size, '
-                         'width from 1 (leave a removed branch out)')
+    for kind in SIDES:
+      branches = tuple((int(k), int(width)) for k, width in getattr(self, kind))
+      object.__setattr__(self, kind, branches)
+      if len(dict(branches)) < len(branches) or any(
+          k % 2 == 0 or width < 1 for k, width in branches):
+        raise ValueError(f'{kind} branches {branches}; one (kernel, width) for each odd kernel '
+                         'size, width from 1 (leave a removed branch out)')
 
   @classmethod
   def even(cls, width: int, kernels=KERNELS) -> Branches:
@@ -58,17 +52,15 @@ class Branches:
 
   def groups(self, kind: str, within: str):
     """({group: Group}, {what dies with it: (group,)}) for branches at the path `within`."""
-    named = {f'{within}{side}{k}': n for side in ('dense', 'depthwise')
-             for k, n in getattr(self, side)}
+    named = {f'{within}{side}{k}': n for side in SIDES for k, n in getattr(self, side)}
     return ({name: Group.voting(kind, n, f'{name}_norm', least=0) for name, n in named.items()},
             {f'{name}_': (name,) for name in named})
 
   def with_widths(self, widths: Widths, within: str) -> Branches:
     """The branches with other widths; those of width 0 are gone."""
-    kept = {side: tuple((k, width) for k, n in getattr(self, side)
-                        if (width := widths.get(f'{within}{side}{k}', n)))
-            for side in ('dense', 'depthwise')}
-    return Branches(**kept)
+    return Branches(*(
+        tuple((k, width) for k, n in getattr(self, side)
+              if (width := widths.get(f'{within}{side}{k}', n))) for side in SIDES))
 
 
 @typed
@@ -79,7 +71,7 @@ def inception(ngf: int = 64, blocks: int = 9, reduction: int = 6, **fields) -> I
       up=(2 * ngf, ngf), **fields)
 
 
-class InceptionGenerator(nn.Module):
+class InceptionGenerator(ImageNetwork):
   """The ResNet generator with inception blocks: the search space of CAT, and its students.
 
   x: [B,H,W,inputs] in [-1, 1], H and W multiples of 4 from 12 (16 with 7x7 kernels) -> image
@@ -93,7 +85,8 @@ class InceptionGenerator(nn.Module):
   padding: in blocks 'reflect', 'replicate' or 'zero'. dropout: rate inside the branches.
   bias: whether convolutions before a norm have one; None: as published, with instance norm only.
   slope: of the leaky ReLU in the blocks, 0 for ReLU. remat: as of the ResNet.
-  form: of the replaceable operations, see `nn.layers.conv_dispatch`. dtype: of the computation.
+  implementation: of the replaceable operations, see `nn.layers.conv_dispatch`.
+  dtype: of the computation.
 
   Raises ValueError for other sizes. Jin et al. 2021, CAT.
   """
@@ -108,33 +101,24 @@ class InceptionGenerator(nn.Module):
   slope: float = 0.
   bias: bool | None = None
   remat: bool = False
-  form: str = 'auto'
+  implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
-    check_images(x, self.inputs, 4, self.least, 'this inception generator')
-    bias = conv_bias(self.norm, self.bias)
-    conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
-
-    def normed(x, name):
-      return nn.relu(norm(self.norm, f'{name}_norm')(x, train, axes))
-
-    x = normed(conv(self.stem[0], 7, mode='reflect', bias=bias, name='stem0')(x), 'stem0')
-    for i, width in enumerate(self.stem[1:], 1):
-      x = normed(conv(width, stride=2, bias=bias, name=f'stem{i}')(x), f'stem{i}')
+    self.takes.check(x, 'this inception generator')
+    bias = layers.conv_bias(self.norm, self.bias)
+    coder = EncoderDecoder(self, bias, train, axes)
+    x = coder.encode(x)
     taps = {'stem': x}
     for i, branches in enumerate(self.blocks, 1):
       if branches:
-        y = remembering(InceptionBranches, self.remat)(
+        y = layers.maybe_remat(InceptionBranches, self.remat)(
             branches, x.shape[-1], self.norm, self.norm, self.padding, bias, self.slope,
-            self.dropout, self.form, self.dtype, name=f'block{i}')(x, train, axes)
-        x = x + norm(self.norm, f'block{i}_norm')(y, train, axes)
+            self.dropout, self.implementation, self.dtype, name=f'block{i}')(x, train, axes)
+        x = x + layers.norm(self.norm, f'block{i}_norm')(y, train, axes)
       taps[f'block{i}'] = x
-    for i, width in enumerate(self.up):
-      x = normed(UpConv(width, 3, bias, self.form, self.dtype, name=f'up{i}')(x), f'up{i}')
-    x = conv(self.channels, 7, mode='reflect', name='to_image')(x)
-    return to_range(x), taps
+    return coder.decode(x), taps
 
   def plan(self) -> Plan:
     """Groups 'stem0' .. (the last is the residual stream), 'block1/dense3' .., 'up0' ..; every
@@ -156,15 +140,11 @@ class InceptionGenerator(nn.Module):
                                    for i, branches in enumerate(self.blocks, 1)))
 
   @property
-  def least(self) -> int:
-    """Pixels of the smallest side: blocks reflect a quarter of it by half their largest kernel."""
+  def takes(self) -> Images:
+    # Blocks reflect a quarter of a side by half their largest kernel.
     kernels = [k for block in self.blocks for k, _ in block.dense + block.depthwise]
     reflected = max(kernels, default=1) // 2 if self.padding == 'reflect' else 0
-    return 4 * max(3, reflected + 1)
-
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    return jnp.zeros((1, self.least, self.least, self.inputs))
+    return Images(self.inputs, 4, 4 * max(3, reflected + 1))
 
 
 class InceptionBranches(nn.Module):
@@ -183,57 +163,43 @@ class InceptionBranches(nn.Module):
   bias: bool = True
   slope: float = 0.
   dropout: float = 0.
-  form: str = 'auto'
+  implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
   spectral: bool = False
 
   @nn.compact
   def __call__(self, x, train: bool, axes: Axes):
-    conv = functools.partial(Conv, mode=self.padding, bias=self.bias, spectral=self.spectral,
-                             form=self.form, dtype=self.dtype)
-
-    def drop(y):
-      return nn.Dropout(self.dropout)(y, deterministic=not train)
+    conv = layers.layer_of(self, layers.Conv, mode=self.padding, bias=self.bias,
+                           spectral=self.spectral)
 
     def act(y, kind, name):
-      layer = BatchNorm(affine=False, name=name) if kind == 'batch_fixed' else norm(kind, name)
-      return leaky_relu(layer(y, train, axes), self.slope)
+      norm = layers.BatchNorm(affine=False, name=name) if kind == 'batch_fixed' else \
+          layers.norm(kind, name)
+      return layers.leaky_relu(norm(y, train, axes), self.slope)
 
-    out = functools.partial(conv, self.features)
-    pointwise = [(f'dense{k}', width) for k, width in self.branches.dense if k == 1] + [
-        (f'depthwise{k}', width) for k, width in self.branches.depthwise]
-    merged = conv_dispatch.choose('branches', self.form) == 'merged' and len(pointwise) > 1
-    begun = {}  # of merged branches, what their one 1x1 convolution of x made
+    # (name, kernel of the first and last convolution, kernel of the depthwise one or 0, width)
+    branches = [*((f'dense{k}', k, 0, width) for k, width in self.branches.dense),
+                *((f'depthwise{k}', 1, k, width) for k, width in self.branches.depthwise)]
+    pointwise = [(name, width) for name, k, _, width in branches if k == 1]
+    merged = len(pointwise) > 1 and conv_dispatch.is_optimized('branches', self.implementation)
+    first, last = {}, {}  # of merged branches, what their first convolutions made, their last see
     if merged:
-      kernels, biases = zip(*(conv(width, 1, name=f'{name}_in').weights(x.shape[-1], train)
-                              for name, width in pointwise), strict=True)
-      y = convolve(x.astype(self.dtype), jnp.concatenate(kernels, -1),
-                   jnp.concatenate(biases) if self.bias else None, form=self.form)
-      ends = np.cumsum([width for _, width in pointwise])[:-1]
-      begun = dict(zip((name for name, _ in pointwise), jnp.split(y, ends, -1), strict=True))
-    total, last = 0, {}  # summed as they come, so that no two outputs live at once
-    for k, width in self.branches.dense:
-      name = f'dense{k}'
-      y = begun[name] if name in begun else conv(width, k, name=f'{name}_in')(x, train)
-      y = drop(act(y, self.norm, f'{name}_norm'))
-      if name in begun:
-        last[name] = y
-      else:
-        total += out(k, name=f'{name}_out')(y, train)
-    for k, width in self.branches.depthwise:
-      name = f'depthwise{k}'
-      y = begun[name] if merged else conv(width, 1, name=f'{name}_in')(x, train)
+      convs = [conv(width, 1, name=f'{name}_in') for name, width in pointwise]
+      outputs = layers.convolve_together(convs, x, train)
+      first = {name: y for (name, _), y in zip(pointwise, outputs, strict=True)}
+    total: Any = 0  # summed as they come, so that no two outputs live at once
+    for name, k, depthwise, width in branches:
+      y = first[name] if name in first else conv(width, k, name=f'{name}_in')(x, train)
       y = act(y, self.norm, f'{name}_norm')
-      y = conv(width, k, depthwise=True, name=f'{name}_filter')(y, train)
-      y = drop(act(y, self.second_norm, f'{name}_norm2'))
-      if merged:
+      if depthwise:
+        y = conv(width, depthwise, depthwise=True, name=f'{name}_filter')(y, train)
+        y = act(y, self.second_norm, f'{name}_norm2')
+      y = nn.Dropout(self.dropout)(y, deterministic=not train)
+      if name in first:
         last[name] = y
       else:
-        total += out(1, name=f'{name}_out')(y, train)
+        total += conv(self.features, k, name=f'{name}_out')(y, train)
     if merged:
-      kernels, biases = zip(*(out(1, name=f'{name}_out').weights(y.shape[-1], train)
-                              for name, y in last.items()), strict=True)
-      total += convolve(jnp.concatenate(list(last.values()), -1).astype(self.dtype),
-                        jnp.concatenate(kernels, 2), sum(biases) if self.bias else None,
-                        form=self.form)
+      convs = [conv(self.features, 1, name=f'{name}_out') for name in last]
+      total += layers.convolve_sum(convs, list(last.values()), train)
     return total

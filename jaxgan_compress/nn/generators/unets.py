@@ -9,9 +9,9 @@ from flax import linen as nn
 
 from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
-from jaxgan_compress.nn.generators.resnet import ExpansionBlock
-from jaxgan_compress.nn.layers.conv import Conv, UpConv, check_images, leaky_relu, to_range
-from jaxgan_compress.nn.layers.norms import conv_bias, norm
+from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.generators.resnets import ExpansionBlock
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 
@@ -31,7 +31,7 @@ def unet_deepest(ngf: int = 16, depth: int = 8, **fields) -> UNetGenerator:
   return unet(ngf, depth, deeper=True, **fields)
 
 
-class UNetGenerator(nn.Module):
+class UNetGenerator(ImageNetwork):
   """Strided convolutions down to a few pixels, transposed ones back, each level's input beside.
 
   x: [B,H,W,inputs] in [-1, 1], H and W multiples of 2^depth -> image [B,H,W,channels] in [-1, 1],
@@ -39,11 +39,12 @@ class UNetGenerator(nn.Module):
   convolution sees, after ReLU, skipped channels first).
 
   down: channels of the strided convolutions, level 0 outermost; the depth is their number.
-  up: of the transposed convolutions of levels 1, 2, ...; level 0 draws the image.
+  up: of the transposed convolutions of levels 1, 2, ...; level 0 makes the image.
   deeper: two expansion blocks after every step down and up, except at the innermost level.
   dropout: rate on the way up, from level 4 on, except at the innermost.
   bias: whether convolutions before a norm have one; None: as published, with instance norm only.
-  form: of the replaceable operations, see `nn.layers.conv_dispatch`. dtype: of the computation.
+  implementation: of the replaceable operations, see `nn.layers.conv_dispatch`.
+  dtype: of the computation.
 
   What skips a level is its input *after* the leaky ReLU, as published code has it, where that
   ReLU works in place; the deeper net shows the difference.
@@ -58,32 +59,33 @@ class UNetGenerator(nn.Module):
   deeper: bool = False
   dropout: float = 0.
   bias: bool | None = None
-  form: str = 'auto'
+  implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
-    depth, bias = len(self.down), conv_bias(self.norm, self.bias)
+    depth, bias = len(self.down), layers.conv_bias(self.norm, self.bias)
     if depth < 2 or len(self.up) != depth - 1:
       raise ValueError(f'{depth} down and {len(self.up)} up widths; at least 2 down and one fewer '
                        'up')
-    check_images(x, self.inputs, 2 ** depth, 1, f'this U-Net of depth {depth}')
-    up = functools.partial(UpConv, kernel=4, form=self.form, dtype=self.dtype)
+    self.takes.check(x, f'this U-Net of depth {depth}')
+    up = layers.layer_of(self, layers.UpConv)
     taps = {}
 
     def normed(x, name):
-      return norm(self.norm, f'{name}_norm')(x, train, axes)
+      return layers.norm(self.norm, f'{name}_norm')(x, train, axes)
 
     def deepen(x, name):
       for i in (1, 2) if self.deeper else ():
-        x = ExpansionBlock(self.norm, bias, 'reflect', self.dropout, self.form, self.dtype,
-                           name=f'{name}_expand{i}')(x, train, axes)
+        x = ExpansionBlock(self.norm, bias, 'reflect', self.dropout, self.implementation,
+                           self.dtype, name=f'{name}_expand{i}')(x, train, axes)
       return x
 
     def level(i, x):
       if i:
-        x = taps[f'down{i}'] = leaky_relu(x)
-      y = Conv(self.down[i], 4, 2, padding=1, bias=bias, dtype=self.dtype, name=f'down{i}')(x)
+        x = taps[f'down{i}'] = layers.leaky_relu(x)
+      y = layers.Conv(self.down[i], 4, 2, padding=1, bias=bias, dtype=self.dtype,
+                      name=f'down{i}')(x)
       if i < depth - 1:
         y = normed(y, f'down{i}') if i else y  # neither end of the way down has a norm
         y = level(i + 1, deepen(y, f'down{i}'))
@@ -97,7 +99,7 @@ class UNetGenerator(nn.Module):
         y = nn.Dropout(self.dropout if i > 3 else 0.)(y, deterministic=not train)
       return jnp.concatenate([x, y], -1)
 
-    return to_range(level(0, x)), taps
+    return layers.to_tanh_float32(level(0, x)), taps
 
   def plan(self) -> Plan:
     """Groups 'down0' .. and 'up1' .., the channels that leave each convolution."""
@@ -113,7 +115,6 @@ class UNetGenerator(nn.Module):
     return self.clone(down=renewed(widths, 'down', self.down),
                       up=renewed(widths, 'up', self.up, 1))
 
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    side = 2 ** len(self.down)
-    return jnp.zeros((1, side, side, self.inputs))
+  @property
+  def takes(self) -> Images:
+    return Images(self.inputs, 2 ** len(self.down))

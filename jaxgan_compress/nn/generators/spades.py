@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
-from jaxgan_compress.nn.generators.inception import Branches, InceptionBranches
+from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.generators.inceptions import Branches, InceptionBranches
 from jaxgan_compress.nn.layers import conv_dispatch
-from jaxgan_compress.nn.layers.conv import (
-  Conv,
-  SeparableConv,
-  check_images,
-  convolve,
-  leaky_relu,
-  remembering,
-  subsample,
-  to_range,
-  upsample,
-)
-from jaxgan_compress.nn.layers.norms import BatchNorm, InstanceNorm
+from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan
 
 # How many resolutions the label map is above the first convolution.
@@ -57,9 +49,8 @@ class InceptionSPADEBlock:
 @typed
 def spade(ngf: int = 64, upsampling: str = 'more', hidden: int = 128, **fields) -> SPADEGenerator:
   """The generator of SPADE, known as GauGAN (Park et al. 2019); fields as of the class."""
-  widths = _widths(16 * ngf, upsampling)
   blocks = tuple(SPADEBlock(min(into, out), out, hidden, into != out)
-                 for into, out in zip((16 * ngf, *widths), widths, strict=False))
+                 for into, out in _widths(16 * ngf, upsampling))
   return SPADEGenerator(16 * ngf, blocks, upsampling=upsampling, **fields)
 
 
@@ -74,17 +65,49 @@ def mobile_spade(ngf: int = 64, upsampling: str = 'more', hidden: int = 128,
 def inception_spade(ngf: int = 64, upsampling: str = 'more', reduction: int = 6,
                     hidden: int = 128, **fields) -> InceptionSPADEGenerator:
   """CAT's teacher for label maps; fields as of the class."""
-  widths = _widths(16 * ngf, upsampling)
-
   def block(into, out):
     main = Branches.even(min(into, out) // reduction)
     return InceptionSPADEBlock(out, main, Branches.even(hidden // reduction if main else 0))
 
-  blocks = tuple(map(block, (16 * ngf, *widths), widths))
+  blocks = tuple(block(*both) for both in _widths(16 * ngf, upsampling))
   return InceptionSPADEGenerator(16 * ngf, blocks, upsampling=upsampling, **fields)
 
 
-class SPADEGenerator(nn.Module):
+class _LabelsToImage(ImageNetwork):
+  """What both generators share: the way through all resolutions, and sizes of label maps."""
+  input_kind = 'labels'
+
+  @property
+  def takes(self) -> Images:
+    scale = 2 ** _doublings(self.upsampling)
+    return Images(self.labels, scale, scale)
+
+  @property
+  def named_blocks(self) -> dict:
+    """`blocks` by name, first to last."""
+    names = block_names(self.upsampling)
+    if len(self.blocks) != len(names):
+      raise ValueError(f'{len(self.blocks)} blocks; upsampling={self.upsampling!r} has '
+                       f'{len(names)}: {", ".join(names)}')
+    return dict(zip(names, self.blocks, strict=True))
+
+  def generate(self, labels, first, block):
+    """first: what follows the first convolution; block: a function of (name, block, x)."""
+    blocks, scale = self.named_blocks, self.takes.multiple
+    self.takes.check(labels, 'this SPADE generator')
+    conv = functools.partial(layers.Conv, dtype=self.dtype)
+    x = layers.subsample(labels, labels.shape[1] // scale, labels.shape[2] // scale)
+    x = first(conv(self.fc, name='fc')(x))
+    taps = {'fc': x}
+    for name, widths in blocks.items():
+      if name != 'head' and (name != 'middle1' or self.upsampling != 'normal'):
+        x = layers.upsample(x)
+      x = taps[name] = block(name, widths, x)
+    x = conv(self.channels, name='to_image')(layers.leaky_relu(x))
+    return layers.to_tanh_float32(x), taps
+
+
+class SPADEGenerator(_LabelsToImage):
   """A small label map, a convolution, then residual blocks modulated by the label map, doubling.
 
   labels: one-hot [B,H,W,labels], H and W multiples of 64 (`upsampling` 'more'; 'normal' 32, 'most'
@@ -109,22 +132,22 @@ class SPADEGenerator(nn.Module):
   separable: bool = False
   separable_norm: bool = True
   remat: bool = False
-  form: str = 'auto'
+  implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, labels, train: bool = False, axes: Axes = Axes()):
     if self.norm not in NORMS:
       raise ValueError(f'norm={self.norm!r}; one of {", ".join(NORMS)}')
-    modulated = remembering(ModulatedBlock, self.remat, 2)
-    return _draw(self, labels, lambda x: x, lambda name, block, x: modulated(
-        block, self.norm, self.spectral, self.separable, self.separable_norm, self.form,
+    modulated = layers.maybe_remat(ModulatedBlock, self.remat, 2)
+    return self.generate(labels, lambda x: x, lambda name, block, x: modulated(
+        block, self.norm, self.spectral, self.separable, self.separable_norm, self.implementation,
         self.dtype, name=name)(x, labels, train, axes))
 
   def plan(self) -> Plan:
     """Groups 'fc' (also what the first three blocks hand on), 'up0' ..; 'head/middle' .. between a
     block's convolutions; 'head/hidden' .. inside its modulations, which share their channels."""
-    named = dict(zip(block_names(self.upsampling), self.blocks, strict=True))
+    named = self.named_blocks
     return make_plan(self, {
         'fc': Group(self.fc),
         **{name: Group(block.out) for name, block in named.items() if name.startswith('up')},
@@ -138,12 +161,7 @@ class SPADEGenerator(nn.Module):
         block, out=widths.get(name, block.out) if name.startswith('up') else fc,
         middle=widths.get(f'{name}/middle', block.middle),
         hidden=widths.get(f'{name}/hidden', block.hidden))
-        for name, block in zip(block_names(self.upsampling), self.blocks, strict=True)))
-
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    side = 2 ** UPSAMPLING[self.upsampling]
-    return jnp.zeros((1, side, side, self.labels))
+        for name, block in self.named_blocks.items()))
 
 
 class ModulatedBlock(nn.Module):
@@ -157,7 +175,7 @@ class ModulatedBlock(nn.Module):
   spectral: bool
   separable: bool
   separable_norm: bool
-  form: str
+  implementation: str
   dtype: jnp.dtype
 
   @nn.compact
@@ -165,11 +183,11 @@ class ModulatedBlock(nn.Module):
     out = self.block.out
     if not self.block.shortcut and out != x.shape[-1]:
       raise ValueError(f'a block from {x.shape[-1]} to {out} channels needs a shortcut')
-    conv = functools.partial(Conv, spectral=self.spectral, form=self.form, dtype=self.dtype)
+    conv = layers.layer_of(self, layers.Conv, spectral=self.spectral)
 
     def modulated(x, name, **more):
       return Modulation(self.block.hidden, self.norm, self.separable, self.separable_norm,
-                        self.form, self.dtype, name=name, **more)(x, labels, train, axes)
+                        self.implementation, self.dtype, name=name, **more)(x, labels, train, axes)
 
     y = conv(self.block.middle, name='conv0')(modulated(x, 'norm0', slope=0.2), train)
     y = conv(out, name='conv1')(modulated(y, 'norm1', slope=0.2), train)
@@ -179,7 +197,7 @@ class ModulatedBlock(nn.Module):
 
 
 class Modulation(nn.Module):
-  """SPADE: normalised x * (1 + gamma) + beta, both drawn from the label map by convolutions.
+  """SPADE: normalised x * (1 + gamma) + beta, both made of the label map by convolutions.
 
   x: [B,h,w,C], labels: [B,H,W,L] -> [B,h,w,C]. slope: of a leaky ReLU after it, 1 for none. Park
   et al. 2019.
@@ -188,32 +206,28 @@ class Modulation(nn.Module):
   norm: str
   separable: bool
   separable_norm: bool
-  form: str
+  implementation: str
   dtype: jnp.dtype
   slope: float = 1.
 
   @nn.compact
   def __call__(self, x, labels, train: bool, axes: Axes):
-    free = InstanceNorm() if self.norm == 'instance' else BatchNorm(
+    free = layers.InstanceNorm() if self.norm == 'instance' else layers.BatchNorm(
         track=self.norm == 'batch', affine=False, name='norm')
-    seen = subsample(labels, *x.shape[1:3])
-    conv = functools.partial(Conv, form=self.form, dtype=self.dtype)
-    seen = nn.relu(conv(self.hidden, name='shared')(seen))
+    conv = layers.layer_of(self, layers.Conv)
+    labels = layers.subsample(labels, *x.shape[1:3])
+    hidden = nn.relu(conv(self.hidden, name='shared')(labels))
     if self.separable:
-      conv = functools.partial(SeparableConv, norm=self.separable_norm, form=self.form,
-                               dtype=self.dtype)
-    both = [conv(x.shape[-1], name=name) for name in ('gamma', 'beta')]
-    if not self.separable and conv_dispatch.choose('branches', self.form) == 'merged':
-      kernels, biases = zip(*(each.weights(self.hidden) for each in both), strict=True)
-      gamma, beta = jnp.split(convolve(seen, jnp.concatenate(kernels, -1), jnp.concatenate(biases),
-                                       amount=1, form=self.form), 2, -1)
-    else:
-      gamma, beta = (each(seen) for each in both)
+      conv = layers.layer_of(self, layers.SeparableConv, norm=self.separable_norm)
+    both: list[Any] = [conv(x.shape[-1], name=name) for name in ('gamma', 'beta')]
+    merged = not self.separable and conv_dispatch.is_optimized('branches', self.implementation)
+    gamma, beta = layers.convolve_together(both, hidden) if merged else (
+        conv(hidden) for conv in both)
     y = free(x, train, axes) * (1 + gamma) + beta
-    return y if self.slope == 1 else leaky_relu(y, self.slope)
+    return y if self.slope == 1 else layers.leaky_relu(y, self.slope)
 
 
-class InceptionSPADEGenerator(nn.Module):
+class InceptionSPADEGenerator(_LabelsToImage):
   """CAT's generator for label maps: one modulation a block, inception branches everywhere.
 
   labels: one-hot [B,H,W,labels], sizes and taps as `SPADEGenerator` -> image and taps.
@@ -235,34 +249,33 @@ class InceptionSPADEGenerator(nn.Module):
   upsampling: str = 'more'
   slope: float = 0.
   remat: bool = False
-  form: str = 'auto'
+  implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
   spectral: bool = False
 
   @nn.compact
   def __call__(self, labels, train: bool = False, axes: Axes = Axes()):
-    first = BatchNorm(name='fc_norm')
-    modulated = remembering(InceptionModulatedBlock, self.remat, 2)
-    return _draw(self, labels, lambda x: first(x, train, axes),
-                 lambda name, block, x: modulated(
-                     block, self.slope, self.form, self.dtype, self.spectral, name=name)(
-                         x, labels, train, axes))
+    first = layers.BatchNorm(name='fc_norm')
+    modulated = layers.maybe_remat(InceptionModulatedBlock, self.remat, 2)
+    return self.generate(labels, lambda x: first(x, train, axes), lambda name, block, x: modulated(
+        block, self.slope, self.implementation, self.dtype, self.spectral, name=name)(
+            x, labels, train, axes))
 
   def plan(self) -> Plan:
     """Groups 'fc' (also what the first three blocks hand on), 'up0' .., which follow it by halves,
     and 'head/main/dense3', 'head/spade/dense3' ..; without main branches a block is its shortcut,
     and its modulation goes with them."""
-    ups = [name for name in block_names(self.upsampling) if name.startswith('up')]
+    ups = {name: block for name, block in self.named_blocks.items() if name.startswith('up')}
     groups = {'fc': Group(self.fc, 'fc_norm', step=2 ** len(ups))}
+    groups |= {name: Group(block.out, follows=('fc', 2 ** i))
+               for i, (name, block) in enumerate(ups.items(), 1)}
     parts = {}
-    for name, block in zip(block_names(self.upsampling), self.blocks, strict=True):
-      if name in ups:
-        groups[name] = Group(block.out, follows=('fc', 2 ** (ups.index(name) + 1)))
-    for name, block in zip(block_names(self.upsampling), self.blocks, strict=True):
-      main, own = block.main.groups('batch', f'{name}/main/')
-      spade, theirs = block.spade.groups('batch', f'{name}/spade/')
-      groups |= {**main, **spade}
-      parts |= {**own, **theirs, f'{name}/norm/': tuple(main), f'{name}/spade/': tuple(main)}
+    for name, block in self.named_blocks.items():
+      main, main_parts = block.main.groups('batch', f'{name}/main/')
+      spade, spade_parts = block.spade.groups('batch', f'{name}/spade/')
+      groups |= main | spade
+      parts |= {**main_parts, **spade_parts, f'{name}/norm/': tuple(main),
+                f'{name}/spade/': tuple(main)}
     return make_plan(self, groups, parts)
 
   def with_widths(self, widths: Widths) -> InceptionSPADEGenerator:
@@ -275,12 +288,8 @@ class InceptionSPADEGenerator(nn.Module):
           widths.get(name, block.out) if name.startswith('up') else fc, main,
           block.spade.with_widths(widths, f'{name}/spade/') if main else Branches())
 
-    return self.clone(fc=fc, blocks=tuple(map(renew, block_names(self.upsampling), self.blocks)))
-
-  def example(self):
-    """An input of batch 1, for counting and initialising."""
-    side = 2 ** UPSAMPLING[self.upsampling]
-    return jnp.zeros((1, side, side, self.labels))
+    return self.clone(fc=fc, blocks=tuple(
+        renew(name, block) for name, block in self.named_blocks.items()))
 
 
 class InceptionModulatedBlock(nn.Module):
@@ -291,60 +300,45 @@ class InceptionModulatedBlock(nn.Module):
   """
   block: InceptionSPADEBlock
   slope: float
-  form: str
+  implementation: str
   dtype: jnp.dtype
   spectral: bool = False
 
   @nn.compact
   def __call__(self, x, labels, train: bool, axes: Axes):
     channels, out = x.shape[-1], self.block.out
-    branches = functools.partial(InceptionBranches, form=self.form, dtype=self.dtype)
+    branches = layers.layer_of(self, InceptionBranches)
+    y = None
     if self.block.main:
-      y = BatchNorm(affine=False, name='norm')(x, train, axes)
+      y = layers.BatchNorm(affine=False, name='norm')(x, train, axes)
       if self.block.spade:
-        seen = subsample(labels, *x.shape[1:3])
-        seen = branches(self.block.spade, 2 * channels, 'batch', 'batch',
-                        name='spade')(seen, train, axes)
-        y = y * (1 + seen[..., :channels]) + seen[..., channels:]
+        both = branches(self.block.spade, 2 * channels, 'batch', 'batch', name='spade')(
+            layers.subsample(labels, *x.shape[1:3]), train, axes)
+        y = y * (1 + both[..., :channels]) + both[..., channels:]
+      y = layers.leaky_relu(y, self.slope)
       y = branches(self.block.main, out, 'batch', 'batch_fixed', slope=self.slope,
-                   spectral=self.spectral, name='main')(leaky_relu(y, self.slope), train, axes)
+                   spectral=self.spectral, name='main')(y, train, axes)
     if out != channels:
-      x = BatchNorm(name='shortcut_norm')(x, train, axes)
-      x = Conv(out, 1, bias=False, spectral=self.spectral, dtype=self.dtype,
-               name='shortcut')(x, train)
-    return x + y if self.block.main else x
+      x = layers.BatchNorm(name='shortcut_norm')(x, train, axes)
+      x = layers.Conv(out, 1, bias=False, spectral=self.spectral, dtype=self.dtype,
+                      name='shortcut')(x, train)
+    return x if y is None else x + y
+
+
+def _doublings(upsampling):
+  if upsampling not in UPSAMPLING:
+    raise ValueError(f'upsampling={upsampling!r}; one of {", ".join(UPSAMPLING)}')
+  return UPSAMPLING[upsampling]
 
 
 def block_names(upsampling: str) -> tuple[str, ...]:
-  """The blocks' names, first to last."""
-  ups = 5 if upsampling == 'most' else 4
+  """The blocks' names, first to last. Raises ValueError for another upsampling."""
+  ups = max(4, _doublings(upsampling) - 2)
   return ('head', 'middle0', 'middle1', *(f'up{i}' for i in range(ups)))
 
 
-def _draw(net, labels, first, block):
-  """The walk that both generators share: `block(name, widths, x)` at every resolution."""
-  if net.upsampling not in UPSAMPLING:
-    raise ValueError(f'upsampling={net.upsampling!r}; one of {", ".join(UPSAMPLING)}')
-  names = block_names(net.upsampling)
-  if len(net.blocks) != len(names):
-    raise ValueError(f'{len(net.blocks)} blocks; upsampling={net.upsampling!r} has {len(names)}: '
-                     f'{", ".join(names)}')
-  scale = 2 ** UPSAMPLING[net.upsampling]
-  check_images(labels, net.labels, scale, scale, 'this SPADE generator')
-  conv = functools.partial(Conv, dtype=net.dtype)
-  x = subsample(labels, labels.shape[1] // scale, labels.shape[2] // scale)
-  x = first(conv(net.fc, name='fc')(x))
-  taps = {'fc': x}
-  for name, widths in zip(names, net.blocks, strict=True):
-    if name != 'head' and (name != 'middle1' or net.upsampling != 'normal'):
-      x = upsample(x)
-    x = taps[name] = block(name, widths, x)
-  x = conv(net.channels, name='to_image')(leaky_relu(x))
-  return to_range(x), taps
-
-
 def _widths(first, upsampling):
-  if upsampling not in UPSAMPLING:
-    raise ValueError(f'upsampling={upsampling!r}; one of {", ".join(UPSAMPLING)}')
+  """(channels that enter it, channels that leave it) for each block."""
   ups = len(block_names(upsampling)) - 3
-  return (first,) * 3 + tuple(first // 2 ** i for i in range(1, ups + 1))
+  widths = (first,) * 4 + tuple(first // 2 ** i for i in range(1, ups + 1))
+  return itertools.pairwise(widths)

@@ -1,0 +1,82 @@
+"""Maps of other sizes: padding, and nearest pixels of larger and smaller maps, NHWC."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxgan_compress.nn.layers import conv_dispatch
+
+# What `pad` adds, as numpy.pad names it.
+_MODES = {'zero': 'constant', 'reflect': 'reflect', 'replicate': 'edge'}
+PADDINGS = tuple(_MODES)
+
+
+@conv_dispatch.operation
+def pad(x, amount: int, mode: str = 'zero', implementation: str = 'auto'):
+  """x [B,H,W,C] with `amount` more rows and columns on each side.
+
+  mode: 'zero', 'reflect' (the border is not repeated) or 'replicate'. Raises ValueError for
+  another mode, or a map too small to reflect.
+  """
+  if mode not in PADDINGS:
+    raise ValueError(f'padding={mode!r}; one of {", ".join(PADDINGS)}')
+  if not amount:
+    return x
+  if mode == 'reflect':
+    if any(side <= amount for side in x.shape[1:3]):  # sides may be symbols of an export
+      raise ValueError(f'a map of {x.shape[1]}x{x.shape[2]} cannot be reflected by {amount} '
+                       'pixels; give a larger image')
+    if conv_dispatch.choose('reflect', implementation) == 'gather':
+      return _reflect(x, amount)
+  return jnp.pad(x, ((0, 0), (amount, amount), (amount, amount), (0, 0)), _MODES[mode])
+
+
+@conv_dispatch.operation
+def upsample(x):
+  """[B,h,w,C] -> [B,2h,2w,C], every pixel four times."""
+  return x.repeat(2, 1).repeat(2, 2)
+
+
+@conv_dispatch.operation
+def subsample(x, height: int, width: int):
+  """Nearest pixels of x [B,H,W,C] at a size that divides its own: strided, as PyTorch has it.
+
+  `jax.image.resize` would take half-pixel centres. Raises ValueError where it does not divide.
+  """
+  rows, columns = x.shape[1] // height, x.shape[2] // width
+  if (rows * height, columns * width) != x.shape[1:3]:
+    raise ValueError(f'{height}x{width} does not divide {x.shape[1]}x{x.shape[2]}')
+  return x[:, ::rows, ::columns]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _reflect(x, amount):
+  """Reflection by gathers: one operation an axis, where pieces would each compile whatever made
+  x once more."""
+  for axis in (1, 2):
+    n = x.shape[axis]
+    x = jnp.take(x, np.pad(np.arange(n), amount, 'reflect'), axis, mode='clip')
+  return x
+
+
+def _reflect_backward(amount, _, dy):
+  # Left to itself, the gradient of a gather would be a scatter, one row after another.
+  for axis in (2, 1):
+    n = dy.shape[axis] - 2 * amount
+    at = np.arange(n)
+    inner = lax.slice_in_dim(dy, amount, n + amount, axis=axis)
+    for mirrored, source in (((at > 0) & (at <= amount), amount - at),
+                             ((at >= n - 1 - amount) & (at < n - 1), 2 * (n - 1) + amount - at)):
+      border = jnp.take(dy, np.where(mirrored, source, 0), axis, mode='clip')
+      mirrored = np.expand_dims(mirrored, tuple(i for i in range(dy.ndim) if i != axis))
+      inner = inner + jnp.where(mirrored, border, 0)
+    dy = inner
+  return (dy,)
+
+
+_reflect.defvjp(lambda x, amount: (_reflect(x, amount), None), _reflect_backward)
