@@ -41,7 +41,9 @@ def pytest_addoption(parser):
 
 # Of seconds, in their order: a worker that takes one of them last keeps all waiting.
 LONG = ('trajectories', 'experiment', 'omgd', 'distributed', 'networks', 'translation_runs', 'cat',
-        'configs', 'gradual', 'pruning', 'parallel', 'notebooks', 'export', 'methods', 'evaluator')
+        'configs', 'gradual', 'pruning', 'parallel', 'notebooks', 'export', 'methods', 'evaluator',
+        'pruned_runs', 'launchers', 'cost', 'roofline', 'translation_data', 'survival', 'convert',
+        'compare')
 
 
 def pytest_collection_modifyitems(config, items):
