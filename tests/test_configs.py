@@ -329,6 +329,25 @@ def test_published_label_map_students():
       1e-4, 4e-4, 0)
 
 
+BEFORE = json.loads((Path(__file__).parent / 'golden/configs_before_renaming.json').read_text())
+
+
+@pytest.mark.parametrize('name', BEFORE)
+def test_a_config_that_was_stored_under_older_keys_is_the_config_of_today(name):
+  assert config.to_json(config.from_json(BEFORE[name])) == config.to_json(config.load(name))
+
+
+def test_what_older_configs_could_do_and_is_gone_is_refused():
+  stored = json.loads(json.dumps(BEFORE['kd/digits:smoke']))
+  stored['stages']['student_mse']['method']['teacher_mode'] = 'batch'
+  with pytest.raises(ValueError, match="teacher_mode='batch' is of an earlier version"):
+    config.from_json(stored)
+  student = stored['stages']['student_mse']['method']
+  student.update(teacher_mode='inference', student={**student['student'], 'form': 'plain'})
+  revived = config.from_json(stored).stages.student_mse.method
+  assert revived.student.implementation == 'reference' and 'teacher_mode' not in revived
+
+
 def test_a_width_that_was_not_published_is_refused():
   with pytest.raises(ValueError, match='student=24; published with unet are 16, 12, 8'):
     config.load('omgd/edges2shoes:student=24')

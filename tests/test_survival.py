@@ -20,7 +20,7 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import core, data, train
 from jaxgan_compress.core import Net
-from jaxgan_compress.train import log_files
+from jaxgan_compress.train import checkpoint, log_files
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference, small_gan, small_kd
 
@@ -218,6 +218,28 @@ def test_a_checkpoint_of_another_network_is_not_damaged_but_refused(gan, sgd, pi
     with pytest.raises(train.CheckpointError, match='holds another state: frozen/teacher'):
       checkpointer.restore(shapes_of(other, {}, init_from))
   assert not list(tmp_path.glob('damaged-*'))
+
+
+@pytest.mark.parametrize('plain', [False, True])
+def test_a_checkpoint_of_an_earlier_version_is_read_under_the_names_of_today(
+    tmp_path, monkeypatch, plain):
+  arrays = iter(np.arange(100, dtype=np.float32).reshape(50, 2))
+  net = lambda: core.Net({'w': next(arrays)}, ema={'w': next(arrays)}, collections={} if plain else {
+      'batch_stats': {'norm': {'mean': next(arrays)}}})
+  roles = ('generator',) if plain else ('generator', 'generator_ba', 'disc_ba', 'student_ba')
+  state = core.TrainState(
+      np.int32(3), jax.random.key(1), {role: net() for role in roles},
+      frozen={} if plain else {'best': {'generator_ba': {'score': next(arrays)}}},
+      replica_state={} if plain else {'disc_ba': {'images': np.ones((1, 2, 3), np.float32)}})
+  fetch = checkpoint.fetch
+  with monkeypatch.context() as older, train.Checkpointer(tmp_path) as checkpointer:
+    older.setattr(checkpoint, 'FORMAT', 1)
+    older.setattr(checkpoint, 'fetch', lambda state: checkpoint._with_old_names(fetch(state)))
+    checkpointer.save(state)
+  with train.Checkpointer(tmp_path, read_only=True) as checkpointer:
+    restored = checkpointer.restore(state)
+  assert jax.tree.structure(restored) == jax.tree.structure(state)
+  assert largest_difference(restored, state) == 0
 
 
 def test_too_little_room_is_said_before_anything_is_written(gan, pipeline, tmp_path, monkeypatch):
