@@ -154,6 +154,15 @@ def test_a_mistake_is_named_with_its_place_and_a_cure(change, said, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_networks_are_found_under_keys_of_ones_own():
+  section = {'name': 'argparse:Namespace', 'helper': {'name': 'PatchGAN', 'ndf': 2},
+             'several': {'a': {'name': 'PatchGAN', 'ndf': 3}}}
+  built = build.make(section, build.HOMES['method'], 'mine')
+  assert (built.helper, built.several) == (nn.PatchGAN(2), {'a': nn.PatchGAN(3)})
+  with pytest.raises(ValueError, match="mine.helper: no 'PatchGam' in jaxgan_compress.nn; did you"):
+    build.make({**section, 'helper': {'name': 'PatchGam'}}, build.HOMES['method'], 'mine')
+
+
 def test_names_can_come_from_anywhere():
   found = build.resolve('jaxgan_compress.nn.generators.dcgan:DCGANGenerator', 'optax')
   assert found is DCGANGenerator

@@ -224,8 +224,8 @@ def test_a_checkpoint_of_another_network_is_not_damaged_but_refused(gan, sgd, pi
 def test_a_checkpoint_of_an_earlier_version_is_read_under_the_names_of_today(
     tmp_path, monkeypatch, plain):
   arrays = iter(np.arange(100, dtype=np.float32).reshape(50, 2))
-  net = lambda: core.Net({'w': next(arrays)}, ema={'w': next(arrays)}, collections={} if plain else {
-      'batch_stats': {'norm': {'mean': next(arrays)}}})
+  norm = lambda: {} if plain else {'batch_stats': {'norm': {'mean': next(arrays)}}}
+  net = lambda: core.Net({'w': next(arrays)}, ema={'w': next(arrays)}, collections=norm())
   roles = ('generator',) if plain else ('generator', 'generator_ba', 'disc_ba', 'student_ba')
   state = core.TrainState(
       np.int32(3), jax.random.key(1), {role: net() for role in roles},

@@ -58,7 +58,7 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
   given = dict(injected)
   for key, value in section.items():
     if isinstance(value, ConfigDict | dict):
-      value = _made(value, HOMES.get(key, home), f'{where}.{key}')
+      value = _made(value, _home(key, value, home), f'{where}.{key}')
     if key != 'name':
       given[key] = value
   with blaming(where):
@@ -113,8 +113,19 @@ def _made(section, home, where):
   if 'name' in section:
     return make(section, home, where)
   # Several of a kind, by name, as students of other widths.
-  return {key: _made(value, home, f'{where}.{key}') if isinstance(value, ConfigDict | dict)
+  return {key: _made(value, _home(key, value, home), f'{where}.{key}')
+          if isinstance(value, ConfigDict | dict)
           else value for key, value in section.items()}
+
+
+def _home(key, section, home):
+  """Where the name of a section under this key is looked up: where the key says, else where its
+  parent's name is, else among the networks."""
+  if key in HOMES:
+    return HOMES[key]
+  name = section.get('name')
+  known = isinstance(name, str) and name in dir(importlib.import_module(home))
+  return home if known or not name else 'jaxgan_compress.nn'
 
 
 def method(config: ConfigDict, name: str, teacher: str | None = None,
