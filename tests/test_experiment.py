@@ -53,8 +53,9 @@ def test_a_student_of_a_run_is_exported(finished, capsys):
   assert main.main(['export', f'--workdir={finished}', '--generator=studnt_mse']) == 2
   assert "did you mean 'student_mse'" in capsys.readouterr().err
   # The pictures of the report, by ONNX Runtime.
-  draw, seed = experiment.open_run(finished).drawer('student_mse'), jax.random.key(1)
-  reported = draw(jax.random.normal(seed, (16, draw.module.latent)))
+  generator, seed = experiment.open_run(finished).generator('student_mse').bound(), jax.random.key(
+      1)
+  reported = generator(jax.random.normal(seed, (16, generator.module.latent)))
   session = onnxruntime.InferenceSession(out / 'network.onnx')
   with np.load(out / 'examples.npz') as stored:
     drawn, = session.run(None, {'input': stored['input0']})
@@ -82,7 +83,7 @@ def test_a_run_leaves_all_its_records(finished):
     assert measure['protocol']['feature_net_accuracy'] is not None
   assert student['ms_per_image_batch1'] > 0 and student['macs'] == 37376
   log = lines(finished / 'student_mse' / 'log.jsonl')
-  assert [line['step'] for line in log] == [2, 4] and log[0]['mse_per_pixel']['student'] > 0
+  assert [line['step'] for line in log] == [2, 4] and log[0]['mse_per_pixel/student'] > 0
   assert list((finished / 'teacher' / 'events').iterdir())
 
 
@@ -197,7 +198,8 @@ def test_a_loss_that_explodes_is_named_and_the_good_checkpoint_stays(tmp_path):
     jgc.run(c, workdir, quiet=True)
   kept = jgc.Checkpointer(workdir / 'scratch' / 'checkpoints').steps
   assert kept and max(kept) <= 8
-  assert all(np.isfinite(line['adv']) for line in lines(workdir / 'scratch' / 'log.jsonl'))
+  assert all(np.isfinite(line['generator/loss'])
+             for line in lines(workdir / 'scratch' / 'log.jsonl'))
 
 
 def start(workdir, log):
@@ -426,7 +428,7 @@ def test_what_a_run_needs_and_is_gone_is_said_with_its_key(tmp_path, capsys, mon
   with lock.claimed(tmp_path / 'run', c):
     assert json.loads(stored.read_text())['data']['path'] == 'there'
   said = capsys.readouterr().out
-  assert f'maps is not there any more, as seen from {tmp_path}; goes on with there' in said
+  assert f'maps is not there any more, as seen from {tmp_path}; continues with there' in said
   c.data.path = 'maps'
   with pytest.raises(FileExistsError, match='data.path: there there, maps asked for'), \
       lock.claimed(tmp_path / 'run', c):

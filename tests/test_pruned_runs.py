@@ -62,7 +62,9 @@ def after_its_teacher(c, finished, workdir):
 
 def test_a_student_costs_at_most_its_budget(finished):
   workdir, results = finished
-  rows, run = results['generators'], experiment.open_run(workdir)
+  rows, c = results['generators'], experiment.open_run(workdir).config
+  c.run = ('teacher', 'student', 'alone')
+  run = experiment.Run(c, workdir, Reporter(quiet=True))
   assert rows['student']['macs'] <= BUDGET < rows['teacher']['macs']
   assert rows['student']['teacher'] == 'teacher' and run.generator('alone').teacher is None
   assert (workdir / 'student' / 'pruned.png').stat().st_size > 500
@@ -116,7 +118,7 @@ def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
   assert largest_difference(*nets) == 0
 
 
-def stopping(stage, stops):
+def stopping(train, stops):
   """`train_stage` that is told to stop as by a signal, once, in the student's."""
   class Stop:
     caught, exit_code = signal.SIGTERM, 75
@@ -126,7 +128,7 @@ def stopping(stage, stops):
 
     ask = should_stop
 
-  return lambda self, name, stop: stage(self, name, Stop() if name == 'student' else stop)
+  return lambda stage, stop: train(stage, Stop() if stage.name == 'student' else stop)
 
 
 @pytest.mark.parametrize('change, message', [

@@ -131,7 +131,7 @@ def test_both_directions_are_measured_the_right_way_round(unpaired):
     # With two splits: compared with both, drawn from the last.
     assert protocol['real_count'] == 10 and 'test' in protocol['inputs']
   assert rows['turns.student_back']['teacher'] == 'turns.generator_ba'
-  assert rows['turns.generator_ba']['from'] == 'target' and set(results) >= {'real', 'real_back'}
+  assert rows['turns.generator_ba']['from'] == 'target' and set(results) >= {'real', 'real_ba'}
 
 
 def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):

@@ -46,7 +46,7 @@ def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
 def _quality(results, rows) -> Iterator[tuple[str, Mapping[str, Any], str | None, list]]:
   """(heading, protocol, data that checkpoints were chosen on, lines) of each direction."""
   for key, heading, sources in (('real', 'Quality', ('latents', 'source')),
-                                ('real_back', 'Quality: the other direction', ('target',))):
+                                ('real_ba', 'Quality: the other direction', ('target',))):
     measured = [row for row in rows.values() if row['from'] in sources]
     if not results.get(key) or not measured:
       continue
