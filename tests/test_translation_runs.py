@@ -122,15 +122,15 @@ def test_the_report_shows_inputs_and_targets(paired, unpaired):
 def test_both_directions_are_measured_the_right_way_round(unpaired):
   _, _, results = unpaired
   rows = results['generators']
-  assert list(rows) == ['turns', 'turns.student_back', 'turns.generator_ba', 'turns.generator']
+  assert list(rows) == ['turns', 'turns.student_ba', 'turns.generator', 'turns.generator_ba']
   for name, (drawn, compared) in {'turns': ('grass', 'gravel'),
                                   'turns.generator_ba': ('gravel', 'grass'),
-                                  'turns.student_back': ('gravel', 'grass')}.items():
+                                  'turns.student_ba': ('gravel', 'grass')}.items():
     protocol = rows[name]['last']['measures']['fd']['protocol']
     assert drawn in protocol['inputs'] and compared in protocol['data']
     # With two splits: compared with both, drawn from the last.
     assert protocol['real_count'] == 10 and 'test' in protocol['inputs']
-  assert rows['turns.student_back']['teacher'] == 'turns.generator_ba'
+  assert rows['turns.student_ba']['teacher'] == 'turns.generator_ba'
   assert rows['turns.generator_ba']['from'] == 'target' and set(results) >= {'real', 'real_ba'}
 
 
@@ -148,7 +148,7 @@ def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):
 def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_path, monkeypatch):
   """Stopped after the first promotion, in the middle of the student's turn."""
   for closing in ('tabulate', 'write_report'):  # the states are looked at, and nothing else
-    monkeypatch.setattr(runner, closing, lambda *_: {})
+    monkeypatch.setattr(results, closing, lambda *_: {})
   _, c, _ = unpaired
   calls = []
 
@@ -233,7 +233,7 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
   c.stages.online.steps = 2
   with c.unlocked():
     c.stages.online.init_from = {'features': str(tmp_path / 'nowhere.safetensors')}
-  with pytest.raises(ValueError, match=r'stages.online.given.features: there is no file .*convert'):
+  with pytest.raises(ValueError, match=r'stages.online.init_from.features: there is no file .*convert'):
     build.validate(c)
   c.stages.online.init_from.features = str(tmp_path / 'vgg.safetensors')
   c.evaluate.extractor = {}  # nothing is to be measured
@@ -243,7 +243,7 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
 
 
 @pytest.mark.parametrize('change, said', [
-    (lambda c: c.stages.turns.update(steps=9), 'steps=9 and its clock takes 8 .*give steps=8'),
+    (lambda c: c.stages.turns.update(steps=9), 'steps=9 and its schedule takes 8 .*give steps=8'),
     (lambda c: c.stages.turns.method.cycle.update(pools=3), "no argument 'pools'; did you mean"),
     (lambda c: c.stages.turns.method.distill.taps.update(similarity='x'), 'one of ka, cka'),
     (lambda c: c.evaluate.update(segmenter=dict(stage='reader')), "stage='reader' is not in run")])
