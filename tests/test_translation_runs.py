@@ -12,7 +12,8 @@ import jaxgan_compress as jgc
 from jaxgan_compress import config, distributed, experiment, nn
 from jaxgan_compress.config import build
 from jaxgan_compress.data import sample_images
-from jaxgan_compress.experiment import export, runner
+from jaxgan_compress.experiment import export
+from jaxgan_compress.experiment import results as run_results
 from jaxgan_compress.parallel import spread
 from tests.conftest import largest_difference
 
@@ -148,7 +149,7 @@ def test_the_best_teacher_is_promoted_at_the_end_of_each_turn(unpaired):
 def test_a_finished_stage_resumes_to_the_same_bits_from_its_turns(unpaired, tmp_path, monkeypatch):
   """Stopped after the first promotion, in the middle of the student's turn."""
   for closing in ('tabulate', 'write_report'):  # the states are looked at, and nothing else
-    monkeypatch.setattr(results, closing, lambda *_: {})
+    monkeypatch.setattr(run_results, closing, lambda *_: {})
   _, c, _ = unpaired
   calls = []
 
@@ -233,7 +234,8 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
   c.stages.online.steps = 2
   with c.unlocked():
     c.stages.online.init_from = {'features': str(tmp_path / 'nowhere.safetensors')}
-  with pytest.raises(ValueError, match=r'stages.online.init_from.features: there is no file .*convert'):
+  with pytest.raises(ValueError,
+                     match=r'stages.online.init_from.features: there is no file .*convert'):
     build.validate(c)
   c.stages.online.init_from.features = str(tmp_path / 'vgg.safetensors')
   c.evaluate.extractor = {}  # nothing is to be measured
