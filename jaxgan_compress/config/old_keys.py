@@ -52,7 +52,7 @@ def _stage(stage):
   return stage
 
 
-def _section(section):
+def _section(section: Mapping[str, Any]) -> dict[str, Any]:
   if section.get('name') == 'Lessons':
     return _distill(section)
   keys, renamed = {**METHOD, **OF_NAME.get(section.get('name'), {})}, {}
