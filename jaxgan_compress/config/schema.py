@@ -79,6 +79,7 @@ def _apart(value, within=(), references=None) -> Any:
     refs = {'preserve_field_references': True} if isinstance(value, ConfigDict) else {}
     for key, x in value.items(**refs):
       ConfigDict.__setitem__(found, key, _apart(x, within, references))
+    # A plain dict has no lock.
     return found.lock() if getattr(value, 'is_locked', False) else found
   if type(value) in (list, tuple):
     return type(value)(_apart(x, within, references) for x in value)
