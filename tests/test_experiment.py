@@ -1,5 +1,6 @@
 """The main job from its command: complete, resumable, and careful with what is there."""
 
+import collections
 import contextlib
 import json
 import os
@@ -22,6 +23,7 @@ from jaxgan_compress import config, data, experiment
 from jaxgan_compress.cli import main
 from jaxgan_compress.experiment import inspect, lock, runner
 from jaxgan_compress.experiment.runner import compilation_cache
+from jaxgan_compress.experiment.stage import Stage
 from jaxgan_compress.train import log_files
 from jaxgan_compress.train.progress import Reporter
 from tests import tiny_run
@@ -35,12 +37,29 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
-def finished(tmp_path_factory):
+def stages_built():
+  """How many `Stage`s the run of `finished` made, by name."""
+  return collections.Counter()
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, stages_built):
   """A finished smoke run by the command line, with an override."""
-  workdir = tmp_path_factory.mktemp('runs') / 'smoke'
-  assert main.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
-                   f'--workdir={workdir}']) == 0
+  workdir, init = tmp_path_factory.mktemp('runs') / 'smoke', Stage.__init__
+
+  def counted(self, run, name):
+    stages_built[name] += 1
+    init(self, run, name)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Stage, '__init__', counted)
+    assert main.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
+                     f'--workdir={workdir}']) == 0
   return workdir
+
+
+def test_a_run_builds_each_stage_once(finished, stages_built):
+  assert stages_built == dict.fromkeys(json.loads((finished / 'config.json').read_text())['run'], 1)
 
 
 def test_a_student_of_a_run_is_exported(finished, capsys):

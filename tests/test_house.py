@@ -1,10 +1,13 @@
 """The house rules: imports look down, public names are documented, scripts speak clearly."""
 
 import ast
+import functools
 import inspect
+import io
 import os
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -40,9 +43,14 @@ ALLOWED = {
 }
 
 
+@functools.cache
+def parsed(path):
+  return ast.parse(path.read_text())
+
+
 def imported(path):
   """Our modules that a file imports, by their first part."""
-  for node in ast.walk(ast.parse(path.read_text())):
+  for node in ast.walk(parsed(path)):
     if isinstance(node, ast.ImportFrom) and node.module:
       names = [f'{node.module}.{each.name}' for each in node.names]
     elif isinstance(node, ast.Import):
@@ -68,6 +76,51 @@ def test_imports_only_look_down(part):
   assert found <= ALLOWED[part], f'{part} imports {sorted(found - ALLOWED[part])}'
 
 
+FUNCTION_LINES, BRANCHES, LOOKUPS = 60, 15, 15
+BRANCHING = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension,
+             ast.match_case)
+
+
+def branches(function):
+  """Ways that a function may take: each condition, each loop, each further operand of and, or."""
+  nodes = list(ast.walk(function))
+  return sum(isinstance(node, BRANCHING) for node in nodes) + sum(
+      len(node.values) - 1 for node in nodes if isinstance(node, ast.BoolOp)) + sum(
+      len(node.ifs) for node in nodes if isinstance(node, ast.comprehension))
+
+
+def test_functions_are_small():
+  """Of lines the docstring does not count."""
+  large = []
+  for file in PACKAGE.rglob('*.py'):
+    for node in ast.walk(parsed(file)):
+      if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        documented = ast.get_docstring(node) is not None and len(node.body) > 1
+        size = node.end_lineno - node.body[documented].lineno + 1, branches(node)
+        if size[0] > FUNCTION_LINES or size[1] > BRANCHES:
+          large.append((str(file.relative_to(PACKAGE)), node.name, size))
+  assert not large, f'over {FUNCTION_LINES} lines or {BRANCHES} branches'
+
+
+def test_few_attributes_may_be_missing_and_each_says_why():
+  """getattr and hasattr with a literal name, which hide what an object is from the reader."""
+  found, bare = [], []
+  for file in PACKAGE.rglob('*.py'):
+    text = file.read_text()
+    if 'attr(' not in text:
+      continue
+    calls = [node.lineno for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)
+             and isinstance(node.func, ast.Name) and node.func.id in ('getattr', 'hasattr')
+             and isinstance(node.args[1], ast.Constant)]
+    comments = {token.start[0]: token.line.lstrip()[0] == '#' for token in tokenize.generate_tokens(
+        io.StringIO(text).readline) if token.type == tokenize.COMMENT}
+    found += calls
+    bare += [f'{file.relative_to(PACKAGE)}:{line}' for line in calls
+             if line not in comments and not comments.get(line - 1)]
+  assert not bare, 'without a comment on the line or above it'
+  assert len(found) <= LOOKUPS
+
+
 # The entry point of the command, `jaxgan_compress.cli.main:main`.
 NAMESAKES = {'cli.main'}
 
@@ -78,7 +131,7 @@ def test_no_module_bears_the_name_of_a_function():
   functions = {}
   for file in files:
     functions.setdefault(file.relative_to(PACKAGE).parts[0], set()).update(
-        node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef))
+        node.name for node in parsed(file).body if isinstance(node, ast.FunctionDef))
   names = {'.'.join(file.relative_to(PACKAGE).with_suffix('').parts) for file in files}
   bad = {name for name in names if name.rpartition('.')[2] in functions[name.partition('.')[0]]}
   assert bad == NAMESAKES

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxgan_compress.core import AnyArray
+
 KEPT, REMOVED = np.array((40, 90, 160)), np.array((222, 222, 222))
 ROW, LEFT, RIGHT, BAR = 16, 190, 90, 512
 
 
-def plot_masks(masks: Mapping[str, np.ndarray], title: str = '') -> np.ndarray:
+def plot_masks(masks: Mapping[str, AnyArray], title: str = '') -> np.ndarray:
   """An image uint8 [H,W,3] with a row for each group: its channels in order, kept ones dark.
 
   masks: `{group: bool [width]}`. Wide groups show neighbouring channels as one shade.

@@ -43,6 +43,7 @@ def resolve(name: str, home: str) -> Any:
   except ImportError as e:
     raise ValueError(f'{name!r}: cannot import {module or home} ({e})') from e
   if not hasattr(found, attribute) or attribute.startswith('_'):
+    # A user's own module need not have it.
     public = getattr(found, '__all__', None) or [
         x for x in dir(found) if x[0].islower() and callable(getattr(found, x))]
     raise ValueError(f'no {attribute!r} in {found.__name__}; {configs.suggest(attribute, public)}')
@@ -290,7 +291,7 @@ def _check_order(config, name, built, before):
     if built.is_generator and looking not in before:
       raise ValueError(f'run has {name!r} before {looking!r}, which measures it; put '
                        f'{looking!r} first')
-  schedule = getattr(built, 'schedule', None)
+  schedule = getattr(built, 'schedule', None)  # of OMGD without pairs
   if schedule and schedule.steps and schedule.steps != stage.steps:
     raise ValueError(f'stages.{name}.steps={stage.steps} and its schedule takes '
                      f'{schedule.steps} (total={schedule.total} of the teachers, and '

@@ -18,12 +18,13 @@ METHOD = {
     'lesson': 'teacher_params', 'form': 'implementation', 'teach': 'teacher_steps',
     'learn': 'student_steps'}
 # Further keys of sections of these names.
-OF_NAME = {
+OF_NAME: Mapping[Any, Mapping[str, str]] = {
     'Shrink': {'how': 'criterion', 'floor': 'min_channels', 'multiple': 'round_to'},
     'CycleGAN': {'cycle': 'cycle_weight'},
 }
-NAMES = {'Lessons': 'DistillLoss', 'Shrink': 'GradualPruning', 'Blocks': 'AlternatingSchedule'}
-VALUES = {
+NAMES: Mapping[Any, str] = {'Lessons': 'DistillLoss', 'Shrink': 'GradualPruning',
+                           'Blocks': 'AlternatingSchedule'}
+VALUES: Mapping[str, Mapping[Any, str]] = {
     'disc_init': {True: 'teacher', False: 'fresh'},
     'teacher_params': {'average': 'ema'},
     'implementation': {'plain': 'reference', 'fast': 'optimized'},
@@ -51,7 +52,7 @@ def _stage(stage):
   return stage
 
 
-def _section(section):
+def _section(section: Mapping[str, Any]) -> dict[str, Any]:
   if section.get('name') == 'Lessons':
     return _distill(section)
   keys, renamed = {**METHOD, **OF_NAME.get(section.get('name'), {})}, {}

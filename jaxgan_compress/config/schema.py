@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
 import importlib
 import json
 import re
@@ -69,7 +68,7 @@ def copied(config: ConfigDict) -> Config:
   return _apart(config, references={})
 
 
-def _apart(value, within=(), references=None):
+def _apart(value, within=(), references=None) -> Any:
   """A copy of sections, lists and tuples, whatever is shared inside. references: copies of those
   already met; None: they stay."""
   if id(value) in within:
@@ -80,6 +79,7 @@ def _apart(value, within=(), references=None):
     refs = {'preserve_field_references': True} if isinstance(value, ConfigDict) else {}
     for key, x in value.items(**refs):
       ConfigDict.__setitem__(found, key, _apart(x, within, references))
+    # A plain dict has no lock.
     return found.lock() if getattr(value, 'is_locked', False) else found
   if type(value) in (list, tuple):
     return type(value)(_apart(x, within, references) for x in value)
@@ -162,7 +162,10 @@ def check(config: ConfigDict) -> None:
 
 def value_of(config: ConfigDict, key: str):
   """What stands under a dotted key."""
-  return functools.reduce(lambda section, part: section[part], key.split('.'), config)
+  value: Any = config
+  for part in key.split('.'):
+    value = value[part]
+  return value
 
 
 def _check_keys(ours, known, what, prefix):
@@ -294,7 +297,7 @@ def _ran(path, arg):
 def locate(name: str) -> tuple[Path, str]:
   """The file and the argument that `load` reads."""
   path, _, arg = name.partition(':')
-  shipped = Path(importlib.import_module('jaxgan_compress.configs').__file__).parent
+  shipped = Path(importlib.import_module('jaxgan_compress.configs').__path__[0])
   inside = path.removeprefix('configs/').removesuffix('.py') + '.py'
   for candidate in (paths.expand(path), shipped / inside):
     if candidate.is_file():
@@ -310,7 +313,7 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
   return json.loads(config.to_json())
 
 
-def from_json(stored: Mapping[str, Any]) -> ConfigDict:
+def from_json(stored: Mapping[str, Any]) -> Config:
   """The config that `to_json` wrote; keys that are younger than it have their defaults, and older
   names of keys become those of today."""
 

@@ -2,6 +2,7 @@
 
 from jaxgan_compress.core.axes import Axes
 from jaxgan_compress.core.state import (
+  AnyArray,
   Array,
   Batch,
   BoundGenerator,
@@ -23,6 +24,6 @@ from jaxgan_compress.core.update import (
   update_together,
 )
 
-__all__ = ['Array', 'Axes', 'Batch', 'BoundGenerator', 'Logs', 'Method', 'Net', 'PyTree', 'Roles',
-           'TrainState', 'advance', 'create', 'flatten_logs', 'merge_logs', 'normalise', 'rows',
-           'stop_gradient', 'update_together']
+__all__ = ['AnyArray', 'Array', 'Axes', 'Batch', 'BoundGenerator', 'Logs', 'Method', 'Net',
+           'PyTree', 'Roles', 'TrainState', 'advance', 'create', 'flatten_logs', 'merge_logs',
+           'normalise', 'rows', 'stop_gradient', 'update_together']

@@ -12,22 +12,22 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import flax
 import jax
 import jax.numpy as jnp
-from flax import linen
+import numpy as np
+from flax import linen, struct
 
 from jaxgan_compress.core.axes import Axes
 
 Array = jax.Array
+AnyArray = jax.Array | np.ndarray  # on the device or the host
 PyTree = Any
-Batch = Mapping[str, Array]
+Batch = Mapping[str, AnyArray]
 # {network: {term: value}}, 'loss' being their sum; and {measure: {network: value}}, as 'grad_norm'.
 Logs = Mapping[str, Mapping[str, Array]]
 
 
-@flax.struct.dataclass
-class Net:
+class Net(struct.PyTreeNode):
   """One network while it trains.
 
   params: what gradients move. opt_state: its optimiser's. collections: every other collection of
@@ -35,7 +35,7 @@ class Net:
   """
   params: PyTree
   opt_state: PyTree = ()
-  collections: PyTree = flax.struct.field(default_factory=dict)
+  collections: PyTree = struct.field(default_factory=dict)
   ema: PyTree = ()
 
   @classmethod
@@ -55,8 +55,7 @@ class Net:
     return {'params': self.ema or self.params, **self.collections}
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Arrays only: save it, donate it, print it. Building one anew never retraces a step.
 
   step: int32 [], how many steps were taken; also the position in the data.
@@ -69,7 +68,7 @@ class TrainState:
   step: Array
   rng: Array
   nets: dict[str, Net]
-  frozen: dict[str, PyTree] = flax.struct.field(default_factory=dict)
+  frozen: dict[str, PyTree] = struct.field(default_factory=dict)
   replica_state: PyTree = ()
 
   def key(self, name: str) -> Array:
@@ -90,15 +89,14 @@ class TrainState:
     return self.replace(step=self.step + 1)
 
 
-@functools.partial(flax.struct.dataclass, eq=False)
-class BoundGenerator:
+class BoundGenerator(struct.PyTreeNode, eq=False):
   """A generator bound to its variables: `generator(x) -> image`, in inference mode.
 
   A pytree, so a jitted function takes it as an argument and no weight becomes a constant. It is
   equal to itself alone, and so has a hash: `jax.jit(generator)` works too, with constant weights.
   """
   variables: PyTree
-  module: linen.Module = flax.struct.field(pytree_node=False)
+  module: linen.Module = struct.field(pytree_node=False)
 
   def __call__(self, x: Array) -> Array:
     return _generate(self, x)
@@ -149,12 +147,15 @@ class Method(Protocol):
   def init(self, rng: Array, batch: Batch,
            init_from: Mapping[str, Net] | None = None) -> TrainState:
     """A fresh state; `init_from` holds trained networks to start or learn from, by role."""
+    ...
 
   def step(self, state: TrainState, batch: Batch, axes: Axes = Axes()) -> tuple[TrainState, Logs]:
     """Moves every network whose turn it is once. `batch` holds float32 images in [-1, 1]."""
+    ...
 
   def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
     """The generators, by role."""
+    ...
 
 
 def stop_gradient(x: PyTree) -> PyTree:

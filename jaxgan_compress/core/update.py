@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core import pop
 
 from jaxgan_compress.core import xla
 from jaxgan_compress.core.axes import Axes
@@ -25,7 +25,7 @@ def create(rng: Array, nets: Mapping[str, tuple[PyTree, optax.GradientTransforma
 
   def net(role, variables, tx):
     # Own copies: a step donates its state, and no buffer may be donated twice.
-    collections, params = flax.core.pop(jax.tree.map(jnp.array, dict(variables)), 'params')
+    collections, params = pop(jax.tree.map(jnp.array, dict(variables)), 'params')
     average = jax.tree.map(jnp.array, params) if role in averaged else ()
     return Net(params, tx.init(params), dict(collections), average)
 

@@ -21,7 +21,7 @@ from jaxgan_compress.experiment import plots, report
 from jaxgan_compress.experiment.export import latents
 from jaxgan_compress.experiment.lock import HARMLESS
 from jaxgan_compress.experiment.workdir import Run, open_run
-from jaxgan_compress.train import CheckpointError, log_files
+from jaxgan_compress.train import CheckpointError
 
 COLUMNS, MAX_ROWS = 6, 30  # of the sheet of generated images
 MARK = '<meta name="generator" content="jaxgan_compress comparison">'
@@ -67,7 +67,7 @@ def compare(workdirs: Sequence[str | Path], out: str | Path | None = None,
       families=[_family(task, generators, metric) for task, generators in families.items()],
       environments=list(environments.values()))
   out.parent.mkdir(parents=True, exist_ok=True)
-  log_files.write_whole(out, page)
+  paths.write_atomically(out, page)
   return out
 
 

@@ -13,6 +13,7 @@ from jaxgan_compress.core import Net, TrainState
 from jaxgan_compress.experiment.evaluation import check_selection
 from jaxgan_compress.experiment.stage import Stage, learns_from_teacher
 from jaxgan_compress.experiment.workdir import Run
+from jaxgan_compress.nn.init import shapes
 
 # Steps of earlier stages from which on the step of a later one is traced before they are taken.
 LONG = 200
@@ -60,7 +61,7 @@ class DryRun:
 
   def _check_images(self, stage, method, batch):
     module = method.modules[method.main]
-    latent = hasattr(module, 'latent')
+    latent = nn.input_kind(module) == 'latent'
     for role in ('target',) if latent else ('source', 'target'):
       if role not in batch:
         raise ValueError(f'stage {stage.name!r} learns from {role!r}, and its data has '
@@ -85,7 +86,7 @@ class DryRun:
     module = method.modules[method.main]
     trial = repr((module, stage.spec.prune.to_dict(), stage.spec.data.to_dict()))
     if trial not in self._trials:
-      if (count := count_params(nn.init.shapes(module))) > MOST:
+      if (count := count_params(shapes(module))) > MOST:
         raise ValueError(f'stages.{stage.name} is pruned from a network of {count:,} parameters; '
                          f'at most {MOST:,} can be: give a narrower one')
       self._trials[trial] = tuple(
@@ -168,7 +169,7 @@ class DryRun:
       if not stage.recipe.is_generator:
         continue
       module = stage.whole
-      x = module.example() if hasattr(module, 'latent') else batch.get(
+      x = module.example() if nn.input_kind(module) == 'latent' else batch.get(
           'source', batch.get('image'))
       if x is None:
         raise ValueError(f'stage {stage.name!r} generates from images, and the data has '

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -24,7 +24,7 @@ class Evaluation:
   def __init__(self, run: Run):
     self.run, self.settings = run, run.config.evaluate
     self._evaluators: dict[tuple, Evaluator] = {}
-    self._networks: dict[str, object] = {}
+    self._networks: dict[str, Any] = {}
 
   @property
   def final(self) -> ConfigDict:
@@ -32,10 +32,10 @@ class Evaluation:
 
   def sides(self, section: ConfigDict, reverse: bool = False) -> list:
     """The sources of a section of `evaluate`: one for each of its splits. reverse: swapped."""
-    section = section.to_dict()
-    splits = section.get('split')
+    fields = section.to_dict()
+    splits = fields.get('split')
     several = splits if isinstance(splits, tuple | list) else (None,)
-    sources = [self.run.source(**(section if split is None else {**section, 'split': split}))
+    sources = [self.run.source(**(fields if split is None else {**fields, 'split': split}))
                for split in several]
     return [data.swapped(source) for source in sources] if reverse else sources
 
@@ -44,7 +44,7 @@ class Evaluation:
     source = self.sides(section, reverse)[-1]
     return data.First(source.a, self.settings.count)
 
-  def network(self, key: str):
+  def network(self, key: str) -> Any:
     """The network of `metrics` under 'extractor' or 'segmenter', opened once."""
     if key not in self._networks:
       with self.run.placed():

@@ -39,24 +39,38 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
                       next(iter(generators)))
   if name not in generators:
     raise ValueError(f'no generator {name!r}; {configs.suggest(name, generators)}')
-  generator = generators[name]
-  bound, pictures, calibration, labels = generator.bound(checkpoint), None, None, None
-  if generator.from_latents:
-    inputs = latents(bound.module, run.config.evaluate.seed)
-    calibration = np.concatenate(latents(bound.module, run.config.evaluate.seed + 1, CALIBRATION))
-  else:
-    examples = generator.examples(8)
-    pictures = np.asarray(examples['picture'])
-    inputs = of_sizes(bound.module, np.asarray(examples['source'], np.float32))
-    source = generator.stage.source()
-    labels = source.labels
-    if labels and sum(labels.values()) != inputs[0].shape[-1]:
-      labels = None  # it draws from something else
-    if int8:
-      side = 'target' if generator.is_reverse else 'source'
-      rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
-      calibration = np.asarray(data.prepared_batch(source, rows)[side], np.float32)
+  bound = generators[name].bound(checkpoint)
+  inputs, more_of_inputs = (_latent_inputs if generators[name].from_latents else _image_inputs)(
+      generators[name], bound.module, int8)
   out = paths.expand(out) if out else run.workdir / 'export' / name
+  return out, write_folder(bound, out, inputs, to=to, layout=layout, **more_of_inputs,
+                           facts=_facts(run, name, checkpoint), **more)
+
+
+def _latent_inputs(generator, module, int8):
+  """(latents to compare on, further arguments of `write_folder`)."""
+  seed = generator.stage.run.config.evaluate.seed
+  return latents(module, seed), {
+      'calibration': np.concatenate(latents(module, seed + 1, CALIBRATION)) if int8 else None}
+
+
+def _image_inputs(generator, module, int8):
+  """As `_latent_inputs`, of a generator that generates from images or label maps."""
+  examples, source = generator.examples(8), generator.stage.source()
+  inputs = of_sizes(module, np.asarray(examples['source'], np.float32))
+  labels, calibration = source.labels, None
+  if labels and sum(labels.values()) != inputs[0].shape[-1]:
+    labels = None  # it draws from something else
+  if int8:
+    side = 'target' if generator.is_reverse else 'source'
+    rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
+    calibration = np.asarray(data.prepared_batch(source, rows)[side], np.float32)
+  return inputs, {'calibration': calibration, 'labels': labels,
+                  'pictures': np.asarray(examples['picture'])}
+
+
+def _facts(run, name, checkpoint) -> dict[str, str]:
+  """What is known of a generator's checkpoint, in words."""
   facts = {'run': f'{Path(run.workdir).name}, generator {name}, {checkpoint} checkpoint, seed '
                   f'{run.config.seed}'}
   results = run.workdir / 'results.json'
@@ -64,16 +78,13 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
   if 'ratio_macs' in row:
     facts['against its teacher'] = (f'{row["ratio"]:.1f} times fewer parameters, '
                                     f'{row["ratio_macs"]:.1f} times fewer multiply-accumulates')
-  for key, measure in row.get(checkpoint.partition(':')[0], {}).get('measures', {}).items():
-    if isinstance(measure['value'], float):
-      facts.setdefault('measured', '')
-      facts['measured'] += f'{", " * bool(facts["measured"])}{key} {measure["value"]:.4g}'
-      protocol = measure['protocol']
-  if 'measured' in facts:
-    facts['measured'] += f' (on {protocol["data"]}, by {protocol["feature_net"]})'
-  return out, write_folder(bound, out, inputs, to=to, layout=layout,
-                           calibration=calibration if int8 else None, facts=facts,
-                           pictures=pictures, labels=labels, **more)
+  measures = row.get(checkpoint.partition(':')[0], {}).get('measures', {})
+  measured = {key: each for key, each in measures.items() if isinstance(each['value'], float)}
+  if measured:
+    *_, protocol = (each['protocol'] for each in measured.values())
+    values = ', '.join(f'{key} {each["value"]:.4g}' for key, each in measured.items())
+    facts['measured'] = f'{values} (on {protocol["data"]}, by {protocol["feature_net"]})'
+  return facts
 
 
 @typed
@@ -87,7 +98,7 @@ def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
   that draws nothing, and as `nn.load` and `write_folder`.
   """
   module, variables = nn.load(path)
-  if not hasattr(module, 'plan'):
+  if not hasattr(module, 'plan'):  # of generators, a classifier has none
     raise ValueError(f'{path} is a {type(module).__name__}, which draws nothing; export takes '
                      'generators')
   rng = np.random.default_rng(0)

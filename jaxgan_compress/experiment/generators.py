@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxgan_compress import data
+from jaxgan_compress import data, nn
 from jaxgan_compress.analysis import colour_labels
 from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.metrics import Evaluator
@@ -36,7 +36,7 @@ class TrainedGenerator:
   @property
   def from_latents(self) -> bool:
     """Whether it generates from latents; else it does from images or label maps."""
-    return hasattr(self.module, 'latent')
+    return nn.input_kind(self.module) == 'latent'
 
   @property
   def is_reverse(self) -> bool:
@@ -54,8 +54,8 @@ class TrainedGenerator:
     teacher = method.roles.teacher_of.get(self.role)
     if teacher and any(generator.role == teacher for generator in stage.generators):
       return TrainedGenerator(stage, teacher)
-    taught = (teacher or self.role == method.main) and stage.is_taught
-    return TrainedGenerator(stage.teacher, stage.teacher.recipe.main) if taught else None
+    theirs = stage.taught_by if teacher or self.role == method.main else None
+    return TrainedGenerator(theirs, theirs.recipe.main) if theirs else None
 
   def bound(self, checkpoint: str = 'best') -> BoundGenerator:
     """With its weights at a checkpoint, see `Stage.state`; read once."""

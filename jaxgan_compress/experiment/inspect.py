@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import data
+from jaxgan_compress import data, nn
 from jaxgan_compress.analysis import captioned, colour_labels, model_cost
 from jaxgan_compress.config import build
 from jaxgan_compress.core import normalise
@@ -50,7 +50,7 @@ def _networks(stage: Stage):
     return []
   main, roles = method.modules[method.main], method.roles
   discs = [('disc', method.modules['disc'])] if 'disc' in method.modules else []
-  if hasattr(main, 'latent'):
+  if nn.input_kind(main) == 'latent':
     image = jax.eval_shape(main.init_with_output, jax.random.key(0), main.example())[0][0]
     return [(method.main, main, main.example()),
             *((role, network, image) for role, network in discs)]

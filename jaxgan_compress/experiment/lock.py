@@ -53,8 +53,8 @@ def claimed(workdir: Path, config: ConfigDict, say: Callable[[str], None] = prin
       say(f'{name}: extended from {done} to {steps} steps')
       _say_rates(config, name, done, say)
       (workdir / name / 'done.json').unlink(missing_ok=True)  # first: a stage is done or is not
-    log_files.write_whole(workdir / 'config.json',
-                          json.dumps(configs.to_json(config), indent=1, sort_keys=True))
+    paths.write_atomically(workdir / 'config.json',
+                           json.dumps(configs.to_json(config), indent=1, sort_keys=True))
     with open(workdir / 'environment.jsonl', 'a') as f:
       f.write(json.dumps(log_files.environment()) + '\n')
     distributed.from_main(_mark(workdir))
@@ -115,7 +115,7 @@ def _longer(workdir, config, differing):
     raise ValueError(f'--extend takes more steps and nothing else, and {", ".join(not_steps)} '
                      f'differ from the run in {workdir}, which would have been another from its '
                      'first step; use another --workdir')
-  longer = {_steps_of(key): pair for key, pair in differing.items()}
+  longer = {name: pair for key, pair in differing.items() if (name := _steps_of(key))}
   for name, (done, steps) in longer.items():
     if steps < done:
       raise ValueError(f'stages.{name}.steps={steps}: the run in {workdir} has {done}, and '

@@ -14,6 +14,7 @@ import numpy as np
 from jaxgan_compress import config as configs
 from jaxgan_compress import data
 from jaxgan_compress.analysis import model_cost
+from jaxgan_compress.core import paths
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.experiment import report
@@ -54,7 +55,7 @@ def tabulate(run: Run) -> dict[str, Any]:
   teachers = {generator.teacher for generator in generators}
   table = {generator.name: _row(run, generator, generator in teachers)
            for generator in generators}
-  first_teacher = next((g.name for g in generators if g in teachers), None)
+  first_teacher = next((g.name for g in generators if g in teachers), '')
   for row in table.values():
     if base := table.get(row['teacher'] or first_teacher):
       row['ratio_macs'] = base['macs'] / row['macs']
@@ -132,5 +133,6 @@ def write_report(run: Run, results: Mapping[str, Any]) -> Path:
   curves = {name: log_files.read_lines(stage.folder / 'evaluations.jsonl')
             for name, stage in run.stages.items() if name in results['generators']}
   path = run.workdir / 'report.html'
-  log_files.write_whole(path, report.render(results, groups, curves, configs.to_json(run.config)))
+  paths.write_atomically(path, report.render(results, groups, curves,
+                                             configs.to_json(run.config)))
   return path

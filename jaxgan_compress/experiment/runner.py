@@ -23,11 +23,11 @@ from ml_collections import ConfigDict
 from jaxgan_compress import config as configs
 from jaxgan_compress import distributed
 from jaxgan_compress.config import build
+from jaxgan_compress.core import paths
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.experiment import dry_run, lock, results
 from jaxgan_compress.experiment.training import train_stage
 from jaxgan_compress.experiment.workdir import Run
-from jaxgan_compress.train import log_files
 from jaxgan_compress.train.progress import Reporter
 
 
@@ -65,7 +65,7 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False, extend:
     table = results.tabulate(this)
 
     def write():
-      log_files.write_whole(workdir / 'results.json', json.dumps(table, indent=1))
+      paths.write_atomically(workdir / 'results.json', json.dumps(table, indent=1))
       results.write_report(this, table)
 
     distributed.by_main(write, 'the report')

@@ -18,6 +18,7 @@ from jaxgan_compress import data, nn, pruning
 from jaxgan_compress.config import CHECKPOINTS, SELECT, build
 from jaxgan_compress.core import Method, Net, TrainState
 from jaxgan_compress.experiment.generators import TrainedGenerator
+from jaxgan_compress.nn.files import network
 from jaxgan_compress.train import Checkpointer, log_files
 
 if TYPE_CHECKING:
@@ -107,10 +108,11 @@ class Stage:
     return self.method.modules[self.method.main]
 
   @property
-  def is_taught(self) -> bool:
-    """Whether the stage learns from its teacher or continues with its teachers, and is not only
+  def taught_by(self) -> Stage | None:
+    """The teacher, if the stage learns from it or continues with its teachers, and is not only
     pruned from it."""
-    return self.teacher is not None and learns_from_teacher(self.method, self.spec)
+    teacher = self.teacher
+    return teacher if teacher and learns_from_teacher(self.method, self.spec) else None
 
   def source(self):
     """The data that the stage trains on."""
@@ -138,8 +140,8 @@ class Stage:
     """The networks that the stage starts from: of its teacher's checkpoint, of pruning, of files.
     """
     nets = self.files()
-    if self.is_taught:
-      nets = self.teacher.as_teacher(self.teacher.nets(self.spec.teacher_checkpoint)) | nets
+    if teacher := self.taught_by:
+      nets = teacher.as_teacher(teacher.nets(self.spec.teacher_checkpoint)) | nets
     return nets or None
 
   def files(self) -> dict[str, Net]:
@@ -179,7 +181,7 @@ class Stage:
     own: role -> variables of another network of this kind, which is pruned instead, or None. Raises
     ValueError for a budget that cannot be met.
     """
-    shape = module.example().shape if hasattr(module, 'latent') else (
+    shape = module.example().shape if nn.input_kind(module) == 'latent' else (
         1, *data.prepared_batch(self.source(), [0])['source'].shape[1:])
     with build.blaming(f'stages.{self.name}.prune'):
       if not hasattr(module, 'plan'):  # networks of users' own may have none
@@ -191,7 +193,7 @@ class Stage:
                                      **{**self.spec.prune.to_dict(), 'budget': budget})
                  for role, budget in build.budgets(self.run.config, self.name).items()}
       for result in results.values():
-        nn.files.network.describe(result.module, like=module)  # it will have to be saved
+        network.describe(result.module, like=module)  # it will have to be saved
       return results
 
   # What it has left in its folder.
@@ -250,8 +252,8 @@ class Stage:
     key = self.teacher, self.pruned.written  # a whole network until it is pruned
     if key not in self._shapes:  # tracing takes seconds, and each generator asks
       init_from = self.files()
-      if self.is_taught:
-        init_from = self.teacher.as_teacher(self.teacher.shapes().nets) | init_from
+      if teacher := self.taught_by:
+        init_from = teacher.as_teacher(teacher.shapes().nets) | init_from
       self._shapes[key] = jax.eval_shape(self.method.init, self.key, self.example(self.method),
                                          init_from or None)
     return self._shapes[key]
@@ -280,7 +282,7 @@ def _differences(ours, theirs, role):
   if type(ours) is not type(theirs):
     return f'a {type(ours).__name__} where a {type(theirs).__name__} is needed'
   free = {'name', 'parent', 'dtype', 'dropout'} | ({'layers'} if role == 'features' else set())
-  spell = nn.files.network.spell
+  spell = network.spell
   pairs = {field.name: (vars(ours)[field.name], vars(theirs)[field.name])
            for field in dataclasses.fields(ours) if field.name not in free}
   return ', '.join(f'{key}={spell(a)} where {spell(b)} is needed'

@@ -33,7 +33,8 @@ def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, st
   each a `roofline.Spent`, 'device', 'seconds' of a step, 'compile_seconds', 'bytes' that the
   program holds, and 'flops' of its convolutions and dot products. The trace is left in `folder`.
 
-  Raises ValueError for an unknown stage, FileExistsError if the folder is not empty.
+  Raises ValueError for an unknown stage and for a device that cannot be profiled, FileExistsError
+  if the folder is not empty.
   """
   build.validate(config)
   name = stage or next((name for name in config.run if config.stages[name].teacher),
@@ -54,14 +55,16 @@ def profile(config: ConfigDict, folder: str | Path, stage: str | None = None, st
   compiled = time.monotonic() - began
   device = roofline.measure_device(jnp.dtype(
       vars(method.modules[method.main]).get('dtype', jnp.float32)))
-  operations = roofline.profile(lambda: program(state, batch)[1], program.as_text(), steps, folder,
-                                device)
+  text, memory = program.as_text(), program.memory_analysis()
+  if text is None or memory is None:
+    raise ValueError(f'JAX does not say what programs on {jax.default_backend()} consist of; '
+                     'profile on another device')
+  operations = roofline.profile(lambda: program(state, batch)[1], text, steps, folder, device)
   seconds = []
   for _ in range(steps):
     began = time.monotonic()
     jax.block_until_ready(program(state, batch)[1])
     seconds.append(time.monotonic() - began)
-  memory = program.memory_analysis()
   return {'stage': name, 'operations': operations, 'device': device, 'seconds': min(seconds),
           'compile_seconds': compiled,
           'flops': sum(spent.operation.flops * spent.calls for spent in operations),

@@ -14,7 +14,7 @@ from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn, pruning
 from jaxgan_compress.analysis import colour_labels, contact_sheet
 from jaxgan_compress.config import SELECT
-from jaxgan_compress.core import flatten_logs, normalise, xla
+from jaxgan_compress.core import flatten_logs, normalise, paths, xla
 from jaxgan_compress.distributed import StopSignal, by_main
 from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.experiment.stage import Stage
@@ -35,8 +35,8 @@ def train_stage(stage: Stage, stop: StopSignal):
   if stage.is_done:
     reporter.say(f'{stage.name}: done before, {spec.steps} steps')
     return
-  if spec.prune and not stage.pruned.written:
-    _prune(stage)
+  if spec.prune and not stage.pruned.written and (teacher := stage.teacher):
+    _prune(stage, teacher)
   method = stage.method
   batches, first = data.sizes_only(stage.batch * method.updates), {}
   if method.needs_data:
@@ -55,9 +55,9 @@ def train_stage(stage: Stage, stop: StopSignal):
         session.train(state, batches)
       finally:
         reporter.end()
-      if stop.should_stop() and session.step < spec.steps:
+      if (caught := stop.caught) and session.step < spec.steps:
         checkpointer.wait()
-        raise Interrupted(f'stopped by {stop.caught.name} in stage {stage.name!r}; step '
+        raise Interrupted(f'stopped by {caught.name} in stage {stage.name!r}; step '
                           f'{session.step} of {spec.steps} is saved. The same command goes on from '
                           'there.', stop.exit_code)
     checkpointer.wait()
@@ -65,10 +65,10 @@ def train_stage(stage: Stage, stop: StopSignal):
     if not method.is_generator and config.evaluate.held_out:
       done['accuracy'] = _accuracy(stage, session.state)
       reporter.say(f'{stage.name}: {done["accuracy"]:.1%} of the held-out images classified right')
-    by_main(lambda: log_files.write_whole(stage.done_file, json.dumps(done)),
+    by_main(lambda: paths.write_atomically(stage.done_file, json.dumps(done)),
             f'{stage.name} is done')
-  if stop.should_stop():
-    raise Interrupted(f'stopped by {stop.caught.name} after stage {stage.name!r}, which is '
+  if caught := stop.caught:
+    raise Interrupted(f'stopped by {caught.name} after stage {stage.name!r}, which is '
                       'complete. The same command goes on from there.', stop.exit_code)
 
 
@@ -123,7 +123,7 @@ class _Session:
     measures = evaluator(generator, teacher)
     self.recorder.write_measures(self.step, measures)
     rows = []
-    if hasattr(generator.module, 'latent'):
+    if evaluator.inputs is None:
       x = evaluator.latents(generator.module.latent)[:16]
     else:
       batch = data.prepared_batch(evaluator.inputs, range(min(8, evaluator.count)))
@@ -161,9 +161,9 @@ class _Session:
     return method.update_best_teachers(state, scores)
 
 
-def _prune(stage: Stage):
+def _prune(stage: Stage, teacher: Stage):
   """Prunes the teacher's generator for the students of a stage and writes what is left."""
-  spec, teacher, run = stage.spec, stage.teacher, stage.run
+  spec, run = stage.spec, stage.run
   whole = TrainedGenerator(teacher, teacher.recipe.main).bound(spec.teacher_checkpoint)
   # Students that were pruned online next to each other continue each as what was left of it.
   gradual = vars(teacher.method).get('gradual_pruning')  # of OMGD's methods
@@ -195,7 +195,7 @@ def _accuracy(stage: Stage, state):
   right = 0
   for i in range(0, len(source), 500):
     batch = data.prepared_batch(source, range(i, min(i + 500, len(source))))
-    truth = np.asarray(batch[stage.method.label])
+    truth = np.asarray(batch[vars(stage.method)['label']])
     right += (np.asarray(predict(batch['target'])) == truth).mean() * len(truth)
   return float(right / len(source))
 

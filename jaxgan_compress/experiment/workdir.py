@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -40,7 +40,10 @@ def open_run(workdir: str | Path, reporter: Reporter | None = None, *,
     if key not in keys:
       raise ValueError(f'{key!r} is no path in {stored}; {configs.suggest(key, keys)}')
     *sections, last = key.split('.')
-    functools.reduce(lambda section, name: section[name], sections, config)[last] = str(path)
+    section: Any = config
+    for name in sections:
+      section = section[name]
+    section[last] = str(path)
   return Run(config, workdir, reporter or Reporter(quiet=True), stored)
 
 

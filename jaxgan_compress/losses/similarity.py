@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -167,7 +168,7 @@ def _centred(x):
   return x * lax.rsqrt(jnp.square(x).sum(-1).mean() + 1e-20)
 
 
-def _unit(x, least=1e-30):
+def _unit(x, least: float | jax.Array = 1e-30):
   """In float32 or wider, of length 1; 0, with no gradient, where nothing is above `least`."""
   x = _wide(x)
   largest = _size(x)

@@ -44,6 +44,17 @@ class _Aligned:
   updates = 1
   roles = Roles('student', ('student',), ('teacher',), {'student': 'teacher'}, disc=('disc',))
 
+  student: linen.Module
+  teacher: linen.Module
+  adversary: Adversary
+  tx: optax.GradientTransformation
+  align_weight: float
+  similarity: str
+  taps: tuple[str, ...]
+  scope: str
+  ema: float
+  init_scheme: str
+
   @property
   def alignment(self) -> Taps:
     """The term that aligns taps."""

@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 from flax import linen
 
 from jaxgan_compress import nn
-from jaxgan_compress.core import Axes, stop_gradient
+from jaxgan_compress.core import Axes, PyTree, stop_gradient
 from jaxgan_compress.losses import features, image
 from jaxgan_compress.losses.similarity import SIMILARITIES, attention_cosine
 from jaxgan_compress.methods.setup import choose
@@ -39,8 +39,10 @@ class Output(NamedTuple):
 
 class _ImageTerm:
   """A term that compares the student's image with that of every teacher."""
+  weight: float
   label = ''
-  layers: tuple[str, ...] = ()  # of the feature network that the term needs; None: all it has
+  # Of the feature network that the term needs; None: all it has.
+  layers: tuple[str, ...] | None = ()
 
   def __post_init__(self):
     if self.weight < 0:
@@ -50,6 +52,10 @@ class _ImageTerm:
     """{term: weighted scalar}, one for each teacher."""
     return {f'{self.label}_{role}': self.weight * self.distance(student, teacher)
             for role, teacher in teachers.items()}
+
+  def distance(self, student: Output, teacher: Output) -> jax.Array:
+    """How far the student's image is from the teacher's, a scalar."""
+    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +197,8 @@ class Taps:
         adapters.setdefault(kind, {})[tap] = variables
     return adapters
 
-  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes, adapters=None):
+  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes,
+             adapters: PyTree = None):
     """({term: weighted scalar of a tap}, new collections of the adapters).
 
     adapters: their variables, where there are any.
@@ -290,7 +297,7 @@ class DistillLoss:
     # Without ImageNet's mean, as published.
     seen = self.feature_net.apply(frozen['features'], (generated + 1) / 2) \
         if self._perceptual else {}
-    return Output(generated, taps, seen)
+    return Output(generated, taps, cast(Mapping[str, Any], seen))
 
   def loss(self, role: str, student: Output, teachers: Mapping[str, Output], adapters=None,
            axes: Axes = Axes()):

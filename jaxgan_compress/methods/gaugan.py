@@ -103,6 +103,7 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
   """
   check_batch(method, batch, 'source', 'target')
   role, module, adversary = method.main, method.modules[method.main], method.adversary
+  tx: optax.GradientTransformation = method.tx
   source, target = batch['source'], batch['target']
 
   def generate(params, collections):
@@ -139,8 +140,7 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
 
   (loss, (terms, collections, d_collections)), grads = jax.value_and_grad(g_loss, has_aux=True)(
       {name: state.nets[name].params for name in (role, *helpers)})
-  state, g_norms = core.advance(state, grads, dict.fromkeys(grads, method.tx), axes,
-                                ema=method.ema)
+  state, g_norms = core.advance(state, grads, dict.fromkeys(grads, tx), axes, ema=method.ema)
   again, _, collections = generate(state.nets[role].params, collections)
 
   def d_loss(params):

@@ -74,8 +74,9 @@ class KD:
     if self.adversary and self.adversary.relativistic:
       raise ValueError(f'loss={self.adversary.loss!r} compares generated images with real ones, '
                        "which a student's update does not read; take another, as 'ns'")
-    if self.distill and self.distill.adapted:
-      raise ValueError(f'KD takes no adapters, and similarity={self.distill.taps.similarity!r} '
+    taps = self.distill.taps if self.distill else None
+    if taps and taps.adapted:
+      raise ValueError(f'KD takes no adapters, and similarity={taps.similarity!r} '
                        "needs them; take another, as 'ka'")
     if self.teacher is None:
       self._check_images_only()
@@ -105,7 +106,7 @@ class KD:
 
   @property
   def updates(self) -> int:
-    return self.adversary.disc_steps if self.trains_disc else 1
+    return self.adversary.disc_steps if self.adversary and self.trains_disc else 1
 
   @property
   def uses_disc(self) -> bool:
@@ -118,9 +119,9 @@ class KD:
 
   @property
   def roles(self) -> Roles:
-    return Roles('student', ('student',), *(
-        (('teacher',), {'student': 'teacher'}) if self.teacher else ()),
-        disc=('disc',) if self.trains_disc else ())
+    return Roles('student', ('student',), ('teacher',) if self.teacher else (),
+                 {'student': 'teacher'} if self.teacher else {},
+                 disc=('disc',) if self.trains_disc else ())
 
   @property
   def modules(self) -> dict[str, linen.Module]:
@@ -144,7 +145,7 @@ class KD:
       frozen |= self.distill.frozen(init_from)
     if self.uses_disc and self.disc_init == 'frozen':
       frozen['disc'] = init_from['disc'].variables
-    elif self.uses_disc:
+    elif self.adversary and self.uses_disc:
       image = jax.eval_shape(lambda: self.student.apply(student, self.student.example())[0])
       disc = init_net('disc', self.adversary.disc, d_key, image, scheme=self.init_scheme,
                       init_from=init_from if self.disc_init == 'teacher' else None)
@@ -173,7 +174,7 @@ class KD:
         images.append(self.teach(state, latents(f'z_real{i}'))[0])
       return jnp.concatenate(images)
 
-    if self.trains_disc:
+    if self.adversary and self.trains_disc:
       state, logs = self.adversary.train(
           state, real, lambda i: generate(params, latents(f'z_disc{i}'))[0][0], axes, bn_axes)
     z = latents('z') if self.teacher else batch['z'][:size]
@@ -183,14 +184,14 @@ class KD:
       (image, student_taps), moved = generate(params, z)
       terms, moved, more_logs = {}, {'student': moved}, {}
       terms['mse'] = self.distill_weight * image_losses.mse(image, target, self.mse_reduction)
-      if self.uses_disc:
+      if self.adversary and self.uses_disc:
         adv, disc_collections = self.adversary.generator_loss(
             self.disc_variables(state), image, None, None, bn_axes)
         terms['adv'] = self.adv_weight * adv
         moved |= {'disc': disc_collections} if 'disc' in state.nets else {}
-      if self.distill:
-        output = lambda *generated: self.distill.output(state.frozen, *generated)
-        _, distill_terms, more_logs, _ = self.distill.loss(
+      if distill := self.distill:
+        output = lambda *generated: distill.output(state.frozen, *generated)
+        _, distill_terms, more_logs, _ = distill.loss(
             'student', output(image, student_taps), {'teacher': output(target, taps)}, axes=axes)
         terms |= distill_terms
       total = sum(terms.values())
@@ -205,7 +206,7 @@ class KD:
 
   def teach(self, state: TrainState, z):
     """The teacher's (image [B,H,W,C], taps) of z in inference mode; nothing learns through it."""
-    return stop_gradient(self.teacher.apply(state.frozen['teacher'], z, train=False))
+    return stop_gradient(self.modules['teacher'].apply(state.frozen['teacher'], z, train=False))
 
   def disc_variables(self, state: TrainState):
     """The discriminator as it now stands."""

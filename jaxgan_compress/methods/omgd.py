@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -169,11 +170,11 @@ class OMGD:
     every = tuple(state.nets)
     students = tuple(role for role in state.nets if role not in ('disc', *self.teachers))
     if self.teacher_every == 1:
-      moved = move(every)
+      moved, logs = move(every)
     else:
-      moved = jax.lax.cond((state.step + 1) % self.teacher_every == 0, lambda: move(every),
-                           lambda: move(students))
-    return prune_students(self, *moved, batch)
+      moved, logs = jax.lax.cond((state.step + 1) % self.teacher_every == 0, lambda: move(every),
+                                 lambda: move(students))
+    return prune_students(self, moved, logs, batch)
 
   def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
     return {role: BoundGenerator(state.nets[role].averaged, module)
@@ -187,7 +188,8 @@ class OMGD:
       variables = {'params': disc, **state.nets['disc'].collections}
       return lambda x: self.adversary.apply(variables, x, source, axes)[0][0]
 
-    losses, logs = {'disc': jnp.zeros(())}, {'disc': {}}
+    losses: dict[str, Any] = {'disc': jnp.zeros(())}
+    logs: dict[str, dict[str, Any]] = {'disc': {}}
     real, fixed = logits_of(params['disc'])(target), logits_of(stop_gradient(params['disc']))
     for role, (generated, _) in outputs.items():
       head = lambda x, role=role: logits_of(params['disc'])(x)[role]

@@ -191,7 +191,8 @@ class OMGDCycle:
       return losses, (*rest, state.replica_state)
 
     if self.schedule is None:
-      moved = move(lambda params: self.losses(params, state, batch, axes), teachers + students)
+      moved, logs = move(lambda params: self.losses(params, state, batch, axes),
+                         teachers + students)
     else:
       turns = [lambda: move(teacher_turn, teachers), lambda: move(student_turn, students)]
       # Networks that rest log zeros, so that both branches have the same logs.
@@ -199,8 +200,8 @@ class OMGDCycle:
                                 for turn in turns))
       both = [lambda turn=turn: (lambda new, logs: (new, core.merge_logs(zeros, logs)))(*turn())
               for turn in turns]
-      moved = jax.lax.cond(self.schedule.teaching(state.step), *both)
-    return prune_students(self, *moved, batch)
+      moved, logs = jax.lax.cond(self.schedule.teaching(state.step), *both)
+    return prune_students(self, moved, logs, batch)
 
   def update_best_teachers(self, state: TrainState, scores: Mapping[str, float]) -> TrainState:
     """The state in which each teacher that beats its best score (lower is better) is the best.

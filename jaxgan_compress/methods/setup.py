@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import flax
 from flax import linen
 
 from jaxgan_compress.core import Axes, Net
 from jaxgan_compress.nn import initialise
-from jaxgan_compress.nn.init import shapes
+from jaxgan_compress.nn.init import flat, shapes
 
 
 def choose(field: str, value: str, possible: Iterable[str]):
@@ -55,8 +54,7 @@ def init_net(role: str, module: linen.Module, key, *inputs, scheme: str, init_fr
 
 def check_same(role: str, init_from: Mapping[str, Net], fresh: Mapping, kind: str):
   """The variables of init_from[role], of the shapes of `fresh`. Raises ValueError for others."""
-  named = lambda params: {'/'.join(path): leaf.shape for path, leaf in
-                          flax.traverse_util.flatten_dict(params).items()}
+  named = lambda params: {name: leaf.shape for name, leaf in flat(params).items()}
   expected, found = named(fresh['params']), named(init_from[role].params)
   for name in sorted(expected.keys() | found.keys()):
     if expected.get(name) != found.get(name):

@@ -58,7 +58,8 @@ def teacher_output(method, state: TrainState, generated) -> Output:
 
 def pruned_students(method) -> dict[str, linen.Module]:
   """The students of a method that lose channels while they learn, by role."""
-  return dict.fromkeys(method.gradual_pruning.roles('student'), method.student) \
+  student: linen.Module = method.student
+  return dict.fromkeys(method.gradual_pruning.roles('student'), student) \
       if method.gradual_pruning else {}
 
 

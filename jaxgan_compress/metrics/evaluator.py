@@ -24,6 +24,8 @@ from jaxgan_compress.parallel import RowMap
 # otherwise, and the truncation of the FID protocols of the papers would show it.
 LEVELS = (np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32(0.5)
 
+Elements = data.Source | Sequence
+
 # Protocol entries that comment on a value and do not change it.
 REMARKS = ('feature_net_accuracy',)
 
@@ -112,8 +114,8 @@ class Evaluator:
   Raises ValueError for fewer than 4 images of a side, or a segmenter without label maps.
   """
 
-  def __init__(self, extractor: Extractor, real: Sequence | tuple[Sequence, ...], *,
-               inputs: Sequence | None = None, count: int = 5000, seed: int = 1, splits: int = 10,
+  def __init__(self, extractor: Extractor, real: Elements | tuple[Elements, ...], *,
+               inputs: Elements | None = None, count: int = 5000, seed: int = 1, splits: int = 10,
                batch: int | None = None, segmenter: Segmenter | None = None):
     sources = [data.as_source(source).b for source in (real if isinstance(real, tuple | list)
                                                        else (real,))]

@@ -84,6 +84,6 @@ def _put_everywhere(x, sharding):
   """An array that every process has, as one array of all; raises if the processes differ."""
   if isinstance(x, jax.Array) and not x.is_fully_addressable:
     return x.copy()
-  if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     return jax.random.wrap_key_data(_put_everywhere(jax.random.key_data(x), sharding))
   return jax.device_put(np.asarray(x), sharding)

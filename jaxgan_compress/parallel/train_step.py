@@ -66,7 +66,6 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   if several > 1 and via == 'vmap':
     raise ValueError(f"via='vmap' and {several} processes; it is for one, take pmap or shard_map")
   axes = Axes(() if via == 'vmap' else ('data',), ('replica',))
-  rows = P('data')
 
   def on_device(shared, local, batch):
     """This device's replicas: leaves `[rows, ...]` become `[replicas, rows / replicas, ...]`."""
@@ -80,52 +79,70 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
     return jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, None),
                     axis_name='replica')(shared, local, batch)
 
-  donated = (0, 1) if donate else ()
-  if via == 'vmap':
-    inner = xla.jit(on_device, donate_argnums=donated)
-  elif via == 'shard_map':
-    # check_vma=True would hand back gradients already summed over devices, and our mean would
-    # make them `devices` times too large.
-    inner = xla.jit(jax.shard_map(
-        on_device, mesh=mesh, in_specs=(P(), rows, rows), out_specs=(P(), rows, P()),
-        check_vma=False), donate_argnums=donated)
-  else:
-    mapped = jax.pmap(on_device, axis_name='data', in_axes=(None, 0, 0), out_axes=(None, 0, None),
-                      devices=list(mesh.devices.flat), donate_argnums=donated)
-
-    options, programs = xla.compiler_options(), {}
-
-    def run(*args):
-      # pmap takes no compiler options, and of several processes gives each its own arrays, which
-      # nothing can save; a program compiled ahead of time takes them, and gives global arrays.
-      kind = tuple((x.shape, x.dtype) for x in jax.tree.leaves(args))
-      if kind not in programs:
-        programs[kind] = mapped.lower(*args).compile(compiler_options=options)
-      return programs[kind](*args)
-
-    def inner(shared, local, batch):
-      local = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), local)
-      shared, local, logs = (run if options or several > 1 else mapped)(shared, local, batch)
-      return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
+  inner = {'vmap': _on_one, 'shard_map': _on_shards, 'pmap': _on_all}[via](
+      on_device, mesh, (0, 1) if donate else ())
 
   def compiled(state, batch):
     shared, local, logs = inner(state.replace(replica_state=()), state.replica_state, batch)
     return shared.replace(replica_state=local), logs
 
-  def place(batch):
-    size = core.rows(batch) * several
-    if size % replicas:
-      below = size // replicas * replicas
-      fits = ' or '.join(str(n) for n in (below, below + replicas) if n)
-      raise ValueError(f'batch {size} does not divide over {replicas} replicas; use {fits}')
-    if via == 'pmap':
-      batch = jax.tree.map(lambda x: x.reshape(devices // several, -1, *x.shape[1:]), batch)
-    sharding = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0]) if via == 'vmap' \
-        else NamedSharding(mesh, rows)
-    if several > 1:  # each brings its rows
-      return jax.tree.map(lambda x: jax.make_array_from_process_local_data(
-          sharding, np.asarray(x)), batch)
-    return jax.device_put(batch, sharding)
-
   put = lambda state: put_state(state, mesh, replicas)
-  return ParallelStep(mesh, replicas, compiled, put, place)
+  return ParallelStep(mesh, replicas, compiled, put,
+                      lambda batch: _place(batch, mesh, several, replicas, via))
+
+
+# Three ways to map `on_device` over the devices of a mesh: (shared, local, batch) -> (shared,
+# local, logs), compiled; `local` holds the memory of all replicas.
+
+
+def _on_one(on_device, mesh, donated):
+  return xla.jit(on_device, donate_argnums=donated)
+
+
+def _on_shards(on_device, mesh, donated):
+  rows = P('data')
+  # check_vma=True would hand back gradients already summed over devices, and our mean would
+  # make them `devices` times too large.
+  return xla.jit(jax.shard_map(
+      on_device, mesh=mesh, in_specs=(P(), rows, rows), out_specs=(P(), rows, P()),
+      check_vma=False), donate_argnums=donated)
+
+
+def _on_all(on_device, mesh, donated):
+  mapped = jax.pmap(on_device, axis_name='data', in_axes=(None, 0, 0), out_axes=(None, 0, None),
+                    devices=list(mesh.devices.flat), donate_argnums=donated)
+  options, programs = xla.compiler_options(), {}
+
+  def run(*args):
+    # pmap takes no compiler options, and of several processes gives each its own arrays, which
+    # nothing can save; a program compiled ahead of time takes them, and gives global arrays.
+    kind = tuple((x.shape, x.dtype) for x in jax.tree.leaves(args))
+    if kind not in programs:
+      programs[kind] = mapped.lower(*args).compile(compiler_options=options)
+    return programs[kind](*args)
+
+  call = run if options or processes(mesh) > 1 else mapped
+
+  def inner(shared, local, batch):
+    local = jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), local)
+    shared, local, logs = call(shared, local, batch)
+    return shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), local), logs
+
+  return inner
+
+
+def _place(batch, mesh, several, replicas, via):
+  """A host batch, on the devices of its rows. Raises ValueError for one that does not divide."""
+  size = core.rows(batch) * several
+  if size % replicas:
+    below = size // replicas * replicas
+    fits = ' or '.join(str(n) for n in (below, below + replicas) if n)
+    raise ValueError(f'batch {size} does not divide over {replicas} replicas; use {fits}')
+  if via == 'pmap':
+    batch = jax.tree.map(lambda x: x.reshape(mesh.size // several, -1, *x.shape[1:]), batch)
+  sharding = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0]) if via == 'vmap' \
+      else NamedSharding(mesh, P('data'))
+  if several > 1:  # each brings its rows
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(
+        sharding, np.asarray(x)), batch)
+  return jax.device_put(batch, sharding)

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan_compress.core import AnyArray
 from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
 
 log = logging.getLogger(__name__)
 
-Masks = Mapping[str, jax.Array]
+Masks = Mapping[str, AnyArray]
 SCOPES = ('global', 'group')
 FAR = 0.9  # a network that costs a smaller share of its budget is told of
 
@@ -32,8 +33,8 @@ def widths(masks: Masks) -> dict[str, int]:
   return {name: int(np.sum(mask)) for name, mask in masks.items()}
 
 
-def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, min_channels: int = 1,
-         round_to: int = 1) -> dict[str, jax.Array]:
+def keep(plan: Plan, scores: Mapping[str, AnyArray], threshold, *, min_channels: int = 1,
+         round_to: int = 1) -> dict[str, AnyArray]:
   """Masks of what scores above `threshold`, and the next best where floor or multiple want more.
 
   floor: channels that stay in every group that may not vanish (16 in CAT's runs), times its step.
@@ -46,7 +47,7 @@ def keep(plan: Plan, scores: Mapping[str, jax.Array], threshold, *, min_channels
                round_to, xp)
 
 
-def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
+def search(plan: Plan, scores: Mapping[str, AnyArray], cost: Callable[[Mapping[str, int]], float],
            budget: float, *, min_channels: int = 1, round_to: int = 1, scope: str = 'global',
            cat_search: bool = False) -> SearchResult:
   """The network of the least threshold that costs at most `budget`.
@@ -79,7 +80,7 @@ def search(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[
   return found
 
 
-def find(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[str, int]], float],
+def find(plan: Plan, scores: Mapping[str, AnyArray], cost: Callable[[Mapping[str, int]], float],
          budget: float, *, min_channels: int = 1, round_to: int = 1, scope: str = 'global',
          cat_search: bool = False) -> tuple[SearchResult, float | None]:
   """What `search` finds, which tells of it, and what the next larger network costs, if known."""
@@ -118,8 +119,8 @@ def find(plan: Plan, scores: Mapping[str, jax.Array], cost: Callable[[Mapping[st
   return found, larger
 
 
-def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, min_channels: int = 1,
-            round_to: int = 1) -> dict[str, jax.Array]:
+def tighten(plan: Plan, scores: Mapping[str, AnyArray], cost, budget, *, min_channels: int = 1,
+            round_to: int = 1) -> dict[str, AnyArray]:
   """`search` by one global threshold inside a compiled step: masks alone, costs as floats.
 
   cost: a `pruning.Cost`. Where even the floor is too dear, the floor's masks.
@@ -145,7 +146,7 @@ def tighten(plan: Plan, scores: Mapping[str, jax.Array], cost, budget, *, min_ch
                       keep(plan, ranks, high, min_channels=min_channels, round_to=round_to))
 
 
-def ranked(scores: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def ranked(scores: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
   """{group: int [width]}: in which place each channel goes, 0 first, no two in the same; see
   `search`. Jit-able."""
   xp = numpy_for(dict(scores))

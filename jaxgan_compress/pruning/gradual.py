@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxgan_compress.core import TrainState
+from jaxgan_compress.core import Array, TrainState
 from jaxgan_compress.nn.init import shapes
 from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.budget_search import search, tighten
@@ -20,13 +20,13 @@ from jaxgan_compress.pruning.surgery import apply_masks
 from jaxgan_compress.pruning.width_cost import Cost, cost
 
 
-def roles(role: str, budget: float | Sequence[float]) -> dict[str, float]:
+def roles(role: str, budget: float | tuple[float, ...] | list[float]) -> dict[str, float]:
   """{role: budget}; of several the others are named by theirs, as 'student_1e09'."""
   first, *more = budget if isinstance(budget, tuple | list) else (budget,)
   return {role: first, **{f'{role}_{each:.3g}'.replace('+', ''): each for each in more}}
 
 
-def schedule(step, whole: float, budget: float, start: int, end: int):
+def schedule(step, whole: float, budget: float | Array, start: int, end: int) -> Array:
   """The budget at `step`: `whole` up to `start`, `budget` from `end` on, fast at first between.
 
     budget + (whole - budget) (1 - (step - start) / (end - start))^3
@@ -75,7 +75,7 @@ class GradualPruning:
     return roles(role, self.budget)
 
   def masks(self, role: str, module: linen.Module, shape: Sequence[int]
-            ) -> dict[str, dict[str, jax.Array]]:
+            ) -> dict[str, dict[str, Array]]:
     """{role: where it begins: every channel lives}.
 
     shape: of one input, as (1, 256, 256, 3). Raises ValueError for a network without a plan, one
@@ -91,7 +91,7 @@ class GradualPruning:
             for each in self.roles(role)}
 
   def advance(self, state: TrainState, role: str, module: linen.Module, shape: Sequence[int],
-              budget: float):
+              budget: float | Array):
     """(the state, {'cost': of what is left, 'budget'}) after its step: the dead
     channels of `role` at 0, its masks in `state.frozen['masks']`. Jit-able, `budget` (what it
     comes to in the end) may be an array; every replica finds the same."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import traverse_util
 
+from jaxgan_compress.core import AnyArray
 from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
 
 CRITERIA = ('norm', 'l1', 'l2', 'taylor', 'random')
 
 
-def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None, key=None) -> dict[str,
-                                                                                         jax.Array]:
+def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None,
+           key: jax.Array | None = None) -> dict[str, AnyArray]:
   """Scores of the channels of each group that can be ranked, float32 [width].
 
   how:
@@ -30,38 +33,45 @@ def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None, key=None)
     raise ValueError(f'criterion={criterion!r}; one of {", ".join(CRITERIA)}')
   if criterion == 'taylor' and grads is None:
     raise ValueError("criterion='taylor' takes the gradient of a loss, grads=..., like params")
-  if criterion == 'random' and key is None:
-    raise ValueError("criterion='random' takes a key")
   ranked = {name: group for name, group in plan.groups.items() if not group.follows}
   if criterion == 'random':
+    if key is None:
+      raise ValueError("criterion='random' takes a key")
     return {name: jax.random.uniform(jax.random.fold_in(key, i), (group.width,))
             for i, (name, group) in enumerate(ranked.items())}
   xp = numpy_for(params, grads)
-  flatten = lambda tree: {('params', *path): xp.asarray(x)
-                          for path, x in traverse_util.flatten_dict(dict(tree)).items()}
-  flat = flatten(params)
+  flat = _flat(params, xp)
   if criterion == 'norm':
-    found = {name: xp.abs(flat['params', *group.norm.split('/'), 'scale'])
-             for name, group in ranked.items() if group.norm}
-    if not found:
-      raise ValueError("no norm of this network has scales to rank channels by; take "
-                       "criterion='l1'")
-    return found
+    return _of_scales(ranked, flat, xp)
   if criterion == 'taylor':
-    slopes = flatten(grads)
+    slopes = _flat(grads, xp)
     flat = {path: x * slopes[path] for path, x in flat.items()}
-  found = {}
-  for name in ranked:
-    seen = [_along(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
-            if path in flat for axis, groups in enumerate(axes)
-            if name in dict(groups) and (criterion == 'taylor' or _makes(path, axes, axis))]
-    if criterion == 'taylor':
-      found[name] = xp.abs(sum(x.sum(-1) for x in seen))
-    else:
-      power = 1 if criterion == 'l1' else 2
-      total = sum((xp.abs(x) ** power).sum(-1) for x in seen)
-      found[name] = (total / sum(x.shape[-1] for x in seen)) ** (1 / power)
+  return {name: _of_leaves(plan, flat, name, criterion, xp) for name in ranked}
+
+
+def _flat(tree, xp) -> dict[tuple[str, ...], Any]:
+  return {('params', *path): xp.asarray(x)
+          for path, x in traverse_util.flatten_dict(dict(tree)).items()}
+
+
+def _of_scales(ranked, flat, xp):
+  found = {name: xp.abs(flat['params', *group.norm.split('/'), 'scale'])
+           for name, group in ranked.items() if group.norm}
+  if not found:
+    raise ValueError("no norm of this network has scales to rank channels by; take criterion='l1'")
   return found
+
+
+def _of_leaves(plan, flat, name, criterion, xp):
+  """[width] of one group, of the kernels that make it ('l1', 'l2') or all leaves ('taylor')."""
+  seen = [_along(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
+          if path in flat for axis, groups in enumerate(axes)
+          if name in dict(groups) and (criterion == 'taylor' or _makes(path, axes, axis))]
+  if criterion == 'taylor':
+    return xp.abs(sum(x.sum(-1) for x in seen))
+  power = 1 if criterion == 'l1' else 2
+  total = sum((xp.abs(x) ** power).sum(-1) for x in seen)
+  return (total / sum(x.shape[-1] for x in seen)) ** (1 / power)
 
 
 def _makes(path, axes, axis):

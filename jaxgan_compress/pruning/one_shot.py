@@ -9,7 +9,7 @@ from flax import linen, traverse_util
 
 from jaxgan_compress.nn import initialise
 from jaxgan_compress.nn.prunable import Plan
-from jaxgan_compress.pruning.budget_search import search, widths
+from jaxgan_compress.pruning.budget_search import Masks, search, widths
 from jaxgan_compress.pruning.importance import scores
 from jaxgan_compress.pruning.surgery import compact
 from jaxgan_compress.pruning.width_cost import cost
@@ -25,7 +25,7 @@ class PruneResult(NamedTuple):
   """
   module: linen.Module
   variables: dict[str, Any]
-  masks: Mapping[str, np.ndarray]
+  masks: Masks
   threshold: float
   before: float
   cost: float

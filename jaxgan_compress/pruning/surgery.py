@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 import numpy as np
 from flax import traverse_util
 
+from jaxgan_compress.core import AnyArray
 from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
 
 
-def apply_masks(plan: Plan, params, masks: Mapping[str, jax.Array]):
+def apply_masks(plan: Plan, params, masks: Mapping[str, AnyArray]):
   """Parameters with dead channels at 0 wherever they appear; shapes stay, so it is jit-able.
 
   A dead channel's bias and scale die with it, and so does what only dead channels feed (the bias
@@ -38,13 +39,13 @@ def apply_masks(plan: Plan, params, masks: Mapping[str, jax.Array]):
   return traverse_util.unflatten_dict({path: masked(path, x) for path, x in flat.items()})
 
 
-def compact(plan: Plan, variables: Mapping, masks: Mapping[str, jax.Array]) -> dict:
+def compact(plan: Plan, variables: Mapping, masks: Mapping[str, AnyArray]) -> dict:
   """The variables of the smaller network `module.with_widths(widths(masks))`, NumPy arrays.
 
   variables: 'params' and whatever other collections the module has (running statistics, spectral
   vectors), cut alike. Raises ValueError for those of another network than the plan's.
   """
-  flat = traverse_util.flatten_dict(dict(variables))
+  flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(variables))
   for path, x in flat.items():
     if plan.shapes.get(path) != np.shape(x):
       raise ValueError(f'{"/".join(path)} is {np.shape(x)} and the plan has '
@@ -53,7 +54,7 @@ def compact(plan: Plan, variables: Mapping, masks: Mapping[str, jax.Array]) -> d
                                        for path, x in flat.items() if _lives(plan, path, masks)})
 
 
-def expand(plan: Plan, small: Mapping, masks: Mapping[str, jax.Array]) -> dict:
+def expand(plan: Plan, small: Mapping, masks: Mapping[str, AnyArray]) -> dict:
   """The inverse: the larger network's variables, 0 where `compact` had cut."""
   flat = traverse_util.flatten_dict(dict(small))
 

@@ -71,29 +71,31 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
              if path[0] == 'params'} if unit == 'params' else \
       _macs(module, plan, shape, UNITS[unit])
   names = tuple(plan.groups)
-  index = {name: i for i, name in enumerate(names)}
   feeders = {path: plan.feeders(path) for path in amounts}
   sets = list(dict.fromkeys(itertools.chain(*feeders.values())))
-  factors, axes, fed = [], [], []
-  for path, amount in amounts.items():
-    cut = [axis for axis in plan.leaves[path] if axis]
-    rows = []
-    for axis in (*cut, *((),) * (2 - len(cut))):
-      row = [0] * len(names) + [0 if axis else 1]
-      for name, times in axis:
-        row[index[name]] += times
-      rows.append(row)
-    full = math.prod(sum(times * plan.groups[name].width for name, times in axis) for axis in cut)
-    if amount % full:
-      raise ValueError(f'{"/".join(path)}: {amount} is no multiple of its widths, {full}')
-    factors.append(amount // full)
-    axes.append(rows)
-    fed.append([each in feeders[path] for each in sets])
-  return Cost(unit, names, np.array(factors, np.int64),
-              np.array(axes, np.int64).reshape(-1, 2, len(names) + 1).transpose(1, 0, 2),
+  terms = [_term(plan, path, amount) for path, amount in amounts.items()]
+  fed = [[each in feeders[path] for each in sets] for path in amounts]
+  return Cost(unit, names, np.array([factor for factor, _ in terms], np.int64),
+              np.array([axes for _, axes in terms], np.int64).reshape(
+                  -1, 2, len(names) + 1).transpose(1, 0, 2),
               np.array([[name in each for name in names] for each in sets],
                        np.int64).reshape(-1, len(names)),
-              np.array(fed, np.int64).reshape(len(factors), len(sets)))
+              np.array(fed, np.int64).reshape(len(terms), len(sets)))
+
+
+def _term(plan, path, amount):
+  """(factor, [2, groups + 1]) of a leaf: see `Cost`. Raises ValueError for no whole factor."""
+  cut = [axis for axis in plan.leaves[path] if axis]
+  axes = []
+  for axis in (*cut, *((),) * (2 - len(cut))):
+    row = dict.fromkeys(plan.groups, 0)
+    for name, times in axis:
+      row[name] += times
+    axes.append([*row.values(), 0 if axis else 1])
+  full = math.prod(sum(times * plan.groups[name].width for name, times in axis) for axis in cut)
+  if amount % full:
+    raise ValueError(f'{"/".join(path)}: {amount} is no multiple of its widths, {full}')
+  return amount // full, axes
 
 
 def _macs(module, plan, shape, convention):

@@ -282,7 +282,7 @@ _OLD = {'generator_ba': 'back', 'student_ba': 'student_back', 'disc_ba': 'disc_b
         'student_ba_adapters': 'student_back_adapters'}
 
 
-def _renamed(tree, names):
+def _renamed(tree, names) -> Any:
   return {names.get(key, key): value for key, value in tree.items()} \
       if isinstance(tree, dict) else tree
 

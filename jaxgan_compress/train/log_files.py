@@ -116,14 +116,6 @@ def read_logs(path: str | Path) -> list[dict[str, Any]]:
   return logs
 
 
-def write_whole(path: str | Path, text: str):
-  """Writes a file so that a reader, or a run that was killed, finds the old or the new one."""
-  path = Path(path)
-  part = path.with_name(path.name + '.part')
-  part.write_text(text)
-  os.replace(part, path)
-
-
 def environment() -> dict[str, Any]:
   """Versions, device, command and git revision (None outside a checkout)."""
   device = jax.devices()[0]
