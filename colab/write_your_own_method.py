@@ -85,9 +85,9 @@ gallery({'an image': pairs['target'], 'its steps to the right': steps * 2 - 1}, 
 # ## A network: any Flax module that returns an image and its taps
 #
 # *Taps* are activations on the way that losses may compare, by name; `{}` will do. `train` and
-# `axes` are for layers that behave otherwise in training or speak with other devices. This one works at
-# half the resolution and folds every four channels of its result back into two by two pixels. A
-# wide one is the teacher, a narrow one the student; any other pair would do, such as
+# `axes` are for layers that behave otherwise in training or speak with other devices. This one
+# works at half the resolution and folds every four channels of its result back into two by two
+# pixels. A wide one is the teacher, a narrow one the student; any other pair would do, such as
 # `nn.resnet(32)` for the teacher.
 
 # %%
