@@ -51,7 +51,7 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
     source = generator.stage.source()
     labels = source.labels
     if labels and sum(labels.values()) != inputs[0].shape[-1]:
-      labels = None  # it draws from something else
+      labels = None  # it takes something else
     if int8:
       side = 'target' if generator.is_reverse else 'source'
       rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
@@ -84,11 +84,11 @@ def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
 
   shape: of an input. It is compared on noise; for int8 too little is known of its inputs. more: as
   of `write_folder`, above all `labels` for a network of label maps. Raises ValueError for a network
-  that draws nothing, and as `nn.load` and `write_folder`.
+  that generates nothing, and as `nn.load` and `write_folder`.
   """
   module, variables = nn.load(path)
   if not hasattr(module, 'plan'):
-    raise ValueError(f'{path} is a {type(module).__name__}, which draws nothing; export takes '
+    raise ValueError(f'{path} is a {type(module).__name__}, which generates nothing; export takes '
                      'generators')
   rng = np.random.default_rng(0)
   if len(shape) == 2:
