@@ -114,7 +114,7 @@ def page():
     lines.append(f'| {big} | {small} | {ratios} | {published} |')
   lines += ['', '## Discriminators', '',
             'Inputs of conditional ones hold the condition too; spectral vectors are no '
-            'parameters. The multi-scale one judges 36 label channels and an image at two scales.',
+            'parameters. The multi-scale one sees 36 label channels and an image at two scales.',
             '', *table(DISCRIMINATORS, costs), '']
   return '\n'.join(lines)
 

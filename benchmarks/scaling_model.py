@@ -138,7 +138,7 @@ Counted for every stage of every shipped config, as its default: multiply-accumu
 training step (every network, forward and backward, feature networks too) for each image; bytes of
 gradients, batch statistics and logs that are averaged over all replicas in a step, and bytes of
 samples that alignment shows to every replica. Stages of one config with the same cost stand once;
-students are cut to their budgets at random.
+students are pruned to their budgets at random.
 
 The last columns are the share of a step in which a chip computes, for 1, 4 and 16 images a chip:
 compute / (compute + exchange). Assumed are {SHARE:.0%} of the bfloat16 peak (v5e 197, H100 989

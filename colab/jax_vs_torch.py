@@ -13,8 +13,9 @@
 # %% [markdown]
 # # The same generator in JAX and in PyTorch
 #
-# One set of weights, two frameworks: first both must draw the same picture and take the same steps
-# of training, then they are timed, in turn, so that they share whatever else the machine does.
+# One set of weights, two frameworks: first both must generate the same image and take the same
+# steps of training, then they are timed, in turn, so that they share whatever else the machine
+# does.
 #
 # PyTorch is not needed by the library. Where it is missing, this notebook says so, runs the JAX
 # half and skips the rest.
@@ -64,18 +65,19 @@ print(f'JAX {jax.__version__}, {jax.devices()[0].device_kind}')
 # %% [markdown]
 # ## In JAX
 #
-# CycleGAN's generator, untrained: what it draws means nothing, and takes as long as a good drawing.
+# CycleGAN's generator, untrained: its images mean nothing, and take as long as good ones.
 
 # %%
 module = nn.resnet(WIDTH, blocks=BLOCKS)
 variables = nn.initialise(module, jax.random.key(0), scheme='he')
 pairs = jgc.data.samples('colorize', size=SIZE, count=4)
 photographs = np.stack([pair['target'] for pair in pairs]) / np.float32(127.5) - 1
-draw = jgc.core.xla.jit(lambda variables, x: module.apply(variables, x)[0])
-drawn = np.asarray(draw(variables, photographs))
+generate = jgc.core.xla.jit(lambda variables, x: module.apply(variables, x)[0])
+generated = np.asarray(generate(variables, photographs))
 print(f'{jgc.count_params(variables):,} parameters, '
-      f'{jgc.macs(module, (1, SIZE, SIZE, 3)) / 1e9:.2f} billion multiply-accumulates a picture')
-gallery({'photographs': photographs, 'as the untrained generator sees them': drawn}, pixels=SIZE)
+      f'{jgc.macs(module, (1, SIZE, SIZE, 3)) / 1e9:.2f} billion multiply-accumulates an image')
+gallery({'photographs': photographs, 'what the untrained generator makes of them': generated},
+        pixels=SIZE)
 
 # %% [markdown]
 # ## In PyTorch
@@ -127,14 +129,14 @@ else:
   print('skipped: PyTorch is not installed')
 
 # %% [markdown]
-# ## Do they draw the same?
+# ## Do they generate the same?
 
 # %%
-rows = {'JAX': drawn}
+rows = {'JAX': generated}
 if torch:
   with torch.inference_mode():
     rows['PyTorch'] = to_numpy(twin(to_torch(photographs)))
-  off = np.abs(rows['PyTorch'] - drawn).max()
+  off = np.abs(rows['PyTorch'] - generated).max()
   print(f'largest difference of a pixel between -1 and 1: {off:.1e}')
   # A GPU may multiply with fewer bits by default, in either framework.
   assert off < (2e-2 if jax.default_backend() == 'gpu' or device == 'cuda' else 1e-3)
@@ -143,9 +145,9 @@ gallery(rows, '' if torch else 'PyTorch is not installed', pixels=SIZE)
 # %% [markdown]
 # ## A step of training
 #
-# The mean absolute difference to a target, its gradient, and Adam: a plain step without a judge, so
-# that both sides fit on a page. Both start from the same weights; three steps must give the same
-# losses.
+# The mean absolute difference to a target, its gradient, and Adam: a plain step without a
+# discriminator, so that both sides fit on a page. Both start from the same weights; three steps
+# must give the same losses.
 
 # %%
 source, target = photographs[:BATCH].mean(-1, keepdims=True).repeat(3, -1), photographs[:BATCH]
@@ -198,19 +200,19 @@ for name, values in losses.items():
 # %%
 one = jax.device_put(photographs[:1])
 placed = jax.device_put(variables)
-calls = {'draw one picture': {'JAX': lambda: draw(placed, one)},
+calls = {'generate one image': {'JAX': lambda: generate(placed, one)},
          f'training step, batch {BATCH}': {'JAX': jax_step}}
 if torch:
   first = to_torch(photographs[:1])
 
-  def torch_draw():
+  def torch_generate():
     with torch.inference_mode():
-      drawn = twin(first)
+      images = twin(first)
     if device == 'cuda':
       torch.cuda.synchronize()
-    return drawn
+    return images
 
-  calls['draw one picture']['PyTorch'] = torch_draw
+  calls['generate one image']['PyTorch'] = torch_generate
   calls[f'training step, batch {BATCH}']['PyTorch'] = torch_step
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 2))

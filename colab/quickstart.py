@@ -13,10 +13,11 @@
 # %% [markdown]
 # # A GAN, and a student ten times smaller
 #
-# A *generator* draws pictures from random numbers. Good ones are large, phones are small. Here a
-# large generator learns to draw handwritten digits, and then teaches a small one to draw the same
-# digits from the same random numbers. That is knowledge distillation of GANs, after Aguinaldo et
-# al. 2019. The digits are real, no data set is downloaded, and two CPU cores take a few minutes.
+# A *generator* makes images from random numbers. Good ones are large, phones are small. Here a
+# large generator learns to generate handwritten digits, and then teaches a small one to generate
+# the same digits from the same random numbers. That is knowledge distillation of GANs, after
+# Aguinaldo et al. 2019. The digits are real, no data set is downloaded, and two CPU cores take a
+# few minutes.
 
 # %%
 # Installs the library where it is missing, on Colab; elsewhere this cell does nothing.
@@ -30,7 +31,7 @@ if 'google.colab' in sys.modules:
   subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', PACKAGE], check=True)
 
 # %% tags=["parameters"]
-STEPS = 1200        # of each network; more draw better
+STEPS = 1200        # of each network; more give better images
 TEACHER_WIDTH = 16  # channels of the teacher's last layer; its other layers have 2 and 4 times more
 STUDENT_WIDTH = 2   # the same of the student
 
@@ -59,8 +60,8 @@ gallery({'what people wrote': data[0]['target'][:12]})
 #
 # Two networks learn against each other. The generator makes a digit of 100 random numbers, the
 # discriminator tells real digits from made ones, and each gets better because the other does.
-# `fit` trains; every so often it hands over the state and what was measured in that step. The
-# random numbers below stay the same, so that each row shows how the same digits come into being.
+# `fit` trains; every so often it yields the state and the logs of that step, a dictionary of terms
+# for each network. The random numbers below stay the same, so each row shows the same digits.
 
 # %%
 teacher = nn.DCGANGenerator(d=TEACHER_WIDTH, size=32)
@@ -68,62 +69,62 @@ discriminator = nn.DCGANDiscriminator(d=TEACHER_WIDTH, size=32)
 adam = lambda rate: optax.adam(rate, b1=0.5)
 
 latents = jax.random.normal(jax.random.key(2), (12, teacher.latent))
-draw = jax.jit(lambda generator, latents: generator(latents))
+generate = jax.jit(lambda generator, latents: generator(latents))
 
 
 def train(method, role, state, data):
-  """The state after STEPS steps, what `role` drew on the way, and everything that was logged."""
-  drawings, logs = {}, []
+  """The state after STEPS steps, images of `role` on the way, and everything that was logged."""
+  images, logs = {}, []
   for state, now in jgc.fit(method, state, data, steps=STEPS, every=max(1, STEPS // 30)):
-    logs.append({name: float(value) for name, value in now.items()})
+    logs.append(jax.tree.map(float, now))
     if len(logs) in (1, 4, 12) or now['step'] == STEPS:
-      drawings[f'{role}, step {now["step"]}'] = np.asarray(
-          draw(method.generators(state)[role], latents))
-  return state, drawings, logs
+      images[f'{role}, step {now["step"]}'] = np.asarray(
+          generate(method.generators(state)[role], latents))
+  return state, images, logs
 
 
 gan = methods.GAN(teacher, methods.Adversary(discriminator, adam(1e-3)), adam(1e-3))
-teacher_state, drawings, logs = train(gan, 'generator', gan.init(jax.random.key(0), data[0]), data)
-gallery(drawings, 'The teacher learns from real digits')
+teacher_state, images, logs = train(gan, 'generator', gan.init(jax.random.key(0), data[0]), data)
+gallery(images, 'The teacher learns from real digits')
 
 # %% [markdown]
 # The two losses of a GAN need not fall: each network makes the other's task harder. What matters is
 # that neither wins. A discriminator whose loss goes to 0 is never in doubt, and a generator learns
-# nothing from such a judge.
+# nothing from it.
 
 # %%
-def curves(logs, **names):
-  """What was logged, by step."""
+def curves(logs, **labels):
+  """The loss of each network by step."""
   plt.figure(figsize=(7, 2.6))
-  for name, label in names.items():
-    plt.plot([each['step'] for each in logs], [each[name] for each in logs], label=label)
+  for network, label in labels.items():
+    plt.plot([now['step'] for now in logs], [now[network]['loss'] for now in logs], label=label)
   plt.xlabel('step')
   plt.legend()
   plt.show()
 
 
-curves(logs, adv="the generator's loss", disc="the discriminator's loss")
+curves(logs, generator="the generator's loss", disc="the discriminator's loss")
 
 # %% [markdown]
 # ## The student
 #
-# It looks at no real digit and meets no discriminator. It gets the random numbers that the
-# teacher gets, and is to draw what the teacher draws, pixel by pixel. So it needs no data: the
-# pipeline is replaced by one that only says how many digits a step has.
+# It sees no real digit and no discriminator. It gets the random numbers that the teacher gets, and
+# learns to generate the teacher's images, pixel by pixel. So it needs no data: the pipeline is
+# replaced by one that only says how many digits a step has.
 
 # %%
 student = nn.DCGANGenerator(d=STUDENT_WIDTH, size=32)
 kd = methods.KD(student=student, teacher=teacher, tx=adam(optax.cosine_decay_schedule(2e-2, STEPS)))
 state = kd.init(jax.random.key(1), {}, init_from={'teacher': teacher_state.nets['generator']})
-student_state, drawings, logs = train(kd, 'student', state, jgc.data.sizes_only(64))
-gallery({**drawings, 'the teacher, from the same random numbers': draw(
+student_state, images, logs = train(kd, 'student', state, jgc.data.sizes_only(64))
+gallery({**images, 'the teacher, from the same random numbers': generate(
     kd.generators(student_state)['teacher'], latents)}, 'The student learns from its teacher')
 
 # %% [markdown]
 # This loss does fall: the student's task stays as it is.
 
 # %%
-curves(logs, mse_per_pixel='mean squared difference to the teacher, a pixel')
+curves(logs, student='squared difference to the teacher, summed over pixels')
 
 # %% [markdown]
 # ## Could we not have trained the small one at once?
@@ -137,8 +138,8 @@ generators = {
     f'teacher, width {TEACHER_WIDTH}': gan.generators(teacher_state)['generator'],
     f'student, width {STUDENT_WIDTH}, taught': kd.generators(student_state)['student'],
     f'the same network, width {STUDENT_WIDTH}, alone': alone.generators(alone_state)['generator']}
-gallery({name: draw(generator, latents) for name, generator in generators.items()},
-        'Who draws better? The third did not learn from the teacher, so its digits are others')
+gallery({name: generate(generator, latents) for name, generator in generators.items()},
+        'Which are better? The third did not learn from the teacher, so its digits are others')
 
 # %% [markdown]
 # One run proves little; with three seeds, and measured, it comes out in the same way
@@ -146,7 +147,7 @@ gallery({name: draw(generator, latents) for name, generator in generators.items(
 #
 # ## What was saved
 #
-# Parameters are what has to be stored. Multiply-accumulates (MACs) are the work that one picture
+# Parameters are what has to be stored. Multiply-accumulates (MACs) are the work that one image
 # takes. Milliseconds depend on the device: networks as small as these are done before a computer
 # has noticed, and a tenth of the work is not a tenth of the time.
 
@@ -158,7 +159,7 @@ timings = jgc.latency({name: lambda generator=generator: run(generator, image)
 costs = {name: (jgc.count_params(generator.variables), jgc.macs(generator.module),
                 1e3 * timings[name].median) for name, generator in list(generators.items())[:2]}
 for name, (parameters, macs, milliseconds) in costs.items():
-  print(f'{name:28} {parameters:8,} parameters {macs:10,} MACs {milliseconds:6.2f} ms a picture')
+  print(f'{name:28} {parameters:8,} parameters {macs:10,} MACs {milliseconds:6.2f} ms an image')
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.2))
 for axis, what, values in zip(axes, ('parameters', 'MACs', 'ms'), zip(*costs.values(), strict=True),
@@ -179,12 +180,12 @@ small = kd.generators(student_state)['student']
 nn.save('student.safetensors', small.module, small.variables, overwrite=True)
 module, variables = nn.load('student.safetensors')
 image, _ = module.apply(variables, latents)
-print('loaded again, largest difference', float(abs(image - draw(small, latents)).max()))
+print('loaded again, largest difference', float(abs(image - generate(small, latents)).max()))
 
 # %% [markdown]
 # ## From here
 #
 # * Set `STUDENT_WIDTH = 1` or `4`, or `STEPS = 5000`, and run all again.
-# * `prune_and_distil`: a network that draws pictures from pictures, cut to a budget.
+# * `prune_and_distil`: a network that translates images, pruned to a budget.
 # * `write_your_own_method`: your own loss, your own student.
 # * `jgc.export.write_folder` makes ONNX and StableHLO of `small`, for phones and browsers.

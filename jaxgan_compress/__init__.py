@@ -3,24 +3,25 @@
     import jax, optax, jaxgan_compress as jgc
     from jaxgan_compress import methods, nn
     data = jgc.data.Pipeline(jgc.data.digits(), batch=64)
-    judge = methods.Adversary(nn.DCGANDiscriminator(d=16, size=32), optax.adam(1e-3, b1=0.5))
-    gan = methods.GAN(nn.DCGANGenerator(d=16, size=32), judge, optax.adam(1e-3, b1=0.5))
+    adam = optax.adam(1e-3, b1=0.5)
+    adversary = methods.Adversary(nn.DCGANDiscriminator(d=16, size=32), adam)
+    gan = methods.GAN(nn.DCGANGenerator(d=16, size=32), adversary, adam)
     state = gan.init(jax.random.key(0), data[0])
     for state, logs in jgc.fit(gan, state, data, steps=2000, every=200):
-      print(logs['step'], float(logs['adv']))
+      print(logs['step'], float(logs['generator']['loss']))
     images = gan.generators(state)['generator'](jax.random.normal(jax.random.key(2), (16, 100)))
 
 | to | look at |
 |---|---|
 | train and distil | `fit`, `jaxgan_compress.methods`; what a method is: `Method`, `TrainState` |
 | choose or build a network | `jaxgan_compress.nn` |
-| cut one to a budget | `jaxgan_compress.pruning` |
+| prune one to a budget | `jaxgan_compress.pruning` |
 | read images | `jaxgan_compress.data` |
 | write a loss or a method | `jaxgan_compress.losses`, `jaxgan_compress.core` |
-| know what a network costs, see pictures | `jaxgan_compress.analysis` |
-| measure drawings | `jaxgan_compress.metrics` |
+| know what a network costs, see images | `jaxgan_compress.analysis` |
+| measure generated images | `jaxgan_compress.metrics` |
 | take weights from PyTorch, and back | `jaxgan_compress.convert` |
-| ship a student | `jaxgan_compress.export` |
+| export a student | `jaxgan_compress.export` |
 | run by config, with checkpoints and a report | `run`, `jaxgan_compress.config` |
 | use many devices and processes | `jaxgan_compress.parallel`, `jaxgan_compress.distributed` |
 """

@@ -188,7 +188,7 @@ def test_a_folder_has_litert_on_request(tensorflow, tmp_path, capsys, monkeypatc
     np.testing.assert_allclose(known['image'], stored['image2'], atol=1e-5)
   other = export.to_litert(module, learnt(module, 1), (1, 16, 16, 3))
   monkeypatch.setattr(folders.litert, 'to_litert', lambda *_, **__: other)
-  with pytest.raises(export.ExportError, match='network.tflite draws something else'):
+  with pytest.raises(export.ExportError, match='network.tflite generates something else'):
     write(tmp_path / 'other', module, to=('litert',))
   assert [path.name for path in tmp_path.iterdir()] == ['out']
 
@@ -313,8 +313,8 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
   program = ('import runpy, sys; sys.modules.update(jax=None, flax=None, jaxgan_compress=None); '
              "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
   subprocess.run([sys.executable, '-c', program, tmp_path / 'out/run_onnx.py',
-                  tmp_path / 'photograph.png', tmp_path / 'drawing.png'], check=True)
-  drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32)
+                  tmp_path / 'photograph.png', tmp_path / 'generated.png'], check=True)
+  drawn = np.asarray(Image.open(tmp_path / 'generated.png'), np.float32)
   assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
 
 
@@ -355,8 +355,8 @@ def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path):
     given = '7'
     z = np.random.default_rng(7).standard_normal((1, 100), np.float32)
     expected = draw(module, variables, z)[0]
-  assert runner(tmp_path / 'out')['main']([given, str(tmp_path / 'drawing.png'), *more]) == 0
-  drawn = np.asarray(Image.open(tmp_path / 'drawing.png'), np.float32).reshape(expected.shape)
+  assert runner(tmp_path / 'out')['main']([given, str(tmp_path / 'generated.png'), *more]) == 0
+  drawn = np.asarray(Image.open(tmp_path / 'generated.png'), np.float32).reshape(expected.shape)
   assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
   assert (tmp_path / 'out/images.py').is_file() == bool(side)
   assert side or '100 numbers, N(0, 1)' in (tmp_path / 'out/README.md').read_text()
@@ -426,7 +426,7 @@ def test_the_exported_runner_and_training_see_the_same_planes(exports, tmp_path,
 
 def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
   module = Tiny(5)
-  rng, drawing = np.random.default_rng(0), tmp_path / 'drawing.png'
+  rng, drawing = np.random.default_rng(0), tmp_path / 'generated.png'
   labels = rng.choice([0, 1, 2, 255], (12, 16)).astype(np.uint8)
   instances = rng.integers(0, 70_000, (3, 4)).repeat(4, 0).repeat(4, 1).astype(np.int32)
   Image.fromarray(labels).save(tmp_path / 'labels.png')
@@ -451,7 +451,7 @@ def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
     ('pictures', 'odd.png out.png', 'odd.png has 30x34 pixels, and the network takes heights and '
      'widths that are multiples of 4 from 8 (it was shown 32x32); resize or cut it, to 32x32'),
     ('pictures', 'small.png out.png', 'to 8x8 for example'),
-    ('pictures', 'good.png', 'required: drawing'),
+    ('pictures', 'good.png', 'required: output'),
     ('pictures', 'good.png out.png more.png', 'unrecognized arguments: more.png'),
     ('pictures', 'good.png out', 'out has no suffix of an image that can be written'),
     ('pictures', 'good.png out.psd', 'out.psd has no suffix'),
@@ -501,7 +501,7 @@ def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):
   card = {kind: (out / 'README.md').read_text() for kind, out in exports.items()}
   assert 'RGB pictures in [-1, 1]' in card['pictures']
   assert 'one for each label from 0 to 2, one for 255' in card['labels']
-  assert '`python run_onnx.py labels.png drawing.png --instances=instances.png`' in card['labels']
+  assert '`python run_onnx.py labels.png generated.png --instances=instances.png`' in card['labels']
   assert '`--no-edges` that it is a label' in card['unknown']
   for out in exports.values():
     assert (out / 'images.py').read_text() == Path(decode.__file__).read_text()
@@ -521,7 +521,7 @@ def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):
 def test_what_draws_something_else_is_not_kept(tmp_path, monkeypatch):
   other = export.to_onnx(SMALL, learnt(SMALL, 1), (1, 16, 16, 3))
   monkeypatch.setattr(folders.onnx, 'to_onnx', lambda *_: other)
-  with pytest.raises(export.ExportError, match='network.onnx draws something else'):
+  with pytest.raises(export.ExportError, match='network.onnx generates something else'):
     write(tmp_path / 'out')
   assert not list(tmp_path.iterdir())
 
@@ -576,7 +576,7 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
   (tmp_path / 'out').rmdir()
   disc = nn.PatchGAN(2, layers=1)
   nn.save(tmp_path / 'disc.safetensors', disc, nn.initialise(disc, jax.random.key(0)))
-  assert 'draws nothing' in refused(f'--network={tmp_path}/disc.safetensors', '--size=16', out)
+  assert 'generates nothing' in refused(f'--network={tmp_path}/disc.safetensors', '--size=16', out)
   for package, extra in (('onnx', 'ONNX needs the extra'), ('flatbuffers', 'StableHLO needs'),
                          ('onnxruntime', 'running an ONNX network needs')):
     monkeypatch.setitem(sys.modules, package, None)

@@ -5,15 +5,21 @@ import functools
 import inspect
 import io
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import tokenize
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 import jaxgan_compress as jgc
 from jaxgan_compress import analysis, core, distributed, losses, metrics, parallel, train
+from jaxgan_compress.cli import main as cli  # noqa: F401 - registers the verbs
+from jaxgan_compress.cli.flags import VERBS
 from jaxgan_compress.config import build
 from jaxgan_compress.nn.files import arrays
 
@@ -183,3 +189,124 @@ def test_the_networks_of_the_benchmarks_can_be_built(monkeypatch):
   pairs = inference.pairs((64,), (1,))
   for case in (*jax_vs_torch.CASES.values(), *(case for _, *both in pairs for case in both)):
     assert jax_vs_torch.networks(case, 'float32')
+
+
+# Words of earlier versions, for what the field calls otherwise: as parts of names ...
+OLD_PARTS = {
+    'judge': 'disc', 'judges': 'disc', 'lesson': 'teacher output', 'lessons': 'distill',
+    'drawer': 'generator', 'drawing': 'generated image', 'drawings': 'generated images',
+    'draws': 'is_generator', 'drawn': 'generated', 'pupil': 'student', 'pupils': 'roles',
+    'shrink': 'gradual_pruning', 'beside': 'roles', 'clock': 'schedule',
+    'others': 'extra_students', 'given': 'init_from', 'aim': 'recon_target',
+    'remembering': 'maybe_remat', 'look': 'feature_net',
+}
+# ... and as whole names, keys and flags.
+OLD_NAMES = {
+    'going_on': 'disc_init', 'n_dis': 'teacher_every', 'n_critic': 'disc_steps', 'product': 'roles',
+    'to_range': 'to_tanh_float32', 'Blocks': 'AlternatingSchedule', 'fixed': 'stop_gradient',
+    'cut': 'prune', 'Cut': 'PruneResult', 'cut_to_time': 'prune_to_latency',
+    'begin': 'init_student',
+    'how': 'criterion', 'per': 'scope', 'floor': 'min_channels', 'legacy': 'cat_search',
+    'form': 'implementation', 'forms': 'implementations', 'memory': 'replica_state',
+    'stats': 'collections', 'disc_from': 'disc_init', 'student_back': 'student_ba',
+}
+OLD_PRUNING = {'start': 'student_init', 'multiple': 'round_to', 'picture': 'plot_masks'}
+OLD_FLAGS = {'in': 'input', 'out': 'output', 'hint': 'override', 'part': 'key', **OLD_PRUNING}
+# Of prose: docs, notebooks, docstrings, help texts, report templates.
+OLD_PROSE = re.compile(
+    r'\b(judges?|judged|lessons?|drawers?|drawings?|drawn|draws|drew|pupils?)\b', re.IGNORECASE)
+# What reads the names of earlier versions.
+OLD_ALLOWED = ('config/old_keys.py',)
+
+
+def old_words(names, more=()):
+  """'old (new)' for each of the names that is one of the old words, or has one as a part."""
+  table = {**OLD_NAMES, **dict(more)}
+  for name in names:
+    parts = re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower().split('_')
+    for new in (table.get(name), *map(OLD_PARTS.get, parts)):
+      if new:
+        yield f'{name} ({new})'
+
+
+def test_public_names_are_the_fields_words():
+  modules = [module for name, module in sorted(sys.modules.items())
+             if name.startswith('jaxgan_compress') and '__all__' in vars(module)]
+  assert len(modules) > 12
+  found = {}
+  for module in modules:
+    more = OLD_PRUNING if module is jgc.pruning else {}
+    for name in module.__all__:
+      value, names = getattr(module, name), [name]
+      functions = [value] if inspect.isfunction(value) else []
+      if inspect.isclass(value):
+        names += [key for key in vars(value) if key[0] != '_']
+        names += [] if issubclass(value, Exception) else getattr(value, '__annotations__', {})
+        functions = [x for x in vars(value).values() if inspect.isfunction(x)]
+      parameters = {key for function in functions
+                    for key in function.__code__.co_varnames[:function.__code__.co_argcount
+                                                             + function.__code__.co_kwonlyargcount]}
+      # Gradual pruning has a first and a last step.
+      more_here = more if 'start' not in names and name != 'schedule' else {}
+      if old := sorted({*old_words([*names, *parameters], more_here)}):
+        found[f'{module.__name__}.{name}'] = old
+  assert not found
+
+
+def test_keys_of_configs_and_flags_are_the_fields_words():
+  def keys(section):
+    for key, value in section.items():
+      yield key
+      yield from keys(value) if isinstance(value, Mapping | ConfigDict) else ()
+
+  schema = jgc.config.schema
+  assert not [*old_words([*keys(schema.base()), *keys(schema.STAGE)])]
+  flags = {flag.name for verb in VERBS.values() for flag in verb.flags}
+  assert 'criterion' in flags
+  assert not [*old_words(flags, OLD_FLAGS)]
+  texts = [text for verb in VERBS.values()
+           for text in (verb.body.__doc__, *(flag.help for flag in verb.flags))]
+  assert not [match[0] for text in texts for match in OLD_PROSE.finditer(text)]
+
+
+DOCS = [ROOT / 'README.md', ROOT / 'launch/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+def names_in(code):
+  """The names in Python code, strings and comments left out."""
+  tokens = tokenize.generate_tokens(io.StringIO(textwrap.dedent(code)).readline)
+  return {token.string for token in tokens if token.type == tokenize.NAME}
+
+
+@pytest.mark.parametrize('path', DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docs_are_in_the_fields_words(path):
+  text = path.read_text()
+  assert not [match[0] for match in OLD_PROSE.finditer(text)]
+  names = {name for code in re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+           for name in names_in(code)}
+  for code in re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', text, flags=re.DOTALL)):
+    names |= set(re.findall(r'[A-Za-z_][\w-]*', code))
+  assert not [*old_words(names)]
+  for line in re.findall(r'jaxgan-compress [a-z-]+ .*', text):
+    verb, *words = line.partition('#')[0].split()[1:]
+    options = {re.match(r'--(?:no)?(\w+)', word)[1] for word in words if word.startswith('--')}
+    if verb in VERBS:
+      assert options <= {flag.name for flag in VERBS[verb].flags}, line
+
+
+@pytest.mark.parametrize('path', [*sorted((ROOT / 'colab').glob('*.py')),
+                                  *sorted(PACKAGE.rglob('*.jinja2'))], ids=lambda path: path.name)
+def test_notebooks_and_reports_are_in_the_fields_words(path):
+  text = path.read_text()
+  assert not [match[0] for match in OLD_PROSE.finditer(text)]
+  if path.suffix == '.py':
+    assert not [*old_words(names_in(text))]
+
+
+def test_sources_are_in_the_fields_words():
+  found = {}
+  for path in sorted(PACKAGE.rglob('*.py')):
+    name = str(path.relative_to(PACKAGE))
+    if name not in OLD_ALLOWED and (old := OLD_PROSE.findall(path.read_text())):
+      found[name] = old
+  assert not found

@@ -84,6 +84,6 @@ def test_the_reference_builds_without_a_warning(tmp_path):
       capture_output=True, text=True, check=False)
   assert done.returncode == 0 and not done.stderr, done.stderr[-2000:]
   page = (tmp_path / 'jaxgan_compress' / 'methods.html').read_text()
-  assert '<li><strong>paired</strong>: the judge sees source and image side by side' in page
+  assert '<li><strong>paired</strong>: the discriminator sees source and image side by side' in page
   landing = (tmp_path / 'jaxgan_compress.html').read_text()
   assert 'href="jaxgan_compress/pruning.html"' in landing

@@ -90,7 +90,7 @@ def test_titles_are_text_and_no_markup():
                              'packages': {'jax': '1'}, 'python': '3', 'git': None, 'time': 'now'}}
   del results['generators']['a']['best']  # nothing was measured
   images = np.zeros((2, 4, 4, 1))
-  groups = {'latents': {'drawings': [('a', images)], 'pictures': None, 'targets': None,
+  groups = {'latents': {'images': [('a', images)], 'pictures': None, 'targets': None,
                         'real': images}}
   curves = {'a': [{'step': step, 'measures': {'fd': {'value': 1. / step}}} for step in (1, 2, 3)]}
   config = {'data': {'name': evil}, 'seed': 0, 'run': ['a'], 'note': evil}

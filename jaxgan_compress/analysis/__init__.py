@@ -1,4 +1,4 @@
-"""What networks and training steps cost, and pictures of images and masks."""
+"""What networks and training steps cost, and plots of images and masks."""
 
 from jaxgan_compress.analysis.image_grid import (
   captioned,

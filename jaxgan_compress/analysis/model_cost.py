@@ -33,7 +33,7 @@ def count_params(variables: Mapping, convention: str = 'all') -> int:
 
   'all': every entry of 'params'. 'paper': as Aguinaldo et al. 2019 counted, weights and biases of
   convolutions only, norms left out, and the last layer (`to_image`) with one output channel even
-  where it draws colour. 'cat': as CAT's profiler prints, scales and biases of norms that have
+  where it makes colour. 'cat': as CAT's profiler prints, scales and biases of norms that have
   running statistics left out. Running statistics and spectral vectors are never parameters.
 
   Raises ValueError for another convention.
@@ -106,7 +106,7 @@ def macs(module: linen.Module | Callable, shape: Sequence[int] | None = None,
   """Multiply-accumulates of one forward pass in inference mode.
 
   module: a network, or any function of one array (whose networks, if any, are inside it).
-  shape: of the input, as (1, 256, 256, 3); may be left out for networks that draw from noise.
+  shape: of the input, as (1, 256, 256, 3); may be left out for networks that start from noise.
   convention:
     'exact': what convolutions and matmuls take. A transposed convolution is counted on its input.
     'torchprofile': as published for GAN Compression and OMGD. A transposed convolution counts its

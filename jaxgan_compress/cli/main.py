@@ -9,7 +9,7 @@
     jaxgan-compress profile-latency --workdir=runs/cat --backend=onnx --output=latency.json
     jaxgan-compress prune --workdir=runs/cat --unit=ms --table=latency.json --budget=2.5
     jaxgan-compress export --workdir=runs/cat --to=stablehlo,onnx --int8
-    jaxgan-compress fid drawings/ photographs/ --weights=inception.safetensors
+    jaxgan-compress fid generated/ photographs/ --weights=inception.safetensors
 """
 
 from __future__ import annotations

@@ -200,10 +200,10 @@ def _recognise(flags: SimpleNamespace):
            high=config.SEEDS),
       Flag('stage', "Which stage's generator to prune; default: the first.", needs=OF_A_RUN),
       CHECKPOINT, RUN_MOVED, SIZE,
-      Flag('output', 'The .safetensors file to write, beside which a .png shows the channels that '
+      Flag('output', 'The .safetensors file to write, next to which a .png shows the channels that '
            'stay; default with --workdir: student.safetensors in that folder.', Path), OVERWRITE)
 def prune(flags):
-  """Prune a network to a budget; print and draw the channels that stay."""
+  """Prune a network to a budget; print and plot the channels that stay."""
   budgets = _read_budgets(flags.budget)
   run = _open_run(flags, 'prune')
   out = flags.output or (run and run.workdir / 'student.safetensors')
@@ -218,37 +218,39 @@ def prune(flags):
       'round_to': flags.round_to, 'scope': flags.scope, 'cat_search': flags.cat_search,
       'student_init': flags.student_init, 'key': jax.random.key(flags.seed)}
   if table and not flags.table:
-    cuts = [pruning.prune_to_latency(module, variables, shape, budget=budget, table=table,
-                                backend=backend, **options)[0] for budget in budgets]
+    results = [pruning.prune_to_latency(module, variables, shape, budget=budget, table=table,
+                                        backend=backend, **options)[0] for budget in budgets]
   else:
-    cuts = [pruning.prune(module, variables, shape, budget=budget, unit=table or flags.unit,
-                        **options) for budget in budgets]
+    results = [pruning.prune(module, variables, shape, budget=budget, unit=table or flags.unit,
+                             **options) for budget in budgets]
   print_table(('channels', 'before', *(f'budget {budget:,.12g}' for budget in budgets)),
-              _compare_costs([(module, variables), *((cut.module, cut.variables) for cut in cuts)],
-                             cuts, shape, flags.unit, backend))
-  for out, cut in zip(outs, cuts, strict=True):
-    nn.save(out, cut.module, cut.variables, overwrite=flags.overwrite, like=module)
+              _compare_costs([(module, variables), *((each.module, each.variables)
+                                                     for each in results)],
+                             results, shape, flags.unit, backend))
+  for out, each in zip(outs, results, strict=True):
+    nn.save(out, each.module, each.variables, overwrite=flags.overwrite, like=module)
     title = f'{out.name}: channels that stay (dark), in their order'
-    Image.fromarray(pruning.plot_masks(cut.masks, title)).save(out.with_suffix('.png'))
-    print(f'{out} and {out.with_suffix(".png").name}: {network.spell(cut.module)}')
+    Image.fromarray(pruning.plot_masks(each.masks, title)).save(out.with_suffix('.png'))
+    print(f'{out} and {out.with_suffix(".png").name}: {network.spell(each.module)}')
 
 
-def _compare_costs(nets, cuts: Sequence[pruning.PruneResult], shape: Sequence[int], unit: str,
+def _compare_costs(nets, results: Sequence[pruning.PruneResult], shape: Sequence[int], unit: str,
                    backend: str) -> list[tuple[str, ...]]:
   """Rows of channels and costs: of the network before, and of every pruned one."""
   rows: list[tuple[str, ...]] = [
-      (name, f'{len(mask):,}', *(f'{int(cut.masks[name].sum()):,}' for cut in cuts))
-      for name, mask in cuts[0].masks.items()]
+      (name, f'{len(mask):,}', *(f'{int(each.masks[name].sum()):,}' for each in results))
+      for name, mask in results[0].masks.items()]
   rows.append(('MACs', *(f'{analysis.macs(net, shape):,}' for net, _ in nets)))
   rows.append(('parameters', *(f'{analysis.count_params(variables):,}' for _, variables in nets)))
   if unit == 'ms':
-    rows.append(('latency of the table, ms', f'{cuts[0].before:.3f}',
-                 *(f'{cut.cost:.3f}' for cut in cuts)))
+    rows.append(('latency of the table, ms', f'{results[0].before:.3f}',
+                 *(f'{each.cost:.3f}' for each in results)))
     rows.append(('measured latency, ms', *(f'{ms:.3f}' for ms in pruning.milliseconds(
         [net for net, _ in nets], shape, backend=backend))))
   elif unit not in ('macs', 'params'):
-    rows.append((f'MACs ({unit})', f'{cuts[0].before:,}', *(f'{cut.cost:,}' for cut in cuts)))
-  rows.append(('threshold', '', *(f'{cut.threshold:.6g}' for cut in cuts)))
+    rows.append((f'MACs ({unit})', f'{results[0].before:,}',
+                 *(f'{each.cost:,}' for each in results)))
+  rows.append(('threshold', '', *(f'{each.threshold:.6g}' for each in results)))
   return rows
 
 

@@ -109,10 +109,10 @@ def profile(flags):
 
 @Verb('show-data', CONFIG,
       Flag('output', 'The picture to write, .png or .jpg.', Path, 'data.png'),
-      Flag('stage', 'The stage whose data is drawn; default: the first that trains on images.'),
+      Flag('stage', 'The stage whose data is shown; default: the first that trains on images.'),
       Flag('columns', 'The number of images side by side.', int, 8, low=1, high=64), OVERWRITE)
 def show_data(flags):
-  """Draw a contact sheet of the augmented images that a config trains on."""
+  """Write a contact sheet of the augmented images that a config trains on."""
   out = Path(flags.output)
   check_output(out, ('.png', '.jpg', '.jpeg'), flags.overwrite)
   Image.fromarray(experiment.show_data(flags.config, flags.stage, columns=flags.columns)).save(out)

@@ -130,11 +130,11 @@ def _home(key, section, home):
 
 
 def method(config: ConfigDict, name: str, teacher: str | None = None,
-           cut: Mapping[str, Any] | None = None):
+           pruned: Mapping[str, Any] | None = None):
   """The method of one stage; `teacher` names the stage it learns from, if any.
 
   The teacher's generator, and its discriminator unless the stage has its own, are filled in; so is
-  what pruning left of it, `cut`, {role: generator}. While that is not known the whole generator
+  what pruning left of it, `pruned`, {role: generator}. While that is not known the whole generator
   stands for each.
   """
   section, where = config.stages[name].method, f'stages.{name}.method'
@@ -156,12 +156,12 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   found = {'teacher': whole}
   if config.stages[name].prune:
     first, *more = budgets(config, name)
-    cut = cut or dict.fromkeys((first, *more), whole)
-    pruned = {first: cut[first],
-              **({'extra_students': {role: cut[role] for role in more}} if more else {})}
-    if 'teacher' not in inspect.signature(target).parameters:  # only cut from it
-      return make(section, HOMES['method'], where, **pruned)
-    found |= pruned
+    pruned = pruned or dict.fromkeys((first, *more), whole)
+    students = {first: pruned[first],
+                **({'extra_students': {role: pruned[role] for role in more}} if more else {})}
+    if 'teacher' not in inspect.signature(target).parameters:  # only pruned from it
+      return make(section, HOMES['method'], where, **students)
+    found |= students
   built = make(section, HOMES['method'], where, **found)
   if 'adversary' in section and section.get('disc_init', 'teacher') != 'fresh':
     theirs = source.modules.get('disc')
@@ -174,13 +174,13 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
 
 
 def budgets(config: ConfigDict, name: str) -> dict[str, float]:
-  """{role: what it may cost} of the students that a stage cuts: the method's product and, where
-  there are several budgets, others that are named by theirs."""
+  """{role: what it may cost} of the students that a stage prunes: the method's main network
+  and, where there are several budgets, others that are named by theirs."""
   stage = config.stages[name]
   if not stage.prune:
     return {}
-  product = resolve(stage.method.name, HOMES['method']).main
-  return pruning.roles(product, stage.prune.budget)
+  main = resolve(stage.method.name, HOMES['method']).main
+  return pruning.roles(main, stage.prune.budget)
 
 
 def source(section: Mapping[str, Any]):
@@ -263,7 +263,7 @@ STAGE_RULES = (
     (lambda c, s, before: s.steps % c.steps_per_call, 'steps', lambda c, s, before: (
         f' is not a multiple of steps_per_call={c.steps_per_call}; make it one')),
     (lambda c, s, before: c.steps_per_call > 1 and s.method.get('schedule'), 'method.schedule',
-     lambda c, s, before: ' looks at its teachers between steps; give steps_per_call=1'),
+     lambda c, s, before: ' measures its teachers between steps; give steps_per_call=1'),
     (lambda c, s, before: s.teacher_checkpoint not in configs.CHECKPOINTS, 'teacher_checkpoint',
      lambda c, s, before: f'; {_one_of(configs.CHECKPOINTS)}'),
     (lambda c, s, before: set(s.teacher) - set(before), 'teacher', lambda c, s, before: (
@@ -273,7 +273,7 @@ STAGE_RULES = (
      lambda c, s, before: (f': it chooses among {len(s.teacher)} teachers, which needs '
                            'evaluate.classifier or evaluate.extractor')),
     (lambda c, s, before: s.prune and not s.teacher, 'prune', lambda c, s, before: (
-        ' cuts the generator of a teacher and there is none; give teacher')),
+        ' is of the generator of a teacher and there is none; give teacher')),
     (lambda c, s, before: s.prune and not s.prune.get('budget'), 'prune', lambda c, s, before: (
         ': prune has no budget; give what the student may cost, as budget=2.6e9')),
     (lambda c, s, before: 'teacher' in s.init_from and s.teacher, 'init_from.teacher',
@@ -282,7 +282,7 @@ STAGE_RULES = (
 
 
 def _check_order(config, name, built, before):
-  """What only the method of a stage knows: its data, who measures it, its clock."""
+  """What only the method of a stage knows: its data, what measures it, its schedule."""
   stage, settings = config.stages[name], config.evaluate
   if built.is_generator and 'direction' in stage.data:
     raise ValueError(f'stages.{name}.data.direction={stage.data.direction!r}: give it as '

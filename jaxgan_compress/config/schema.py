@@ -44,9 +44,10 @@ STAGE = {
     'teacher_checkpoint': 'best',  # or 'last'
     'data': {},                # what differs from the run's `data`, for this stage
     'shift': 0,                # augmentation: pixels of random shift
-    'prune': {},               # dict(budget=...): the student is cut from the teacher's generator,
-                               # see `pruning.cut` for what else it takes; budget=(1e9, 4e9) cuts
-                               # others, too, where a method has them, and all learn in one step
+    'prune': {},               # dict(budget=...): the student is pruned from the teacher's
+                               # generator,
+                               # see `pruning.prune` for what else it takes; several
+                               # budgets give extra students, where a method has them
     'init_from': {},               # {role: file of `convert`}: networks to start or learn from, as
                                # features='vgg16.safetensors' for perceptual terms
 }
@@ -102,15 +103,15 @@ def base() -> Config:
                                # dict(name='random_vgg'); neither: nothing is measured
           'every': 500,
           'segmenter': {},     # reads labels back: dict(stage=...) or dict(name='drn', path=...)
-          'count': 5000,       # images drawn for each generator; of images, at most all of `real`
+          'count': 5000,       # images of each generator; of translations, at most all of `real`
           'seed': 1,           # of the latents, the same for all generators
           'splits': 10,
           'select': 'fd',      # the measure that decides on best checkpoints and teachers
           'best': (),          # more measures whose best checkpoint is kept: ('is', 'mmd')
           'real': {},          # what differs from `data` for the real images of comparison, by
-                               # which the best checkpoints and teachers are chosen; where images
-                               # are drawn from images, these. split=('train', 'test') compares
-                               # with both and draws from the last
+                               # which the best checkpoints and teachers are chosen, and which are
+                               # translated. split=('train', 'test') compares with both and
+                               # translates the last
           'test': {},          # the same for the final results; {}: those of `real`
           'held_out': {},      # the same for the images that test the classifier; {}: no test
       },
@@ -145,7 +146,7 @@ STAGE_LIMITS = {'steps': (1, 2 ** 31 - 1), 'batch': (0, 2 ** 20), 'shift': (0, 6
 
 def check(config: ConfigDict) -> None:
   """Raises ValueError, with the key, for one that no run reads, one that is missing, a value of
-  another kind, one out of range, and one that cannot be stored beside a run."""
+  another kind, one out of range, and one that cannot be stored with a run."""
   _check_keys(config, base(), 'the config', '')
   _check_limits(config, LIMITS, '')
   for name, each in config.stages.items():
@@ -175,7 +176,7 @@ def _check_keys(ours, known, what, prefix):
       raise ValueError(f'{what} has no field {key!r}; {suggest(str(key), known)}')
   for key, default in known.items():
     if key not in ours:
-      raise ValueError(f'{what} lacks {key!r}; begin with config.base(), and each stage with '
+      raise ValueError(f'{what} lacks {key!r}; start from config.base(), and each stage with '
                        'config.stage()')
     if default is None:  # a placeholder
       if ours[key] is not None:
@@ -212,7 +213,7 @@ def _check_storable(value, where):
     for i, x in enumerate(value):
       _check_storable(x, f'{where}[{i}]')
   elif value is not None and not isinstance(value, bool | int | float | str):
-    raise ValueError(f'{where} is {value!r}; a config is stored beside its run, and holds numbers, '
+    raise ValueError(f'{where} is {value!r}; a config is stored with its run, and holds numbers, '
                      "words, tuples and sections: name what you mean, as 'package.module:name'")
   elif value != value:
     raise ValueError(f'{where} is nan; give a number')
@@ -309,7 +310,7 @@ def locate(name: str) -> tuple[Path, str]:
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
-  """Plain values, tuples as lists: what is stored beside a run."""
+  """Plain values, tuples as lists: what is stored with a run."""
   return json.loads(config.to_json())
 
 
@@ -330,7 +331,7 @@ def from_json(stored: Mapping[str, Any]) -> Config:
 
 
 def read(path: Path) -> Config:
-  """The config that is stored beside a run. Raises ValueError for a file that was changed."""
+  """The config that is stored with a run. Raises ValueError for a file that was changed."""
   try:
     return from_json(json.loads(path.read_text()))
   except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as e:

@@ -52,7 +52,7 @@ class Axes:
   def sample(self, sampler, key, shape):
     """`sampler(key, shape[1:])` for each of this replica's `shape[0]` rows.
 
-    A row's key depends on its number in the whole batch, so the numbers drawn do not depend on
+    A row's key depends on its number in the whole batch, so the random numbers do not depend on
     how many replicas share the batch.
     """
     numbers = self.index() * shape[0] + jnp.arange(shape[0])

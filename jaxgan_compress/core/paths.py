@@ -34,8 +34,8 @@ def cache_folder(*parts: str) -> Path:
 def write_atomically(path: str | Path, data: bytes | str):
   """Writes a file so that a reader, or a process that is killed, finds the old or the new one.
 
-  The data goes to a file beside it, is synchronized with the disk, and then takes the name; text is
-  UTF-8. Raises OSError, which names the file, where it cannot be written: the old file then stays.
+  The data goes to a file next to it, is synchronized with the disk, and then takes the name; text
+  is UTF-8. Raises OSError, which names the file, where it cannot be written: the old file stays.
   """
   path = expand(path)
   part = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.part')

@@ -181,7 +181,7 @@ def _check_size(size, name):
     raise ImageError(f'{name} is {height}x{width} pixels; at least {SIDES[0]} each way are needed')
   if max(width, height) > SIDES[1] or width * height > MOST_PIXELS:
     raise ImageError(f'{name} is {height}x{width} pixels; at most {MOST_PIXELS:,} in all and '
-                     f'{SIDES[1]:,} each way; cut or shrink it')
+                     f'{SIDES[1]:,} each way; crop or resize it')
 
 
 @contextlib.contextmanager
@@ -364,5 +364,5 @@ def _reason(e, content):
     return 'it is empty' if not content else \
         f'it is no image file ({", ".join(FORMATS)}), or its beginning is damaged'
   if isinstance(e, Image.DecompressionBombError):
-    return f'it has more than {MOST_PIXELS:,} pixels; cut or shrink it'
+    return f'it has more than {MOST_PIXELS:,} pixels; crop or resize it'
   return f'it is damaged ({type(e).__name__}: {e})'

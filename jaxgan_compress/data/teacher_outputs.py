@@ -124,8 +124,8 @@ def _pictures(source, rows):
   batch = prepared_batch(source, rows)
   name = next((name for name in ('source', 'image') if name in batch), None)
   if name is None or batch[name].shape[-1] not in (1, 3):
-    raise ValueError(f'{source!r} has {", ".join(batch)}; a teacher draws from latents, or from '
-                     "pictures of 1 or 3 channels called 'source' or 'image'")
+    raise ValueError(f'{source!r} has {", ".join(batch)}; a teacher generates from latents, or '
+                     "from pictures of 1 or 3 channels called 'source' or 'image'")
   return np.asarray(batch[name], np.float32)
 
 
@@ -133,7 +133,7 @@ def _checked(images, x):
   size = x.shape[1:3] if x.ndim == 4 else images.shape[1:3]
   if images.ndim != 4 or images.shape[:3] != (len(x), *size) or images.shape[3] not in (1, 3):
     expected = ','.join(map(str, (len(x), *size))) if x.ndim == 4 else f'{len(x)},H,W'
-    raise ValueError(f'the teacher drew {list(images.shape)} from {list(x.shape)}; pictures are '
+    raise ValueError(f'the teacher made {list(images.shape)} from {list(x.shape)}; pictures are '
                      f'[{expected},1 or 3], channels last')
   images = images.astype(np.float32)
   low, high = images.min(), images.max()

@@ -95,7 +95,7 @@ def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
 
   shape: of an input. It is compared on noise; for int8 too little is known of its inputs. more: as
   of `write_folder`, above all `labels` for a network of label maps. Raises ValueError for a network
-  that draws nothing, and as `nn.load` and `write_folder`.
+  that generates nothing, and as `nn.load` and `write_folder`.
   """
   module, variables = nn.load(path)
   if not hasattr(module, 'plan'):  # of generators, a classifier has none

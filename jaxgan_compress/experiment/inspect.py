@@ -1,4 +1,4 @@
-"""A config looked at before anything is trained: its networks, its data."""
+"""A config inspected before anything is trained: its networks, its data."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _networks(stage: Stage):
 
 @typed
 def show_data(config: ConfigDict, stage: str | None = None, *, columns: int = 8) -> np.ndarray:
-  """A picture of what a stage trains on: two batches as it gets them, and the set as evaluation
+  """An image of what a stage trains on: two batches as it gets them, and the set as evaluation
   sees it.
 
   stage: its name (default: the first that takes data). Returns uint8 [h,w,3]. Raises ValueError

@@ -113,7 +113,7 @@ def _scale(axis, set_scale: Callable[[str], None], values: Sequence[float]):
 
 
 def _svg(axes) -> str:
-  """What is drawn, without Matplotlib's head (a style and addresses that a page has no use for)."""
+  """The plot, without Matplotlib's head (a style and addresses that a page has no use for)."""
   buffer = io.StringIO()
   axes.figure.savefig(buffer, format='svg', metadata={'Date': None})
   head, body = buffer.getvalue().split('<g id="figure_1">')

@@ -24,7 +24,7 @@ def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
   """The page.
 
   results: as `experiment.Run.results`. groups: by what is generated from, 'latents', 'source' or
-  'target': 'drawings', [(generator, [B,H,W,C] in [-1, 1])] of the same inputs; 'pictures', these
+  'target': 'images', [(generator, [B,H,W,C] in [-1, 1])] of the same inputs; 'pictures', these
   inputs or None; 'targets', what should come out or None; 'real', real images. curves: {stage:
   lines of evaluations.jsonl}.
   """
@@ -68,7 +68,7 @@ def _quality(results, rows) -> Iterator[tuple[str, Mapping[str, Any], str | None
 def quality_cells(checkpoints: Sequence[Mapping[str, Any]], over_seeds: bool = False
                   ) -> dict[str, str]:
   """The measures of a checkpoint, each ± its own spread; over seeds the means ± their standard
-  deviations. Latents have no targets: 'psnr' beside 'mse_on_paths' is to the teacher."""
+  deviations. Latents have no targets: 'psnr' next to 'mse_on_paths' is to the teacher."""
   cells = {}
   for key in dict.fromkeys(key for each in checkpoints for key in each['measures']):
     measures = [each['measures'][key] for each in checkpoints if key in each['measures']]

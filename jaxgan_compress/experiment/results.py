@@ -114,7 +114,7 @@ def write_report(run: Run, results: Mapping[str, Any]) -> Path:
   groups: dict[str, dict[str, Any]] = {}
   for name, row in results['generators'].items():
     generator = run.generator(name)
-    group = groups.setdefault(row['from'], {'drawings': [], 'pictures': None, 'targets': None})
+    group = groups.setdefault(row['from'], {'images': [], 'pictures': None, 'targets': None})
     if generator.from_latents:
       x = jax.random.normal(jax.random.key(run.config.evaluate.seed),
                             (COLUMNS, generator.module.latent))
@@ -122,11 +122,11 @@ def write_report(run: Run, results: Mapping[str, Any]) -> Path:
       examples = generator.examples(COLUMNS // 2)
       x, group['pictures'] = examples['source'], np.asarray(examples['picture'])
       group['targets'] = np.asarray(examples['target']) if 'target' in examples else None
-    group['drawings'].append((name, np.asarray(generator.bound()(x))))
+    group['images'].append((name, np.asarray(generator.bound()(x))))
   for kind, group in groups.items():
     source = run.evaluation.sides(run.evaluation.final, kind == 'target')[-1]
     source = source.b
-    count = len(group['drawings'][0][1])
+    count = len(group['images'][0][1])
     rows = np.random.default_rng(run.config.evaluate.seed).permutation(len(source))[:count]
     batch = data.prepared_batch(source, rows)
     group['real'] = np.asarray(batch['target'] if 'target' in batch else batch['image'])

@@ -44,7 +44,7 @@ class ExportError(ValueError):
   """An artefact computes other images than the network, or has been changed since its export."""
 
 
-def write_folder(draw: BoundGenerator, out: str | Path, inputs: Sequence[np.ndarray], *,
+def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np.ndarray], *,
                  to: Sequence[str] = DEFAULT, layout: str = 'NHWC',
                  calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
                  pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
@@ -52,7 +52,7 @@ def write_folder(draw: BoundGenerator, out: str | Path, inputs: Sequence[np.ndar
                  ) -> dict[str, Any]:
   """Writes a generator in every format asked for, with all that its user needs; returns the proof.
 
-  draw: the generator, with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or
+  generator: it, with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or
   [B,latent]) on which every artefact is compared with the network; give several sizes, if it takes
   them. to: keys of `FORMATS`. layout: 'NHWC' or 'NCHW', of ONNX images; those of LiteRT are NHWC.
   calibration: inputs from which an additional int8 ONNX network takes its ranges; an additional
@@ -65,22 +65,22 @@ def write_folder(draw: BoundGenerator, out: str | Path, inputs: Sequence[np.ndar
   network.safetensors        weights and architecture, for `nn.load`
   network.onnx, .stablehlo   for others; architecture.json: what `nn.files.network` can build
   network.tflite             for LiteRT
-  run_onnx.py                draws with ONNX Runtime and without JAX
+  run_onnx.py                generates with ONNX Runtime and without JAX
   input.json, images.py      what it takes, and the code by which training reads files and these do
-  examples.npz               the inputs, and what the network drew from them; samples.png shows them
+  examples.npz               the inputs, and what the network made of them; samples.png shows them
   proof.json                 of each artefact the largest and mean error on these, its size,
                              checksum and milliseconds for one input on this device
   README.md                  the model card
 
-  The folder is there whole or not at all. Raises ExportError if an artefact draws something else
-  than the network, ValueError for unknown formats and for modules and operations without
+  The folder is there whole or not at all. Raises ExportError if an artefact generates something
+  else than the network, ValueError for unknown formats and for modules and operations without
   counterpart, FileExistsError if the folder is there (overwrite: and no export), ImportError
   without the extra 'export', for LiteRT 'tf', OSError for a full disk.
   """
   out = paths.expand(out)
   formats = _checked_formats(to, out, overwrite, int8=calibration is not None)
-  takes = _takes(draw.module, inputs[0].shape, labels, layout)
-  module, variables = draw.module, jax.device_get(draw.variables)
+  takes = _takes(generator.module, inputs[0].shape, labels, layout)
+  module, variables = generator.module, jax.device_get(generator.variables)
   if 'dtype' in _fields(module):
     module = module.clone(dtype=np.float32)
   apply = jit(lambda variables, x: module.apply(variables, x, train=False)[0])
@@ -221,8 +221,9 @@ def _prove(path, inputs, images, layout, tolerance):
   mean = float(np.mean([x.mean() for x in errors]))
   within = mean <= MEAN_INT8 if path.name in INT8.values() else largest <= tolerance
   if not within:  # also for NaN
-    raise ExportError(f'{path.name} draws something else than the network: images in [-1, 1] are '
-                      f'off by {largest:.2g} at most and {mean:.2g} on average; nothing was kept')
+    raise ExportError(f'{path.name} generates something else than the network: images in [-1, 1] '
+                      f'are off by {largest:.2g} at most and {mean:.2g} on average; nothing was '
+                      'kept')
   one = inputs[0][:1]
   return {'max_error': largest, 'mean_error': mean, 'bytes': path.stat().st_size,
           'ms': _milliseconds(lambda: run(one)),
@@ -316,17 +317,17 @@ def _takes(module, shape, labels, layout):
 def _in_words(takes):
   """(what it takes, how the runner is called, how Python makes an input) for the model card."""
   if takes['kind'] == 'latents':
-    return (f'{takes["channels"]} numbers, N(0, 1)', '7 drawing.png',
+    return (f'{takes["channels"]} numbers, N(0, 1)', '7 generated.png',
             f'x = np.random.default_rng(7).standard_normal((1, {takes["channels"]}), np.float32)')
   sizes = f'heights and widths that are multiples of {takes["multiple"]} from {takes["smallest"]}'
   if takes['kind'] == 'pictures':
     return (f'{"RGB" if takes["channels"] == 3 else "grey"} pictures in [-1, 1] (a byte / 127.5 - '
-            f'1), of {sizes}', 'photograph.png drawing.png',
+            f'1), of {sizes}', 'photograph.png generated.png',
             "x = images.decode_image(open('photograph.png', 'rb').read(), "
             f"{takes['channels']})[None]\n"
             'x = x.astype(np.float32) / 127.5 - 1')
   planes = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
-  usage, classes, dont_care, edges = 'labels.png drawing.png', *(
+  usage, classes, dont_care, edges = 'labels.png generated.png', *(
       takes[name] for name in ('classes', 'dont_care', 'edges'))
   rule = 'the instance of a pixel (its label, without an instance map) differs from a neighbour\'s'
   if classes is None:
@@ -377,7 +378,7 @@ def _card(proof, takes, from_images):
   without_jax = f'Without JAX: `python run_onnx.py {usage}`, see `--help`. ' \
       if FORMATS['onnx'] in artefacts else ''
   imports = '' if takes['kind'] == 'latents' else \
-      'import images                                                 # the file beside this one\n'
+      'import images                                                 # the file next to this one\n'
   return f"""# A generator in {len(artefacts)} format{'s'[:len(artefacts) > 1]}
 
 ![{caption}](samples.png)

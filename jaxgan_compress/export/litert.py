@@ -20,7 +20,7 @@ def to_litert(module: linen.Module, variables: Mapping, shape: Sequence[int],
   shape: of an input, [B,H,W,C] or [B,latent]. The file says batch 1 and this size, and takes any
   batch, and any height and width that the network takes, when its user resizes the input
   (`resize_tensor_input`). It has LiteRT's builtin operations alone. int8: weights in 8 bits, and
-  products of 8 bits, with ranges of what is drawn just now: the converter's dynamic range.
+  products of 8 bits, with ranges of the activations of each call: the converter's dynamic range.
 
   The graph is that of `to_onnx`, in TensorFlow, for jax2tf would write the traced shapes into it.
   So would transposed convolutions, which LiteRT besides gets wrong where their padding is uneven:
@@ -47,7 +47,7 @@ def to_litert(module: linen.Module, variables: Mapping, shape: Sequence[int],
 
 
 def run_litert(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
-  """A function that draws with LiteRT, or TensorFlow's copy of it, on this CPU, from inputs of
+  """A function that runs LiteRT, or TensorFlow's copy of it, on this CPU, from inputs of
   whatever batch and size. model: of `to_litert`. Raises ImportError without ai-edge-litert and
   without the extra 'tf'."""
   try:

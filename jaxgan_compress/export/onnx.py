@@ -78,7 +78,7 @@ def read(module: linen.Module, variables: Mapping, shape: Sequence[int], layout:
     source = graph.add('Transpose', [source], shape, perm=CHANNELS_FIRST)
   image, = graph.walk(traced, [source])
   if not isinstance(image, _Value):
-    raise ValueError(f'{type(module).__name__} draws the same image whatever it is given')
+    raise ValueError(f'{type(module).__name__} gives the same image whatever its input')
   if layout == 'NHWC':
     image = graph.add('Transpose', [image], image.shape, perm=CHANNELS_LAST)
   graph.keep(image)

@@ -29,10 +29,10 @@ def main(argv: list[str] | None = None) -> int:
   args = parser.parse_args(argv)
   try:
     import onnxruntime
-    _check_drawing(args)
+    _check_output(args)
     x = {'latents': _latents, 'pictures': _picture, 'labels': _labels}[takes['kind']](args, takes)
     session = onnxruntime.InferenceSession(str(HERE / 'network.onnx'))
-    _save(_draw(session, x, takes['layout']), args.drawing)
+    _save(_generate(session, x, takes['layout']), args.output)
   except ImportError as e:
     parser.error(f'{e.name} is not installed; pip install numpy pillow onnxruntime')
   except OSError as e:
@@ -43,16 +43,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser(takes):
-  parser = argparse.ArgumentParser('run_onnx.py', description='Draws with ONNX Runtime.',
+  parser = argparse.ArgumentParser('run_onnx.py', description='Generates images with ONNX Runtime.',
                                    allow_abbrev=False)
   if takes['kind'] == 'latents':
-    parser.add_argument('seed', type=int, help='a whole number from 0; each is another drawing')
+    parser.add_argument('seed', type=int, help='a whole number from 0; each gives another image')
   elif takes['kind'] == 'pictures':
     parser.add_argument('picture', type=Path, help=f'an image file, {_sizes(takes)}')
   else:
     parser.add_argument('labels', type=Path, help='a grey or palette PNG that holds the label of '
                         f'each pixel, {_labels_of(takes)}, {_sizes(takes)}')
-  parser.add_argument('drawing', type=Path, help='the image file to write')
+  parser.add_argument('output', type=Path, help='the image file to write')
   if takes['kind'] == 'labels' and takes['classes'] is None:
     parser.add_argument('--edges', action=argparse.BooleanOptionalAction, required=True,
                         help='whether the last plane of this network is instance edges')
@@ -75,15 +75,15 @@ def _labels_of(takes):
   return f'0 to {takes["classes"] - 1}' + (', or 255 for void' if takes['dont_care'] else '')
 
 
-def _check_drawing(args):
-  if Image.registered_extensions().get(args.drawing.suffix.lower()) not in Image.SAVE:
-    raise ValueError(f'{args.drawing} has no suffix of an image that can be written; use .png')
-  if not args.drawing.parent.is_dir():
-    raise ValueError(f'there is no folder {args.drawing.parent}')
+def _check_output(args):
+  if Image.registered_extensions().get(args.output.suffix.lower()) not in Image.SAVE:
+    raise ValueError(f'{args.output} has no suffix of an image that can be written; use .png')
+  if not args.output.parent.is_dir():
+    raise ValueError(f'there is no folder {args.output.parent}')
   for name in ('picture', 'labels', 'instances'):
     source = vars(args).get(name)
-    if source and source.exists() and args.drawing.exists() and source.samefile(args.drawing):
-      raise ValueError(f'{args.drawing} would be overwritten by the drawing; give it another name')
+    if source and source.exists() and args.output.exists() and source.samefile(args.output):
+      raise ValueError(f'{args.output} would be overwritten by the output; give it another name')
 
 
 def _latents(args, takes):
@@ -93,7 +93,7 @@ def _latents(args, takes):
 
 
 def _reading():
-  """The module with which training reads files; a copy of it lies beside this file."""
+  """The module with which training reads files; a copy of it lies next to this file."""
   spec = importlib.util.spec_from_file_location('images', HERE / 'images.py')
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
@@ -126,22 +126,22 @@ def _check_size(x, file, takes):
   if any(side % step or side < least for side in x.shape[:2]):
     best = [max(-(-least // step), round(side / step)) * step for side in x.shape[:2]]
     raise ValueError(f'{file} has {x.shape[0]}x{x.shape[1]} pixels, and the network takes '
-                     f'{_sizes(takes)}; resize or cut it, to {best[0]}x{best[1]} for example')
+                     f'{_sizes(takes)}; resize or crop it, to {best[0]}x{best[1]} for example')
 
 
-def _draw(session, x, layout):
+def _generate(session, x, layout):
   """float32 [1,H,W,C] or [1,latent] -> the image [h,w,c] in [-1, 1]."""
   swapped = layout == 'NCHW'
   x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if swapped and x.ndim == 4 else x
   try:
-    drawing, = session.run(None, {'input': x})
+    image, = session.run(None, {'input': x})
   except Exception as e:  # ONNX Runtime has many, all RuntimeError or its own
-    raise ValueError(f'ONNX Runtime cannot draw this: {e}') from e
-  return drawing[0].transpose(1, 2, 0) if swapped else drawing[0]
+    raise ValueError(f'ONNX Runtime cannot run this: {e}') from e
+  return image[0].transpose(1, 2, 0) if swapped else image[0]
 
 
-def _save(drawing, file):
-  pixels = np.round((drawing + 1) * 127.5).clip(0, 255).astype(np.uint8)
+def _save(image, file):
+  pixels = np.round((image + 1) * 127.5).clip(0, 255).astype(np.uint8)
   Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file)
 
 

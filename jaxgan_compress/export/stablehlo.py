@@ -33,9 +33,9 @@ def to_stablehlo(module: linen.Module, variables: Mapping, shape: Sequence[int])
     dims = f'b, {step}*h, {step}*w, {shape[-1]}'
     constraints = tuple(f'{name} >= {-(-least // step)}' for name in 'hw')
   x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(dims, constraints=constraints), jnp.float32)
-  draw = jax.jit(lambda x: module.apply(variables, x, train=False)[0])
+  generate = jax.jit(lambda x: module.apply(variables, x, train=False)[0])
   with conv_dispatch.reference():
-    return bytes(jax.export.export(draw, platforms=PLATFORMS)(x).serialize())
+    return bytes(jax.export.export(generate, platforms=PLATFORMS)(x).serialize())
 
 
 def sides(module: linen.Module) -> tuple[int, int]:

@@ -27,7 +27,7 @@ def mse(image, target, reduction: str = 'sum_pixels'):
   """E |image - target|^2, summed over H, W, C ('sum_pixels', the paper's norm) or their mean.
 
   image, target: [B,H,W,C]. 'mean' is H*W*C times smaller, which changes the meaning of any weight
-  beside it. Raises ValueError for another reduction. Aguinaldo et al. 2019.
+  next to it. Raises ValueError for another reduction. Aguinaldo et al. 2019.
   """
   if reduction not in REDUCTIONS:
     raise ValueError(f'mse_reduction={reduction!r}; one of {", ".join(REDUCTIONS)}')
@@ -47,7 +47,7 @@ def smooth_l1(image, target):
   return jnp.where(distance < 1, jnp.square(distance) / 2, distance - .5).mean()
 
 
-# Losses that draw a generated image towards its target, by the names that CAT and OMGD give them.
+# Losses between a generated image and its target, by the names that CAT and OMGD give them.
 RECONSTRUCTIONS = {'l1': l1, 'l2': functools.partial(mse, reduction='mean'), 'smooth_l1': smooth_l1}
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 from flax import linen
@@ -26,15 +26,16 @@ log = logging.getLogger(__name__)
 SCOPES = ('global', 'replica', 'replica_sum')
 
 
-class Output(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Output:
   """What a generator gives, as terms see it.
 
   image: [B,H,W,C] in [-1, 1]. taps: {name: activations [B,h,w,C]}. features: {layer: [B,h,w,C]} of
   the image in the feature network, {} where no term asks for them.
   """
   image: Any
-  taps: Mapping[str, Any] = {}
-  features: Mapping[str, Any] = {}
+  taps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  features: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class _ImageTerm:

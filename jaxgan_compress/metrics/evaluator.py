@@ -125,8 +125,8 @@ class Evaluator:
     self.seed, self.splits = seed, splits
     real_count = sum(map(len, sources))
     if min(self.count, real_count) < 4:
-      raise ValueError(f'{self.count} drawings against {real_count} real images; distances between '
-                       'sets take at least 4 of each')
+      raise ValueError(f'{self.count} generated images against {real_count} real images; '
+                       'distances between sets take at least 4 of each')
     if batch is not None and batch < 1:
       raise ValueError(f'batch={batch}; at least 1')
     if segmenter is not None and not self._inputs_have('label_map'):
@@ -147,7 +147,7 @@ class Evaluator:
                      **described, 'count': self.count, 'seed': seed, **extractor.protocol}
     # Programs of their own, so that equal networks generate equal images to the bit.
     self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
-    self._generate = self._rows.jit(lambda x, draw: draw(x))
+    self._generate = self._rows.jit(lambda x, generator: generator(x))
     self._compare = self._rows.jit(self._per_image, rows=3)
     self._squares = self._rows.jit(lambda z, a, b: jnp.square(a(z) - b(z)).mean((1, 2, 3)))
     self._real = jax.tree.map(lambda *x: np.concatenate(x), *map(self._of_real, sources))
@@ -172,7 +172,7 @@ class Evaluator:
     return {**self._measures(self._real, intervals), self.extractor.distances[0]: self._measure(
         lambda: floor, of='a random half against all')}
 
-  def __call__(self, draw: BoundGenerator, teacher: BoundGenerator | None = None, *,
+  def __call__(self, generator: BoundGenerator, teacher: BoundGenerator | None = None, *,
                intervals: int = 0
                ) -> dict[str, Measure]:
     """Every measure that extractor and inputs allow, by name.
@@ -183,7 +183,7 @@ class Evaluator:
     'psnr_teacher' ('psnr' for latents), and for latents 'mse_on_paths' between them.
     intervals: halvings for the 95 % interval of each value; 0: none, and no time for it.
     """
-    arrays = self._of_generated(draw, teacher)
+    arrays = self._of_generated(generator, teacher)
     measure = functools.partial(self._measure, intervals=intervals)
     measures = set_distances(
         arrays['features'], self._real['features'], self.extractor.distances, measure, self.seed,
@@ -195,7 +195,7 @@ class Evaluator:
           lambda x: formulas.psnr(_mean(x)), squares,
           intervals=intervals if squares.any() else 0, unit='dB')
       if self.inputs is None:
-        measures['mse_on_paths'] = self._mse_on_paths(draw, teacher)
+        measures['mse_on_paths'] = self._mse_on_paths(generator, teacher)
     return measures
 
   def _inputs_have(self, name):
@@ -213,21 +213,21 @@ class Evaluator:
     return self._map(self._rows.jit(per_image), len(source), functools.partial(data.stack, source),
                      self.extractor.variables)
 
-  def _of_generated(self, draw, teacher):
+  def _of_generated(self, generator, teacher):
     """{name: array} with a row for each input."""
     if self.inputs is None:
-      z = self.latents(draw.module.latent)
+      z = self.latents(generator.module.latent)
       load = lambda rows: {'source': z[rows.start:rows.stop]}
     else:
       load = functools.partial(data.stack, self.inputs)
 
-    def generate_and_compare(batch, draw, teacher, *variables):
+    def generate_and_compare(batch, generator, teacher, *variables):
       batch = self._prepare(batch)
       x = batch.get('source', batch.get('image'))
-      return self._compare(batch, self._generate(x, draw), teacher and self._generate(x, teacher),
-                           *variables)
+      return self._compare(batch, self._generate(x, generator),
+                           teacher and self._generate(x, teacher), *variables)
 
-    return self._map(generate_and_compare, self.count, load, draw, teacher,
+    return self._map(generate_and_compare, self.count, load, generator, teacher,
                      self.extractor.variables, self.segmenter and self.segmenter.variables)
 
   def _map(self, function, count, load, *args):
@@ -254,13 +254,13 @@ class Evaluator:
       values['confusion'] = jax.vmap(count)(labels, batch['label_map'])
     return values
 
-  def _mse_on_paths(self, draw, teacher):
+  def _mse_on_paths(self, generator, teacher):
     # Eight points on the straight path between each of 64 pairs of latents.
     share = jnp.linspace(0, 1, 8)[:, None, None]
-    start, end = jnp.split(self.latents(draw.module.latent, 128), 2)
+    start, end = jnp.split(self.latents(generator.module.latent, 128), 2)
     path = (share * start[None] + (1 - share) * end[None]).reshape(-1, start.shape[-1])
-    squares = self._map(self._squares, len(path), lambda rows: path[rows.start:rows.stop], draw,
-                        teacher)
+    squares = self._map(self._squares, len(path), lambda rows: path[rows.start:rows.stop],
+                        generator, teacher)
     return self._measure(lambda: _mean(squares), pairs=64, points=8)
 
   def _measures(self, arrays, intervals) -> dict[str, Measure]:

@@ -75,7 +75,7 @@ def random_vgg(seed: int = 0) -> Extractor:
   """A VGG16 that was never trained: a stand-in where no Inception weights are at hand.
 
   960 features, the means of relu1_2, relu2_2, relu3_3 and relu4_3 over the image, of He-normal
-  kernels drawn by NumPy. Distances through it order images by colour and texture; they compare
+  kernels sampled by NumPy. Distances through it order images by colour and texture; they compare
   with themselves alone, and are never FID.
   """
   network = nn.VGG(16)

@@ -11,7 +11,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, *, subsets: int = 100, subset_
                     seed: int) -> tuple[float, float]:
   """KID: mean and standard deviation of `squared_mmd` over random subsets of features [N,D], [M,D].
 
-  Each subset is drawn without replacement, first of a, then of b. The mean is unbiased whatever
+  Each subset is sampled without replacement, first of a, then of b. The mean is unbiased whatever
   the size, and may be below 0; the deviation says how much subsets differ and is no error of the
   mean (`bootstrap` gives one). CAT and Binkowski et al. 2018 use 100 subsets, of 100 and of 1000.
 

@@ -22,7 +22,7 @@ Axis = tuple[tuple[str, int], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Channels that are one width of a network: channel c is cut wherever it appears, or nowhere.
+  """Channels that are one width of a network: channel c is pruned wherever it appears, or nowhere.
 
   norm: path of the norm whose scales rank the channels, as 'block1/dense3_norm'; '' where there is
     none, or none with scales.
@@ -48,7 +48,8 @@ class Plan:
 
   groups: by name, in the order in which they lie on an axis that several share.
   parts: {start of a path: groups}; leaves whose path begins so die when all of these are empty.
-  leaves: {(collection, ..., name): an `Axis` for each of its dimensions}, empty where none is cut.
+  leaves: {(collection, ..., name): an `Axis` for each of its dimensions}, empty where no channel
+  lies.
   shapes: of the leaves.
   """
   groups: Mapping[str, Group]

@@ -1,7 +1,7 @@
 """Smaller networks from larger ones, as pure functions of parameters.
 
-    cut = pruning.cut(teacher, variables, (1, 256, 256, 3), budget=2.6e9, min_channels=16)
-    nn.save('student.safetensors', cut.module, cut.variables)
+    pruned = pruning.prune(teacher, variables, (1, 256, 256, 3), budget=2.6e9, min_channels=16)
+    nn.save('student.safetensors', pruned.module, pruned.variables)
 
 The same, step by step:
 

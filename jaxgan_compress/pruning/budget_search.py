@@ -35,10 +35,12 @@ def widths(masks: Masks) -> dict[str, int]:
 
 def keep(plan: Plan, scores: Mapping[str, AnyArray], threshold, *, min_channels: int = 1,
          round_to: int = 1) -> dict[str, AnyArray]:
-  """Masks of what scores above `threshold`, and the next best where floor or multiple want more.
+  """Masks of what scores above `threshold`, and the next best where `min_channels` or
+  `round_to` want more.
 
-  floor: channels that stay in every group that may not vanish (16 in CAT's runs), times its step.
-  multiple: widths are rounded up to it (8 suits many accelerators), at most to the whole group.
+  min_channels: channels that stay in every group that may not vanish (16 in CAT's runs), times its
+  step. round_to: widths are rounded up to a multiple of it (8 suits many accelerators), at most to
+  the whole group.
   Groups without scores stay whole. Jit-able, masks keep their shapes; outside a compiled function
   NumPy arrays.
   """
@@ -57,20 +59,20 @@ def search(plan: Plan, scores: Mapping[str, AnyArray], cost: Callable[[Mapping[s
   dead and go together, unless all are. The log tells of a network that costs less than 0.9 of its
   budget and of a budget that the whole network does not reach.
 
-  cost: of `{group: width}`, never more for less, as `pruning.cost` makes them. per: 'global', one
+  cost: of `{group: width}`, never more for less, as `pruning.cost` makes them. scope: 'global', one
   threshold for all scores; 'group', the same share of every group, the worst of each first.
-  legacy: CAT's own search, which halves an interval of float32 thresholds and stops up to 1.6 %
+  cat_search: CAT's own search, which halves an interval of float32 thresholds and stops up to 1.6 %
   below the budget, for the published thresholds; equal scores go together there. See `keep` for
-  floor and multiple.
+  min_channels and round_to.
 
   Host only. Raises ValueError for unknown groups, scores that are not numbers, a budget that is
-  not positive, or one below what the floor costs.
+  not positive, or one below what `min_channels` cost.
   """
   found, larger = find(plan, scores, cost, budget, min_channels=min_channels, round_to=round_to,
                        scope=scope, cat_search=cat_search)
   form = _form(budget)
   if found.threshold == -math.inf and found.cost < budget:
-    log.warning('a budget of %s is above %s, what the whole network costs: nothing was cut',
+    log.warning('a budget of %s is above %s, what the whole network costs: nothing was pruned',
                 format(budget, form), format(found.cost, form))
   elif found.cost < FAR * budget:
     log.warning('the network found costs %s, %.0f %% of its budget of %s%s', format(
@@ -173,7 +175,7 @@ def _order(first, then, xp):
 
 
 def _below(scores, xp):
-  """The place before the first at which a cut may end: all that score 0 or less are dead and go
+  """The place before the first at which pruning may end: all that score 0 or less are dead and go
   together, unless all do."""
   dead = (scores <= 0).sum()
   return xp.where(dead == len(scores), -1, xp.maximum(dead - 2, -1))

@@ -43,12 +43,13 @@ class GradualPruning:
 
   It learns whole for `start` steps. Then, each `every` steps, the channels that score highest stay,
   as many as `schedule` pays for; at step `end` that is the budget. What is dead stays dead: its
-  parameters are held at 0, so the network draws what the small one would, at the price of the whole
-  one, and `pruning.cut` with the same budget, unit and floor finds just what is left.
+  parameters are held at 0, so the network generates what the small one would, at the price of the
+  whole one, and `pruning.prune` with the same budget, unit and min_channels finds just what is
+  left.
 
-  budget: or several: then as many networks begin alike and each comes to its own, see `roles`.
-  how: 'norm', 'l1' or 'l2', see `pruning.scores`; unit: see `pruning.cost`; floor, multiple: see
-  `pruning.keep`. Raises ValueError for contradictory numbers.
+  budget: or several: then as many networks start alike and each comes to its own, see `roles`.
+  criterion: 'norm', 'l1' or 'l2', see `pruning.scores`; unit: see `pruning.cost`; min_channels,
+  round_to: see `pruning.keep`. Raises ValueError for contradictory numbers.
   """
   budget: float | tuple[float, ...]
   start: int
@@ -71,15 +72,15 @@ class GradualPruning:
                        'than weights')
 
   def roles(self, role: str) -> dict[str, float]:
-    """{role: budget} of the networks that shrink, see `pruning.roles`."""
+    """{role: budget} of the networks that are pruned, see `pruning.roles`."""
     return roles(role, self.budget)
 
   def masks(self, role: str, module: linen.Module, shape: Sequence[int]
             ) -> dict[str, dict[str, Array]]:
-    """{role: where it begins: every channel lives}.
+    """{role: its first masks: every channel lives}.
 
     shape: of one input, as (1, 256, 256, 3). Raises ValueError for a network without a plan, one
-    that cannot be ranked, or a budget that even the floor exceeds.
+    that cannot be ranked, or a budget that even `min_channels` exceed.
     """
     plan, price = _known(module, tuple(shape), self.unit)
     params = shapes(module)['params']

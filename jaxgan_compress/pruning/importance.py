@@ -18,7 +18,7 @@ def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None,
            key: jax.Array | None = None) -> dict[str, AnyArray]:
   """Scores of the channels of each group that can be ranked, float32 [width].
 
-  how:
+  criterion:
     'norm': |scale| of the norm after the channel, as CAT; groups without one are left out, so a
       search keeps them whole. Jin et al. 2021; Liu et al. 2017, network slimming.
     'l1', 'l2': mean |w|, root mean w^2, of the kernels that make the channel. Li et al. 2017.
@@ -79,7 +79,7 @@ def _makes(path, axes, axis):
 
 
 def _along(x, plan, path, axis, name, xp):
-  """[width, everything else] of a group along one axis, its copies beside each other."""
+  """[width, everything else] of a group along one axis, its copies next to each other."""
   start = 0
   for each, times in plan.leaves[path][axis]:
     width = plan.groups[each].width

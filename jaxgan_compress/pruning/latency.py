@@ -90,10 +90,11 @@ def prune_to_latency(module: linen.Module, variables: Mapping, shape: Sequence[i
                 **more) -> tuple[PruneResult, float]:
   """(a network that takes `budget` milliseconds on this device, what it takes as measured).
 
-  A cut by the table is measured, and the table set right by it, for a threshold leaves other shapes
-  than even narrowing does; again, until one is within `near` of the budget, as a share of it, until
-  nothing changes or `tries` are over. The nearest counts; the log tells where that is not `near`.
-  more: as of `cut`, which says what is raised.
+  A network pruned by the table is measured, and the table corrected by it, since a threshold leaves
+  other shapes than even narrowing does; again, until one is within `near` of the budget, as a share
+  of it, until nothing changes or `tries` are over. The nearest counts; the log tells where that is
+  not `near`.
+  more: as of `prune`, which says what is raised.
   """
   found = []
   for _ in range(tries):

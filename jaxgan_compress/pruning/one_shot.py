@@ -36,11 +36,12 @@ def prune(module: linen.Module, variables: Mapping, shape=None, *, budget: float
         min_channels: int = 1, round_to: int = 1, scope: str = 'global', cat_search: bool = False,
         student_init: str = 'inherit', scheme: str = 'normal', key=None) -> PruneResult:
   """The largest network inside this one that costs at most `budget` by its scores: scores, search
-  and a start.
+  and first weights.
 
   shape: of one input, as (1, 256, 256, 3). unit: see `cost`, or a cost of one's own, {group: width}
-  -> number, as a `LatencyTable`; how: see `scores`; floor, multiple, per, legacy: see `search`;
-  start, scheme: see `begin`. key: for fresh weights and random scores.
+  -> number, as a `LatencyTable`; criterion: see `scores`; min_channels, round_to, scope,
+  cat_search: see `search`; student_init, scheme: see `init_student`. key: for fresh weights and
+  random scores.
 
   Jin et al. 2021, CAT: unit='cat', min_channels=16, student_init='reinit'. Raises ValueError as
   these do.
@@ -55,30 +56,30 @@ def prune(module: linen.Module, variables: Mapping, shape=None, *, budget: float
 
 
 def init_student(module: linen.Module, plan: Plan, variables: Mapping, masks: Mapping,
-          criterion: str = 'inherit', *, key=None, scheme: str = 'normal'):
+                 student_init: str = 'inherit', *, key=None, scheme: str = 'normal'):
   """(the smaller module, its first variables).
 
-  how:
+  student_init:
     'inherit': what is left of the larger network.
-    'reinit': fresh weights by `scheme`, drawn with `key`: the architecture alone is inherited, as
+    'reinit': fresh weights by `scheme`, random by `key`: the architecture alone is inherited, as
       CAT's paper says.
     'reinit_keep_norm': fresh convolutions, but the surviving scales and biases of the norms that
       belong to pruned channels, as the published horse2zebra run of CAT really did; the norm at the
       end of a block starts anew.
 
-  Raises ValueError for another `criterion`, or fresh weights without a key.
+  Raises ValueError for another `student_init`, or fresh weights without a key.
   """
-  if criterion not in STUDENT_INITS:
-    raise ValueError(f'criterion={criterion!r}; one of {", ".join(STUDENT_INITS)}')
+  if student_init not in STUDENT_INITS:
+    raise ValueError(f'student_init={student_init!r}; one of {", ".join(STUDENT_INITS)}')
   small = module.with_widths(widths(masks))
   kept = compact(plan, variables, masks)
-  if criterion == 'inherit':
+  if student_init == 'inherit':
     return small, kept
   if key is None:
-    raise ValueError(f'criterion={criterion!r} draws fresh weights; give it a key')
+    raise ValueError(f'student_init={student_init!r} makes fresh weights; give it a key')
   fresh = initialise(small, key, jax.eval_shape(module.example), scheme=scheme)
   flat = traverse_util.flatten_dict(dict(fresh))
-  if criterion == 'reinit_keep_norm':
+  if student_init == 'reinit_keep_norm':
     flat |= {path: x for path, x in traverse_util.flatten_dict(kept).items()
              if _of_pruned_norm(plan, path)}
   return small, jax.tree.map(np.asarray, traverse_util.unflatten_dict(flat))

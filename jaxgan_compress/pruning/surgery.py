@@ -1,4 +1,4 @@
-"""Masking, cutting and putting back: pure functions of variables."""
+"""Masking, compacting and expanding: pure functions of variables."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def apply_masks(plan: Plan, params, masks: Mapping[str, AnyArray]):
   """Parameters with dead channels at 0 wherever they appear; shapes stay, so it is jit-able.
 
   A dead channel's bias and scale die with it, and so does what only dead channels feed (the bias
-  after an empty branch, the norm after an empty block): then the network draws what `compact`'s
-  would. Outside a compiled function NumPy arrays.
+  after an empty branch, the norm after an empty block): then the network generates what
+  `compact`'s would. Outside a compiled function NumPy arrays.
   """
   xp = numpy_for(params, dict(masks))
   masks = {name: xp.asarray(mask) for name, mask in masks.items()}
@@ -43,7 +43,7 @@ def compact(plan: Plan, variables: Mapping, masks: Mapping[str, AnyArray]) -> di
   """The variables of the smaller network `module.with_widths(widths(masks))`, NumPy arrays.
 
   variables: 'params' and whatever other collections the module has (running statistics, spectral
-  vectors), cut alike. Raises ValueError for those of another network than the plan's.
+  vectors), compacted alike. Raises ValueError for those of another network than the plan's.
   """
   flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(variables))
   for path, x in flat.items():
@@ -55,7 +55,7 @@ def compact(plan: Plan, variables: Mapping, masks: Mapping[str, AnyArray]) -> di
 
 
 def expand(plan: Plan, small: Mapping, masks: Mapping[str, AnyArray]) -> dict:
-  """The inverse: the larger network's variables, 0 where `compact` had cut."""
+  """The inverse: the larger network's variables, 0 where `compact` took channels away."""
   flat = traverse_util.flatten_dict(dict(small))
 
   def grown(path):

@@ -57,7 +57,7 @@ class Cost:
 
 def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
          unit: str = 'macs') -> Cost:
-  """The cost of `module` at any widths, from one look at it; equal to `analysis.macs` (or
+  """The cost of `module` at any widths, from one trace of it; equal to `analysis.macs` (or
   `count_params`) of the module built with those widths.
 
   shape: of one input, as (1, 256, 256, 3). unit: 'macs' (exact), 'torchprofile' or 'cat' (as these

@@ -70,7 +70,7 @@ class Checkpointer:
 
   def save(self, state: TrainState, *, config: Mapping[str, Any] | None = None,
            metrics: Mapping[str, float] | None = None):
-    """Writes the state, and its config and metrics beside it.
+    """Writes the state, with its config and metrics.
 
     Returns when the values are copied. Raises CheckpointError if this or the save before it
     failed, or if the disk has too little room, TermError if the state is not finite, and
@@ -131,7 +131,7 @@ class Checkpointer:
     """The state of `step`, or of the newest intact checkpoint, as host arrays; None if none is.
 
     template: a state, or its shapes by `jax.eval_shape`; its `replica_state` may be of another
-    number of replicas than was stored, which `parallel.spread` judges. A damaged checkpoint is
+    number of replicas than was stored, which `parallel.spread` decides on. A damaged checkpoint is
     named in a warning and set aside as `damaged-...`, and the newest before it is used. So it goes
     with a `step`, too: then the others, newest first, come after it.
 

@@ -108,7 +108,7 @@ _Storage = namedtuple('_Storage', 'key dtype count')
 _Tensor = namedtuple('_Tensor', 'storage offset shape strides')
 
 
-# What stands beside weights in a checkpoint and is no code: kept as a name alone.
+# What a checkpoint has besides weights and is no code: kept as a name alone.
 _HARMLESS = {
     'argparse.Namespace', 'types.SimpleNamespace', 'copyreg._reconstructor', '_codecs.encode',
     'collections.Counter', 'collections.deque', 'numpy.dtype', 'numpy.ndarray', 'torch.device',

@@ -32,7 +32,7 @@ def unet_deepest(ngf: int = 16, depth: int = 8, **fields) -> UNetGenerator:
 
 
 class UNetGenerator(ImageNetwork):
-  """Strided convolutions down to a few pixels, transposed ones back, each level's input beside.
+  """Strided convolutions down to a few pixels, transposed ones back, each level's input joined.
 
   x: [B,H,W,inputs] in [-1, 1], H and W multiples of 2^depth -> image [B,H,W,channels] in [-1, 1],
   and taps 'down1' .. (what enters a level, after its leaky ReLU) and 'up0' .. (what its transposed

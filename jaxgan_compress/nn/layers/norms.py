@@ -29,10 +29,10 @@ def norm(kind: str, name: str | None = None):
   return BatchNorm(track=kind == 'batch', name=name)
 
 
-def conv_bias(kind: str, given: bool | None = None) -> bool:
-  """Whether convolutions before this norm have a bias: as given, or else as published, with
-  instance norm only."""
-  return kind.startswith('instance') if given is None else given
+def conv_bias(kind: str, bias: bool | None = None) -> bool:
+  """Whether convolutions before this norm have a bias: `bias`, or if that is None, as published,
+  with instance norm only."""
+  return kind.startswith('instance') if bias is None else bias
 
 
 def scaled(kind: str) -> bool:
