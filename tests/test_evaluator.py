@@ -247,8 +247,8 @@ def test_foreign_statistics_are_not_given_a_protocol(folders, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(real=2), '12 generated images against 2 real images; .* at least 4'), (dict(batch=0), 'batch=0'),
-    (dict(segmenter=1), 'a segmenter needs inputs with label maps')])
+    (dict(real=2), '12 generated images against 2 real images; .* at least 4'),
+    (dict(batch=0), 'batch=0'), (dict(segmenter=1), 'a segmenter needs inputs with label maps')])
 def test_an_evaluator_that_cannot_measure_is_refused(arguments, message, vgg):
   source = data.samples('colorize', 'test', size=32, count=12)
   real = data.samples('colorize', 'test', size=32, count=arguments.pop('real', 12))

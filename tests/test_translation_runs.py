@@ -216,7 +216,8 @@ def test_labels_are_read_back_by_a_trained_network(tmp_path):
   Image.fromarray(scene['label_map']).save(tmp_path / 'labels.png')
   Image.fromarray(scene['instances']).save(tmp_path / 'instances.tif')
   runpy.run_path(str(folder / 'run_onnx.py'))['main']([
-      f'{tmp_path}/labels.png', f'{tmp_path}/generated.png', f'--instances={tmp_path}/instances.tif'])
+      f'{tmp_path}/labels.png', f'{tmp_path}/generated.png',
+      f'--instances={tmp_path}/instances.tif'])
   element = {name: x[None] for name, x in sample_images.label_element(scene).items()}
   draw = experiment.open_run(tmp_path / 'run').generator('gaugan').bound()
   expected = (np.asarray(draw(sample_images.label_batch(element, 6)['source']))[0] + 1) * 127.5

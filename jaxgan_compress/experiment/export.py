@@ -60,7 +60,7 @@ def _image_inputs(generator, module, int8):
   inputs = of_sizes(module, np.asarray(examples['source'], np.float32))
   labels, calibration = source.labels, None
   if labels and sum(labels.values()) != inputs[0].shape[-1]:
-    labels = None  # it draws from something else
+    labels = None  # it takes something else
   if int8:
     side = 'target' if generator.is_reverse else 'source'
     rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
@@ -99,7 +99,8 @@ def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
   """
   module, variables = nn.load(path)
   if not hasattr(module, 'plan'):  # of generators, a classifier has none
-    raise ValueError(f'{path} is a {type(module).__name__}, which draws nothing; export takes '
+    raise ValueError(f'{path} is a {type(module).__name__}, which generates no images; export '
+                     'takes '
                      'generators')
   rng = np.random.default_rng(0)
   if len(shape) == 2:
