@@ -1,8 +1,8 @@
-"""How long it takes to cut CAT's teacher of 2,908 ranked channels to its published budget.
+"""How long it takes to prune CAT's teacher of 2,908 ranked channels to its published budget.
 
     taskset -c 0 python benchmarks/pruning.py
 
-The whole of `pruning.cut` and each of its steps, on one core, nothing compiled: the median and the
+The whole of `pruning.prune` and each of its steps, on one core, nothing compiled: the median and the
 range of several rounds, the first apart, in which Python reads and JAX looks up for the first time.
 """
 

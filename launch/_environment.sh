@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced by the scripts beside it: makes .venv with this checkout and the extras named, at the
+# Sourced by the scripts next to it: makes .venv with this checkout and the extras named, at the
 # tested versions, and leaves $root, $python and $constraints. Says one clear line and exits where
 # it cannot.
 

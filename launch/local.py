@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Several processes on this host as one job, or independent runs of one config beside each other.
+"""Several processes on this host as one job, or independent runs of one config at the same time.
 
     python launch/local.py --processes 2 --cpu 1 -- train --config=kd/digits --workdir=runs/two
     python launch/local.py --processes 8 --gpus -- \\
@@ -254,7 +254,7 @@ def main(argv: list[str]) -> int:
   here = Path(sys.executable).with_name('jaxgan-compress')
   program = values.program.split() if values.program else [
       str(here) if here.exists() else shutil.which('jaxgan-compress')
-      or parser.error('jaxgan-compress is not installed beside this Python; give --program')]
+      or parser.error('jaxgan-compress is not installed with this Python; give --program')]
 
   def place(i):
     found = {'CUDA_VISIBLE_DEVICES': str(i)} if values.gpus else {}

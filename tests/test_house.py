@@ -216,7 +216,7 @@ OLD_FLAGS = {'in': 'input', 'out': 'output', 'hint': 'override', 'part': 'key', 
 OLD_PROSE = re.compile(
     r'\b(judges?|judged|lessons?|drawers?|drawings?|drawn|draws|drew|pupils?)\b', re.IGNORECASE)
 # What reads the names of earlier versions.
-OLD_ALLOWED = ('config/old_keys.py',)
+OLD_ALLOWED = ('jaxgan_compress/config/old_keys.py',)
 
 
 def old_words(names, more=()):
@@ -305,8 +305,8 @@ def test_notebooks_and_reports_are_in_the_fields_words(path):
 
 def test_sources_are_in_the_fields_words():
   found = {}
-  for path in sorted(PACKAGE.rglob('*.py')):
-    name = str(path.relative_to(PACKAGE))
+  for path in sorted({*PACKAGE.rglob('*.py'), *(ROOT / 'configs').rglob('*.py')}):
+    name = str(path.relative_to(ROOT))
     if name not in OLD_ALLOWED and (old := OLD_PROSE.findall(path.read_text())):
       found[name] = old
   assert not found

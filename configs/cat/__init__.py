@@ -1,1 +1,1 @@
-"""CAT, Jin et al. 2021: students cut from their teachers, short runs on built-in samples."""
+"""CAT, Jin et al. 2021: students pruned from their teachers, short runs on built-in samples."""

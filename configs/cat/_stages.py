@@ -36,7 +36,7 @@ def published(c, arg, *, budget, images, decay, norm, student_init, train, learn
 
 
 def published_pairs(arg, folder, *, recon_weight, align_weight, **fields):
-  """The same of pix2pix, drawn from the right half of each pair to the left."""
+  """The same of pix2pix, translated from the right half of each pair to the left."""
   arg = config.parse_arg(arg, smoke=False, path=folder, fid='', exact=False)
   c = config.base()
   c.data = dict(name='paired', path=arg.path, size=256, load=286, direction='BtoA')
@@ -64,18 +64,18 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
                     batch=8):
   """Students of every share of a teacher's multiply-accumulates.
 
-  For a share of 8 (per cent): `taught_8`, what was left of the teacher, learns by the lessons of
-  OMGD; `cat_8`, the same network from fresh weights, learns as the paper has it, beside the
-  teacher's judge; `alone_8`, fresh again, without a teacher.
+  For a share of 8 (per cent): `taught_8`, what was left of the teacher, learns by the terms of
+  OMGD; `cat_8`, the same network from fresh weights, learns as the paper has it, with the
+  teacher's discriminator; `alone_8`, fresh again, without a teacher.
 
   With arg.rivals also `fresh_8` and `narrow_8`, as `taught_8` from fresh weights, the second
-  narrowed by the same factor everywhere; `online_8`, which goes on from `gradual_8`, a whole
-  network that lost its channels while its teacher was learning beside it; and of the first share
+  narrowed by the same factor everywhere; `online_8`, which continues from `gradual_8`, a whole
+  network that lost its channels while its teacher was learning, too; and of the first share
   `kept_8` and `blind_8`, as `cat_8`, the first from what was left, the second without alignment.
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
   learn: fields of the method CAT. online: (student, its rate, what makes rates of its teachers and
-  judge) -> method of `gradual_pruning`. first: stages before the teacher. batch: of four images,
+  discriminator) -> method of `gradual_pruning`. first: stages before the teacher. batch: of four images,
   batch norm has poor statistics, and alignment little to compare.
   """
   steps = arg.steps

@@ -2,8 +2,8 @@
 
     jaxgan-compress train --config=configs/cat/cityscapes.py:path=DATA --workdir=runs/city
 
-DATA holds train/ and val/ of side-by-side pairs, photograph left and colour labels right, drawn
-BtoA. Published mIoU takes the full-size labels, which pairs do not have:
+DATA holds train/ and val/ of side-by-side pairs, photograph left and colour labels right,
+translated BtoA. Published mIoU takes the full-size labels, which pairs do not have:
 `metrics.cityscapes_scores` measures it afterwards. Arguments: as of horse2zebra.py. 1250 epochs of
 the teacher at batch 32 and of the student at batch 80.
 """

@@ -1,9 +1,9 @@
-"""Colour for grey photographs, 64x64 cuts: students cut from an inception teacher to budgets, CAT.
+"""Colour for grey photographs, 64x64 crops: students pruned from an inception teacher, CAT.
 
     jaxgan-compress train --config=configs/cat/colorize.py --workdir=runs/cat
 
 The teacher learns first; then one threshold over the scales of its norms leaves what a budget pays
-for. That network learns from the teacher's drawings, as CAT has it beside the teacher's
+for. That network learns from the teacher's images, as CAT has it with the teacher's
 discriminator, and alone. Arguments: `:smoke` takes a few minutes, `:shares=8+20` are the budgets in
 per cent of the teacher's multiply-accumulates, `:steps=5000` trains longer, `:rivals` adds the
 other ways to a small student, pruning during online distillation among them.

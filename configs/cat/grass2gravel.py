@@ -1,4 +1,4 @@
-"""Gravel from grass, without pairs, 48x48 cuts: students cut from the teacher of a CycleGAN, CAT.
+"""Gravel from grass, without pairs, 48x48 crops: students pruned from a CycleGAN, CAT.
 
     jaxgan-compress train --config=configs/cat/grass2gravel.py --workdir=runs/cat_gravel
 
@@ -17,8 +17,8 @@ def get_config(arg=''):
   def adversary(tx):
     return common.adversary(24, tx(1e-3), inputs=3, loss='lsgan', layers=2)
 
-  def train(generator, tx, judges=None):
-    return dict(name='CycleGAN', tx=tx, ema=stages.EMA, adversary=adversary(judges or whole),
+  def train(generator, tx, disc_tx=None):
+    return dict(name='CycleGAN', tx=tx, ema=stages.EMA, adversary=adversary(disc_tx or whole),
                 **({'generator': generator} if generator else {}))
 
   def online(student, tx, others):

@@ -1,9 +1,9 @@
-"""Pictures of label maps, 64x64 drawn scenes: students cut from an inception SPADE teacher, CAT.
+"""Images of label maps, 64x64 synthetic scenes: students pruned from an inception SPADE, CAT.
 
     jaxgan-compress train --config=configs/cat/shapes.py --workdir=runs/shapes
 
-A segmenter learns first, on real pictures; mIoU says how much of the label map it reads back from
-a drawn one. Then the teacher, by the losses of GauGAN with a VGG19 of random weights, and the
+A segmenter learns first, on real images; mIoU says how much of the label map it reads back from
+a generated one. Then the teacher, by the losses of GauGAN with a VGG19 of random weights, and the
 students. Arguments: as of colorize.py.
 """
 
@@ -18,8 +18,8 @@ FEATURE_NET = dict(name='VGG', depth=19, layers=('relu1_1', 'relu2_1'))
 def get_config(arg=''):
   arg = config.parse_arg(arg, smoke=False, steps=500, shares=(8, 20), rivals=False)
   c = config.base()
-  judges = dict(linear(1e-3, arg.steps), b1=0., b2=0.9)
-  adversary = dict(name='Adversary', tx=judges, loss='hinge', disc=dict(
+  disc_tx = dict(linear(1e-3, arg.steps), b1=0., b2=0.9)
+  adversary = dict(name='Adversary', tx=disc_tx, loss='hinge', disc=dict(
       name='MultiScale', ndf=16, layers=3, inputs=PLANES + 3))
   both = dict(feature_net=FEATURE_NET, adversary=adversary)
 

@@ -91,7 +91,7 @@ def smoke(c, arg):
 
 def paired(c, arg, *, wide, deep, ndf, n_share, teacher_every, tap, epoch, constant, decay):
   """Fills `c` with one published run of pix2pix: a wide and a deep teacher, a head for each, and
-  the student beside them. Epochs are counted in whole batches."""
+  their student. Epochs are counted in whole batches."""
   network, deeper, norm, taps = NETS[arg.net]
   net = lambda name, ngf: dict(name=name, ngf=ngf, norm=norm)
 
@@ -163,21 +163,21 @@ def sample_run(c, task, *, size, batch, steps):
 
 def sample_pairs(c, arg, task, *, wide, student, distill, norm, extra_students=None, disc=24,
                  size=64):
-  """A student beside its teacher, alone, and after it.
+  """A student online with its teacher, alone, and after it.
 
   `alone` learns from the data with a discriminator of its own, at two rates; with arg.rivals there
   is `teacher`, the same network that teaches in `omgd`, by itself, and `offline`, the student that
-  learns from it when it has finished. Everybody is averaged, and the average teaches: in training a
-  teacher draws with the batch norm statistics of four images, which nobody wants copied. Online it
-  comes to rest before its student does: what it draws last is then what the student learns longest.
+  learns from it when it has finished. All are averaged, and the average teaches: in training mode
+  a teacher's images have the batch norm statistics of four images. Online it comes to rest before
+  its student does, which then learns its last images longest.
   """
   steps, ema = arg.steps, 0.99
   sample_run(c, task, size=size, batch=4, steps=steps)
-  judges, slow, fast, pupil = (linear(rate, steps) for rate in (2e-4, 1e-3, 3e-3, 4e-3))
+  disc_tx, slow, fast, student_tx = (linear(rate, steps) for rate in (2e-4, 1e-3, 3e-3, 4e-3))
   early, late = dict(fall=(0.25, 0.65)), dict(fall=(0.6, 1.))
   pix2pix = lambda title, generator, tx: config.stage(title=title, steps=steps, method=dict(
       name='Pix2Pix', generator=generator, tx=tx, ema=ema,
-      adversary=adversary(disc, judges, norm=norm)))
+      adversary=adversary(disc, disc_tx, norm=norm)))
   distill = dict(distill, feature_net=FEATURE_NET)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
       name='OMGD', student=student, wide=wide, tx=linear(4e-3, steps, **late),
@@ -189,24 +189,24 @@ def sample_pairs(c, arg, task, *, wide, student, distill, norm, extra_students=N
     run['alone_slow'] = pix2pix('Alone, rate 0.001', student, slow)
     run['teacher'] = pix2pix('Teacher by itself', wide, slow)
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
-        name='Offline', student=student, tx=pupil, distill=distill, ema=ema))
+        name='Offline', student=student, tx=student_tx, distill=distill, ema=ema))
   fill(c, run)
 
 
 def sample_sets(c, arg, task, *, teacher, student, distill, disc=24, size=48):
-  """The same without pairs: the student beside a CycleGAN, a CycleGAN of its own size alone, and
+  """The same without pairs: the student of a CycleGAN online, a CycleGAN of its own size alone, and
   after a finished CycleGAN.
 
   Online the teachers come to rest before their student does, as in `sample_pairs`.
   """
   steps = arg.steps
   sample_run(c, task, size=size, batch=4, steps=steps)
-  slow, fast, pupil = (linear(rate, steps) for rate in (5e-4, 1e-3, 4e-3))
+  slow, fast, student_tx = (linear(rate, steps) for rate in (5e-4, 1e-3, 4e-3))
   early, late = linear(1e-3, steps, fall=(0.25, 0.7)), linear(4e-3, steps, fall=(0.67, 1.))
 
-  def cycle(generator, tx, judges=fast):
+  def cycle(generator, tx, disc_tx=fast):
     return dict(name='CycleGAN', generator=generator, tx=tx,
-                adversary=adversary(disc, judges, inputs=3, loss='lsgan', layers=2))
+                adversary=adversary(disc, disc_tx, inputs=3, loss='lsgan', layers=2))
 
   distill = dict(distill, feature_net=FEATURE_NET)
   run = {'omgd': config.stage(title='Online', steps=steps, method=dict(
@@ -219,5 +219,5 @@ def sample_sets(c, arg, task, *, teacher, student, distill, disc=24, size=48):
     run['teacher'] = config.stage(title='Teacher by itself', steps=steps,
                                   method=cycle(teacher, fast))
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
-        name='Offline', student=student, tx=pupil, distill=distill))
+        name='Offline', student=student, tx=student_tx, distill=distill))
   fill(c, run)

@@ -2,8 +2,8 @@
 
     jaxgan-compress train --config=configs/omgd/cityscapes.py:path=DATA --workdir=runs/city
 
-DATA holds train/ and val/ of side-by-side pairs, photograph left and colour labels right, drawn
-BtoA. Arguments as of edges2shoes.py. Published mIoU takes the full-size labels, which pairs do not
+DATA holds train/ and val/ of side-by-side pairs, photograph left and colour labels right,
+translated BtoA. Arguments as of edges2shoes.py. Published mIoU takes the full-size labels, which pairs do not
 have: `metrics.cityscapes_scores` measures it afterwards. Teachers move every third step.
 """
 

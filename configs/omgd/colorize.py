@@ -1,4 +1,4 @@
-"""Colour for grey photographs, 64x64 cuts of real ones: a U-Net learns online from a wider U-Net.
+"""Colour for grey photographs, 64x64 crops of real ones: a U-Net learns online from a wider U-Net.
 
     jaxgan-compress train --config=configs/omgd/colorize.py --workdir=runs/colorize
 

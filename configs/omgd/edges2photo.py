@@ -1,9 +1,9 @@
-"""Photographs from their edges, 64x64 cuts of real ones: two ResNets learn online from a third.
+"""Photographs from their edges, 64x64 crops of real ones: two ResNets learn online from a third.
 
     jaxgan-compress train --config=configs/omgd/edges2photo.py --workdir=runs/edges
 
-One step moves a teacher, a student with 21 times fewer multiply-accumulates, and a wider student
-beside it, which costs only its own passes. The task is hard for 1000 steps: look at the students
+One step moves a teacher, a student with 21 times fewer multiply-accumulates, and a wider student,
+which costs only its own passes. The task is hard for 1000 steps: look at the students
 against their teacher. Arguments: as of colorize.py.
 """
 

@@ -1,4 +1,4 @@
-"""Gravel from grass, without pairs, 48x48 cuts of photographs: a student beside a CycleGAN, online.
+"""Gravel from grass, without pairs, 48x48 crops of photographs: a student of a CycleGAN, online.
 
     jaxgan-compress train --config=configs/omgd/grass2gravel.py --workdir=runs/gravel
 
