@@ -2,7 +2,7 @@
 
     taskset -c 0 python benchmarks/pruning.py
 
-The whole of `pruning.prune` and each of its steps, on one core, nothing compiled: the median and the
+All of `pruning.prune` and each of its steps, on one core, nothing compiled: the median and the
 range of several rounds, the first apart, in which Python reads and JAX looks up for the first time.
 """
 

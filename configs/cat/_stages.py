@@ -75,8 +75,8 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
   learn: fields of the method CAT. online: (student, its rate, what makes rates of its teachers and
-  discriminator) -> method of `gradual_pruning`. first: stages before the teacher. batch: of four images,
-  batch norm has poor statistics, and alignment little to compare.
+  discriminator) -> method of `gradual_pruning`. first: stages before the teacher. batch: of four
+  images, batch norm has poor statistics, and alignment little to compare.
   """
   steps = arg.steps
   common.sample_run(c, task, size=size, batch=batch, steps=steps)

@@ -3,8 +3,8 @@
     jaxgan-compress train --config=configs/omgd/cityscapes.py:path=DATA --workdir=runs/city
 
 DATA holds train/ and val/ of side-by-side pairs, photograph left and colour labels right,
-translated BtoA. Arguments as of edges2shoes.py. Published mIoU takes the full-size labels, which pairs do not
-have: `metrics.cityscapes_scores` measures it afterwards. Teachers move every third step.
+translated BtoA. Arguments as of edges2shoes.py. Published mIoU takes the full-size labels, which
+pairs do not have: `metrics.cityscapes_scores` measures it afterwards. Teachers move every third step.
 """
 
 from jaxgan_compress import config
