@@ -4,7 +4,8 @@
 
 DATA holds train/ and val/ of side-by-side pairs, photograph left and colour labels right,
 translated BtoA. Arguments as of edges2shoes.py. Published mIoU takes the full-size labels, which
-pairs do not have: `metrics.cityscapes_scores` measures it afterwards. Teachers move every third step.
+pairs do not have: `metrics.cityscapes_scores` measures it afterwards. Teachers move every third
+step.
 """
 
 from jaxgan_compress import config
