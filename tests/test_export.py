@@ -449,7 +449,7 @@ def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
     ('pictures', 'text.png out.png', 'text.png: it is no image file (JPEG, PNG'),
     ('pictures', 'half.png out.png', 'half.png: it is damaged'),
     ('pictures', 'odd.png out.png', 'odd.png has 30x34 pixels, and the network takes heights and '
-     'widths that are multiples of 4 from 8 (it was shown 32x32); resize or cut it, to 32x32'),
+     'widths that are multiples of 4 from 8 (it was shown 32x32); resize or crop it, to 32x32'),
     ('pictures', 'small.png out.png', 'to 8x8 for example'),
     ('pictures', 'good.png', 'required: output'),
     ('pictures', 'good.png out.png more.png', 'unrecognized arguments: more.png'),
