@@ -576,7 +576,7 @@ def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
   (tmp_path / 'out').rmdir()
   disc = nn.PatchGAN(2, layers=1)
   nn.save(tmp_path / 'disc.safetensors', disc, nn.initialise(disc, jax.random.key(0)))
-  assert 'generates nothing' in refused(f'--network={tmp_path}/disc.safetensors', '--size=16', out)
+  assert 'generates no images' in refused(f'--network={tmp_path}/disc.safetensors', '--size=16', out)
   for package, extra in (('onnx', 'ONNX needs the extra'), ('flatbuffers', 'StableHLO needs'),
                          ('onnxruntime', 'running an ONNX network needs')):
     monkeypatch.setitem(sys.modules, package, None)
