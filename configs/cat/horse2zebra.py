@@ -26,7 +26,7 @@ def get_config(arg=''):
   adversary = lambda tx: common.adversary(64, tx, inputs=3, loss='lsgan', norm=norm)
   return stages.published(
       c, arg, budget=2.6e9, images=1334, decay=500, norm=norm,
-      # What the published run of horse2zebra really did, see `pruning.begin`.
+      # What the published run of horse2zebra really did, see `pruning.init_student`.
       student_init='reinit' if arg.batch_stat else 'reinit_keep_norm',
       train=lambda tx: dict(name='CycleGAN', tx=tx, pool=50, adversary=adversary(tx)),
       learn=lambda tx: dict(paired=False, recon_weight=5., align_weight=0.4 if arg.reverse else 4.,
