@@ -4,7 +4,7 @@
 
 DATA holds train/ and val/ of side-by-side pairs. `:net=resnet` takes separable ResNets, and
 `:student=` one of the published widths: 16 (1.0x), 12, 8, with ResNets also 24. Published students
-were compared through ImageNet's VGG16: convert torchvision's file and give it as `:vgg=FILE`; and by
+were compared by ImageNet's VGG16: convert torchvision's file and give it as `:vgg=FILE`; and by
 FID: `:fid=FILE` of the Inception network. Without the two a seeded random VGG16 stands in, which
 compares with nothing published. About 2.4 million steps at batch 4.
 """
