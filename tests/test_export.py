@@ -1,15 +1,31 @@
 """Exported generators draw what the networks draw, wherever they run, or are not there."""
 
-import json import runpy import shutil import subprocess import sys import types from collections.abc import
-Callable from pathlib import Path
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
 
-import jax import jax.export import jax.numpy as jnp import numpy as np import onnxruntime import pytest from
-flax import linen, traverse_util from PIL import Image
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+from flax import linen, traverse_util
+from PIL import Image
 
-from jaxgan_compress import core, data, export, nn, pruning from jaxgan_compress.cli import main from
-jaxgan_compress.core import BoundGenerator from jaxgan_compress.data import decode from
-jaxgan_compress.experiment.export import latents, of_sizes from jaxgan_compress.export import bundle as
-folders from tests import files from tests.test_convert import PRUNED_SPADE
+from jaxgan_compress import core, data, export, nn, pruning
+from jaxgan_compress.cli import main
+from jaxgan_compress.core import BoundGenerator
+from jaxgan_compress.data import decode
+from jaxgan_compress.experiment.export import latents, of_sizes
+from jaxgan_compress.export import bundle as folders
+from tests import files
+from tests.test_convert import PRUNED_SPADE
 
 INCEPTION = nn.InceptionGenerator(
     (4, 6, 8), (nn.Branches(((1, 2), (5, 3)), ((3, 2),)), nn.Branches(), nn.Branches(((3, 2),))),
@@ -34,10 +50,12 @@ NETWORKS = {
 }
 
 
-def learnt(module, seed=0): """Variables as though the network had learnt, statistics and all.""" rng =
-np.random.default_rng(seed) variables = jax.device_get(nn.initialise(module, jax.random.key(seed)))
+def learnt(module, seed=0):
+  """Variables as though the network had learnt, statistics and all."""
+  rng = np.random.default_rng(seed)
+  variables = jax.device_get(nn.initialise(module, jax.random.key(seed)))
 
-def moved(path, x):
+  def moved(path, x):
     name = path[-1].key
     if name in ('scale', 'var'):
       return rng.uniform(.5, 1.5, x.shape).astype(np.float32)
@@ -45,35 +63,42 @@ def moved(path, x):
       return (x * 2).astype(np.float32)
     return x + rng.normal(0, .1, x.shape).astype(np.float32) if name in ('bias', 'mean') else x
 
-variables = jax.tree_util.tree_map_with_path(moved, variables) flat = traverse_util.flatten_dict(variables)
-for path in [path for path in flat if path[0] == 'spectral' and path[-1] == 'u']:
+  variables = jax.tree_util.tree_map_with_path(moved, variables)
+  flat = traverse_util.flatten_dict(variables)
+  for path in [path for path in flat if path[0] == 'spectral' and path[-1] == 'u']:
     kernel = flat['params', *path[1:-1], 'kernel']  # or they would draw black or white
     left, _, right = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), full_matrices=False)
     flat[path], flat[*path[:-1], 'v'] = right[0], left[:, 0].reshape(kernel.shape[:-1])
-return traverse_util.unflatten_dict(flat)
+  return traverse_util.unflatten_dict(flat)
 
 
-def draw(module, variables, x): return jax.jit(lambda variables, x: module.apply(variables, x)[0])(variables,
-x)
+def draw(module, variables, x):
+  return jax.jit(lambda variables, x: module.apply(variables, x)[0])(variables, x)
 
 
-def inputs_of(module, side, seed=1): if not side:
+def inputs_of(module, side, seed=1):
+  if not side:
     return [*latents(module, seed, 3), latents(module, seed + 1, 3)[0]]
-rng, channels = np.random.default_rng(seed), module.example().shape[-1] x = rng.uniform(-1, 1, (3, side, side,
-channels)).astype(np.float32) return of_sizes(module, x if channels == 3 else (x == x.max(-1,
-keepdims=True)).astype(
+  rng, channels = np.random.default_rng(seed), module.example().shape[-1]
+  x = rng.uniform(-1, 1, (3, side, side, channels)).astype(np.float32)
+  return of_sizes(module, x if channels == 3 else (x == x.max(-1, keepdims=True)).astype(
       np.float32))
 
 
-@pytest.mark.parametrize('name', NETWORKS) @pytest.mark.essential def
-test_every_family_draws_the_same_in_every_format(name): module, side = NETWORKS[name] variables, inputs =
-learnt(module), inputs_of(module, side) shape = inputs[0].shape apply = jax.jit(lambda x:
-module.apply(variables, x)[0]) graph = export.to_onnx(module, variables, shape) session =
-onnxruntime.InferenceSession(graph.SerializeToString()) turned = onnxruntime.InferenceSession(
+@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.essential
+def test_every_family_draws_the_same_in_every_format(name):
+  module, side = NETWORKS[name]
+  variables, inputs = learnt(module), inputs_of(module, side)
+  shape = inputs[0].shape
+  apply = jax.jit(lambda x: module.apply(variables, x)[0])
+  graph = export.to_onnx(module, variables, shape)
+  session = onnxruntime.InferenceSession(graph.SerializeToString())
+  turned = onnxruntime.InferenceSession(
       export.to_onnx(module, variables, shape, 'NCHW').SerializeToString())
-exported = jax.export.deserialize(bytearray(export.to_stablehlo(module, variables, shape))) assert
-set(exported.platforms) == {'cpu', 'cuda', 'tpu'} for x in inputs[1:]:  # one, and three: taller where the
-family allows it
+  exported = jax.export.deserialize(bytearray(export.to_stablehlo(module, variables, shape)))
+  assert set(exported.platforms) == {'cpu', 'cuda', 'tpu'}
+  for x in inputs[1:]:  # one, and three: taller where the family allows it
     expected = np.asarray(apply(x))
     assert expected.std() > .01
     np.testing.assert_allclose(exported.call(x), expected, atol=1e-5)
@@ -83,21 +108,27 @@ family allows it
     np.testing.assert_allclose(found.transpose(0, 2, 3, 1), expected, atol=1e-4)
 
 
-@pytest.fixture(scope='module') def tensorflow(): return pytest.importorskip('tensorflow', reason='LiteRT
-needs the extra: tf')
+@pytest.fixture(scope='module')
+def tensorflow():
+  return pytest.importorskip('tensorflow', reason='LiteRT needs the extra: tf')
 
 
-@pytest.mark.parametrize('name', NETWORKS) def test_every_family_draws_the_same_in_litert(name, tensorflow):
-"""In one file: of the size that it was made for, of others, and of that again.""" module, side =
-NETWORKS[name] variables, inputs = learnt(module), inputs_of(module, side) run =
-export.run_litert(export.to_litert(module, variables, inputs[0].shape)) apply = jax.jit(lambda x:
-module.apply(variables, x)[0]) for x in (*inputs[1:], inputs[1]):
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_family_draws_the_same_in_litert(name, tensorflow):
+  """In one file: of the size that it was made for, of others, and of that again."""
+  module, side = NETWORKS[name]
+  variables, inputs = learnt(module), inputs_of(module, side)
+  run = export.run_litert(export.to_litert(module, variables, inputs[0].shape))
+  apply = jax.jit(lambda x: module.apply(variables, x)[0])
+  for x in (*inputs[1:], inputs[1]):
     np.testing.assert_allclose(run(x), apply(x), atol=2e-5)
 
 
-class Layer(linen.Module): draw: Callable
+class Layer(linen.Module):
+  draw: Callable
 
-@linen.compact def __call__(self, x, train=False, axes=None):
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
     return self.draw(x), {}
 
 
@@ -114,228 +145,275 @@ class Layer(linen.Module): draw: Callable
     lambda x: x - jnp.arange(4.).reshape(1, 1, 1, 4) / (1 + jnp.exp(-abs(x))),
     lambda x: jnp.minimum(jax.nn.sigmoid(x), .5) + jnp.sqrt(x ** 2 + 1) + jax.lax.rsqrt(x ** 2 + 1),
     lambda x: nn.InstanceNorm(affine=True)(nn.BatchNorm(track=False)(x, True))])
-def test_layers_are_exact_in_litert(layer, tensorflow): rng, module = np.random.default_rng(0), Layer(layer) x
-= rng.normal(size=(3, 8, 8, 4)).astype(np.float32) variables = jax.tree.map(lambda x: x + rng.normal(0, .1,
-x.shape).astype(np.float32),
+def test_layers_are_exact_in_litert(layer, tensorflow):
+  rng, module = np.random.default_rng(0), Layer(layer)
+  x = rng.normal(size=(3, 8, 8, 4)).astype(np.float32)
+  variables = jax.tree.map(lambda x: x + rng.normal(0, .1, x.shape).astype(np.float32),
                            module.init(jax.random.key(0), x))
-run = export.run_litert(export.to_litert(module, variables, (1, 8, 8, 4))) np.testing.assert_allclose(run(x),
-draw(module, variables, x), atol=2e-6)
+  run = export.run_litert(export.to_litert(module, variables, (1, 8, 8, 4)))
+  np.testing.assert_allclose(run(x), draw(module, variables, x), atol=2e-6)
 
 
-def test_what_litert_does_not_have_is_named(tensorflow): sort = Own(odd=True) variables =
-sort.init(jax.random.key(0), sort.example()) with pytest.raises(ValueError, match=r'sort of \(1, 8, 8, 4\) in
-Own has no counterpart in Lite'):
+def test_what_litert_does_not_have_is_named(tensorflow):
+  sort = Own(odd=True)
+  variables = sort.init(jax.random.key(0), sort.example())
+  with pytest.raises(ValueError, match=r'sort of \(1, 8, 8, 4\) in Own has no counterpart in Lite'):
     export.to_litert(sort, variables, (1, 8, 8, 3))
-uneven = Layer(lambda x: linen.ConvTranspose(3, (3, 3), (2, 1), 'VALID')(x)) variables =
-uneven.init(jax.random.key(0), sort.example()) with pytest.raises(ValueError, match=r'of strides \(2, 1\) has
-no counterpart in LiteRT'):
+  uneven = Layer(lambda x: linen.ConvTranspose(3, (3, 3), (2, 1), 'VALID')(x))
+  variables = uneven.init(jax.random.key(0), sort.example())
+  with pytest.raises(ValueError, match=r'of strides \(2, 1\) has no counterpart in LiteRT'):
     export.to_litert(uneven, variables, (1, 8, 8, 3))
 
 
-def test_a_folder_has_litert_on_request(tensorflow, tmp_path, capsys, monkeypatch): module = nn.resnet(8, 1)
-# weights of a few hundred numbers stay in 32 bits proof = write(tmp_path / 'out', module, to=('litert',),
+def test_a_folder_has_litert_on_request(tensorflow, tmp_path, capsys, monkeypatch):
+  module = nn.resnet(8, 1)  # weights of a few hundred numbers stay in 32 bits
+  proof = write(tmp_path / 'out', module, to=('litert',),
                 calibration=inputs_of(module, 16, 2)[0])
-names = ['network.tflite', 'network.int8.tflite'] assert list(proof['artefacts']) == names and
-proof['versions']['tensorflow-cpu'] exact, coarse = (proof['artefacts'][name] for name in names) assert 0 <
-exact['max_error'] < 1e-5 < coarse['mean_error'] < .1 assert coarse['bytes'] < exact['bytes'] / 2 assert
-exact['shapes'] == [[3, 16, 16, 3], [1, 16, 16, 3], [3, 20, 16, 3]] card = (tmp_path /
-'out/README.md').read_text() assert all(f'`{name}`' in card for name in names) and 'run_onnx' not in card
-assert main.main(['export', f'--verify={tmp_path}/out']) == 0 assert all(name in capsys.readouterr().out for
-name in names[:1]) # What the card says to do, with TensorFlow, where LiteRT alone is not installed. lines =
-card.split('# LiteRT alone, images as NHWC\n')[1].partition('```')[0] monkeypatch.chdir(tmp_path / 'out') with
-np.load('examples.npz') as stored:
+  names = ['network.tflite', 'network.int8.tflite']
+  assert list(proof['artefacts']) == names and proof['versions']['tensorflow-cpu']
+  exact, coarse = (proof['artefacts'][name] for name in names)
+  assert 0 < exact['max_error'] < 1e-5 < coarse['mean_error'] < .1
+  assert coarse['bytes'] < exact['bytes'] / 2
+  assert exact['shapes'] == [[3, 16, 16, 3], [1, 16, 16, 3], [3, 20, 16, 3]]
+  card = (tmp_path / 'out/README.md').read_text()
+  assert all(f'`{name}`' in card for name in names) and 'run_onnx' not in card
+  assert main.main(['export', f'--verify={tmp_path}/out']) == 0
+  assert all(name in capsys.readouterr().out for name in names[:1])
+  # What the card says to do, with TensorFlow, where LiteRT alone is not installed.
+  lines = card.split('# LiteRT alone, images as NHWC\n')[1].partition('```')[0]
+  monkeypatch.chdir(tmp_path / 'out')
+  with np.load('examples.npz') as stored:
     known = {'x': stored['input2'], 'Interpreter': tensorflow.lite.Interpreter}
     exec(lines, known)
     np.testing.assert_allclose(known['image'], stored['image2'], atol=1e-5)
-other = export.to_litert(module, learnt(module, 1), (1, 16, 16, 3)) monkeypatch.setattr(folders.litert,
-'to_litert', lambda *_, **__: other) with pytest.raises(export.ExportError, match='network.tflite generates
-something else'):
+  other = export.to_litert(module, learnt(module, 1), (1, 16, 16, 3))
+  monkeypatch.setattr(folders.litert, 'to_litert', lambda *_, **__: other)
+  with pytest.raises(export.ExportError, match='network.tflite generates something else'):
     write(tmp_path / 'other', module, to=('litert',))
-assert [path.name for path in tmp_path.iterdir()] == ['out']
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
-def test_litert_without_its_extra_is_refused_before_the_work(tmp_path, monkeypatch, capsys): nn.save(tmp_path
-/ 'net.safetensors', SMALL, learnt(SMALL)) for name in ('tensorflow', 'ai_edge_litert',
-'ai_edge_litert.interpreter'):
+def test_litert_without_its_extra_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+  nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL))
+  for name in ('tensorflow', 'ai_edge_litert', 'ai_edge_litert.interpreter'):
     monkeypatch.setitem(sys.modules, name, None)
-monkeypatch.setattr(folders, 'jit', None)  # as though nothing could be drawn assert main.main(['export',
-f'--network={tmp_path}/net.safetensors', '--size=16', '--to=litert',
+  monkeypatch.setattr(folders, 'jit', None)  # as though nothing could be drawn
+  assert main.main(['export', f'--network={tmp_path}/net.safetensors', '--size=16', '--to=litert',
                    f'--output={tmp_path}/out']) == 2
-assert 'LiteRT needs the extra: pip install "jaxgan-compress[tf]"' in capsys.readouterr().err assert
-[path.name for path in tmp_path.iterdir()] == ['net.safetensors'] with pytest.raises(ImportError,
-match='LiteRT needs the extra'):
+  assert 'LiteRT needs the extra: pip install "jaxgan-compress[tf]"' in capsys.readouterr().err
+  assert [path.name for path in tmp_path.iterdir()] == ['net.safetensors']
+  with pytest.raises(ImportError, match='LiteRT needs the extra'):
     export.run_litert(b'')
 
 
-def test_a_graph_has_no_more_nodes_than_the_network_has_layers(): """Norms with tracked statistics and biases
-are inside the convolutions.""" module = nn.resnet(4, 2, norm='batch') graph = export.to_onnx(module,
-learnt(module), (1, 32, 32, 3), 'NCHW').graph count = lambda op: sum(node.op_type == op for node in
-graph.node) assert {node.op_type for node in graph.node} == {
+def test_a_graph_has_no_more_nodes_than_the_network_has_layers():
+  """Norms with tracked statistics and biases are inside the convolutions."""
+  module = nn.resnet(4, 2, norm='batch')
+  graph = export.to_onnx(module, learnt(module), (1, 32, 32, 3), 'NCHW').graph
+  count = lambda op: sum(node.op_type == op for node in graph.node)
+  assert {node.op_type for node in graph.node} == {
       'Conv', 'ConvTranspose', 'Pad', 'Relu', 'Add', 'Tanh'}
-assert (count('Conv'), count('ConvTranspose'), count('Add')) == (8, 2, 2) module = nn.resnet(4, 2) graph =
-export.to_onnx(module, learnt(module), (1, 32, 32, 3), 'NCHW').graph assert count('InstanceNormalization') ==
-9 and len(graph.node) == 35
+  assert (count('Conv'), count('ConvTranspose'), count('Add')) == (8, 2, 2)
+  module = nn.resnet(4, 2)
+  graph = export.to_onnx(module, learnt(module), (1, 32, 32, 3), 'NCHW').graph
+  assert count('InstanceNormalization') == 9 and len(graph.node) == 35
 
 
-def test_a_student_that_was_cut_is_exported(): teacher = nn.inception(4, 2, 4) cut = pruning.prune(teacher,
-learnt(teacher), (1, 32, 32, 3), budget=3.3e5) assert any(len(branches.depthwise) < 3 for branches in
-cut.module.blocks) session = onnxruntime.InferenceSession(export.to_onnx(
+def test_a_student_that_was_cut_is_exported():
+  teacher = nn.inception(4, 2, 4)
+  cut = pruning.prune(teacher, learnt(teacher), (1, 32, 32, 3), budget=3.3e5)
+  assert any(len(branches.depthwise) < 3 for branches in cut.module.blocks)
+  session = onnxruntime.InferenceSession(export.to_onnx(
       cut.module, cut.variables, (1, 32, 32, 3)).SerializeToString())
-x, = inputs_of(teacher, 32)[1:2] np.testing.assert_allclose(session.run(None, {'input': x})[0],
+  x, = inputs_of(teacher, 32)[1:2]
+  np.testing.assert_allclose(session.run(None, {'input': x})[0],
                              draw(cut.module, cut.variables, x), atol=1e-5)
 
 
-class Tapped(linen.Module): """Draws a bare convolution; a tap reads it, too."""
+class Tapped(linen.Module):
+  """Draws a bare convolution; a tap reads it, too."""
 
-@linen.compact def __call__(self, x, train=False, axes=None):
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
     y = nn.Conv(3)(x)
     return y, {'shifted': y + 1}
 
 
-def test_what_only_a_tap_reads_is_not_in_the_picture(): module = Tapped() variables =
-module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))) graph = export.to_onnx(module, variables, (1, 8, 8,
-3), 'NCHW') assert [node.op_type for node in graph.graph.node] == ['Conv'] x = inputs_of(SMALL, 8)[1]
-np.testing.assert_allclose(export.run_onnx(graph)(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1),
+def test_what_only_a_tap_reads_is_not_in_the_picture():
+  module = Tapped()
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+  graph = export.to_onnx(module, variables, (1, 8, 8, 3), 'NCHW')
+  assert [node.op_type for node in graph.graph.node] == ['Conv']
+  x = inputs_of(SMALL, 8)[1]
+  np.testing.assert_allclose(export.run_onnx(graph)(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1),
                              draw(module, variables, x), atol=1e-6)
 
 
-class Own(linen.Module): """A generator as a user writes it.""" odd: bool = False
+class Own(linen.Module):
+  """A generator as a user writes it."""
+  odd: bool = False
 
-@linen.compact def __call__(self, x, train=False, axes=None):
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
     y = nn.InstanceNorm(affine=True)(linen.Conv(4, (3, 3), name='first')(x))
     y = jax.nn.sigmoid(y) * 2 - jnp.clip(y, -1, 1)
     y = jnp.sort(y, -1) if self.odd else y
     return jnp.tanh(nn.UpConv(3)(linen.relu(y))), {}
 
-def example(self):
+  def example(self):
     return jnp.zeros((1, 8, 8, 3))
 
 
-def test_networks_of_its_user_are_exported_and_what_cannot_be_is_named(tmp_path): module = Own() variables =
-module.init(jax.random.key(0), module.example()) write(tmp_path / 'own', module, variables) assert not
-(tmp_path / 'own/architecture.json').exists() with pytest.raises(ValueError, match=r'sort of \(3, 16, 16, 4\)
-in Own has no counterpart in ON'):
+def test_networks_of_its_user_are_exported_and_what_cannot_be_is_named(tmp_path):
+  module = Own()
+  variables = module.init(jax.random.key(0), module.example())
+  write(tmp_path / 'own', module, variables)
+  assert not (tmp_path / 'own/architecture.json').exists()
+  with pytest.raises(ValueError, match=r'sort of \(3, 16, 16, 4\) in Own has no counterpart in ON'):
     write(tmp_path / 'odd', Own(odd=True), variables)
-assert not list(tmp_path.glob('*odd*')) assert write(tmp_path / 'odd', Own(odd=True), variables,
-to=('stablehlo',))
+  assert not list(tmp_path.glob('*odd*'))
+  assert write(tmp_path / 'odd', Own(odd=True), variables, to=('stablehlo',))
 
 
 SMALL = nn.resnet(2, 1)
 
 
-def write(out, module=SMALL, variables=None, **more): variables = learnt(module) if variables is None else
-variables return export.write_folder(BoundGenerator(variables, module), out, inputs_of(module, 16), **more)
+def write(out, module=SMALL, variables=None, **more):
+  variables = learnt(module) if variables is None else variables
+  return export.write_folder(BoundGenerator(variables, module), out, inputs_of(module, 16), **more)
 
 
-@pytest.mark.essential def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys): calibration =
-inputs_of(SMALL, 16, 2)[0] proof = write(tmp_path / 'out', facts={'run': 'mine'}, calibration=calibration)
-assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+@pytest.mark.essential
+def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
+  calibration = inputs_of(SMALL, 16, 2)[0]
+  proof = write(tmp_path / 'out', facts={'run': 'mine'}, calibration=calibration)
+  assert {path.name for path in (tmp_path / 'out').iterdir()} == {
       'network.safetensors', 'architecture.json', 'network.stablehlo', 'network.onnx',
       'network.int8.onnx', 'examples.npz', 'samples.png', 'run_onnx.py', 'README.md',
       'proof.json', 'input.json', 'images.py'}
-assert [path.name for path in tmp_path.iterdir()] == ['out'] for name, each in proof['artefacts'].items():
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+  for name, each in proof['artefacts'].items():
     assert each['ms'] > 0 and each['bytes'] == (tmp_path / 'out' / name).stat().st_size
     assert 0 < each['max_error'] < (2 if 'int8' in name else 1e-5)
     assert each['shapes'] == [[3, 16, 16, 3], [1, 16, 16, 3], [3, 20, 16, 3]]
-module, variables = nn.load(tmp_path / 'out/network.safetensors') assert module == SMALL with np.load(tmp_path
-/ 'out/examples.npz') as stored:
+  module, variables = nn.load(tmp_path / 'out/network.safetensors')
+  assert module == SMALL
+  with np.load(tmp_path / 'out/examples.npz') as stored:
     np.testing.assert_allclose(draw(module, variables, stored['input2']), stored['image2'],
                                atol=1e-5)
-card = (tmp_path / 'out/README.md').read_text() assert 'run: mine' in card and '`network.int8.onnx`' in card
-assert main.main(['export', f'--verify={tmp_path}/out']) == 0 assert 'network.stablehlo' in
-capsys.readouterr().out # Without JAX and this package, from a photograph. with np.load(tmp_path /
-'out/examples.npz') as stored:
+  card = (tmp_path / 'out/README.md').read_text()
+  assert 'run: mine' in card and '`network.int8.onnx`' in card
+  assert main.main(['export', f'--verify={tmp_path}/out']) == 0
+  assert 'network.stablehlo' in capsys.readouterr().out
+  # Without JAX and this package, from a photograph.
+  with np.load(tmp_path / 'out/examples.npz') as stored:
     pixels = np.round((stored['input1'][0] + 1) * 127.5).astype(np.uint8)
-Image.fromarray(pixels).save(tmp_path / 'photograph.png') expected = draw(module, variables,
-pixels[None].astype(np.float32) / 127.5 - 1)[0] program = ('import runpy, sys; sys.modules.update(jax=None,
-flax=None, jaxgan_compress=None); '
+  Image.fromarray(pixels).save(tmp_path / 'photograph.png')
+  expected = draw(module, variables, pixels[None].astype(np.float32) / 127.5 - 1)[0]
+  program = ('import runpy, sys; sys.modules.update(jax=None, flax=None, jaxgan_compress=None); '
              "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
-subprocess.run([sys.executable, '-c', program, tmp_path / 'out/run_onnx.py',
+  subprocess.run([sys.executable, '-c', program, tmp_path / 'out/run_onnx.py',
                   tmp_path / 'photograph.png', tmp_path / 'generated.png'], check=True)
-drawn = np.asarray(Image.open(tmp_path / 'generated.png'), np.float32) assert np.abs(drawn -
-(np.asarray(expected) + 1) * 127.5).max() < .51
+  drawn = np.asarray(Image.open(tmp_path / 'generated.png'), np.float32)
+  assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
 
 
-class Tiny(linen.Module): """The smallest generator of pictures, in multiples of 4 from 8.""" channels: int
+class Tiny(linen.Module):
+  """The smallest generator of pictures, in multiples of 4 from 8."""
+  channels: int
 
-@linen.compact def __call__(self, x, train=False, axes=None):
+  @linen.compact
+  def __call__(self, x, train=False, axes=None):
     if x.shape[1] % 4 or x.shape[2] % 4:
       raise ValueError('multiples of 4')
     return jnp.tanh(linen.Conv(3, (3, 3))(x)), {}
 
-def example(self):
+  def example(self):
     return jnp.zeros((1, 8, 8, self.channels))
 
 
-def runner(out): return runpy.run_path(str(out / 'run_onnx.py'))
+def runner(out):
+  return runpy.run_path(str(out / 'run_onnx.py'))
 
 
 @pytest.mark.parametrize('name, layout', [
     ('labels', 'NCHW'), ('dcgan of 28 px', 'NCHW'), ('resnet', 'NCHW')])
-def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path): module, side = (Tiny(5), 12) if name
-== 'labels' else NETWORKS[name] variables, inputs = learnt(module), inputs_of(module, side)
-export.write_folder(BoundGenerator(variables, module), tmp_path / 'out', inputs[:1], to=('onnx',),
+def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path):
+  module, side = (Tiny(5), 12) if name == 'labels' else NETWORKS[name]
+  variables, inputs = learnt(module), inputs_of(module, side)
+  export.write_folder(BoundGenerator(variables, module), tmp_path / 'out', inputs[:1], to=('onnx',),
                       layout=layout)
-given, more = str(tmp_path / 'given.png'), [] if name == 'labels':
+  given, more = str(tmp_path / 'given.png'), []
+  if name == 'labels':
     Image.fromarray(inputs[0][0].argmax(-1).astype(np.uint8)).save(given)
     expected, more = draw(module, variables, inputs[0][:1])[0], ['--no-edges']
-elif side:
+  elif side:
     pixels = np.round((inputs[0][0] + 1) * 127.5).astype(np.uint8)
     Image.fromarray(pixels).save(given)
     expected = draw(module, variables, pixels[None].astype(np.float32) / 127.5 - 1)[0]
-else:
+  else:
     given = '7'
     z = np.random.default_rng(7).standard_normal((1, 100), np.float32)
     expected = draw(module, variables, z)[0]
-assert runner(tmp_path / 'out')['main']([given, str(tmp_path / 'generated.png'), *more]) == 0 drawn =
-np.asarray(Image.open(tmp_path / 'generated.png'), np.float32).reshape(expected.shape) assert np.abs(drawn -
-(np.asarray(expected) + 1) * 127.5).max() < .51 assert (tmp_path / 'out/images.py').is_file() == bool(side)
-assert side or '100 numbers, N(0, 1)' in (tmp_path / 'out/README.md').read_text()
+  assert runner(tmp_path / 'out')['main']([given, str(tmp_path / 'generated.png'), *more]) == 0
+  drawn = np.asarray(Image.open(tmp_path / 'generated.png'), np.float32).reshape(expected.shape)
+  assert np.abs(drawn - (np.asarray(expected) + 1) * 127.5).max() < .51
+  assert (tmp_path / 'out/images.py').is_file() == bool(side)
+  assert side or '100 numbers, N(0, 1)' in (tmp_path / 'out/README.md').read_text()
 
 
-@pytest.fixture(scope='module') def exports(tmp_path_factory): """Networks that take pictures, known labels,
-unknown labels and latents: their folders.""" root, found = tmp_path_factory.mktemp('exports'), {} for kind,
-channels, labels in (('pictures', 3, None), ('unknown', 5, None),
+@pytest.fixture(scope='module')
+def exports(tmp_path_factory):
+  """Networks that take pictures, known labels, unknown labels and latents: their folders."""
+  root, found = tmp_path_factory.mktemp('exports'), {}
+  for kind, channels, labels in (('pictures', 3, None), ('unknown', 5, None),
                                  ('labels', 5, {'classes': 3, 'dont_care': True})):
     module, found[kind] = Tiny(channels), root / kind
     export.write_folder(BoundGenerator(learnt(module), module), root / kind,
                         inputs_of(module, 32)[:1], to=('onnx',), labels=labels)
-found['latents'] = shutil.copytree(root / 'pictures', root / 'latents') (root /
-'latents/input.json').write_text('{"kind": "latents", "channels": 9, "layout": "NHWC"}') return found
+  found['latents'] = shutil.copytree(root / 'pictures', root / 'latents')
+  (root / 'latents/input.json').write_text('{"kind": "latents", "channels": 9, "layout": "NHWC"}')
+  return found
 
 
-def options(file, **more): return types.SimpleNamespace(picture=file, labels=file, **more)
+def options(file, **more):
+  return types.SimpleNamespace(picture=file, labels=file, **more)
 
 
-@pytest.mark.essential def test_the_exported_runner_and_training_read_every_kind_of_file_equally(
+@pytest.mark.essential
+def test_the_exported_runner_and_training_read_every_kind_of_file_equally(
     exports, tmp_path, monkeypatch):
-monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache')) program, takes = runner(exports['pictures']),
-{'channels': 3, 'multiple': 1, 'smallest': 1} read = [*files.picture_files()] assert len(read) > 40 for i, (_,
-content, *_) in enumerate(read):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  program, takes = runner(exports['pictures']), {'channels': 3, 'multiple': 1, 'smallest': 1}
+  read = [*files.picture_files()]
+  assert len(read) > 40
+  for i, (_, content, *_) in enumerate(read):
     file = tmp_path / 'all' / f'{i:03}.png'
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(content)
-source = data.folder(file.parent, same_size=False, preprocess='none', flip=False) for i, (kind, *_) in
-enumerate(read):
+  source = data.folder(file.parent, same_size=False, preprocess='none', flip=False)
+  for i, (kind, *_) in enumerate(read):
     trained = np.asarray(core.normalise({'image': jnp.asarray(source[i]['image'])[None]})['image'])
     found = program['_picture'](options(source.records[i]['image']), takes)
     np.testing.assert_allclose(found, trained, atol=1e-6, err_msg=kind)
 
 
 def test_the_exported_runner_and_training_see_the_same_planes(exports, tmp_path, monkeypatch):
-monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache')) program = runner(exports['labels']) takes =
-{'kind': 'labels', 'channels': 257, 'multiple': 1, 'smallest': 1, 'edges': True,
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  program = runner(exports['labels'])
+  takes = {'kind': 'labels', 'channels': 257, 'multiple': 1, 'smallest': 1, 'edges': True,
            'dont_care': True}
-read = [(kind, content) for kind, content, expected in files.label_files()
+  read = [(kind, content) for kind, content, expected in files.label_files()
           if expected.min() >= 0 and expected.max() < 256]
-instances = files.numbers(16) for i, (_, content) in enumerate(read):
+  instances = files.numbers(16)
+  for i, (_, content) in enumerate(read):
     for folder, what in (('label', content), ('inst', files.pillow(instances)),
                          ('img', files.pillow(np.zeros((6, 10, 3), np.uint8)))):
       file = tmp_path / f'train_{folder}' / f'{i:03}.png'
       file.parent.mkdir(exist_ok=True)
       file.write_bytes(what)
-arguments = {'preprocess': 'none', 'flip': False, 'classes': 255, 'dont_care': True} for given in
-(file.parent.with_name('train_inst'), None):
+  arguments = {'preprocess': 'none', 'flip': False, 'classes': 255, 'dont_care': True}
+  for given in (file.parent.with_name('train_inst'), None):
     source = data.labels(tmp_path, **arguments)
     for i, (kind, _) in enumerate(read):
       element = {name: x[None] for name, x in source[i].items()}
@@ -346,12 +424,15 @@ arguments = {'preprocess': 'none', 'flip': False, 'classes': 255, 'dont_care': T
     shutil.rmtree(tmp_path / 'train_inst', ignore_errors=True)
 
 
-def test_edges_and_void_reach_the_exported_network(exports, tmp_path): module = Tiny(5) rng, drawing =
-np.random.default_rng(0), tmp_path / 'generated.png' labels = rng.choice([0, 1, 2, 255], (12,
-16)).astype(np.uint8) instances = rng.integers(0, 70_000, (3, 4)).repeat(4, 0).repeat(4, 1).astype(np.int32)
-Image.fromarray(labels).save(tmp_path / 'labels.png') Image.fromarray(instances).save(tmp_path /
-'instances.tif') seen = {} for name, whose, more in (('instances', instances,
-[f'--instances={tmp_path}/instances.tif']),
+def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
+  module = Tiny(5)
+  rng, drawing = np.random.default_rng(0), tmp_path / 'generated.png'
+  labels = rng.choice([0, 1, 2, 255], (12, 16)).astype(np.uint8)
+  instances = rng.integers(0, 70_000, (3, 4)).repeat(4, 0).repeat(4, 1).astype(np.int32)
+  Image.fromarray(labels).save(tmp_path / 'labels.png')
+  Image.fromarray(instances).save(tmp_path / 'instances.tif')
+  seen = {}
+  for name, whose, more in (('instances', instances, [f'--instances={tmp_path}/instances.tif']),
                             ('labels', labels, [])):
     planes = np.asarray(data.planes(np.where(labels == 255, 3, labels)[None],
                                     decode.instance_edges(whose)[None], 4))
@@ -359,7 +440,7 @@ Image.fromarray(labels).save(tmp_path / 'labels.png') Image.fromarray(instances)
     assert not runner(exports['labels'])['main']([f'{tmp_path}/labels.png', str(drawing), *more])
     seen[name] = np.asarray(Image.open(drawing), np.float32)
     assert np.abs(seen[name] - expected).max() < .51
-assert np.abs(seen['instances'] - seen['labels']).max() > 10
+  assert np.abs(seen['instances'] - seen['labels']).max() > 10
 
 
 @pytest.mark.parametrize('kind, arguments, said', [
@@ -392,34 +473,40 @@ assert np.abs(seen['instances'] - seen['labels']).max() > 10
     ('latents', '-1 out.png', 'seed -1; a whole number from 0')])
 def test_the_runner_says_what_it_takes(kind, arguments, said, exports, tmp_path, monkeypatch,
                                        capsys):
-monkeypatch.chdir(tmp_path) for name, x in (('good', np.zeros((32, 32, 3), np.uint8)), ('small', np.zeros((4,
-4), np.uint8)),
+  monkeypatch.chdir(tmp_path)
+  for name, x in (('good', np.zeros((32, 32, 3), np.uint8)), ('small', np.zeros((4, 4), np.uint8)),
                   ('odd', np.zeros((30, 34, 3), np.uint8)), ('three', np.full((32, 32), 3, 'u1')),
                   ('labels', np.zeros((32, 32), np.uint8)), ('void', np.full((32, 32), 255, 'u1')),
                   ('odd_labels', np.zeros((30, 34), np.uint8))):
     Image.fromarray(x).save(f'{name}.png')
-Path('text.png').write_text('hello') Path('half.png').write_bytes(Path('good.png').read_bytes()[:60]) before =
-{path: path.read_bytes() for path in tmp_path.iterdir()} with pytest.raises(SystemExit, match='2'):
+  Path('text.png').write_text('hello')
+  Path('half.png').write_bytes(Path('good.png').read_bytes()[:60])
+  before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+  with pytest.raises(SystemExit, match='2'):
     runner(exports[kind])['main'](arguments.split())
-told = capsys.readouterr().err assert said in told.splitlines()[-1] and 'usage: run_onnx.py' in told assert
-{path: path.read_bytes() for path in tmp_path.iterdir()} == before
+  told = capsys.readouterr().err
+  assert said in told.splitlines()[-1] and 'usage: run_onnx.py' in told
+  assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize('package', ['numpy', 'PIL', 'onnxruntime']) def
-test_the_runner_says_what_is_not_installed(package, exports, monkeypatch, capsys):
-monkeypatch.setitem(sys.modules, package, None) with pytest.raises(SystemExit, match='2'):
+@pytest.mark.parametrize('package', ['numpy', 'PIL', 'onnxruntime'])
+def test_the_runner_says_what_is_not_installed(package, exports, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(SystemExit, match='2'):
     runner(exports['latents'])['main'](['1', 'out.png'])
-assert f'{package} is not installed; pip install numpy' in capsys.readouterr().err
+  assert f'{package} is not installed; pip install numpy' in capsys.readouterr().err
 
 
-def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch): card = {kind: (out /
-'README.md').read_text() for kind, out in exports.items()} assert 'RGB pictures in [-1, 1]' in
-card['pictures'] assert 'one for each label from 0 to 2, one for 255' in card['labels'] assert
-'`python run_onnx.py labels.png generated.png --instances=instances.png`' in card['labels'] assert
-'`--no-edges` that it is a label' in card['unknown'] for out in exports.values():
+def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):
+  card = {kind: (out / 'README.md').read_text() for kind, out in exports.items()}
+  assert 'RGB pictures in [-1, 1]' in card['pictures']
+  assert 'one for each label from 0 to 2, one for 255' in card['labels']
+  assert '`python run_onnx.py labels.png generated.png --instances=instances.png`' in card['labels']
+  assert '`--no-edges` that it is a label' in card['unknown']
+  for out in exports.values():
     assert (out / 'images.py').read_text() == Path(decode.__file__).read_text()
-monkeypatch.syspath_prepend(exports['labels']) for kind, shape in (('pictures', (1, 8, 8, 3)), ('labels', (1,
-8, 8, 5))):
+  monkeypatch.syspath_prepend(exports['labels'])
+  for kind, shape in (('pictures', (1, 8, 8, 3)), ('labels', (1, 8, 8, 5))):
     Image.new('L', (8, 8)).save(tmp_path / 'labels.png')
     for name in ('photograph.png', 'instances.png'):
       shutil.copy(tmp_path / 'labels.png', tmp_path / name)
@@ -427,69 +514,85 @@ monkeypatch.syspath_prepend(exports['labels']) for kind, shape in (('pictures', 
     names, lines = {}, card[kind].split('```python\n')[1].partition('\n\n')[0]
     exec(lines, names)
     assert names['x'].shape == shape and names['x'].dtype == np.float32
-with pytest.raises(ValueError, match='make 4 planes, and the network takes 3'):
+  with pytest.raises(ValueError, match='make 4 planes, and the network takes 3'):
     write(exports['labels'].with_name('wrong'), labels={'classes': 3})
 
 
-def test_what_draws_something_else_is_not_kept(tmp_path, monkeypatch): other = export.to_onnx(SMALL,
-learnt(SMALL, 1), (1, 16, 16, 3)) monkeypatch.setattr(folders.onnx, 'to_onnx', lambda *_: other) with
-pytest.raises(export.ExportError, match='network.onnx generates something else'):
+def test_what_draws_something_else_is_not_kept(tmp_path, monkeypatch):
+  other = export.to_onnx(SMALL, learnt(SMALL, 1), (1, 16, 16, 3))
+  monkeypatch.setattr(folders.onnx, 'to_onnx', lambda *_: other)
+  with pytest.raises(export.ExportError, match='network.onnx generates something else'):
     write(tmp_path / 'out')
-assert not list(tmp_path.iterdir())
+  assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch): write(tmp_path / 'out', to=('stablehlo',))
-before = (tmp_path / 'out/proof.json').read_text()
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+  write(tmp_path / 'out', to=('stablehlo',))
+  before = (tmp_path / 'out/proof.json').read_text()
 
-def full(*_):
+  def full(*_):
     raise OSError(28, 'No space left on device')
 
-monkeypatch.setattr(Path, 'write_bytes', full) with pytest.raises(OSError, match='No space left'):
+  monkeypatch.setattr(Path, 'write_bytes', full)
+  with pytest.raises(OSError, match='No space left'):
     write(tmp_path / 'out', overwrite=True)
-assert [path.name for path in tmp_path.iterdir()] == ['out'] assert (tmp_path / 'out/proof.json').read_text()
-== before
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+  assert (tmp_path / 'out/proof.json').read_text() == before
 
 
-def test_an_artefact_that_was_edited_is_noticed(tmp_path): write(tmp_path / 'out') path = tmp_path /
-'out/network.onnx' path.write_bytes(path.read_bytes()[:-1] + b'x') with pytest.raises(export.ExportError,
-match='network.onnx is not what was exported'):
+def test_an_artefact_that_was_edited_is_noticed(tmp_path):
+  write(tmp_path / 'out')
+  path = tmp_path / 'out/network.onnx'
+  path.write_bytes(path.read_bytes()[:-1] + b'x')
+  with pytest.raises(export.ExportError, match='network.onnx is not what was exported'):
     export.verify(tmp_path / 'out')
-path.unlink() with pytest.raises(export.ExportError, match='network.onnx is missing'):
+  path.unlink()
+  with pytest.raises(export.ExportError, match='network.onnx is missing'):
     export.verify(tmp_path / 'out')
-proof = tmp_path / 'out/proof.json' proof.write_text(proof.read_text()[:100]) with
-pytest.raises(export.ExportError, match='has been changed'):
+  proof = tmp_path / 'out/proof.json'
+  proof.write_text(proof.read_text()[:100])
+  with pytest.raises(export.ExportError, match='has been changed'):
     export.verify(tmp_path / 'out')
-with pytest.raises(FileNotFoundError, match='holds no export'):
+  with pytest.raises(FileNotFoundError, match='holds no export'):
     export.verify(tmp_path)
 
 
-def test_bad_input_is_refused(tmp_path, monkeypatch, capsys): def refused(*args):
+def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):
+  def refused(*args):
     assert main.main(['export', *map(str, args)]) == 2
     return capsys.readouterr().err
 
-nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL)) network, out =
-f'--network={tmp_path}/net.safetensors', f'--output={tmp_path}/out' assert 'give one of them' in refused()
-assert 'needs --output' in refused(network, '--size=16') assert '--int8 is for --workdir' in refused(network,
-'--size=16', out, '--int8') assert 'needs --size' in refused(network, out) assert 'takes multiples of 4 from 8
-and got 17x17' in refused(network, out, '--size=17') assert 'to=coreml; some of stablehlo, onnx' in
-refused(network, out, '--size=16', '--to=coreml') (tmp_path / 'out').mkdir() assert 'is there; use another
-folder' in refused(network, out, '--size=16') assert 'is no export' in refused(network, out, '--size=16',
-'--overwrite') (tmp_path / 'out').rmdir() disc = nn.PatchGAN(2, layers=1) nn.save(tmp_path /
-'disc.safetensors', disc, nn.initialise(disc, jax.random.key(0))) assert 'generates no images' in
-refused(f'--network={tmp_path}/disc.safetensors', '--size=16', out) for package, extra in (('onnx', 'ONNX
-needs the extra'), ('flatbuffers', 'StableHLO needs'),
+  nn.save(tmp_path / 'net.safetensors', SMALL, learnt(SMALL))
+  network, out = f'--network={tmp_path}/net.safetensors', f'--output={tmp_path}/out'
+  assert 'give one of them' in refused()
+  assert 'needs --output' in refused(network, '--size=16')
+  assert '--int8 is for --workdir' in refused(network, '--size=16', out, '--int8')
+  assert 'needs --size' in refused(network, out)
+  assert 'takes multiples of 4 from 8 and got 17x17' in refused(network, out, '--size=17')
+  assert 'to=coreml; some of stablehlo, onnx' in refused(network, out, '--size=16', '--to=coreml')
+  (tmp_path / 'out').mkdir()
+  assert 'is there; use another folder' in refused(network, out, '--size=16')
+  assert 'is no export' in refused(network, out, '--size=16', '--overwrite')
+  (tmp_path / 'out').rmdir()
+  disc = nn.PatchGAN(2, layers=1)
+  nn.save(tmp_path / 'disc.safetensors', disc, nn.initialise(disc, jax.random.key(0)))
+  assert 'generates no images' in refused(
+      f'--network={tmp_path}/disc.safetensors', '--size=16', out)
+  for package, extra in (('onnx', 'ONNX needs the extra'), ('flatbuffers', 'StableHLO needs'),
                          ('onnxruntime', 'running an ONNX network needs')):
     monkeypatch.setitem(sys.modules, package, None)
     assert extra in refused(network, out, '--size=16')
     monkeypatch.undo()
-assert not (tmp_path / 'out').exists() assert main.main(['export', network, out, '--size=16',
-'--layout=NCHW']) == 0 assert json.loads((tmp_path / 'out/proof.json').read_text())['layout'] == 'NCHW'
+  assert not (tmp_path / 'out').exists()
+  assert main.main(['export', network, out, '--size=16', '--layout=NCHW']) == 0
+  assert json.loads((tmp_path / 'out/proof.json').read_text())['layout'] == 'NCHW'
 
 
-def test_one_pixel_that_is_off_is_too_many(tmp_path, monkeypatch): load = export.bundle._load spike = lambda
-y: y + .01 * (np.arange(y.size).reshape(y.shape) == 0) monkeypatch.setattr(export.bundle, '_load', lambda
-path, layout: (
+def test_one_pixel_that_is_off_is_too_many(tmp_path, monkeypatch):
+  load = export.bundle._load
+  spike = lambda y: y + .01 * (np.arange(y.size).reshape(y.shape) == 0)
+  monkeypatch.setattr(export.bundle, '_load', lambda path, layout: (
       lambda x, run=load(path, layout): spike(run(x))))
-with pytest.raises(export.ExportError, match='off by 0.01 at most'):
+  with pytest.raises(export.ExportError, match='off by 0.01 at most'):
     export.write_folder(BoundGenerator(learnt(SMALL), SMALL), tmp_path / 'out',
                         inputs_of(SMALL, 16), to=('stablehlo',))
