@@ -161,10 +161,10 @@ def test_batch_norm_has_pytorch_semantics():
       stats['var'] + np.float64(1e-5)), rtol=1e-4)
 
 
-def test_drawing_does_not_depend_on_the_rest_of_the_batch(given):
+def test_drawing_does_not_depend_on_the_rest_of_the_batch(init_from):
   G = nn.DCGANGenerator(d=2, size=32)
   z, variables = np.random.default_rng(0).standard_normal((4, 100), np.float32), \
-      given['teacher'].variables
+      init_from['teacher'].variables
   together, alone = (run(G, variables, x)[0] for x in (z, z[2:3]))
   np.testing.assert_allclose(together[2:3], alone, atol=1e-6)
   trained = [np.asarray(run(G, variables, x, train=True, mutable=['batch_stats'])[0][0])

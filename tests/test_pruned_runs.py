@@ -68,7 +68,7 @@ def test_a_student_costs_at_most_its_budget(finished):
   assert rows['student']['macs'] <= BUDGET < rows['teacher']['macs']
   assert rows['student']['teacher'] == 'teacher' and run.generator('alone').teacher is None
   assert (workdir / 'student' / 'pruned.png').stat().st_size > 500
-  training._prune(run.stages['alone'])  # as a stage begins
+  training._prune(run.stages['alone'], run.stages['teacher'])  # as a stage begins
   first, alone = (nn.load(workdir / name / 'pruned.safetensors') for name in ('student', 'alone'))
   assert run.generator('student').module == first[0] == alone[0]
   assert alone[0] == run.stages['alone'].method.generator
@@ -97,6 +97,13 @@ def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path):
   c.stages.student.method = recipe().stages.student.method
   with pytest.raises(ValueError, match="CAT has no argument 'extra_students'"):
     build.validate(c)
+
+
+def test_stages_of_one_budget_may_call_their_networks_differently(finished, tmp_path):
+  c = recipe()
+  c.stages.alone.prune = c.stages.student.prune.to_dict()
+  c, workdir = after_its_teacher(c, finished, tmp_path / 'run')
+  dry_run.check(experiment.Run(c, workdir, Reporter(quiet=True)))
 
 
 def test_going_on_does_not_prune_again(finished, tmp_path, monkeypatch):
@@ -146,7 +153,8 @@ def test_a_second_stage_of_one_budget_is_looked_at_too(tmp_path):
   c.stages.second = c.stages.student.copy_and_resolve_references()
   c.stages.second.prune.student_init = 'inheritt'
   c.run = ('teacher', 'student', 'second')
-  with pytest.raises(ValueError, match="stages.second.prune: criterion='inheritt'; one of inherit"):
+  with pytest.raises(ValueError,
+                     match="stages.second.prune: student_init='inheritt'; one of inherit"):
     jgc.run(c, tmp_path / 'run', quiet=True)
   assert not (tmp_path / 'run').exists()
 

@@ -125,7 +125,8 @@ def test_recording_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.parametrize('teacher, said', [
-    (lambda x: x[:, :16], r'drew \[6, 16, 32, 3\] from \[6, 32, 32, 3\]; pictures are \[6,32,32'),
+    (lambda x: x[:, :16],
+     r'the teacher made \[6, 16, 32, 3\] from \[6, 32, 32, 3\]; pictures are \[6,32,32'),
     (lambda x: np.moveaxis(x, -1, 1), 'channels last'),
     (lambda x: (x + 1) * 127.5, r'values from .* they are in \[-1, 1\]'),
     (lambda x: x * np.nan, 'values from nan')])

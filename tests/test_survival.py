@@ -320,12 +320,14 @@ def test_plain_progress_says_compiling_speed_losses_and_time_left(capsys):
   reporter.begin('student', 0, 40, images=8)
   reporter.compiled(1, 2.6, 3 << 29)
   for step in (1, 20, 40):
-    reporter.update(step, {'mse': 1 / step, 'grad_student': 3.})
+    reporter.update(step, {'student': {'loss': 1 / step, 'mse': 2.}, 'disc': {'loss': 0.},
+                           'grad_norm': {'student': 3.}})
   reporter.end()
   *lines, third, last = capsys.readouterr().out.splitlines()
   assert lines == ['student: from step 0 to 40, compiling',
-                   'student: compiled in 3 s; peak memory 1.5 GiB', 'student: step 1/40  mse 1']
-  assert re.fullmatch(r'student: step 20/40 [\d.]+ steps/s \d+ images/s mse 0.05, 0 s left', third)
+                   'student: compiled in 3 s; peak memory 1.5 GiB', 'student: step 1/40  student 1']
+  assert re.fullmatch(
+      r'student: step 20/40 [\d.]+ steps/s \d+ images/s student 0.05, 0 s left', third)
   assert 's left' not in last and '40/40' in last
 
 
@@ -349,8 +351,9 @@ def test_several_steps_a_call_equal_single_ones(gan, pipeline):
   one = list(jgc.fit(gan, start(), pipeline, steps=4, every=2))
   both = list(jgc.fit(gan, start(), pipeline, steps=4, every=2, per_call=2))
   assert [logs['step'] for _, logs in both] == [2, 4]
-  for name, value in one[-1][1].items():
-    np.testing.assert_allclose(both[-1][1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+  expected, found = (core.flatten_logs(run[-1][1]) for run in (one, both))
+  for name, value in expected.items():
+    np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
   assert largest_difference(both[-1][0].nets, one[-1][0].nets) < 1e-4
   with pytest.raises(ValueError, match='per_call=3 does not divide steps=4'):
     next(jgc.fit(gan, start(), pipeline, steps=4, every=2, per_call=3))
@@ -412,5 +415,5 @@ def test_time_left_is_that_of_the_steps_to_come(capsys, monkeypatch):
   reporter.begin('student', 0, 41, images=8)
   reporter.compiled(1, 2.6, 3 << 29)
   now[0] = 5.
-  reporter.update(11, {'mse': 1.})
-  assert '2.0 steps/s 16 images/s mse 1, 15 s left' in capsys.readouterr().out
+  reporter.update(11, {'student': {'loss': 1.}})
+  assert '2.0 steps/s 16 images/s student 1, 15 s left' in capsys.readouterr().out
