@@ -4,7 +4,6 @@ import gc
 import os
 import tempfile
 from importlib import metadata
-from pathlib import Path
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAXGAN_TEST_PLATFORM', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join((
@@ -57,12 +56,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope='module', autouse=True)
 def forget_programs():
-  """Every compiled program holds memory maps, of which Linux grants a process 65,530. Small
-  programs are those of other files too, so they are kept for as long as there is room."""
+  """Every compiled program holds memory maps, of which Linux grants a process 65,530."""
   yield
-  maps = Path('/proc/self/maps')
-  if not maps.exists() or maps.read_bytes().count(b'\n') > 10_000:
-    jax.clear_caches()
+  jax.clear_caches()
 
 
 @pytest.fixture(scope='session')
