@@ -388,6 +388,12 @@ def test_a_key_is_of_its_step_and_its_name():
   assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3
 
 
+def test_logs_of_one_network_are_put_together():
+  logs = core.merge_logs({'a': {'x': 1}, 'b': {'x': 2}}, {'a': {'y': 3}})
+  assert logs == {'a': {'x': 1, 'y': 3}, 'b': {'x': 2}}
+  assert core.flatten_logs({'step': 4, **logs}) == {'step': 4, 'a/x': 1, 'a/y': 3, 'b/x': 2}
+
+
 def test_a_norm_counts_arrays_of_any_size(monkeypatch):
   monkeypatch.setattr(core.update, 'SMALL', 4)
   found = core.update._norm([jnp.ones(n) for n in (3, 4, 5)])

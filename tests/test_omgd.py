@@ -433,6 +433,17 @@ def test_every_similarity_moves_the_student(sgd, batch):
         {'student_adapters'} if adapted[distance] else set())
 
 
+def test_taps_of_a_teacher_are_not_moved_by_themselves():
+  term, x = methods.Taps('attention', 1., ('a',)), jnp.arange(1., 17.).reshape(1, 4, 4, 1)
+  output = lambda taps: methods.Output(jnp.zeros(()), {'a': taps})
+
+  def loss(student, teacher):
+    return term.values(output(student), {'wide': output(teacher)}, Axes())[0]['tap_a']
+
+  of_student, of_teacher = jax.jit(jax.grad(loss, (0, 1)))(x, x[:, ::-1])
+  assert np.abs(of_student).max() > 0 and not of_teacher.any()
+
+
 def test_reductions_of_paper_and_code(sgd, batch):
   code, paper = (small_omgd(sgd, distill=methods.DistillLoss(
       methods.TotalVariation(reduction=of_image), dataclasses.replace(TAPS, reduction=of_taps)))
