@@ -130,7 +130,7 @@ class CAT(_Aligned):
   disc_init: 'teacher': the discriminator continues from the teacher's, as published; 'fresh': it
     starts anew.
   align_weight, similarity, taps, scope: as of `Taps`, 'ka' and its kind or 'mse', the published
-    ones. The published runs compare the samples of all replicas ('replica_sum' in their code).
+    ones. Published code sums each replica's own alignment ('replica_sum').
   ema: decay of the moving average of the student, 0 for none.
   recon_loss: 'l1', 'l2' or 'smooth_l1', see `losses.image`.
 

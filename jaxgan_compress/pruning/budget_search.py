@@ -108,7 +108,7 @@ def find(plan: Plan, scores: Mapping[str, AnyArray], cost: Callable[[Mapping[str
   if larger <= budget:
     return SearchResult(everything, -math.inf, larger), None
   shown = np.sort(np.concatenate(list(scores.values()))) if ranks is not scores else values
-  # The index of a threshold: too dear at low, cheap at high.
+  # The index of a threshold: the cost exceeds the budget at low, and does not at high.
   low, high = _below(shown, np) if ranks is not scores else -1, len(values) - 1
   found = SearchResult(masks, float(shown[-1]), least)
   while high - low > 1:
@@ -125,7 +125,7 @@ def tighten(plan: Plan, scores: Mapping[str, AnyArray], cost, budget, *, min_cha
             round_to: int = 1) -> dict[str, AnyArray]:
   """`search` by one global threshold inside a compiled step: masks alone, costs as floats.
 
-  cost: a `pruning.Cost`. Where even the floor is too dear, the floor's masks.
+  cost: a `pruning.Cost`. Where even `min_channels` everywhere exceed the budget, their masks.
   """
   ranks, flat = ranked(scores), jnp.concatenate(list(scores.values()))
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
 import pickle
 import pickletools
-import uuid
 import zipfile
 from collections import OrderedDict, namedtuple
 from collections.abc import Mapping
@@ -80,17 +78,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray],
   arrays = {name: np.asarray(x) for name, x in arrays.items()}
   with _explained(path):
     content = safetensors.numpy.save({k: _own(k, x) for k, x in arrays.items()}, metadata or None)
-  temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.part')
-  try:
-    with open(temporary, 'xb') as file:
-      file.write(content)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except OSError as e:
-    raise OSError(e.errno, f'cannot be written ({e.strerror or e})', str(path)) from e
-  finally:
-    temporary.unlink(missing_ok=True)
+  paths.write_atomically(path, content)
 
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
