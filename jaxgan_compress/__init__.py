@@ -21,6 +21,7 @@
 | know what a network costs, see images | `jaxgan_compress.analysis` |
 | measure generated images | `jaxgan_compress.metrics` |
 | take weights from PyTorch, and back | `jaxgan_compress.convert` |
+| generate images of your own pictures | `generate`, `jaxgan_compress.inference` |
 | export a student | `jaxgan_compress.export` |
 | run by config, with checkpoints and a report | `run`, `jaxgan_compress.config` |
 | use many devices and processes | `jaxgan_compress.parallel`, `jaxgan_compress.distributed` |
@@ -47,6 +48,7 @@ from jaxgan_compress.core import BoundGenerator, Method, Net, TrainState
 from jaxgan_compress.experiment import Interrupted, open_run, run
 from jaxgan_compress.experiment.compare_runs import compare
 from jaxgan_compress.experiment.export import export_run
+from jaxgan_compress.inference import generate
 from jaxgan_compress.train import Checkpointer, fit
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
   'export',
   'export_run',
   'fit',
+  'generate',
   'latency',
   'losses',
   'macs',

@@ -44,8 +44,9 @@ ALLOWED = {
     'config': {'core', 'data', 'pruning'},
     'experiment': {'analysis', 'config', 'core', 'data', 'distributed', 'export', 'metrics', 'nn',
                    'parallel', 'pruning', 'train'},
+    'inference': {'analysis', 'config', 'core', 'data', 'experiment', 'export', 'nn'},
     'cli': {'analysis', 'config', 'convert', 'core', 'data', 'distributed', 'experiment', 'export',
-            'metrics', 'nn', 'pruning', 'train', '_version'},
+            'inference', 'metrics', 'nn', 'pruning', 'train', '_version'},
 }
 
 

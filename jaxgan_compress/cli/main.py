@@ -3,6 +3,7 @@
     jaxgan-compress train --config=configs/kd/digits.py --config.seed=1 --workdir=runs/digits
     jaxgan-compress evaluate --workdir=runs/digits --checkpoint=last
     jaxgan-compress report runs/seeds/* --output=comparison.html
+    jaxgan-compress generate --workdir=runs/cat --input=photographs --output=generated
     jaxgan-compress info --network=mobile_resnet:ngf=16 --size=256
     jaxgan-compress convert --input=latest_net_G.pth --output=G.safetensors
     jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9 --output=S.safetensors
@@ -23,12 +24,12 @@ import jax
 from absl import flags as absl_flags
 
 from jaxgan_compress import __version__, config, distributed
-from jaxgan_compress.cli import images, models, output, runs
+from jaxgan_compress.cli import generation, images, models, output, runs
 from jaxgan_compress.cli.flags import VERBS, Verb
 from jaxgan_compress.experiment import Interrupted
 from jaxgan_compress.train import CheckpointError, TermError
 
-MODULES = (runs, models, images)  # whose verbs register themselves
+MODULES = (runs, generation, models, images)  # whose verbs register themselves
 WRONG_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
                PermissionError)
 
@@ -71,6 +72,8 @@ def _run(verb: Verb, argv: list[str]) -> int:
     if distributed.from_runtime(e):
       raise
     return _fail(e)
+  except generation.PicturesError as e:
+    return _fail(e, 1)
   except KeyboardInterrupt:
     print('\ninterrupted', file=sys.stderr)
     return 130

@@ -59,7 +59,7 @@ def decode_image(content: bytes, channels: int = 3, *, name: str = 'the image',
     if picture is not None:
       _check_size(picture.shape[1::-1], name)
       return picture
-  with _opened(content, name) as (image, raw):
+  with opened(content, name) as (image, raw):
     return _channels(_rgb(image, raw, name), channels)
 
 
@@ -70,7 +70,7 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
   anew, the grey levels. Raises ImageError for a colour picture, which holds no numbers, for what
   may have changed them, and for anything that is no whole image.
   """
-  with _opened(content, name) as (image, raw):
+  with opened(content, name) as (image, raw):
     _check_labels(image, name)
     numbers = np.asarray(ImageOps.exif_transpose(image))
     if _white_is_zero(image) and image.mode in '1L':
@@ -90,7 +90,7 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
 
 def stored_bits(content: bytes, *, name: str = 'the image') -> int:
   """The bits of a number in an image file: 16, 8 or fewer. Raises ImageError as `decode_image`."""
-  with _opened(content, name, whole=False) as (_, raw):
+  with opened(content, name, whole=False) as (_, raw):
     return 16 if isinstance(raw, tuple) and raw[1] == 65535 else _bits(raw)
 
 
@@ -185,7 +185,7 @@ def _check_size(size, name):
 
 
 @contextlib.contextmanager
-def _opened(content, name, *, whole=True):
+def opened(content: bytes, name: str, *, whole: bool = True):
   """The image in a file, and how its numbers are stored: Pillow's raw mode, as 'L;4', and for PPM
   also its white. An exception, in here or in the body, becomes an ImageError."""
   try:
@@ -313,7 +313,7 @@ def _channels(image, channels):
 
 def _is_plain(content, name):
   """Whether OpenCV reads it as Pillow does: opaque RGB or grey of 8 bits, not a JPEG."""
-  with _opened(content, name, whole=False) as (image, raw):
+  with opened(content, name, whole=False) as (image, raw):
     plain = image.format in ('PNG', 'BMP', 'WEBP') and image.mode in ('RGB', 'L') \
         and _bits(raw) == 8 and 'transparency' not in image.info
     return plain and (image.format != 'PNG' or _is_whole_png(content))
@@ -366,3 +366,14 @@ def _reason(e, content):
   if isinstance(e, Image.DecompressionBombError):
     return f'it has more than {MOST_PIXELS:,} pixels; crop or resize it'
   return f'it is damaged ({type(e).__name__}: {e})'
+
+
+def decode_deep(content, *, name='the image'):
+  with opened(content, name) as (image, _):
+    up = ImageOps.exif_transpose(image)
+    if up.mode.startswith('I'):
+      return np.asarray(up).astype(np.uint16)[..., None]
+    if up.has_transparency_data:
+      return np.asarray(up.convert('RGBA'))
+    x = np.asarray(up if up.mode in ('L', 'RGB') else up.convert('RGB'))
+    return x[..., None] if x.ndim == 2 else x

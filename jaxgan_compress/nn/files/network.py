@@ -36,7 +36,7 @@ def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrit
   _check(module, arrays, 'these variables')
   files.write(path, arrays, {
       'format': FORMAT, 'architecture': json.dumps(describe(module, like=like)),
-      'crc32': str(_checksum(arrays))}, overwrite=overwrite)
+      'crc32': str(checksum(arrays))}, overwrite=overwrite)
 
 
 def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Module, dict]:
@@ -58,7 +58,7 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
     raise ValueError(f'{path} holds weights without an architecture; convert it first: '
                      f'jaxgan-compress convert --input {path} --output NETWORK.safetensors')
   arrays = files.read(path)
-  if str(_checksum(arrays)) != metadata.get('crc32'):
+  if str(checksum(arrays)) != metadata.get('crc32'):
     raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
   try:
     module = build(json.loads(metadata['architecture']), like=like)
@@ -185,7 +185,8 @@ def _check(module, arrays, what):
                      f'of another shape: {", ".join(wrong[:6])}')
 
 
-def _checksum(arrays):
+def checksum(arrays: Mapping[str, np.ndarray]) -> int:
+  """A number that differs where a name, a type or a value of the arrays does (CRC-32)."""
   crc = 0
   for name in sorted(arrays):
     x = np.ascontiguousarray(arrays[name])

@@ -1,0 +1,101 @@
+"""Generated images: a trained generator applied to pictures."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxgan_compress import inference
+from jaxgan_compress.cli.flags import Flag, Verb
+from jaxgan_compress.cli.models import CHECKPOINT, NETWORK, WORKDIR
+from jaxgan_compress.cli.output import show_progress
+from jaxgan_compress.cli.runs import OVERWRITE
+from jaxgan_compress.data import picture_files
+from jaxgan_compress.inference.engines import ENGINES
+from jaxgan_compress.inference.tiles import STATISTICS
+
+SHOWN = 10  # failures that are printed
+
+
+class PicturesError(Exception):
+  """Some pictures could not be read; the others were generated."""
+
+
+EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on ONNX Runtime.',
+              Path)
+
+
+@Verb('generate', WORKDIR, NETWORK, EXPORT,
+      Flag('generator', 'The generator of the run, as its report names it; default: the first '
+           'student.', needs=('workdir',)),
+      CHECKPOINT,
+      Flag('input', "The picture, the folder of pictures with its subfolders, or a pattern as "
+           "'photos/*.jpg' to generate from; label maps for networks that take them.", Path),
+      Flag('output', 'The folder to write, or for one picture the file.', Path, required=True),
+      Flag('size', 'Pictures are resized to this size: 256, or 256x512 (height x width); by '
+           'default nothing is resized.', needs=('input',)),
+      Flag('max_side', 'Pictures with a longer side are made smaller until it has so many pixels.',
+           int, low=1, needs=('input',)),
+      Flag('format', 'The format of the files; default: that of the input.',
+           choices=tuple(picture_files.SUFFIXES)),
+      Flag('quality', 'The quality of lossy formats; default: that of the input.', int, low=1,
+           high=100),
+      Flag('colors', 'Whether grey pictures give grey images (input) or images in colour (rgb); '
+           'auto: rgb for a run that learned to paint grey pictures.', default='auto',
+           choices=picture_files.COLORS, needs=('input',)),
+      Flag('instances', 'For label maps: the file or folder of instance maps, which have the names '
+           'of the label maps.', Path, needs=('input',)),
+      Flag('edges', 'For label maps of --network: the last plane is instance edges.', bool,
+           needs=('network',)),
+      Flag('dont_care', 'For label maps of --network: label 255 has a plane of its own.', bool,
+           False, needs=('network',)),
+      Flag('count', 'The number of images of a generator of latents; default: 16.', int, low=1,
+           high=1_000_000),
+      Flag('seed', 'The seed of the latents.', int, 0, low=0, needs=('count',)),
+      Flag('grid', 'Also write one image of all, grid.png.', bool, False, needs=('count',)),
+      Flag('batch', 'The number of pictures of a size that are run at once; default: 8 of '
+           '256x256.', int, low=1),
+      Flag('engine', 'What runs the network; auto: the faster one, measured once and remembered.',
+           default='auto', choices=ENGINES),
+      Flag('tile', 'Generate in tiles of so many pixels; default: only pictures that do not fit in '
+           'memory; 0: none.', int, low=0, needs=('input',)),
+      Flag('norm_statistics', 'Where tiles take the statistics of instance norms from: tiles '
+           'sampled from the picture, a reduced copy of it, or all of it in several passes.',
+           default='sampled', choices=STATISTICS, needs=('input',)),
+      OVERWRITE)
+def generate_images(flags):
+  """Apply a trained generator to pictures, or sample images from latents."""
+  sources = [source for source in (flags.workdir, flags.network, flags.export) if source]
+  if len(sources) != 1:
+    raise ValueError('generate takes --workdir=FOLDER of a run, --network=FILE, or '
+                     '--export=FOLDER of an export; give one of them')
+  options: dict[str, Any] = {
+      name: getattr(flags, name)
+      for name in ('generator', 'checkpoint', 'instances', 'max_side', 'format', 'quality',
+                   'colors', 'count', 'seed', 'grid', 'batch', 'engine', 'tile', 'norm_statistics',
+                   'overwrite')}
+  done = inference.generate(
+      sources[0], flags.input, flags.output, size=read_size(flags.size), progress=show_progress,
+      labels={'edges': flags.edges, 'dont_care': flags.dont_care}, **options)
+  skipped = f', {done.skipped:,} skipped that were done before' if done.skipped else ''
+  print(f'{flags.output}: {done.written:,} images in {done.seconds:.1f} s, {done.rate:.1f} '
+        f'images/s on {done.engine}{skipped}')
+  if done.failures:
+    for failure in done.failures[:SHOWN]:
+      print(f'{failure.source}: {failure.reason}', file=sys.stderr)
+    more = len(done.failures) - SHOWN
+    print(*[f'and {more} more'] * (more > 0), sep='\n', file=sys.stderr)
+    raise PicturesError(f'{len(done.failures)} pictures could not be read')
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+  """'256' or '256x512' as (height, width). Raises ValueError for anything else."""
+  if text is None:
+    return None
+  match = re.fullmatch(r'([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?', text.lower())
+  if not match:
+    raise ValueError(f'--size={text}; give 256, or 256x512 (height x width)')
+  return int(match[1]), int(match[2] or match[1])
+

@@ -1,0 +1,207 @@
+"""A generator applied to folders of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxgan_compress import analysis
+from jaxgan_compress.core import BoundGenerator, paths
+from jaxgan_compress.core.arguments import typed
+from jaxgan_compress.data import picture_files, picture_folders
+from jaxgan_compress.data.picture_folders import Failure, Options, Reader, Record
+from jaxgan_compress.inference.engines import ENGINES, Engine, choose_engine
+from jaxgan_compress.inference.memory import memory_limit, needed_bytes
+from jaxgan_compress.inference.networks import Network, open_network
+from jaxgan_compress.inference.overlap import receptive_field
+from jaxgan_compress.inference.tiles import STATISTICS, TiledGenerator
+
+BATCH = 8                # of small pictures: more is no faster on CPUs
+PIXELS = BATCH * 256**2  # of one batch
+TILE = 512
+
+Progress = Callable[[Iterable, int, str], Iterable]
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+  """What `generate` did: how many images it wrote and how many were done before, the files that it
+  could not read, seconds, and what ran the network."""
+  written: int
+  skipped: int
+  failures: list[Failure]
+  seconds: float
+  engine: str
+
+  @property
+  def rate(self) -> float:
+    """Images per second, reading and writing included."""
+    return self.written / self.seconds if self.seconds else 0.
+
+
+@typed
+def generate(network: str | Path | BoundGenerator | Network, input: str | Path | None = None,
+             output: str | Path = 'generated', *, generator: str | None = None,
+             checkpoint: str = 'best', labels: Mapping[str, Any] | None = None,
+             instances: str | Path | None = None, size: tuple[int, int] | None = None,
+             max_side: int | None = None, format: str | None = None, quality: int | None = None,
+             colors: str = 'auto', count: int | None = None, seed: int = 0, grid: bool = False,
+             batch: int | None = None, engine: str = 'auto', tile: int | None = None,
+             norm_statistics: str = 'sampled', overwrite: bool = False,
+             progress: Progress = lambda items, total, what: items) -> Generated:
+  """Applies a trained generator to pictures, and writes its images.
+
+  network: a run's folder, a file that `nn.save`, `convert` or `prune` wrote, an export's folder, or
+    a generator. generator, checkpoint, labels: see `open_network`.
+  input: a picture, a folder with its subfolders, or a pattern as 'photos/*.jpg'; for networks of
+    label maps their PNGs, and `instances` is the file or folder of their instance maps. Generators
+    of latents have none.
+  output: a folder, in which names and the tree are kept; for one picture also a file.
+  size, max_side: pictures are resized to (height, width), or made smaller so that no side is
+    longer; by default nothing is resized. What the network cannot take is padded by reflection, and
+    cut off again.
+  format, quality: of the files, as 'png' or 'jpg', and 1 to 100; by default those of the input. 16
+    bits, alpha and the colour profile are kept where the format has them.
+  colors: 'input': grey pictures give grey images; 'rgb': all images are in colour; 'auto': 'rgb'
+    for a run that learned to paint grey pictures, else 'input'.
+  count, seed, grid: for generators of latents, how many images, of which latents, and whether one
+    image of all is written as well.
+  batch: how many pictures of a size are run at once. engine: 'jax', 'onnxruntime', or 'auto', the
+    faster. tile: pixels of a side of the tiles in which a picture is generated; by default pictures
+    that do not fit in memory are cut into tiles, 0: none is. norm_statistics: of tiles, see
+    `TiledGenerator`.
+  overwrite: files that are there may be replaced. Without it a second call skips what the first has
+    done, and refuses to touch anything else.
+
+  Returns what was done; a file that cannot be read does not stop the others. Raises ValueError,
+  FileNotFoundError and FileExistsError for whatever is known to be wrong before.
+  """
+  options = Options(size, max_side, format, quality, colors)
+  options.check()
+  _check(engine, tile, norm_statistics, batch)
+  if not isinstance(network, Network):
+    network = open_network(network, generator, checkpoint, labels=labels)
+  output = paths.expand(output)
+  if network.takes.kind == 'latents':
+    if input is not None:
+      raise ValueError(f'{network.name} generates from latents and takes no input; leave it out')
+    return _from_latents(network, output, options, count or 16, seed, grid, batch or BATCH, engine,
+                         overwrite)
+  if input is None or count is not None or grid:
+    raise ValueError(f'{network.name} generates from {network.takes.kind}; give an input'
+                     + ', and leave count and grid out' * (count is not None or grid))
+  if instances is not None and network.takes.kind != 'labels':
+    raise ValueError(f'{network.name} takes no instances; leave them out')
+  reader = Reader(network.takes, options, None if instances is None else paths.expand(instances))
+  return _from_files(network, paths.expand(input), output, reader, batch, engine, tile,
+                     norm_statistics, overwrite, progress)
+
+
+def _check(engine, tile, norm_statistics, batch):
+  for name, value, known in (('engine', engine, ENGINES),
+                             ('norm_statistics', norm_statistics, STATISTICS)):
+    if value not in known:
+      raise ValueError(f'{name}={value!r}; one of {", ".join(known)}')
+  if (tile or 0) < 0 or (batch is not None and batch < 1):
+    raise ValueError(f'tile={tile}, batch={batch}; whole numbers, the batch from 1')
+
+
+def _from_files(network, source, output, reader, batch, engine, tile, norm_statistics, overwrite,
+                progress) -> Generated:
+  start = time.perf_counter()
+  files = picture_folders.find(source, exclude=output)
+  jobs = picture_folders.plan(files, output, reader.options, network.takes.kind == 'labels')
+  folder = output if jobs[0].target != output else output.parent
+  folder.mkdir(parents=True, exist_ok=True)
+  record = Record(folder, picture_folders.key_of(
+      network.identity, dataclasses.asdict(reader.options), tile, norm_statistics))
+  jobs, skipped = record.split(jobs, overwrite)
+  sizes, failures = picture_folders.by_size(jobs, reader)
+  runner = Runner(network, {size: len(group) for size, group in sizes.items()}, engine, tile,
+                  norm_statistics, batch)
+  failures += picture_folders.process(sizes, reader, runner, record, batch=runner.batch,
+                                      progress=progress)
+  return Generated(len(jobs) - len(failures), skipped, failures, time.perf_counter() - start,
+                   runner.name)
+
+
+class Runner:
+  """Runs a network on batches of pictures of any size, whole or in tiles: `runner(x) -> images`.
+
+  sizes: {(height, width): how many pictures of it there will be}.
+  """
+
+  def __init__(self, network: Network, sizes: Mapping[tuple[int, int], int],
+               engine: str = 'auto', tile: int | None = None, norm_statistics: str = 'sampled',
+               batch: int | None = None):
+    self.network, self._tile, self._norm_statistics = network, tile, norm_statistics
+    self._batch, self._engine = batch, engine
+    channels = network.takes.channels
+    self._tiled = {size for size in sizes if self._needs_tiles(size)}
+    whole = {(*size, channels): count for size, count in sizes.items() if size not in self._tiled}
+    self._whole: Engine | None = choose_engine(network, whole, engine) if whole else None
+    self._pieces: TiledGenerator | None = None
+    self.name = self._whole.name if self._whole else 'jax'
+
+  def batch(self, size: tuple[int, int]) -> int:
+    """How many pictures of a size are run at once."""
+    if size in self._tiled:
+      return 1
+    return self._batch or max(1, min(BATCH, PIXELS // (size[0] * size[1])))
+
+  def __call__(self, x: np.ndarray) -> np.ndarray:
+    if x.shape[1:3] in self._tiled:
+      return np.stack([self._in_tiles(each) for each in x])
+    assert self._whole
+    return self._whole(x)
+
+  def _needs_tiles(self, size) -> bool:
+    if self._tile is not None:
+      return 0 < self._tile < max(size)
+    return self.network.bound is not None and \
+        needed_bytes(self.network.module, size) > memory_limit()
+
+  def _in_tiles(self, picture):
+    if self._pieces is None:
+      bound = self.network.bound
+      if bound is None:
+        raise ValueError(f'{self.network.folder} is an export, which is not run in tiles; take '
+                         'network.safetensors in that folder')
+      self._pieces = TiledGenerator(
+          jax.device_put(bound), self.network.takes,
+          receptive_field(bound.module, bound.variables), self._tile or TILE,
+          self._norm_statistics)
+    return self._pieces(picture)
+
+
+def _from_latents(network, output, options, count, seed, grid, batch, engine, overwrite
+                  ) -> Generated:
+  """Images 0000.png ..., of N(0, 1) by `seed`; the first are those that reports show."""
+  start = time.perf_counter()
+  suffix = picture_files.SUFFIXES[(options.format or 'png').lower()]
+  names = [f'{i:04}{suffix[1]}' for i in range(count)] + ['grid.png'] * grid
+  there = [output / name for name in names if (output / name).exists()]
+  if there and not overwrite:
+    raise FileExistsError(f'{len(there)} of {len(names)} output files exist: {there[0]}, ...; give '
+                          'another output folder, or overwrite them')
+  output.mkdir(parents=True, exist_ok=True)
+  z = np.asarray(jax.random.normal(jax.random.key(seed), (count, network.takes.channels)))
+  run = choose_engine(network, {z.shape[1:]: count}, engine)
+  images = np.concatenate([run(z[i:i + batch]) for i in range(0, count, batch)])
+  for name, image in zip(names, images, strict=False):
+    content = picture_files.encode(picture_files.to_pixels(image), suffix[0],
+                                   quality=options.quality)
+    paths.write_atomically(output / name, content)
+  if grid:
+    columns = int(np.ceil(count ** .5))
+    blank = np.ones((-count % columns, *images.shape[1:]), images.dtype)
+    rows = np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
+    Image.fromarray(analysis.contact_sheet(rows)).save(output / 'grid.png')
+  return Generated(count, 0, [], time.perf_counter() - start, run.name)
