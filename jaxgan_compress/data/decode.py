@@ -366,14 +366,3 @@ def _reason(e, content):
   if isinstance(e, Image.DecompressionBombError):
     return f'it has more than {MOST_PIXELS:,} pixels; crop or resize it'
   return f'it is damaged ({type(e).__name__}: {e})'
-
-
-def decode_deep(content, *, name='the image'):
-  with opened(content, name) as (image, _):
-    up = ImageOps.exif_transpose(image)
-    if up.mode.startswith('I'):
-      return np.asarray(up).astype(np.uint16)[..., None]
-    if up.has_transparency_data:
-      return np.asarray(up.convert('RGBA'))
-    x = np.asarray(up if up.mode in ('L', 'RGB') else up.convert('RGB'))
-    return x[..., None] if x.ndim == 2 else x

@@ -66,6 +66,7 @@ def _image_inputs(generator, module, int8):
     rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
     calibration = np.asarray(data.prepared_batch(source, rows)[side], np.float32)
   return inputs, {'calibration': calibration, 'labels': labels,
+                  'colors': 'rgb' if generator.paints else 'input',
                   'pictures': np.asarray(examples['picture'])}
 
 

@@ -48,6 +48,17 @@ class TrainedGenerator:
     return self.role in self.stage.method.roles.students or self.teacher is not None
 
   @property
+  def paints(self) -> bool:
+    """Whether it learned to paint grey pictures in colour: its inputs are grey, its targets not."""
+    if self.from_latents:
+      return False
+    examples = self.examples(4)
+    grey = lambda x: x.shape[-1] == 1 or bool((x[..., 1:3] == x[..., :1]).all())
+    source, target = (examples.get(key) for key in ('source', 'target'))
+    return source is not None and target is not None and grey(np.asarray(source)) \
+        and not grey(np.asarray(target))
+
+  @property
   def teacher(self) -> TrainedGenerator | None:
     """The generator that this one learned from, where there is one."""
     stage, method = self.stage, self.stage.method

@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import textwrap
@@ -26,7 +27,7 @@ from jaxgan_compress import analysis, nn
 from jaxgan_compress._version import __version__
 from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.xla import jit
-from jaxgan_compress.data import decode
+from jaxgan_compress.data import decode, picture_files, picture_folders
 from jaxgan_compress.export import litert, onnx, stablehlo
 from jaxgan_compress.nn.files import arrays, network
 
@@ -38,6 +39,8 @@ INT8 = {'onnx': 'network.int8.onnx', 'litert': 'network.int8.tflite'}
 TOLERANCE, MEAN_INT8 = 1e-4, 0.1
 RUNNER = Path(__file__).with_name('runner.py')
 PROOF, EXAMPLES, INPUT = 'proof.json', 'examples.npz', 'input.json'
+# The modules without JAX that read and write pictures, which the runner needs, too.
+COPIED = (decode, picture_files, picture_folders)
 
 
 class ExportError(ValueError):
@@ -48,7 +51,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
                  to: Sequence[str] = DEFAULT, layout: str = 'NHWC',
                  calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
                  pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
-                 tolerance: float = TOLERANCE, overwrite: bool = False
+                 colors: str = 'input', tolerance: float = TOLERANCE, overwrite: bool = False
                  ) -> dict[str, Any]:
   """Writes a generator in every format asked for, with all that its user needs; returns the proof.
 
@@ -59,14 +62,16 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   8-bit LiteRT network finds its own. None: neither is written. facts: lines for the model card.
   pictures: the first inputs as images, where they are none themselves. labels: for inputs that are
   label maps, the planes as `decode.label_planes` takes them: {'classes', and perhaps 'dont_care'
-  and 'edges'}; without it whoever runs the network has to say. tolerance: the largest error of
-  float32 artefacts; instance norms of maps of a few pixels may amplify rounding beyond the default.
+  and 'edges'}; without it whoever runs the network has to say. colors: 'rgb' for a network that
+  paints grey pictures in colour; else what it makes of a grey picture stays grey. tolerance: the
+  largest error of float32 artefacts; instance norms of maps of a few pixels may amplify rounding
+  beyond the default.
 
   network.safetensors        weights and architecture, for `nn.load`
   network.onnx, .stablehlo   for others; architecture.json: what `nn.files.network` can build
   network.tflite             for LiteRT
   run_onnx.py                generates with ONNX Runtime and without JAX
-  input.json, images.py      what it takes, and the code by which training reads files and these do
+  input.json, decode.py ...  what it takes, and the code by which training reads files and these do
   examples.npz               the inputs, and what the network made of them; samples.png shows them
   proof.json                 of each artefact the largest and mean error on these, its size,
                              checksum and milliseconds for one input on this device
@@ -85,6 +90,9 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
     module = module.clone(dtype=np.float32)
   apply = jit(lambda variables, x: module.apply(variables, x, train=False)[0])
   images = [np.asarray(apply(variables, x)) for x in inputs]
+  if takes['kind'] != 'latents':
+    takes.update(outputs=images[0].shape[-1], scale=images[0].shape[1] / inputs[0].shape[1],
+                 colors=colors)
   out.absolute().parent.mkdir(parents=True, exist_ok=True)
   with _whole(out) as part:
     _save(part, module, variables)
@@ -179,8 +187,18 @@ def _write_instructions(folder, proof, takes, above, images):
     (folder / 'run_onnx.py').write_text(RUNNER.read_text())
   (folder / INPUT).write_text(json.dumps(takes, indent=1))
   if takes['kind'] != 'latents':
-    (folder / 'images.py').write_text(inspect.getsource(decode))
+    for module in COPIED:
+      (folder / f'{_name(module)}.py').write_text(_stand_alone(inspect.getsource(module)))
   (folder / 'README.md').write_text(_card(proof, takes, above is not None))
+
+
+def _name(module) -> str:
+  return module.__name__.rpartition('.')[2]
+
+
+def _stand_alone(source: str) -> str:
+  """A module of `COPIED` that imports the others from its own folder."""
+  return re.sub(r'^from jaxgan_compress\.data import (.*)$', r'import \1', source, flags=re.M)
 
 
 def _save(folder, module, variables):
@@ -323,7 +341,7 @@ def _in_words(takes):
   if takes['kind'] == 'pictures':
     return (f'{"RGB" if takes["channels"] == 3 else "grey"} pictures in [-1, 1] (a byte / 127.5 - '
             f'1), of {sizes}', 'photograph.png generated.png',
-            "x = images.decode_image(open('photograph.png', 'rb').read(), "
+            "x = decode.decode_image(open('photograph.png', 'rb').read(), "
             f"{takes['channels']})[None]\n"
             'x = x.astype(np.float32) / 127.5 - 1')
   planes = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
@@ -337,11 +355,11 @@ def _in_words(takes):
     planes += f': one for each label from 0 to {classes - 1}' + ', one for 255' * dont_care
     planes += f', and the last has 1 where {rule}' * edges
   usage += ' --instances=instances.png' * edges
-  read = "images.decode_labels(open('{}.png', 'rb').read())".format
+  read = "decode.decode_labels(open('{}.png', 'rb').read())".format
   return (planes, usage, f"""\
 labels = {read('labels')}
 instances = {read('instances') + '    # or None' if edges else None}
-x = images.label_planes(labels, instances, classes={classes}, dont_care={bool(dont_care)},
+x = decode.label_planes(labels, instances, classes={classes}, dont_care={bool(dont_care)},
                         edges={edges})[None]""")
 
 
@@ -378,7 +396,7 @@ def _card(proof, takes, from_images):
   without_jax = f'Without JAX: `python run_onnx.py {usage}`, see `--help`. ' \
       if FORMATS['onnx'] in artefacts else ''
   imports = '' if takes['kind'] == 'latents' else \
-      'import images                                                 # the file next to this one\n'
+      'import decode                                                 # the file next to this one\n'
   return f"""# A generator in {len(artefacts)} format{'s'[:len(artefacts) > 1]}
 
 ![{caption}](samples.png)

@@ -1,4 +1,4 @@
-"""Runs a generator with ONNX Runtime, without JAX: pip install numpy pillow onnxruntime
+"""Generates images with ONNX Runtime, without JAX: pip install numpy pillow onnxruntime
 
 `python run_onnx.py --help` describes the input, and so does `input.json` for other programs.
 """
@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import dataclasses
+import importlib
 import json
 import sys
+import time
 from pathlib import Path
 
 try:
@@ -23,16 +25,16 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Generates what the arguments ask for; an error is told in one line, and the exit code is 2."""
-  takes = json.loads((HERE / 'input.json').read_text())
-  parser = _parser(takes)
+  """Generates what the arguments ask for. An error is told in one line with the exit code 2; where
+  some of several files cannot be read, they are named, and the exit code is 1."""
+  description = json.loads((HERE / 'input.json').read_text())
+  parser = _parser(description)
   args = parser.parse_args(argv)
   try:
     import onnxruntime
-    _check_output(args)
-    x = {'latents': _latents, 'pictures': _picture, 'labels': _labels}[takes['kind']](args, takes)
-    session = onnxruntime.InferenceSession(str(HERE / 'network.onnx'))
-    _save(_generate(session, x, takes['layout']), args.output)
+    run = _Session(onnxruntime, description['layout'])
+    return (_from_latents if description['kind'] == 'latents' else _from_files)(
+        args, description, run)
   except ImportError as e:
     parser.error(f'{e.name} is not installed; pip install numpy pillow onnxruntime')
   except OSError as e:
@@ -42,107 +44,119 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
-def _parser(takes):
+def _parser(description):
   parser = argparse.ArgumentParser('run_onnx.py', description='Generates images with ONNX Runtime.',
                                    allow_abbrev=False)
-  if takes['kind'] == 'latents':
-    parser.add_argument('seed', type=int, help='a whole number from 0; each gives another image')
-  elif takes['kind'] == 'pictures':
-    parser.add_argument('picture', type=Path, help=f'an image file, {_sizes(takes)}')
-  else:
-    parser.add_argument('labels', type=Path, help='a grey or palette PNG that holds the label of '
-                        f'each pixel, {_labels_of(takes)}, {_sizes(takes)}')
-  parser.add_argument('output', type=Path, help='the image file to write')
-  if takes['kind'] == 'labels' and takes['classes'] is None:
-    parser.add_argument('--edges', action=argparse.BooleanOptionalAction, required=True,
-                        help='whether the last plane of this network is instance edges')
-    parser.add_argument('--dont_care', action='store_true',
-                        help='the last label is for what has 255 in the file')
-  if takes['kind'] == 'labels' and takes['edges'] is not False:
-    parser.add_argument('--instances', type=Path, help='a file of the same size with a number for '
-                        'each instance (default: edges are between labels)')
+  add = parser.add_argument
+  if description['kind'] == 'latents':
+    add('seed', type=int, help='a whole number from 0; each gives another image')
+    add('output', type=Path, help='the image file to write')
+    return parser
+  labels = description['kind'] == 'labels'
+  add('input', help="a file, a folder with its subfolders, or a pattern as 'photos/*.jpg'"
+      + f'; label maps, grey or palette PNGs of {_labels_of(description)}' * labels)
+  add('output', type=Path, help='the folder to write, or for one file also a file')
+  add('--size', type=_size, help='resize to 256, or to 256x512 (height x width)')
+  add('--max-side', type=int, help='make pictures smaller until no side has more pixels')
+  add('--format', help='the format of the files, as png (default: that of the input)')
+  add('--quality', type=int, help='of lossy formats, 1 to 100 (default: that of the input)')
+  add('--overwrite', action='store_true', help='replace files that are there')
+  if not labels:
+    add('--colors', default='auto', help='input: grey pictures give grey images; rgb: colour')
+  if labels and description.get('classes') is None:
+    add('--edges', action=argparse.BooleanOptionalAction, required=True,
+        help='whether the last plane of this network is instance edges')
+    add('--dont_care', action='store_true', help='the last label is for what has 255 in the file')
+  if labels and description.get('edges') is not False:
+    add('--instances', type=Path, help='a file, or a folder of files with the names of the label '
+        'maps, with a number for each instance (default: edges are between labels)')
   return parser
 
 
-def _sizes(takes):
-  return (f'heights and widths that are multiples of {takes["multiple"]} from {takes["smallest"]} '
-          f'(it was shown {takes["shown"][0]}x{takes["shown"][1]})')
+def _size(text):
+  sides = [int(side) for side in text.split('x')]
+  if len(sides) > 2 or min(sides) < 1:
+    raise ValueError
+  return sides[0], sides[-1]
 
 
-def _labels_of(takes):
-  if takes['classes'] is None:
-    return f'below {takes["channels"]}'
-  return f'0 to {takes["classes"] - 1}' + (', or 255 for void' if takes['dont_care'] else '')
+def _labels_of(description):
+  if description.get('classes') is None:
+    return f'labels below {description["channels"]}'
+  return f'labels 0 to {description["classes"] - 1}' + ' and 255 for void' * bool(
+      description.get('dont_care'))
 
 
-def _check_output(args):
+class _Session:
+  """The network: `run(x) -> images`, of uint8, uint16 or float32 [B,H,W,C] or latents."""
+
+  def __init__(self, onnxruntime, layout):
+    self._session = onnxruntime.InferenceSession(str(HERE / 'network.onnx'))
+    self._first = layout == 'NCHW'
+
+  def __call__(self, x):
+    if x.dtype != np.float32:
+      x = x.astype(np.float32) * np.float32(2 / np.iinfo(x.dtype).max) - 1
+    swapped = self._first and x.ndim == 4
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if swapped else x
+    try:
+      images, = self._session.run(None, {'input': x})
+    except Exception as e:  # ONNX Runtime has many, all RuntimeError or its own
+      raise ValueError(f'ONNX Runtime cannot run this: {e}') from e
+    return images.transpose(0, 2, 3, 1) if self._first else images
+
+
+def _from_files(args, description, run) -> int:
+  """Generates from pictures or label maps by the code that trained networks are applied with."""
+  folders = _module('picture_folders')
+  takes, instances = folders.takes_of(description), vars(args).get('instances')
+  if takes.kind == 'labels' and takes.classes is None:
+    takes = dataclasses.replace(takes, edges=args.edges, dont_care=args.dont_care,
+                                classes=takes.channels - args.edges - args.dont_care)
+  if instances and not takes.edges:
+    raise ValueError(f'{instances}: this network takes no instances')
+  options = folders.Options(args.size, args.max_side, args.format, args.quality,
+                            vars(args).get('colors', 'auto'))
+  options.check()
+  start = time.perf_counter()
+  jobs = folders.plan(folders.find(args.input, exclude=args.output), args.output, options,
+                      takes.kind == 'labels')
+  record = folders.Record(args.output if jobs[0].target != args.output else args.output.parent,
+                          folders.key_of(description, dataclasses.asdict(options)))
+  jobs, skipped = record.split(jobs, args.overwrite)
+  reader = folders.Reader(takes, options, instances)
+  sizes, failures = folders.by_size(jobs, reader)
+  failures += folders.process(sizes, reader, run, record)
+  if failures and len(jobs) == 1:
+    raise ValueError(failures[0].reason)
+  seconds = time.perf_counter() - start
+  print(f'{args.output}: {len(jobs) - len(failures)} images in {seconds:.1f} s'
+        + f', {skipped} skipped that were done before' * bool(skipped))
+  for failure in failures:
+    print(f'{failure.source}: {failure.reason}', file=sys.stderr)
+  return 1 if failures else 0
+
+
+def _module(name):
+  """A module next to this file, by which trained networks are applied to files, too."""
+  sys.path.insert(0, str(HERE))
+  try:
+    return importlib.import_module(name)
+  finally:
+    sys.path.remove(str(HERE))
+
+
+def _from_latents(args, description, run) -> int:
+  if args.seed < 0:
+    raise ValueError(f'seed {args.seed}; a whole number from 0')
   if Image.registered_extensions().get(args.output.suffix.lower()) not in Image.SAVE:
     raise ValueError(f'{args.output} has no suffix of an image that can be written; use .png')
   if not args.output.parent.is_dir():
     raise ValueError(f'there is no folder {args.output.parent}')
-  for name in ('picture', 'labels', 'instances'):
-    source = vars(args).get(name)
-    if source and source.exists() and args.output.exists() and source.samefile(args.output):
-      raise ValueError(f'{args.output} would be overwritten by the output; give it another name')
-
-
-def _latents(args, takes):
-  if args.seed < 0:
-    raise ValueError(f'seed {args.seed}; a whole number from 0')
-  return np.random.default_rng(args.seed).standard_normal((1, takes['channels']), np.float32)
-
-
-def _reading():
-  """The module with which training reads files; a copy of it lies next to this file."""
-  spec = importlib.util.spec_from_file_location('images', HERE / 'images.py')
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-def _picture(args, takes):
-  pixels = _reading().decode_image(args.picture.read_bytes(), takes['channels'],
-                             name=str(args.picture))
-  _check_size(pixels, args.picture, takes)
-  return pixels[None].astype(np.float32) / 127.5 - 1
-
-
-def _labels(args, takes):
-  images = _reading()
-  edges, dont_care = (vars(args).get(name, takes[name]) for name in ('edges', 'dont_care'))
-  read = lambda file: images.decode_labels(file.read_bytes(), name=str(file))
-  labels, instances = read(args.labels), vars(args).get('instances')
-  if instances and not edges:
-    raise ValueError(f'{instances}: this network takes no instances')
-  _check_size(labels, args.labels, takes)
-  return images.label_planes(
-      labels, instances and read(instances), classes=takes['channels'] - edges - dont_care,
-      dont_care=dont_care, edges=edges, name=str(args.labels))[None]
-
-
-def _check_size(x, file, takes):
-  step, least = takes['multiple'], takes['smallest']
-  if any(side % step or side < least for side in x.shape[:2]):
-    best = [max(-(-least // step), round(side / step)) * step for side in x.shape[:2]]
-    raise ValueError(f'{file} has {x.shape[0]}x{x.shape[1]} pixels, and the network takes '
-                     f'{_sizes(takes)}; resize or crop it, to {best[0]}x{best[1]} for example')
-
-
-def _generate(session, x, layout):
-  """float32 [1,H,W,C] or [1,latent] -> the image [h,w,c] in [-1, 1]."""
-  swapped = layout == 'NCHW'
-  x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if swapped and x.ndim == 4 else x
-  try:
-    image, = session.run(None, {'input': x})
-  except Exception as e:  # ONNX Runtime has many, all RuntimeError or its own
-    raise ValueError(f'ONNX Runtime cannot run this: {e}') from e
-  return image[0].transpose(1, 2, 0) if swapped else image[0]
-
-
-def _save(image, file):
-  pixels = np.round((image + 1) * 127.5).clip(0, 255).astype(np.uint8)
-  Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file)
+  z = np.random.default_rng(args.seed).standard_normal((1, description['channels']), np.float32)
+  pixels = np.rint((run(z)[0] + 1) * 127.5).clip(0, 255).astype(np.uint8)
+  Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(args.output)
+  return 0
 
 
 if __name__ == '__main__':

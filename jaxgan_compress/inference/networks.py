@@ -19,6 +19,7 @@ from jaxgan_compress.experiment import open_run
 from jaxgan_compress.export import FORMATS, sides
 from jaxgan_compress.export.bundle import INPUT
 from jaxgan_compress.nn.files.network import checksum
+from jaxgan_compress.nn.init import flat
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def bind(name: str, bound: BoundGenerator, *, labels: Mapping[str, Any] | None =
   Raises ValueError for a network of label maps whose planes `labels` does not add up to.
   """
   module, variables = bound.module, jax.device_get(bound.variables)
-  arrays = {path: np.asarray(x) for path, x in nn.files.network.flat(variables).items()}
+  arrays = {path: np.asarray(x) for path, x in flat(variables).items()}
   takes = _takes(module, variables, labels, colors)
   return Network(name, takes, key_of(repr(module), checksum(arrays), dataclasses.asdict(takes)),
                  BoundGenerator(variables, module))
@@ -146,18 +147,9 @@ def _of_data(generator) -> tuple[dict[str, Any] | None, str]:
   """(labels, colors) of the data that it learned from, or what the config says of them where they
   are not there any more."""
   try:
-    return generator.stage.source().labels, 'rgb' if _paints(generator) else 'input'
+    return generator.stage.source().labels, 'rgb' if generator.paints else 'input'
   except (OSError, ValueError):
     section = generator.stage.run.config.data
     classes = section.get('classes')
     return classes and {'classes': classes, 'edges': True,
                         'dont_care': section.get('dont_care', False)}, 'input'
-
-
-def _paints(generator) -> bool:
-  """Whether it learned to paint grey pictures in colour: its inputs are grey, its targets not."""
-  examples = generator.examples(4)
-  grey = lambda x: x.shape[-1] == 1 or bool((x[..., 1:3] == x[..., :1]).all())
-  source, target = (examples.get(key) for key in ('source', 'target'))
-  return source is not None and target is not None and grey(np.asarray(source)) \
-      and not grey(np.asarray(target))

@@ -57,20 +57,13 @@ def merged(a: Sums, b: Sums) -> Sums:
               a.squares + b.squares + np.square(apart) * a.count * share)
 
 
-def change(old: Sums, new: Sums):
-  """The relative change of a norm's statistics."""
-  variance = new.squares / new.count + 1e-5
-  return max(np.abs(np.square(new.mean - old.mean) / variance).max() ** .5,
-             np.abs(old.squares / old.count - new.squares / new.count).max() / variance.max())
-
-
 def measure(bound: BoundGenerator, x) -> list[Sums]:
   """The statistics of every norm over all samples of a batch together."""
   found = []
 
   def norm(y):
     mean = y.mean((0, 1, 2))
-    squares = jnp.square(y - mean).sum((0, 1, 2))
+    squares = jnp.square(y - norms.per_channel(mean)).sum((0, 1, 2))
     found.append(Sums(jnp.float32(y.size // y.shape[-1]), mean, squares))
     return found[-1]
 

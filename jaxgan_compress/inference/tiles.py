@@ -1,8 +1,8 @@
 """Pictures that do not fit in memory, tile by tile, with no seam.
 
-Tiles overlap by the receptive field of the network, so that a pixel is what the whole picture gives.
-What a norm takes from the whole picture, as an instance norm does its mean and variance, is measured
-before and the same for every tile.
+Tiles overlap by the receptive field of the network, so that a pixel is what the whole picture
+gives. What a norm takes from the whole picture, as an instance norm does its mean and variance, is
+measured before and the same for every tile.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.data import picture_files
 from jaxgan_compress.data.picture_folders import Takes
-from jaxgan_compress.inference.norm_statistics import Sums, apply_with, change, measure, merged
+from jaxgan_compress.inference.norm_statistics import Sums, apply_with, measure, merged
 from jaxgan_compress.inference.overlap import Field
+from jaxgan_compress.nn.layers import norms
 
 STATISTICS = ('reduced', 'sampled', 'exact')
 REDUCED = 1024    # pixels of the longer side of the copy that statistics are taken from
 SAMPLES = 16      # tiles that statistics are sampled from
-CLOSE = 1e-6      # relative change of the statistics at which more passes change nothing
-PASSES = 60
+GROUP = 8         # norms of each program that measures exact statistics by a part of the network
 
 
 class Tile(NamedTuple):
@@ -115,26 +115,23 @@ class TiledGenerator:
     statistics = self._measure(np.concatenate([_cut(picture, tile, shape) for tile in chosen]))
     if self.statistics == 'sampled':
       return statistics
-    for i in range(PASSES):
-      before, statistics = statistics, self._pass(picture, tiles, shape, statistics, i, progress)
-      moved = max(float(change(old, new)) for old, new in zip(before, statistics, strict=True))
-      if moved < CLOSE:
-        break
+    for i in range(len(statistics)):  # each needs those before it to be exact
+      statistics[i] = self._pass(picture, tiles, shape, statistics, i, progress)
     return statistics
 
-  def _pass(self, picture, tiles, shape, statistics, i, progress) -> list[Sums]:
-    """The statistics over all tiles of a network whose norms use those given."""
-    total = None
-    for tile in progress(tiles, len(tiles), f'statistics, pass {i + 1}'):
-      _, sums = self._run(_cut(picture, tile, shape), statistics, tile, picture.shape[:2])
-      sums = [Sums(*(np.asarray(x, np.float64) for x in each)) for each in sums]
-      total = sums if total is None else list(map(merged, total, sums))
-    assert total
-    return [Sums(*(x.astype(np.float32) for x in each)) for each in total]
+  def _pass(self, picture, tiles, shape, statistics, i, progress) -> Sums:
+    """The statistics of norm i over all tiles, where the norms before it use those given."""
+    upto = min(len(statistics), (i // GROUP + 1) * GROUP)
+    total = Sums(*np.zeros(3))
+    for tile in progress(tiles, len(tiles), f'statistics {i + 1} of {len(statistics)}'):
+      _, sums = self._run(_cut(picture, tile, shape), statistics, tile, picture.shape[:2], upto)
+      total = merged(total, Sums(*(np.asarray(x, np.float64) for x in sums[i])))
+    return Sums(*(np.asarray(x, np.float32) for x in total))
 
-  def _run(self, x, statistics, tile, size):
-    """(the image of a tile, the sums of every norm over its core)."""
-    return self._compiled[0](self.bound, x, tuple(statistics), *map(np.array, (*tile, size)))
+  def _run(self, x, statistics, tile, size, upto=None):
+    """(the image of a tile, None); with `upto`, (None, the sums of so many norms over its core)."""
+    return self._compiled[0](self.bound, x, tuple(statistics), *map(np.array, (*tile, size)),
+                             upto=upto)
 
   def _measure(self, x) -> list[Sums]:
     """The statistics of every norm over all samples of a batch together."""
@@ -142,7 +139,7 @@ class TiledGenerator:
 
   @functools.cached_property
   def _compiled(self):
-    return jit(_tile), jit(measure)
+    return jit(_tile, static_argnames='upto'), jit(measure)
 
 
 def _cut(picture, tile, shape):
@@ -165,25 +162,26 @@ def _reduced(picture, takes):
   return picture_files.resize(picture, height, width)
 
 
-def _tile(bound, x, statistics, start, core, size):
-  """(the image of a tile, the sums of every norm over its core); norms use the statistics given."""
+def _tile(bound, x, statistics, start, core, size, upto):
+  """What `TiledGenerator._run` returns; norms use the statistics given."""
   found, given = [], iter(statistics)
 
   def norm(y):
     found.append(_sums(y, x.shape[1:3], start, core, size))
     return next(given)
 
-  return apply_with(bound, x, norm), found
+  image = apply_with(bound, x, norm)
+  return (image, None) if upto is None else (None, found[:upto])  # the rest is never computed
 
 
 def _sums(y, tile, start, core, size) -> Sums:
   """The sums of a map [1,h,w,C] over the part of a tile that is its core."""
   inside = [_inside(n, side, start[i], core[i], core[i + 2], size[i])
             for i, (n, side) in enumerate(zip(y.shape[1:3], tile, strict=True))]
-  weight = (inside[0][:, None] * inside[1])[None, :, :, None]
+  weight = (inside[0][:, None] * inside[1][None])[None, :, :, None]
   count = weight.sum()
   mean = (y * weight).sum((0, 1, 2)) / jnp.maximum(count, 1)
-  return Sums(count, mean, (jnp.square(y - mean) * weight).sum((0, 1, 2)))
+  return Sums(count, mean, (jnp.square(y - norms.per_channel(mean)) * weight).sum((0, 1, 2)))
 
 
 def _inside(n, side, start, begin, end, whole):

@@ -91,6 +91,11 @@ def operation(function: Callable) -> Callable:
   return call
 
 
+def recorded() -> bool:
+  """Whether this is inside `recording`, where nothing is differentiated."""
+  return _recorder.get() is not None
+
+
 @contextlib.contextmanager
 def recording(recorder: Callable):
   """Inside, every `operation` is what `recorder(function, args, kwargs)` makes of it."""

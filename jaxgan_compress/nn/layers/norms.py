@@ -138,7 +138,12 @@ def _of_batch(x, scale, bias, epsilon: float, axes: Axes):
 
 
 # Gradients pass through the first of the three alone.
-_by_batch = jax.custom_vjp(_of_batch, nondiff_argnums=(3, 4))
+_with_gradient = jax.custom_vjp(_of_batch, nondiff_argnums=(3, 4))
+
+
+def _by_batch(*args):
+  # What a recorder sees inside a custom_vjp cannot leave it.
+  return (_of_batch if conv_dispatch.recorded() else _with_gradient)(*args)
 
 
 def _by_batch_forward(x, scale, bias, epsilon, axes):
@@ -160,7 +165,7 @@ def _by_batch_backward(epsilon, axes, saved, cotangents):
   return dx, (count * along).astype(scale.dtype), (count * flat).astype(scale.dtype)
 
 
-_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
+_with_gradient.defvjp(_by_batch_forward, _by_batch_backward)
 
 
 def per_channel(x):
