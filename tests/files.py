@@ -302,3 +302,98 @@ def picture_files():
         turned(PICTURE), 0
     yield f'turned TIFF {turn}', pillow(rgb, 'tiff', tiffinfo={274: turn}), \
         turned(PICTURE), 0
+
+
+DEEP = np.random.default_rng(1).integers(0, 65536, (18, 21, 6)).astype(np.uint16)
+
+
+def npy(array):
+  out = io.BytesIO()
+  np.save(out, array)
+  return out.getvalue()
+
+
+def interlaced(x):
+  """A 16-bit PNG [H,W,3] in the seven passes of Adam7."""
+  passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+            (1, 0, 2, 1))
+  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for top, left, down, right in passes
+                  for row in x[top::down, left::right])
+  head = struct.pack('>IIBBBBB', x.shape[1], x.shape[0], 16, 2, 0, 0, 1)
+  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) \
+      + chunk(b'IEND', b'')
+
+
+def deep_files():
+  """(what it is, the file, its numbers [H,W,C] as stored) of every kind of pixels."""
+  grey, two, rgb, rgba = (DEEP[..., :c] for c in (1, 2, 3, 4))
+  small = (DEEP >> 8).astype(np.uint8)
+  for x, colour in ((grey, 0), (two, 4), (rgb, 2), (rgba, 6)):
+    yield f'PNG of 16 bits, {x.shape[-1]}', png(x, 16, colour), x
+    y = small[..., :x.shape[-1]]
+    yield f'PNG of 8 bits, {x.shape[-1]}', png(y, 8, colour), y
+  for x in (rgb, rgba):
+    order = [2, 1, 0, 3][:x.shape[-1]]
+    for level in (1, 9):  # other filters of lines
+      smooth = np.cumsum(x >> 11, 1, dtype=np.uint16)
+      yield f'OpenCV PNG {x.shape[-1]}', opencv(
+          np.ascontiguousarray(smooth[..., order]), 'png', cv2.IMWRITE_PNG_COMPRESSION, level), \
+          smooth
+    yield f'OpenCV TIFF {x.shape[-1]}', opencv(np.ascontiguousarray(x[..., order]), 'tiff'), x
+  yield 'interlaced PNG', interlaced(rgb), rgb
+  yield 'OpenCV PPM', opencv(np.ascontiguousarray(rgb[..., ::-1]), 'ppm'), rgb
+  head = b'P3\n# a comment\n21 18\n65535\n'
+  yield 'plain PPM', head + b' '.join(b'%d' % x for x in rgb.ravel()) + b'\n', rgb
+  yield 'PGM', pgm(grey[..., 0], 65535), grey
+  for x, y in ((grey, 0), (rgb, 2)):
+    clear = x[3, 4]
+    alpha = np.where((x == clear).all(-1, keepdims=True), 0, 65535).astype(np.uint16)
+    yield f'PNG of 16 bits, a clear colour {y}', png(x, 16, y, clear=clear), np.dstack([x, alpha])
+    z = small[..., :x.shape[-1]]
+    alpha = np.where((z == z[3, 4]).all(-1, keepdims=True), 0, 255).astype(np.uint8)
+    yield f'PNG of 8 bits, a clear colour {y}', png(z, 8, y, clear=z[3, 4]), np.dstack([z, alpha])
+  for bits in (1, 2, 4):
+    x = numbers(bits).astype(np.uint8)
+    yield f'PNG of {bits} bits', png(x, bits), (x * (255 // (2 ** bits - 1)))[..., None]
+  few = in_palette(8)
+  yield 'palette', pillow(few), COLOURS[np.asarray(few)]
+  holes = bytes(range(256))
+  yield 'palette with alpha', pillow(few, transparency=holes), \
+      np.column_stack([COLOURS, np.arange(256, dtype=np.uint8)])[np.asarray(few)]
+  for dtype in ('u1', '<u2', '>u2'):
+    for x in (DEEP, grey, grey[..., 0], np.asfortranarray(rgb)):
+      x = x.astype(dtype)
+      yield f'npy {dtype} {x.shape}', npy(x), x.reshape(18, 21, -1).astype(dtype[-2:])
+  pages = np.moveaxis(DEEP, -1, 0)
+  for order in '<>':
+    for options in ({}, {'compression': 'zlib'}, {'compression': 'zlib', 'predictor': 2},
+                    {'compression': 'zlib', 'predictor': 2, 'tile': (16, 16)},
+                    {'tile': (16, 16)}, {'rowsperstrip': 5}, {'bigtiff': order == '<'}):
+      for x in (DEEP, small):
+        for kind, y in (('contig', x), ('separate', np.moveaxis(x, -1, 0))):
+          yield f'TIFF {x.dtype} {kind} {order} {options}', by_tifffile(
+              y, photometric='minisblack', planarconfig=kind, byteorder=order, **options), x
+      yield f'TIFF RGB {order} {options}', by_tifffile(
+          rgb, photometric='rgb', byteorder=order, **options), rgb
+      yield f'pages {order} {options}', by_tifffile(
+          pages, photometric='minisblack', byteorder=order, **options), DEEP
+  yield 'TIFF RGBA', by_tifffile(rgba, photometric='rgb', extrasamples=['unassalpha']), rgba
+  yield 'pages in colour', by_tifffile(np.stack([rgb, rgb[::-1]]), photometric='rgb'), \
+      np.dstack([rgb, rgb[::-1]])
+  yield 'TIFF, white is 0', by_tifffile(grey[..., 0], photometric='miniswhite'), 65535 - grey
+  part = np.dstack([rgb // 2, np.full_like(grey, 32768)])
+  yield 'TIFF, multiplied by alpha', by_tifffile(
+      part, photometric='rgb', extrasamples=['assocalpha']), \
+      np.dstack([np.minimum(np.rint((rgb // 2) * (65535 / 32768)), 65535), part[..., 3:]])
+  preview = io.BytesIO()
+  with tifffile.TiffWriter(preview) as writer:
+    writer.write(rgb, photometric='rgb')
+    writer.write(rgb[::2, ::2], photometric='rgb', subfiletype=1)
+  yield 'TIFF with a smaller copy', preview.getvalue(), rgb
+  for turn, turned in TURNS.items():
+    exif = Image.Exif()
+    exif[274] = turn
+    yield f'turned TIFF {turn}', by_tifffile(
+        rgb, photometric='rgb', extratags=[(274, 3, 1, turn, True)]), turned(rgb)
+    yield f'turned PNG {turn}', png(rgb, 16, 2, extra=chunk(b'eXIf', exif.tobytes()[6:])), \
+        turned(rgb)

@@ -42,12 +42,12 @@ def fuzz_images(count, seed=0):
 @functools.cache
 def image_files():
   """Whole files of every kind, once each."""
-  kinds = [*files.picture_files(), *files.label_files()]
+  kinds = [*files.picture_files(), *files.label_files(), *files.deep_files()]
   return [*dict.fromkeys(content for _, content, *_ in kinds)]
 
 
 def findings(name, content, opencv=False):
-  for reader in ('picture', 'labels', *['opencv'] * opencv):
+  for reader in ('picture', 'labels', 'numbers', *['opencv'] * opencv):
     began = time.perf_counter()
     try:
       wrong = _read(reader, content)
@@ -65,11 +65,14 @@ def _read(reader, content):
   if reader == 'labels':
     found = decode.decode_labels(content)
     valid = found.ndim == 2 and found.dtype in (np.uint8, np.int32)
+  elif reader == 'numbers':
+    found = decode.decode_deep(content)
+    valid = found.ndim == 3 and found.shape[2] and found.dtype in (np.uint8, np.uint16)
   else:
     found = decode.decode_image(content, decoder='opencv' if reader == 'opencv' else 'pillow')
     valid = found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
   least, most = decode.SIDES
-  valid &= all(least <= side <= most for side in found.shape[:2])
+  valid = valid and all(least <= side <= most for side in found.shape[:2])
   return None if valid else f'an array {found.dtype} {found.shape}'
 
 

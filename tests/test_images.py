@@ -63,6 +63,35 @@ def test_pictures_are_what_a_viewer_shows(decoder):
   assert not wrong
 
 
+def test_numbers_are_what_is_stored_in_every_kind_of_file():
+  wrong = {}
+  for kind, content, stored in files.deep_files():
+    found = decode.decode_deep(content, name=kind)
+    if found.dtype not in (np.uint8, np.uint16) or not np.array_equal(found, stored):
+      wrong[kind] = found.dtype, found.shape
+  assert not wrong
+
+
+@pytest.mark.parametrize('content, message', [
+    (files.npy(np.zeros((8, 8), np.float32)), 'an array of float32; uint8 or uint16 is read: save'),
+    (files.npy(np.zeros((8, 8), np.int16)), 'an array of int16'),
+    (files.npy(np.array([[None] * 8] * 8)), 'an array of object'),
+    (files.npy(np.zeros((8, 8, 3), np.uint8))[:-1], 'damaged: 191 bytes of an array .8, 8, 3'),
+    (files.npy(np.zeros(64, np.uint8)), r'an array \[64\]; an image is .H,W. or .H,W,C'),
+    (files.npy(np.zeros((2, 8, 8, 3), np.uint8)), r'an array \[2, 8, 8, 3\]'),
+    (files.npy(np.zeros((2, 8, 3), np.uint8)), '2x8 pixels; at least 4'),
+    (files.npy(np.zeros((8, 8), np.uint8)).replace(b'(8, 8)', b'(9**9,'), 'damaged'),
+    (files.by_tifffile(files.PICTURE.astype(np.float32), photometric='rgb'), 'signed, floating'),
+    (files.by_tifffile(files.PICTURE[..., 0].astype(np.int16)), 'signed, floating'),
+    (files.by_tifffile(files.PICTURE[..., 0].astype(np.uint32)), 'signed, floating'),
+    (files.opencv(np.zeros((64, 64, 3), np.uint16), 'jp2'),
+     'a JPEG 2000 in colour of more than 8 bits'),
+    (files.by_tifffile(files.DEEP, photometric='minisblack')[:300], 'damaged')])
+def test_what_is_no_array_of_8_or_16_bits_is_refused(content, message):
+  with pytest.raises(decode.ImageError, match=message):
+    decode.decode_deep(content)
+
+
 MODES = (*Image.MODES, 'La', 'RGBa', 'PA', 'I;16', 'I;16B', 'I;16L', 'RGBX')
 
 

@@ -11,12 +11,14 @@ import functools
 import io
 import logging
 import re
+import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp',
             '.avif', '.avifs', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.tif', '.tiff',
@@ -27,7 +29,13 @@ READING = 3                   # increased whenever another array is read from so
 DECODERS = ('pillow', 'opencv')
 SIDES = 4, 32_768             # the fewest and the most pixels of a side
 MOST_PIXELS = 89_478_485      # Pillow's own guard: beyond it a small file can fill the memory
-WHITE_IS_ZERO, PHOTOMETRIC, SOFTWARE, SAMPLE_FORMAT = 0, 262, 305, 339  # of TIFF
+ARRAY, NPY = '.npy', b'\x93NUMPY'  # an array that NumPy saved, and the first bytes of one
+# Tags of TIFF, and what stands for white is 0.
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, TURN = 256, 257, 258, 259, 262, 274
+SAMPLES, ROWS, PLANAR, SOFTWARE, PREDICTOR, EXTRA = 277, 278, 284, 305, 317, 338
+SAMPLE_FORMAT, KIND, WHITE_IS_ZERO = 339, 254, 0
+STRIPS, TILES = (273, 279), (324, 325)     # where they are, and how long
+UNPACKED = 1, 5, 8, 32773, 32946, 50000, 34925  # compressions that know of no colours
 
 
 def quiet():
@@ -43,16 +51,23 @@ class ImageError(ValueError):
   """A file that cannot serve as an image; the message names it."""
 
 
-def decode_image(content: bytes, channels: int = 3, *, name: str = 'the image',
+def decode_image(content: bytes, channels: int = 3, *, bits: int = 8, name: str = 'the image',
                  decoder: str = 'pillow') -> np.ndarray:
-  """The picture in an image file as a viewer shows it: uint8 [H,W,channels].
+  """The picture in an image file: uint8 [H,W,channels], or uint16 with bits=16.
 
-  It is turned as its EXIF says; CMYK and palettes become RGB, 16 and 12 bits 8, transparency white,
-  and of several frames the first is taken. channels: 3, or 1 for grey (0.299 R + 0.587 G + 0.114
-  B). decoder: 'pillow', or 'opencv' for plain RGB and grey files (faster; extra 'fast').
+  channels: 3 is the picture as a viewer shows it, and 1 the same in grey (0.299 R + 0.587 G + 0.114
+  B): turned as its EXIF says, CMYK and palettes become RGB, transparency white, and of several
+  frames the first is taken. 4 is RGB with its alpha as stored, and 2 grey with alpha; a picture
+  without is opaque. Any number of planes comes from `.npy` and TIFF, see `decode_deep`, which are
+  taken as they are and must hold as many.
+  bits: 8, to which 12 and 16 are rounded, or 16, where 8-bit numbers are multiplied by 257.
+  decoder: 'pillow', or 'opencv' for plain RGB and grey files of 8 bits (faster; extra 'fast').
 
   Raises ImageError for anything that is no whole image of 8 to 16 bits.
   """
+  if bits != 8 or channels not in (1, 3) or content.startswith(NPY):
+    numbers, is_picture = _stored(content, name)
+    return _fitted(numbers, channels, bits, is_picture, name)
   # Looking at the headers of a JPEG ourselves is a tenth quicker than asking Pillow.
   if decoder == 'opencv' and (_is_plain_jpeg(content) or _is_plain(content, name)):
     picture = _opencv(content, channels)
@@ -86,6 +101,20 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
       numbers = numbers.view(np.int8)
     small = numbers.dtype != np.int8 and image.mode in 'LP1'
     return numbers.astype(np.uint8 if small else np.int32)
+
+
+def decode_deep(content: bytes, *, name: str = 'the image') -> np.ndarray:
+  """The numbers of an image file as stored, the right way up: uint8 or uint16 [H,W,C].
+
+  C is 1 for grey, 2 with alpha, 3 for colour and 4 with alpha, which is neither premultiplied nor
+  shown on white; palettes and other colour spaces become RGB. Of a TIFF the samples of a pixel are
+  channels, and so are its pages if there are several: [page 0's, page 1's, ...]. An array of `.npy`
+  is [H,W] or [H,W,C]. Of other files with several frames the first is taken. 1 to 7 bits become 8,
+  and 9 to 15 bits 16, white staying white.
+
+  Raises ImageError for numbers that are not of 8 or 16 bits without sign, and as `decode_image`.
+  """
+  return _stored(content, name)[0]
 
 
 def stored_bits(content: bytes, *, name: str = 'the image') -> int:
@@ -156,16 +185,24 @@ def instance_edges(instances: np.ndarray) -> np.ndarray:
   return edges
 
 
-def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
-  """uint8 [H,W,1 or 3] -> [H,W,channels]."""
-  plane = picture[..., 0] if picture.shape[-1] == 1 else picture
-  return _channels(Image.fromarray(plane), channels)
+def with_channels(picture: np.ndarray, channels: int, bits: int = 8, *, name: str = 'the image'
+                  ) -> np.ndarray:
+  """uint8 or uint16 [H,W,C] -> [H,W,channels] of `bits` bits, by the rules of `decode_image`.
+
+  C of 1 to 4 is a picture: grey or RGB, and perhaps alpha. Raises ImageError for another type, and
+  for other planes that are not `channels`.
+  """
+  if picture.dtype not in (np.uint8, np.uint16):
+    raise ImageError(f'{name} is an array of {picture.dtype}; uint8 or uint16 is read')
+  return _fitted(picture, channels, bits, picture.shape[-1] <= 4, name)
 
 
 def list_images(folder: Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-  """The image files in a folder, by name. Hidden files and folders inside do not count."""
-  return sorted(path for path in folder.iterdir()
-                if path.suffix.lower() in suffixes and path.name[0] != '.' and not path.is_dir())
+  """The image files in a folder, by name; where there is none, its `.npy` arrays. Hidden files and
+  folders inside do not count."""
+  files = sorted(path for path in folder.iterdir() if path.name[0] != '.' and not path.is_dir())
+  return [path for path in files if path.suffix.lower() in suffixes] or \
+      [path for path in files if path.suffix.lower() == ARRAY]
 
 
 def listed(wrong: Sequence[str], total: int) -> str:
@@ -273,15 +310,19 @@ def _grey_levels(image, numbers, name):
 
 def _rgb(image, raw, name):
   """An image as RGB or L, on white and the right way up. raw: how its numbers were stored."""
-  if image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM')):
-    raise ImageError(f'{name} holds numbers of mode {image.mode}, not 8- or 16-bit pixels; save '
-                     'it as an 8-bit image')
+  _check_numbers(image, name)
   upright = ImageOps.exif_transpose(image)
   if upright.mode.startswith('I'):  # 16-bit grey, or 12
     return _grey_of_16_bits(upright, raw, _white_is_zero(image))
   if upright.has_transparency_data:
     return _on_white(upright, raw, image.format)
   return upright if upright.mode in ('RGB', 'L') else upright.convert('RGB')
+
+
+def _check_numbers(image, name):
+  if image.mode == 'F' or (image.mode == 'I' and image.format not in ('PNG', 'PPM')):
+    raise ImageError(f'{name} holds numbers of mode {image.mode}, not 8- or 16-bit pixels; save '
+                     'it as an 8-bit image')
 
 
 def _grey_of_16_bits(image, raw, white_is_zero):
@@ -295,15 +336,18 @@ def _grey_of_16_bits(image, raw, white_is_zero):
 
 
 def _on_white(image, raw, file_format):
+  white = Image.new('RGBA', image.size, 'white')
+  return Image.alpha_composite(white, _rgba(image, raw, file_format)).convert('RGB')
+
+
+def _rgba(image, raw, file_format):
   clear = image.info.get('transparency')
   if file_format == 'PNG':  # which has the clear colour as stored, not as Pillow stretches it
     if image.mode == 'L' and isinstance(clear, int):
       image.info['transparency'] = clear * (255 // (2 ** _bits(raw) - 1))
     elif image.mode == 'RGB' and isinstance(clear, tuple) and _bits(raw) == 16:
       image.info['transparency'] = tuple(x >> 8 for x in clear)
-  image = (image.convert('LA') if image.mode == 'La' else image).convert('RGBA')
-  white = Image.new('RGBA', image.size, 'white')
-  return Image.alpha_composite(white, image).convert('RGB')
+  return (image.convert('LA') if image.mode == 'La' else image).convert('RGBA')
 
 
 def _channels(image, channels):
@@ -366,3 +410,254 @@ def _reason(e, content):
   if isinstance(e, Image.DecompressionBombError):
     return f'it has more than {MOST_PIXELS:,} pixels; crop or resize it'
   return f'it is damaged ({type(e).__name__}: {e})'
+
+
+def _stored(content, name):
+  """What `decode_deep` returns, and whether it is a picture: grey or RGB, perhaps with alpha."""
+  if content.startswith(NPY):
+    return _npy(content, name), False
+  if content[:4] in (b'II*\0', b'MM\0*', b'II+\0'):
+    try:
+      found = _tiff_planes(content, name)
+    except ImageError:
+      raise
+    except Exception as e:  # Pillow raises whatever the damage leads to
+      raise ImageError(f'{name}: {_reason(e, content)}') from e
+    if found:
+      return found
+  with _opened(content, name) as (image, raw):
+    return _picture(image, raw, content, name), True
+
+
+def _fitted(x, channels, bits, is_picture, name):
+  """uint8 or uint16 [H,W,C] with other channels and bits. is_picture: C is grey or RGB, and alpha.
+  """
+  if bits == 16:
+    x = x if x.dtype == np.uint16 else x * np.uint16(257)
+  elif x.dtype != np.uint8:
+    x = np.rint(x / np.float32(257)).astype(np.uint8)
+  count, most = x.shape[-1], np.iinfo(x.dtype).max
+  if count == channels:
+    return x
+  if not is_picture or not 1 <= channels <= 4:
+    raise ImageError(f'{name} holds {count} planes and channels={channels}; planes are taken as '
+                     f'they are: give channels={count}, or files of {channels}')
+  colours, alpha = (x, None) if count % 2 else (x[..., :-1], x[..., -1:])
+  if channels % 2 and alpha is not None:
+    share = alpha / np.float32(most)
+    colours = np.rint(colours * share + most * (1 - share)).astype(x.dtype)
+  if channels < 3 <= colours.shape[-1]:  # rounded as by Pillow
+    grey = colours @ np.array([19595, 38470, 7471], np.uint32)
+    colours = ((grey + 2 ** 15) >> 16)[..., None].astype(x.dtype)
+  elif channels >= 3 > colours.shape[-1]:
+    colours = colours.repeat(3, -1)
+  if channels % 2:
+    return colours
+  alpha = np.full_like(colours[..., :1], most) if alpha is None else alpha
+  return np.concatenate([colours, alpha], -1)
+
+
+def _npy(content, name):
+  """The array in a `.npy` file. Its header is checked before memory is taken."""
+  file = io.BytesIO(content)
+  try:
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else \
+        np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = header(file)
+  except Exception as e:
+    raise ImageError(f'{name}: {_reason(e, content)}') from e
+  if dtype.newbyteorder('=') not in (np.uint8, np.uint16):
+    raise ImageError(f'{name} is an array of {dtype}; uint8 or uint16 is read: save x in [-1, 1] '
+                     'as np.round((x + 1) * 32767.5).astype(np.uint16)')
+  if len(shape) not in (2, 3) or not all(shape):
+    raise ImageError(f'{name} is an array {list(shape)}; an image is [H,W] or [H,W,C]')
+  _check_size((shape[1], shape[0]), name)
+  rest = content[file.tell():]
+  if len(rest) != dtype.itemsize * np.prod(shape, dtype=object):
+    raise ImageError(f'{name}: it is damaged: {len(rest)} bytes of an array {list(shape)}')
+  array = np.frombuffer(rest, dtype).reshape(shape, order='F' if by_columns else 'C')
+  return np.ascontiguousarray(array.reshape(*shape[:2], -1), dtype.newbyteorder('='))
+
+
+def _picture(image, raw, content, name):
+  """An opened image as stored."""
+  _check_numbers(image, name)
+  clear = image.info.get('transparency')
+  if image.mode.startswith('I'):
+    levels = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)[..., None]
+    levels = np.rint(levels * (65535 / 4095)).astype(np.uint16) if _bits(raw) == 12 else levels
+    levels = ~levels if _white_is_zero(image) else levels
+    return _with_clear(levels, clear) if isinstance(clear, int) else levels
+  if image.format == 'PNG' and _bits(raw) == 16:
+    colours = _deep_png(content, raw)
+    return _with_clear(colours, clear) if isinstance(clear, tuple) else colours
+  if image.format == 'PPM' and isinstance(raw, tuple) and raw[1] > 255:
+    return _deep_ppm(content)
+  if image.format == 'JPEG2000' and _jpeg2000_bits(content) > 8:
+    raise ImageError(f'{name} is a JPEG 2000 in colour of more than 8 bits, of which Pillow reads '
+                     '8; save it as PNG or TIFF')
+  return _picture_of_8_bits(ImageOps.exif_transpose(image), raw, image.format)
+
+
+def _picture_of_8_bits(upright, raw, file_format):
+  if upright.mode in ('1', 'L') and upright.info.get('transparency') is None:
+    return np.asarray(upright.convert('L'))[..., None]
+  if upright.has_transparency_data:
+    colours = np.asarray(_rgba(upright, raw, file_format))
+    return colours[..., ::3] if upright.mode in ('1', 'L', 'LA', 'La') else colours
+  return np.asarray(upright.convert('RGB'))
+
+
+def _with_clear(x, clear):
+  """[H,W,C] -> [H,W,C+1]: 0 in the last channel where a pixel is `clear`, and else the most."""
+  opaque = (x != np.asarray(clear, x.dtype)).any(-1, keepdims=True)
+  return np.concatenate([x, (opaque * np.iinfo(x.dtype).max).astype(x.dtype)], -1)
+
+
+def _deep_png(content, raw):
+  # Pillow has no mode of 16 bits in colour. It takes one byte of each number, which the raw mode
+  # chooses; a raw mode of as many bits a pixel changes nothing else.
+  read = lambda raw: np.asarray(_decoded_as(content, raw)).astype(np.uint16)
+  if raw == 'LA;16B':  # two bytes each of grey and alpha
+    x = read('RGBA')
+    return x[..., ::2] << 8 | x[..., 1::2]
+  return read(raw) << 8 | read(raw.replace('16B', '16L'))
+
+
+def _decoded_as(content, raw):
+  """The PNG in a file, the right way up, where `raw` says what its bytes are."""
+  with Image.open(io.BytesIO(content), formats=('PNG',)) as image:
+    image.tile = [tile._replace(args=raw) for tile in image.tile]
+    return ImageOps.exif_transpose(image)
+
+
+def _deep_ppm(content):
+  # Read as a grey picture of three times the width, of which Pillow reads 16 bits.
+  with Image.open(io.BytesIO(content), formats=('PPM',)) as image:
+    (width, height), tile = image.size, image.tile[0]
+  head = b'P%d %d %d %d\n' % (2 if tile.codec_name == 'ppm_plain' else 5, 3 * width, height,
+                              tile.args[1])
+  with Image.open(io.BytesIO(head + content[tile.offset:]), formats=('PPM',)) as image:
+    return np.asarray(image).astype(np.uint16).reshape(height, width, 3)
+
+
+def _jpeg2000_bits(content):
+  """The most bits of a component, by the codestream's marker SIZ."""
+  at = content.find(b'\xff\x4f\xff\x51')
+  count = int.from_bytes(content[at + 40:at + 42], 'big')
+  return 1 + max((x & 127 for x in content[at + 42:at + 42 + 3 * count:3]), default=0)
+
+
+def _tiff_planes(content, name):
+  """What `_stored` returns of a TIFF; None if its pixels are not plain numbers of 8 or 16 bits."""
+  pages = _tiff_pages(content)
+  for page in pages:
+    if {*page.get(SAMPLE_FORMAT, (1,))} - {1, 4} or max(page.get(BITS, (1,))) > 16:
+      raise ImageError(f'{name} holds signed, floating-point or 32-bit numbers; 8 or 16 bits '
+                       'without sign are read: save it so')
+  if not pages or not all(map(_is_plain_tiff, pages)):
+    return None
+  _check_pages(pages, name)
+  planes = np.concatenate([_tiff_page(content, page, name) for page in pages], -1)
+  extra, colours = pages[0].get(EXTRA, ()), 3 if pages[0][PHOTOMETRIC] == 2 else 1
+  is_picture = planes.shape[-1] == colours + len(extra) and extra in ((), (1,), (2,))
+  if is_picture and extra == (1,):  # colours were multiplied by alpha
+    most, alpha = np.iinfo(planes.dtype).max, planes[..., -1:]
+    whole = np.rint(planes[..., :-1] * np.float64(most) / np.maximum(alpha, 1)).clip(0, most)
+    planes = np.concatenate([whole.astype(planes.dtype), alpha], -1)
+  return np.ascontiguousarray(planes), is_picture
+
+
+def _check_pages(pages, name):
+  sizes = list(dict.fromkeys((page[WIDTH], page[HEIGHT]) for page in pages))
+  if len(sizes) > 1:
+    raise ImageError(f'{name} has pages of {sizes[0][1]}x{sizes[0][0]} and {sizes[1][1]}x'
+                     f'{sizes[1][0]} pixels; pages of one size are read as channels: keep one page')
+  _check_size(sizes[0], name)
+  numbers = sizes[0][0] * sizes[0][1] * sum(page.get(SAMPLES, 1) for page in pages)
+  if numbers > 4 * MOST_PIXELS:
+    raise ImageError(f'{name} holds {numbers:,} numbers; at most {4 * MOST_PIXELS:,}: crop or '
+                     'resize it')
+  if len({page[BITS][0] for page in pages}) > 1:
+    raise ImageError(f'{name} has pages of 8 and of 16 bits; save all with 16')
+
+
+def _tiff_pages(content):
+  """The directories of a TIFF's pages, without smaller copies and masks."""
+  file, pages, seen = io.BytesIO(content), [], set()
+  header = content[:16 if content[2:3] == b'+' else 8]
+  at = ImageFileDirectory_v2(header).next
+  while at and at not in seen:
+    seen.add(at)
+    page = ImageFileDirectory_v2(header)
+    file.seek(at)
+    page.load(file)
+    at = page.next
+    if not pages or not page.get(KIND, 0) & 5:
+      pages.append(page)
+  return pages
+
+
+def _is_plain_tiff(page):
+  bits = page.get(BITS, (1,))
+  return set(bits) in ({8}, {16}) and page.get(COMPRESSION, 1) in UNPACKED \
+      and page.get(PHOTOMETRIC) in (0, 1, 2) and page.get(PREDICTOR, 1) in (1, 2) \
+      and {WIDTH, HEIGHT} <= {*page}
+
+
+def _tiff_page(content, page, name):
+  """The samples of one page, uint8 or uint16 [H,W,C], the right way up."""
+  width, height, count = page[WIDTH], page[HEIGHT], page.get(SAMPLES, 1)
+  apart = page.get(PLANAR, 1) == 2 and count > 1
+  offsets, lengths = (page[tag] for tag in (TILES if TILES[0] in page else STRIPS))
+  if len(offsets) != len(lengths) or sum(lengths) > len(content):
+    raise ImageError(f'{name}: it is damaged: its parts do not fit into the file')
+  parts = [content[at:at + length] for at, length in zip(offsets, lengths, strict=True)]
+  # Pillow knows few numbers of samples. A pixel of C samples is C pixels of a grey picture.
+  each = len(parts) // count if apart else len(parts)
+  wide = 1 if apart else count
+  found = np.concatenate([
+      _grey_tiff(page, width * wide, wide, parts[i * each:(i + 1) * each]).reshape(
+          height, width, wide) for i in range(count if apart else 1)], -1)
+  found = ~found if page[PHOTOMETRIC] == WHITE_IS_ZERO else found
+  return _turned(found, page.get(TURN, 1))
+
+
+def _grey_tiff(page, width, wide, parts):
+  """A grey picture [H,width] of a TIFF's strips or tiles; its pixels lie in groups of `wide`."""
+  tags = {tag: page[tag] for tag in (HEIGHT, COMPRESSION, 266, ROWS, 323) if tag in page}
+  tags |= {WIDTH: width, BITS: page[BITS][0], PHOTOMETRIC: 1, SAMPLES: 1}
+  places = TILES if TILES[0] in page else STRIPS
+  if places is TILES:
+    tags[322] = page[322] * wide
+  ends = np.cumsum([0, *map(len, parts)]).tolist()
+  lists = {places[0]: [8 + end for end in ends[:-1]], places[1]: [*map(len, parts)]}
+  order, at, more, entries = page.prefix, 8 + ends[-1], b'', b''
+  end = '<' if order == b'II' else '>'
+  after = at + 2 + 12 * (len(tags) + 2) + 4
+  for tag, value in sorted({**tags, **lists}.items()):
+    values = value if isinstance(value, list) else [value]
+    packed = struct.pack(f'{end}{len(values)}I', *values)
+    entries += struct.pack(f'{end}HHI', tag, 4, len(values))
+    if len(values) > 1:
+      packed, more = struct.pack(f'{end}I', after + len(more)), more + packed
+    entries += packed
+  file = (order + struct.pack(f'{end}HI', 42, at) + b''.join(parts)
+          + struct.pack(f'{end}H', len(tags) + 2) + entries + bytes(4) + more)
+  with Image.open(io.BytesIO(file), formats=('TIFF',)) as image:
+    numbers = np.asarray(image)
+  numbers = numbers.astype(numbers.dtype.newbyteorder('='))
+  if page.get(PREDICTOR, 1) == 2:  # of differences to the pixel on the left, in each tile
+    grouped, step = numbers.reshape(len(numbers), -1, wide), page.get(322, width // wide)
+    numbers = np.concatenate([
+        grouped[:, x:x + step].cumsum(1, dtype=grouped.dtype)
+        for x in range(0, grouped.shape[1], step)], 1)
+  return numbers
+
+
+def _turned(x, turn):
+  """[H,W,C] as a viewer turns it, by the orientation of its EXIF."""
+  x = x.swapaxes(0, 1) if turn in (5, 6, 7, 8) else x
+  x = x[:, ::-1] if turn in (2, 3, 6, 7) else x
+  return x[::-1] if turn in (3, 4, 7, 8) else x
