@@ -443,7 +443,8 @@ def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
     planes = np.asarray(data.planes(np.where(labels == 255, 3, labels)[None],
                                     decode.instance_edges(whose)[None], 4))
     expected = (np.asarray(draw(module, learnt(module), planes))[0] + 1) * 127.5
-    assert not runner(exports['labels'])['main']([f'{tmp_path}/labels.png', str(drawing), *more])
+    assert not runner(exports['labels'])['main'](
+        [f'{tmp_path}/labels.png', str(drawing), '--overwrite', *more])
     seen[name] = np.asarray(Image.open(drawing), np.float32)
     assert np.abs(seen[name] - expected).max() < .51
   assert np.abs(seen['instances'] - seen['labels']).max() > 10
@@ -454,7 +455,7 @@ def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
     ('pictures', 'good.png out.png --size=0', 'invalid _size value'),
     ('pictures', 'good.png out.png --format=psd', "format='psd'; one of png"),
     ('pictures', 'good.png out.png --quality=0', 'quality=0; 1 to 100'),
-    ('pictures', 'good.png small.png', 'small.png exist and were not generated'),
+    ('pictures', 'good.png small.png', 'output files exist and were not generated'),
     ('pictures', 'text.png out.png', 'text.png: it is no image file (JPEG, PNG'),
     ('pictures', 'half.png out.png', 'half.png: it is damaged'),
     ('pictures', 'good.png', 'required: output'),

@@ -425,7 +425,7 @@ def _stored(content, name):
       raise ImageError(f'{name}: {_reason(e, content)}') from e
     if found:
       return found
-  with _opened(content, name) as (image, raw):
+  with opened(content, name) as (image, raw):
     return _picture(image, raw, content, name), True
 
 

@@ -122,7 +122,8 @@ def _from_files(args, description, run) -> int:
   jobs = folders.plan(folders.find(args.input, exclude=args.output), args.output, options,
                       takes.kind == 'labels')
   record = folders.Record(args.output if jobs[0].target != args.output else args.output.parent,
-                          folders.key_of(description, dataclasses.asdict(options)))
+                          folders.key_of(description, dataclasses.asdict(options),
+                                         str(instances)))
   jobs, skipped = record.split(jobs, args.overwrite)
   reader = folders.Reader(takes, options, instances)
   sizes, failures = folders.by_size(jobs, reader)

@@ -121,7 +121,8 @@ def _from_files(network, source, output, reader, batch, engine, tile, norm_stati
   folder = output if jobs[0].target != output else output.parent
   folder.mkdir(parents=True, exist_ok=True)
   record = Record(folder, picture_folders.key_of(
-      network.identity, dataclasses.asdict(reader.options), tile, norm_statistics))
+      network.identity, dataclasses.asdict(reader.options), str(reader.instances), tile,
+      norm_statistics))
   jobs, skipped = record.split(jobs, overwrite)
   sizes, failures = picture_folders.by_size(jobs, reader)
   runner = Runner(network, {size: len(group) for size, group in sizes.items()}, engine, tile,

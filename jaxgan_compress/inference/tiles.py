@@ -22,13 +22,15 @@ from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.data import picture_files
 from jaxgan_compress.data.picture_folders import Takes
+from jaxgan_compress.inference.memory import needed_bytes
 from jaxgan_compress.inference.norm_statistics import Sums, apply_with, measure, merged
 from jaxgan_compress.inference.overlap import Field
 from jaxgan_compress.nn.layers import norms
 
 STATISTICS = ('reduced', 'sampled', 'exact')
 REDUCED = 1024    # pixels of the longer side of the copy that statistics are taken from
-SAMPLES = 16      # tiles that statistics are sampled from
+SAMPLES = 4       # tiles that statistics are sampled from, at least
+SAMPLED_BYTES = 2**31  # that these tiles may take; more of them come nearer to the picture
 GROUP = 8         # norms of each program that measures exact statistics by a part of the network
 
 
@@ -111,8 +113,8 @@ class TiledGenerator:
     """Of every norm, as the first passes measure them."""
     if self.statistics == 'reduced':
       return self._measure(_reduced(picture, self.takes)[None])
-    chosen = [tiles[i] for i in np.unique(np.linspace(0, len(tiles) - 1, SAMPLES).astype(int))]
-    statistics = self._measure(np.concatenate([_cut(picture, tile, shape) for tile in chosen]))
+    count = max(SAMPLES, SAMPLED_BYTES // needed_bytes(self.bound.module, shape))
+    statistics = self._measure(_samples(picture, shape, count, self.takes.multiple))
     if self.statistics == 'sampled':
       return statistics
     for i in range(len(statistics)):  # each needs those before it to be exact
@@ -145,6 +147,17 @@ class TiledGenerator:
 def _cut(picture, tile, shape):
   top, left = tile.start
   return picture[None, top:top + shape[0], left:left + shape[1]]
+
+
+def _samples(picture, shape, count, multiple) -> np.ndarray:
+  """About so many tiles, spread evenly over a picture: [count,*shape,C]."""
+  height, width = picture.shape[:2]
+  rows = min(max(1, round((count * height / width) ** .5)), -(-height // shape[0]))
+  columns = min(max(1, count // rows), -(-width // shape[1]))
+  starts = [np.linspace(0, whole - side, n + 2 if n < 2 else n).astype(int)[n < 2:][:n]
+            // multiple * multiple
+            for n, whole, side in ((rows, height, shape[0]), (columns, width, shape[1]))]
+  return np.stack([picture[y:y + shape[0], x:x + shape[1]] for y in starts[0] for x in starts[1]])
 
 
 def _reduced(picture, takes):
