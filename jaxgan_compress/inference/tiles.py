@@ -30,7 +30,7 @@ from jaxgan_compress.nn.layers import norms
 STATISTICS = ('reduced', 'sampled', 'exact')
 REDUCED = 1024    # pixels of the longer side of the copy that statistics are taken from
 SAMPLES = 4       # tiles that statistics are sampled from, at least
-SAMPLED_BYTES = 2**31  # that these tiles may take; more of them come nearer to the picture
+SAMPLED_BYTES = 3 * 2**29  # that these tiles may take; more of them come nearer to the picture
 GROUP = 8         # norms of each program that measures exact statistics by a part of the network
 
 
