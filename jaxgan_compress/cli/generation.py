@@ -20,7 +20,7 @@ SHOWN = 10  # failures that are printed
 
 
 class PicturesError(Exception):
-  """Some pictures could not be read; the others were generated."""
+  """Of some pictures no image could be generated; of the others it was."""
 
 
 EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on ONNX Runtime.',
@@ -82,12 +82,17 @@ def generate_images(flags):
   skipped = f', {done.skipped:,} skipped that were done before' if done.skipped else ''
   print(f'{flags.output}: {done.written:,} images in {done.seconds:.1f} s, {done.rate:.1f} '
         f'images/s on {done.engine}{skipped}')
+  if done.left_out:
+    _list(f'left out: {len(done.left_out):,}', done.left_out, 3)
   if done.failures:
-    for failure in done.failures[:SHOWN]:
-      print(f'{failure.source}: {failure.reason}', file=sys.stderr)
-    more = len(done.failures) - SHOWN
-    print(*[f'and {more} more'] * (more > 0), sep='\n', file=sys.stderr)
-    raise PicturesError(f'{len(done.failures)} pictures could not be read')
+    _list(f'not generated: {len(done.failures):,}', done.failures, SHOWN)
+    raise PicturesError(f'{len(done.failures):,} of the pictures could not be generated')
+
+
+def _list(title, found, shown):
+  print(title, *map(str, found[:shown]), sep='\n  ', file=sys.stderr)
+  if len(found) > shown:
+    print(f'  and {len(found) - shown:,} more', file=sys.stderr)
 
 
 def read_size(text: str | None) -> tuple[int, int] | None:

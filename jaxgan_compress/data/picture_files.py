@@ -19,19 +19,17 @@ from jaxgan_compress.data import decode
 
 COLORS = ('auto', 'input', 'rgb')
 QUALITY = 92  # of lossy formats where the input has none to take over
-# The format and the suffix in which a picture of each format is written.
-WRITTEN = {'JPEG': ('JPEG', '.jpg'), 'MPO': ('JPEG', '.jpg'), 'PNG': ('PNG', '.png'),
-           'BMP': ('BMP', '.bmp'), 'DIB': ('BMP', '.bmp'), 'WEBP': ('WEBP', '.webp'),
-           'AVIF': ('AVIF', '.avif'), 'JPEG2000': ('JPEG2000', '.jp2'), 'TIFF': ('TIFF', '.tif'),
-           'PPM': ('PPM', '.ppm'), 'GIF': ('PNG', '.png')}  # a GIF has too few colours
-SUFFIXES = {'png': ('PNG', '.png'), 'jpg': ('JPEG', '.jpg'), 'jpeg': ('JPEG', '.jpg'),
-            'webp': ('WEBP', '.webp'), 'avif': ('AVIF', '.avif'), 'tif': ('TIFF', '.tif'),
-            'tiff': ('TIFF', '.tif'), 'bmp': ('BMP', '.bmp'), 'jp2': ('JPEG2000', '.jp2'),
-            'ppm': ('PPM', '.ppm')}
+# The format of what is written to files of each suffix, and the names of formats in options.
+FORMATS = {**dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG'), '.png': 'PNG',
+           '.bmp': 'BMP', '.webp': 'WEBP', '.avif': 'AVIF', '.jp2': 'JPEG2000', '.tif': 'TIFF',
+           '.tiff': 'TIFF', '.ppm': 'PPM', '.pnm': 'PPM'}
+SUFFIXES = {name: (FORMATS[f'.{name}'], {'jpeg': '.jpg', 'tiff': '.tif'}.get(name, f'.{name}'))
+            for name in ('png', 'jpg', 'jpeg', 'webp', 'avif', 'tif', 'tiff', 'bmp', 'jp2', 'ppm')}
 WITH_ALPHA = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'JPEG2000')
-WITH_16_BITS = ('PNG', 'TIFF')
+WITH_16_BITS = ('PNG', 'TIFF', 'PPM')
 LOSSY = ('JPEG', 'WEBP', 'AVIF')
-DEEP = 65535
+LOSSLESS_TIFF = ('tiff_lzw', 'tiff_adobe_deflate', 'packbits')
+COLOUR_SPACES = {1: b'GRAY', 3: b'RGB '}  # bytes 16 to 20 of the ICC profile of an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +38,15 @@ class Picture:
 
   pixels: uint8 or uint16 [H,W,channels], upright, on white where it is transparent. alpha: uint8 or
   uint16 [H,W], or None for an opaque picture. grey: whether the file is grey. format: Pillow's
-  name. options: for Pillow's `save`, as the tables of a JPEG.
+  name. options: for Pillow's `save`, as the tables of a JPEG. frames: how many the file holds, of
+  which this is the first.
   """
   pixels: np.ndarray
   alpha: np.ndarray | None = None
   grey: bool = False
   format: str = 'PNG'
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  @property
-  def array(self) -> np.ndarray:
-    """What the generator takes: float32 [H,W,channels] in [-1, 1]."""
-    return self.pixels.astype(np.float32) / (np.iinfo(self.pixels.dtype).max / 2) - 1
+  frames: int = 1
 
   def resized(self, height: int, width: int) -> Picture:
     """The picture at another size, bicubic with antialiasing, its alpha likewise."""
@@ -64,17 +59,15 @@ def read(content: bytes, channels: int = 3, *, name: str = 'the picture') -> Pic
 
   Raises ImageError for anything that is no whole image.
   """
-  with decode.opened(content, name, whole=False) as (image, _):
-    form, options = image.format or 'PNG', _options(image)
-    grey = image.mode in ('1', 'L', 'LA', 'La', 'I') or image.mode.startswith('I;16')
-  stored, alpha = decode.decode_deep(content, name=name), None
-  if stored.dtype == np.uint8:
+  form, options, frames = _header(content, name)
+  stored, is_picture = decode.stored(content, name)
+  deep, has_alpha = stored.dtype == np.uint16, is_picture and stored.shape[-1] in (2, 4)
+  if is_picture and not (has_alpha and channels % 2 and not deep):
+    pixels = decode.with_channels(stored, channels, 16 if deep else 8, name=name)
+  else:  # which lays it on white as in training, and of a TIFF's pages takes the first
     pixels = decode.decode_image(content, channels, name=name)
-  else:
-    pixels = _composed(stored, channels)
-  if stored.shape[-1] in (2, 4) and stored[..., -1].min() < np.iinfo(stored.dtype).max:
-    alpha = stored[..., -1]
-  return Picture(pixels, alpha, grey, form, options)
+  return Picture(pixels, stored[..., -1] if has_alpha else None,
+                 is_picture and stored.shape[-1] < 3, form, options, frames)
 
 
 def to_pixels(image: np.ndarray, deep: bool = False) -> np.ndarray:
@@ -95,69 +88,83 @@ def encode(pixels: np.ndarray, format: str, *, alpha: np.ndarray | None = None,
            quality: int | None = None, options: Mapping[str, Any] | None = None) -> bytes:
   """The bytes of an image file.
 
-  pixels: uint8 or uint16 [h,w,1 or 3]. alpha: of the same type, [H,W], resized to the pixels; it
-  is left out where the format has none, and 16 bits become 8 where the format has 8. format: of
-  `WRITTEN`. quality: of lossy formats, 1 to 100; default: that of the input, or 92. options: of the
-  input's `Picture`. Raises ValueError for a format that this Pillow cannot write.
+  pixels: uint8 or uint16 [h,w,1 or 3]. alpha: uint8 or uint16 [H,W], resized to the pixels; it is
+  left out where the format has none, and 16 bits become 8 where the format has 8. format: a value
+  of `FORMATS`. quality: of lossy formats, 1 to 100; default: that of the input, or 92. options: of
+  the input's `Picture`. Raises ValueError for a format that this Pillow cannot write.
   """
-  if pixels.dtype == np.uint16 and format not in WITH_16_BITS:
-    pixels = (pixels / 257).round().astype(np.uint8)
+  channels, profile = pixels.shape[-1], (options or {}).get('icc_profile')
+  profile = profile if profile and profile[16:20] == COLOUR_SPACES[channels] else None
+  if format not in WITH_16_BITS:
+    pixels = as_type(pixels, np.uint8)
   if alpha is not None and format in WITH_ALPHA:
     alpha = resize(alpha[..., None], *pixels.shape[:2])
-    pixels = np.concatenate([pixels, _as_type(alpha, pixels.dtype)], -1)
-  options = dict(options or {})
+    pixels = np.concatenate([pixels, as_type(alpha, pixels.dtype)], -1)
   if pixels.dtype == np.uint16:
-    write = _tiff_16_bits if format == 'TIFF' else _png_16_bits
-    return write(pixels, options.get('icc_profile'))
-  grey = pixels.shape[-1] == 1
-  image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    write = {'TIFF': _tiff_16_bits, 'PNG': _png_16_bits, 'PPM': _ppm_16_bits}[format]
+    return write(pixels, profile)
+  image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
   file = io.BytesIO()
   try:
-    image.save(file, format, **_saving(format, options, quality, grey))
+    image.save(file, format, **_saving(format, options or {}, quality, channels == 1),
+               **({'icc_profile': profile} if profile else {}))
   except (KeyError, OSError) as e:
-    raise ValueError(f'this Pillow cannot write {format} ({e}); take another format') from e
+    raise ValueError(f'this Pillow cannot write {image.height}x{image.width} pixels as {format} '
+                     f'({e}); take another format') from e
   return file.getvalue()
 
 
 def _saving(format, options, quality, grey) -> dict[str, Any]:
   """The arguments of Pillow's `save`, of the options of the input."""
-  profile = {key: options[key] for key in ('icc_profile',) if options.get(key)}
   if format not in LOSSY:
-    return profile
+    return {key: options[key] for key in ('compression',) if key in options}
   if quality is not None:
-    return {**profile, 'quality': quality}
-  tables = () if grey else ('qtables', 'subsampling')  # a grey JPEG has one table
-  kept = {key: options[key] for key in ('lossless', *tables) if key in options}
-  return {**profile, **(kept or {'quality': QUALITY})}
+    return {'quality': quality}
+  kept = {key: options[key] for key in ('lossless', 'qtables', 'subsampling') if key in options}
+  if grey and 'qtables' in kept:
+    kept = {'qtables': {0: kept['qtables'][0]}}
+  return kept or {'quality': QUALITY}
 
 
-def _options(image) -> dict[str, Any]:
-  """What the image that is made of this one is to be saved with."""
-  options: dict[str, Any] = {}
-  if image.mode != 'CMYK' and image.info.get('icc_profile'):
-    options['icc_profile'] = image.info['icc_profile']
-  if image.format in ('JPEG', 'MPO') and image.mode == 'RGB':
+def _header(content, name) -> tuple[str, dict[str, Any], int]:
+  """(the format, what the image that is made of this one is to be saved with, how many frames)."""
+  try:
+    with decode.opened(content, name, whole=False) as (image, _):
+      return image.format or 'PNG', _options(image, content), _frames(image, content)
+  except decode.ImageError:
+    return 'TIFF', {}, 1  # Pillow knows not all that `decode` does
+
+
+def _frames(image, content):
+  if image.format == 'TIFF':
+    return len(decode.tiff_pages(content))
+  # The further frames of an MPO are other views of the first, for other displays.
+  return 1 if image.format == 'MPO' else getattr(image, 'n_frames', 1)
+
+
+def _options(image, content):
+  options = {key: image.info[key] for key in ('icc_profile',) if image.info.get(key)}
+  if image.format in ('JPEG', 'MPO') and image.mode in ('RGB', 'L') and 0 in image.quantization:
     sampling = JpegImagePlugin.get_sampling(image)
-    options |= {'qtables': image.quantization, 'subsampling': sampling if sampling >= 0 else 0}
-  if image.format == 'WEBP':
-    image.fp.seek(0)
-    if b'VP8L' in image.fp.read(64):
-      options['lossless'] = True
+    options |= {'qtables': image.quantization, 'subsampling': max(sampling, 0)}
+  if image.format == 'WEBP' and _is_lossless(content):
+    options['lossless'] = True
+  if image.info.get('compression') in LOSSLESS_TIFF:
+    options['compression'] = image.info['compression']
   return options
 
 
-def _composed(stored, channels):
-  """uint16 [H,W,1..4] as stored -> [H,W,channels], on white."""
-  colours = stored[..., :3] if stored.shape[-1] > 2 else stored[..., :1]
-  if stored.shape[-1] in (2, 4):
-    share = stored[..., -1:] / DEEP
-    colours = np.rint(colours * share + DEEP * (1 - share)).astype(np.uint16)
-  if channels == 1:
-    return to_grey(colours)
-  return colours if colours.shape[-1] == channels else np.repeat(colours, channels, -1)
+def _is_lossless(webp):
+  """Whether the first frame of a WebP is."""
+  at = 12
+  while at + 8 <= len(webp) and webp[at:at + 4] not in (b'VP8 ', b'VP8L'):
+    size = int.from_bytes(webp[at + 4:at + 8], 'little')
+    at += 24 if webp[at:at + 4] == b'ANMF' else 8 + size + size % 2  # a frame holds chunks
+  return webp[at:at + 4] == b'VP8L'
 
 
-def _as_type(pixels, dtype):
+def as_type(pixels: np.ndarray, dtype) -> np.ndarray:
+  """uint8 or uint16 as the other: white stays white."""
   if pixels.dtype == dtype:
     return pixels
   return pixels.astype(np.uint16) * 257 if dtype == np.uint16 else \
@@ -193,9 +200,9 @@ def _tiff_16_bits(pixels, icc_profile):
   """A TIFF of 16 bits in one deflated strip, which Pillow writes of grey only."""
   height, width, channels = pixels.shape
   data = zlib.compress(np.ascontiguousarray(pixels.astype('<u2')).tobytes(), 6)
-  head, tags = 8, TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II')
+  tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b'II')
   values = {256: width, 257: height, 258: (16,) * channels, 259: 8, 262: 1 if channels < 3 else 2,
-            273: head, 277: channels, 278: height, 279: len(data), 284: 1}
+            273: 0, 277: channels, 278: height, 279: len(data), 284: 1}
   if channels in (2, 4):
     values[338] = 2  # the last sample is alpha, not multiplied in
   for tag, value in sorted(values.items()):
@@ -203,5 +210,12 @@ def _tiff_16_bits(pixels, icc_profile):
   if icc_profile:
     tags.tagtype[34675] = 7
     tags[34675] = icc_profile
-  at = head + len(data) + len(data) % 2
-  return struct.pack('<2sHI', b'II', 42, at) + data + b'\0' * (len(data) % 2) + tags.tobytes(at)
+  # 273, the place of the data, counts from the end of the tags.
+  return struct.pack('<2sHI', b'II', 42, 8) + tags.tobytes(8) + data
+
+
+def _ppm_16_bits(pixels, _):
+  """A PGM or PPM of 16 bits, which Pillow writes of grey only."""
+  height, width, channels = pixels.shape
+  return b'P%d %d %d 65535\n' % ({1: 5, 3: 6}[channels], width, height) + \
+      pixels.astype('>u2').tobytes()

@@ -20,6 +20,7 @@ from jaxgan_compress.inference.networks import Network
 
 ENGINES = ('auto', 'jax', 'onnxruntime')
 ROUNDS = 3
+PROGRAMS = 64  # that are kept: each holds memory maps, of which a process has few
 MEASURED = 'engines.json'  # in the cache folder: seconds of each network and size
 
 
@@ -50,6 +51,9 @@ class JaxEngine:
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
     count = len(x)
+    if x.shape[1:] not in self._batches and len(self._batches) == PROGRAMS:
+      self._batches.clear()
+      self._run.clear_cache()  # pyright: ignore[reportAttributeAccessIssue] - of `jax.jit`
     batch = self._batches.setdefault(x.shape[1:], count)
     if count > batch:
       batch = self._batches[x.shape[1:]] = count

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,8 +17,8 @@ from PIL import Image
 from jaxgan_compress import analysis
 from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.arguments import typed
-from jaxgan_compress.data import picture_files, picture_folders
-from jaxgan_compress.data.picture_folders import Failure, Options, Reader, Record
+from jaxgan_compress.data import decode, picture_files, picture_folders
+from jaxgan_compress.data.picture_folders import Failure, Job, Options, Reader, Record
 from jaxgan_compress.inference.engines import ENGINES, Engine, choose_engine
 from jaxgan_compress.inference.memory import memory_limit, needed_bytes
 from jaxgan_compress.inference.networks import Network, open_network
@@ -26,19 +28,23 @@ from jaxgan_compress.inference.tiles import STATISTICS, TiledGenerator
 BATCH = 8                # of small pictures: more is no faster on CPUs
 PIXELS = BATCH * 256**2  # of one batch
 TILE = 512
+MANY_SIZES = 16          # of which XLA compiles a program each
+MOST_IN_GRID = 1024
 
 Progress = Callable[[Iterable, int, str], Iterable]
 
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-  """What `generate` did: how many images it wrote and how many were done before, the files that it
-  could not read, seconds, and what ran the network."""
+  """What `generate` did: how many images it wrote and how many were done before, the files of which
+  it could not, seconds, what ran the network, and what of the input is left out: files that are no
+  pictures, and frames."""
   written: int
   skipped: int
   failures: list[Failure]
   seconds: float
   engine: str
+  left_out: list[Failure] = dataclasses.field(default_factory=list)
 
   @property
   def rate(self) -> float:
@@ -78,59 +84,78 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
     that do not fit in memory are cut into tiles, 0: none is. norm_statistics: of tiles, see
     `TiledGenerator`.
   overwrite: files that are there may be replaced. Without it a second call skips what the first has
-    done, and refuses to touch anything else.
+    done, and refuses to touch anything else; hidden `.generated.jsonl` says what is done.
 
   Returns what was done; a file that cannot be read does not stop the others. Raises ValueError,
   FileNotFoundError and FileExistsError for whatever is known to be wrong before.
   """
   options = Options(size, max_side, format, quality, colors)
   options.check()
-  _check(engine, tile, norm_statistics, batch)
+  _check(engine, tile, norm_statistics, batch, count, seed)
+  output, left_out = paths.expand(output), []
+  source = None if input is None else paths.expand(input)
+  files = [] if source is None else picture_folders.find(source, output, left_out)
   if not isinstance(network, Network):
     network = open_network(network, generator, checkpoint, labels=labels)
-  output = paths.expand(output)
+  _check_network(network, labels)
   if network.takes.kind == 'latents':
-    if input is not None:
-      raise ValueError(f'{network.name} generates from latents and takes no input; leave it out')
+    if source is not None or instances is not None or size or max_side or tile or colors != 'auto':
+      raise ValueError(f'{network.name} generates from latents, and input, instances, size, '
+                       'max_side, colors and tile are for pictures; leave them out')
     return _from_latents(network, output, options, count or 16, seed, grid, batch or BATCH, engine,
-                         overwrite)
-  if input is None or count is not None or grid:
+                         overwrite, progress)
+  if source is None or count is not None or seed or grid:
     raise ValueError(f'{network.name} generates from {network.takes.kind}; give an input'
-                     + ', and leave count and grid out' * (count is not None or grid))
+                     + ', and leave count, seed and grid out' * bool(count or seed or grid))
   if instances is not None and network.takes.kind != 'labels':
     raise ValueError(f'{network.name} takes no instances; leave them out')
   reader = Reader(network.takes, options, None if instances is None else paths.expand(instances))
-  return _from_files(network, paths.expand(input), output, reader, batch, engine, tile,
-                     norm_statistics, overwrite, progress)
+  picture_folders.check_output(source, output)
+  jobs = picture_folders.plan(files, output, options, network.takes.kind == 'labels')
+  reader.check(jobs)
+  return _from_files(network, jobs, output, reader, batch, engine, tile, norm_statistics, overwrite,
+                     progress, left_out)
 
 
-def _check(engine, tile, norm_statistics, batch):
+def _check(engine, tile, norm_statistics, batch, count, seed):
   for name, value, known in (('engine', engine, ENGINES),
                              ('norm_statistics', norm_statistics, STATISTICS)):
     if value not in known:
       raise ValueError(f'{name}={value!r}; one of {", ".join(known)}')
-  if (tile or 0) < 0 or (batch is not None and batch < 1):
-    raise ValueError(f'tile={tile}, batch={batch}; whole numbers, the batch from 1')
+  for name, value, low, high in (('tile', tile, 0, 2**16), ('batch', batch, 1, 2**16),
+                                 ('count', count, 1, 1_000_000), ('seed', seed, 0, 2**32 - 1)):
+    if value is not None and not low <= value <= high:
+      raise ValueError(f'{name}={value}; {low} to {high:,}')
 
 
-def _from_files(network, source, output, reader, batch, engine, tile, norm_statistics, overwrite,
-                progress) -> Generated:
+def _check_network(network, labels):
+  takes = network.takes
+  if (takes.kind == 'pictures' and not 1 <= takes.channels <= 4) or takes.outputs not in (1, 3):
+    raise ValueError(f'{network.name} makes images of {takes.outputs} channels from '
+                     f'{takes.channels}; files of pictures have 1 to 4, and images 1 or 3')
+  if takes.kind != 'labels' and any((labels or {}).values()):
+    raise ValueError(f'{network.name} takes no label maps; leave {", ".join(labels)} out')
+
+
+def _from_files(network, jobs, output, reader, batch, engine, tile, norm_statistics, overwrite,
+                progress, left_out) -> Generated:
   start = time.perf_counter()
-  files = picture_folders.find(source, exclude=output)
-  jobs = picture_folders.plan(files, output, reader.options, network.takes.kind == 'labels')
   folder = output if jobs[0].target != output else output.parent
   folder.mkdir(parents=True, exist_ok=True)
   record = Record(folder, picture_folders.key_of(
-      network.identity, dataclasses.asdict(reader.options), str(reader.instances), tile,
-      norm_statistics))
+      network.identity, dataclasses.asdict(reader.options), tile, norm_statistics), reader.inputs)
   jobs, skipped = record.split(jobs, overwrite)
   sizes, failures = picture_folders.by_size(jobs, reader)
   runner = Runner(network, {size: len(group) for size, group in sizes.items()}, engine, tile,
                   norm_statistics, batch)
+  if runner.name == 'jax' and len(sizes) > MANY_SIZES:
+    logging.getLogger(__name__).warning(
+        'the pictures have %d sizes, and XLA compiles the network for each, which takes seconds; '
+        'onnxruntime compiles none, and size or max_side make them fewer', len(sizes))
   failures += picture_folders.process(sizes, reader, runner, record, batch=runner.batch,
-                                      progress=progress)
+                                      progress=progress, left_out=left_out)
   return Generated(len(jobs) - len(failures), skipped, failures, time.perf_counter() - start,
-                   runner.name)
+                   runner.name, left_out)
 
 
 class Runner:
@@ -182,27 +207,60 @@ class Runner:
     return self._pieces(picture)
 
 
-def _from_latents(network, output, options, count, seed, grid, batch, engine, overwrite
+@dataclasses.dataclass(frozen=True)
+class _Latents(Reader):
+  """Latents [N,latent] in the place of files; a job's place is the row, or the grid's `images`."""
+  z: np.ndarray | None = None
+  images: tuple[Path, ...] = ()
+
+  def inputs(self, job: Job) -> tuple[Path, ...]:
+    return self.images if job.name == 'grid.png' else ()
+
+  def read(self, job: Job):
+    assert self.z is not None
+    return self.z[int(job.place.name)], picture_files.Picture(np.zeros((1, 1, 1), np.uint8))
+
+  def pixels(self, image, picture):
+    whole = dataclasses.replace(picture, pixels=np.zeros((*image.shape[:2], 1), np.uint8))
+    return super().pixels(image, whole)
+
+
+def _from_latents(network, output, options, count, seed, grid, batch, engine, overwrite, progress
                   ) -> Generated:
   """Images 0000.png ..., of N(0, 1) by `seed`; the first are those that reports show."""
   start = time.perf_counter()
-  suffix = picture_files.SUFFIXES[(options.format or 'png').lower()]
-  names = [f'{i:04}{suffix[1]}' for i in range(count)] + ['grid.png'] * grid
-  there = [output / name for name in names if (output / name).exists()]
-  if there and not overwrite:
-    raise FileExistsError(f'{len(there)} of {len(names)} output files exist: {there[0]}, ...; give '
-                          'another output folder, or overwrite them')
-  output.mkdir(parents=True, exist_ok=True)
+  if grid and count > MOST_IN_GRID:
+    raise ValueError(f'a grid shows at most {MOST_IN_GRID:,} images, and count={count:,}; leave '
+                     'the grid out')
+  if output.exists() and not output.is_dir():
+    raise ValueError(f'{output} is a file, and the images need a folder; give another output')
+  suffix = picture_files.SUFFIXES[(options.format or 'png').lower()][1]
+  names = [f'{i:04}{suffix}' for i in range(count)]
+  jobs = [Job(Path(f'latent {i}'), output / name, name, Path(str(i)))
+          for i, name in enumerate(names)]
   z = np.asarray(jax.random.normal(jax.random.key(seed), (count, network.takes.channels)))
-  run = choose_engine(network, {z.shape[1:]: count}, engine)
-  images = np.concatenate([run(z[i:i + batch]) for i in range(0, count, batch)])
-  for name, image in zip(names, images, strict=False):
-    content = picture_files.encode(picture_files.to_pixels(image), suffix[0],
-                                   quality=options.quality)
-    paths.write_atomically(output / name, content)
-  if grid:
-    columns = int(np.ceil(count ** .5))
-    blank = np.ones((-count % columns, *images.shape[1:]), images.dtype)
-    rows = np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
-    Image.fromarray(analysis.contact_sheet(rows)).save(output / 'grid.png')
-  return Generated(count, 0, [], time.perf_counter() - start, run.name)
+  reader = _Latents(network.takes, options, z=z, images=tuple(job.target for job in jobs))
+  output.mkdir(parents=True, exist_ok=True)
+  record = Record(output, picture_folders.key_of(network.identity, options.quality, seed),
+                  reader.inputs)
+  sheet = Job(Path('grid'), output / 'grid.png', 'grid.png')
+  left, skipped = record.split(jobs + [sheet] * grid, overwrite)
+  jobs = [job for job in left if job is not sheet]
+  run = choose_engine(network, {z.shape[1:]: len(jobs)} if jobs else {}, engine)
+  failures = picture_folders.process({z.shape[1:]: jobs}, reader, run, record,
+                                     batch=lambda size: batch, progress=progress)
+  if sheet in left and not failures:
+    record.write(sheet, _grid(reader.images))
+  return Generated(len(jobs) - len(failures), skipped - (grid and sheet not in left), failures,
+                   time.perf_counter() - start, run.name)
+
+
+def _grid(files) -> bytes:
+  """A PNG of all images in rows, as square as it gets."""
+  images = np.stack([decode.decode_image(file.read_bytes()) for file in files])
+  columns = int(np.ceil(len(images) ** .5))
+  blank = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
+  rows = np.concatenate([images, blank]).reshape(-1, columns, *images.shape[1:])
+  content = io.BytesIO()
+  Image.fromarray(analysis.contact_sheet(rows / np.float32(127.5) - 1)).save(content, 'PNG')
+  return content.getvalue()
