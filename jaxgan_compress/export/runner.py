@@ -119,20 +119,24 @@ def _from_files(args, description, run) -> int:
                             vars(args).get('colors', 'auto'))
   options.check()
   start = time.perf_counter()
-  jobs = folders.plan(folders.find(args.input, exclude=args.output), args.output, options,
-                      takes.kind == 'labels')
-  record = folders.Record(args.output if jobs[0].target != args.output else args.output.parent,
-                          folders.key_of(description, dataclasses.asdict(options),
-                                         str(instances)))
+  reader, left_out = folders.Reader(takes, options, instances), []
+  files = folders.find(args.input, args.output, left_out)
+  folders.check_output(args.input, args.output)
+  jobs = folders.plan(files, args.output, options, takes.kind == 'labels')
+  reader.check(jobs)
+  folder = args.output if jobs[0].target != args.output else args.output.parent
+  folder.mkdir(parents=True, exist_ok=True)
+  record = folders.Record(folder, folders.key_of(description, dataclasses.asdict(options)),
+                          reader.inputs)
   jobs, skipped = record.split(jobs, args.overwrite)
-  reader = folders.Reader(takes, options, instances)
   sizes, failures = folders.by_size(jobs, reader)
-  failures += folders.process(sizes, reader, run, record)
+  failures += folders.process(sizes, reader, run, record, left_out=left_out)
   if failures and len(jobs) == 1:
     raise ValueError(failures[0].reason)
   seconds = time.perf_counter() - start
   print(f'{args.output}: {len(jobs) - len(failures)} images in {seconds:.1f} s'
-        + f', {skipped} skipped that were done before' * bool(skipped))
+        + f', {skipped} skipped that were done before' * bool(skipped)
+        + f', {len(left_out)} other files left out' * bool(left_out))
   for failure in failures:
     print(f'{failure.source}: {failure.reason}', file=sys.stderr)
   return 1 if failures else 0
