@@ -128,6 +128,7 @@ def test_recording_goes_on_where_it_was(tmp_path):
     (lambda x: x[:, :16],
      r'the teacher made \[6, 16, 32, 3\] from \[6, 32, 32, 3\]; pictures are \[6,32,32'),
     (lambda x: np.moveaxis(x, -1, 1), 'channels last'),
+    (lambda x: np.zeros((len(x), 32, 32, 0)), 'channels last'),
     (lambda x: (x + 1) * 127.5, r'values from .* they are in \[-1, 1\]'),
     (lambda x: x * np.nan, 'values from nan')])
 def test_pictures_that_are_none_are_refused(tmp_path, teacher, said):
@@ -159,6 +160,36 @@ def test_a_run_learns_from_a_folder(tmp_path):
   results = jgc.run(c, tmp_path / 'run', quiet=True)
   assert results['generators']['student']['last']['measures']['psnr']['value'] > 0
   assert (tmp_path / 'run/report.html').is_file()
+
+
+DEEP = data.ArraySource(np.random.default_rng(0).integers(0, 65536, (5, 8, 8, 5)).astype('u2'))
+
+
+@pytest.mark.parametrize('channels, bits, given', [
+    (5, 16, None), (2, 16, None), (1, 16, None), (5, 8, 8), (4, 8, 8), (2, 8, 8)])
+def test_recorded_pictures_keep_their_channels_and_bits(channels, bits, given, tmp_path):
+  source = [{'source': x['target']} for x in DEEP]
+  data.record(lambda x: -x[..., :channels], source, tmp_path, bits=given)
+  pairs = data.paired(tmp_path, channels=(5, channels), bits=bits, preprocess='none', flip=False)
+  for i, pair in enumerate(pairs):
+    assert {x.dtype for x in pair.values()} == {np.dtype(f'u{bits // 8}')}
+    exact = source[i]['source'] / 32767.5 - 1
+    most = 2 ** bits - 1
+    np.testing.assert_allclose(pair['source'] / (most / 2) - 1, exact, atol=1.02 / most)
+    np.testing.assert_allclose(pair['target'] / (most / 2) - 1, -exact[..., :channels],
+                               atol=1.02 / most)
+
+
+def test_pictures_of_latents_are_recorded_with_16_bits_on_demand(tmp_path):
+  draw = lambda z: np.tanh(z[:, :80]).reshape(-1, 4, 4, 5)
+  data.record(draw, data.Latents(3), tmp_path, bits=16)
+  source = data.recorded(tmp_path, channels=5, bits=16)
+  for x in source:
+    np.testing.assert_allclose(x['target'] / 32767.5 - 1, draw(x['z'][None])[0], atol=2e-5)
+  with pytest.raises(data.ImageError, match='holds 5 planes and channels=3'):
+    data.recorded(tmp_path)
+  with pytest.raises(ValueError, match='bits=12; 8, or 16'):
+    data.record(draw, data.Latents(3), tmp_path, 'test', bits=12)
 
 
 def test_grey_pictures_stay_grey(tmp_path):

@@ -27,6 +27,7 @@ from jaxgan_compress.data import (
   preprocess as prepare,
 )
 from jaxgan_compress.data.views import View
+from tests import files
 
 
 @pytest.fixture(autouse=True)
@@ -179,6 +180,148 @@ def test_255_is_a_label_of_its_own_only_on_demand(tmp_path):
     data.labels(tmp_path, classes=4, dont_care=True, **AS_IT_IS)
 
 
+# Channels and bits.
+
+DEEP = np.random.default_rng(2).integers(0, 65536, (2, 16, 20, 6)).astype(np.uint16)
+
+
+def rgba(x):
+  return files.png(x, 16, {1: 0, 2: 4, 3: 2, 4: 6}[x.shape[-1]])
+
+
+KINDS_OF_FILES = {
+    # (suffix, a file of [H,W,C], channels that it has, those it is read with, bits, what is read)
+    'grey of 16 bits': ('png', rgba, 1, 1, 16, lambda x: x),
+    'RGB of 16 bits': ('png', rgba, 3, 3, 16, lambda x: x),
+    'RGBA of 16 bits': ('png', rgba, 4, 4, 16, lambda x: x),
+    'RGBA': ('png', lambda x: files.png(x >> 8, 8, 6), 4, 4, 8, lambda x: x >> 8),
+    'grey and alpha': ('png', lambda x: files.png(x >> 8, 8, 4), 2, 2, 8, lambda x: x >> 8),
+    'no alpha': ('png', lambda x: files.png(x >> 8, 8, 2), 3, 4, 8,
+                 lambda x: np.dstack([x >> 8, np.full(x.shape[:2], 255)])),
+    'no alpha in grey': ('png', lambda x: files.png(x >> 8, 8, 0), 1, 2, 8,
+                         lambda x: np.dstack([x >> 8, np.full(x.shape[:2], 255)])),
+    '8 bits among 16': ('png', lambda x: files.png(x >> 8, 8, 2), 3, 3, 16,
+                        lambda x: (x >> 8) * 257),
+    'grey as RGB of 16 bits': ('png', rgba, 1, 3, 16, lambda x: x.repeat(3, -1)),
+    '16 bits as 8': ('npy', files.npy, 5, 5, 8, lambda x: np.rint(x / 257)),
+    'five planes': ('npy', files.npy, 5, 5, 16, lambda x: x),
+    'five pages': ('tif', lambda x: files.by_tifffile(
+        np.moveaxis(x, -1, 0), photometric='minisblack'), 5, 5, 16, lambda x: x),
+    'six samples': ('tif', lambda x: files.by_tifffile(
+        x, photometric='minisblack', planarconfig='contig'), 6, 6, 16, lambda x: x),
+    'an array of one plane': ('npy', lambda x: files.npy(x[..., 0]), 1, 1, 16, lambda x: x)}
+
+
+@pytest.mark.parametrize('kind', KINDS_OF_FILES)
+def test_channels_and_bits_are_kept_in_every_layout(kind, tmp_path):
+  suffix, write_file, stored, channels, bits, read = KINDS_OF_FILES[kind]
+  images_of = {'source': DEEP[0][..., :stored], 'target': DEEP[1][..., :stored]}
+  folders = {'train/A': 'source', 'train/B': 'target', 'trainA': 'source', 'trainB': 'target',
+             'train_img': 'target'}
+  for folder, side in folders.items():
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / f'0.{suffix}').write_bytes(write_file(images_of[side]))
+  save(np.zeros((16, 20), np.uint8), tmp_path / 'train_label/0.png')
+  both = np.concatenate([images_of['source'], images_of['target']], 1)
+  (tmp_path / 'beside/train').mkdir(parents=True)
+  (tmp_path / f'beside/train/0.{suffix}').write_bytes(write_file(both))
+  fields = dict(channels=channels, bits=bits, **AS_IT_IS)
+  sources = [data.paired(tmp_path, **fields), data.unpaired(tmp_path, **fields),
+             data.paired(tmp_path / 'beside', **fields), data.labels(tmp_path, classes=1, **fields)]
+  for source in sources:
+    for side, x in source[0].items():
+      if side in images_of:
+        assert x.dtype == (np.uint16 if bits == 16 else np.uint8), source
+        np.testing.assert_array_equal(x, read(images_of[side]), repr(source))
+  back = data.paired(tmp_path, direction='BtoA', **fields)[0]
+  np.testing.assert_array_equal(back['source'], read(images_of['target']))
+
+
+def test_source_and_target_have_channels_of_their_own(tmp_path):
+  for i, x in enumerate(DEEP):
+    for folder, channels in (('train/A', 1), ('train/B', 4), ('trainA', 1), ('trainB', 4)):
+      (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+      (tmp_path / folder / f'{i}.npy').write_bytes(files.npy(x[..., :channels]))
+  for read in (data.paired, data.unpaired):
+    for direction, channels in (('AtoB', (1, 4)), ('BtoA', (4, 1))):
+      source = read(tmp_path, direction=direction, channels=channels, bits=16, **AS_IT_IS)
+      for side, count in zip(('source', 'target'), channels, strict=True):
+        np.testing.assert_array_equal(source[1][side], DEEP[1][..., :count])
+      with pytest.raises(images.ImageError, match='npy holds . planes and channels=.; planes are'):
+        read(tmp_path, direction=direction, channels=channels[::-1], bits=16, **AS_IT_IS)
+  (tmp_path / 'beside/train').mkdir(parents=True)
+  (tmp_path / 'beside/train/0.png').write_bytes(rgba(np.concatenate(DEEP, 1)[..., :3]))
+  source = data.paired(tmp_path / 'beside', channels=(3, 1), bits=16, **AS_IT_IS)
+  np.testing.assert_array_equal(source[0]['source'], DEEP[0][..., :3])
+  grey = DEEP[1][..., :3] @ np.array([.299, .587, .114])
+  np.testing.assert_allclose(source[0]['target'][..., 0], grey, atol=1)
+
+
+@pytest.mark.parametrize('content, channels, bits, message', [
+    (files.npy(DEEP[0]), 4, 16, '0.npy holds 6 planes and channels=4; planes are taken as they'),
+    (files.npy(DEEP[0]), 3, 8, 'holds 6 planes and channels=3; .* give channels=6'),
+    (files.npy(DEEP[0][..., 0]), 3, 8, 'holds 1 planes and channels=3'),
+    (files.npy(DEEP[0].astype(np.float32)), 6, 8, 'an array of float32; uint8 or uint16 is read')])
+def test_planes_that_do_not_fit_are_named_before_training(content, channels, bits, message,
+                                                          tmp_path):
+  (tmp_path / '0.npy').write_bytes(content)
+  with pytest.raises(images.ImageError, match=message):
+    data.folder(tmp_path, channels=channels, bits=bits, **AS_IT_IS)
+
+
+@pytest.mark.parametrize('suffix, content, channels, bits', [
+    ('png', rgba, 4, 16), ('npy', files.npy, 6, 16)])
+def test_prepared_sets_keep_the_channels_and_bits_they_were_checked_for(
+    suffix, content, channels, bits, tmp_path):
+  for side, x in zip('AB', DEEP, strict=True):
+    (tmp_path / f'set/train{side}').mkdir(parents=True)
+    (tmp_path / f'set/train{side}/0.{suffix}').write_bytes(content(x[..., :channels]))
+  prepare.prepare('unpaired', tmp_path / 'set', 'mine', out=tmp_path, channels=channels, bits=bits)
+  read = functools.partial(data.tfds, 'mine', data_dir=str(tmp_path), **AS_IT_IS)
+  for source in (read(), read(channels=channels, bits=bits)):
+    np.testing.assert_array_equal(source[0]['target'], DEEP[1][..., :channels])
+  for wrong in (dict(bits=8), dict(channels=3), dict(channels=(channels, 3))):
+    with pytest.raises(ValueError, match=f'was prepared, .*channels={channels}, bits=16; leave ch'):
+      read(**wrong)
+
+
+def test_a_set_that_was_prepared_in_colour_is_read_in_grey_alone(photographs, tmp_path):
+  prepare.prepare('paired', write(tmp_path / 'set', photographs[:1], 'side by side'), 'mine',
+                  out=tmp_path)
+  read = functools.partial(data.tfds, 'mine', data_dir=str(tmp_path), **AS_IT_IS)
+  assert [x.shape[-1] for x in read(channels=(1, 3))[0].values()] == [1, 3]
+  for wrong in (dict(bits=16), dict(channels=4)):
+    with pytest.raises(ValueError, match='prepare it again with --channels=. --bits='):
+      read(**wrong)
+  with pytest.raises(ValueError, match='channels=0'):
+    prepare.prepare('paired', tmp_path / 'set', 'other', out=tmp_path, channels=0)
+
+
+def test_arrays_beside_pictures_are_left_out(tmp_path, caplog):
+  save(np.zeros((8, 8, 3), np.uint8), tmp_path / '0.png')
+  (tmp_path / '1.npy').write_bytes(files.npy(DEEP[0]))
+  assert len(data.folder(tmp_path, size=8)) == 1
+  assert '1 .npy (not listed)' in caplog.text
+
+
+def test_what_passed_with_other_channels_is_checked_again(tmp_path):
+  (tmp_path / '0.npy').write_bytes(files.npy(DEEP[0]))
+  data.folder(tmp_path, channels=6, **AS_IT_IS)
+  with pytest.raises(images.ImageError, match='holds 6 planes'):
+    data.folder(tmp_path, channels=5, **AS_IT_IS)
+
+
+def test_numbers_become_the_same_image_whatever_their_bits():
+  levels = jnp.arange(256)
+  found = core.normalise({'few': levels.astype(jnp.uint8).reshape(1, 16, 16, 1),
+                          'many': (levels * 257).astype(jnp.uint16).reshape(1, 16, 16, 1),
+                          'ends': jnp.array([0, 65535], jnp.uint16).reshape(1, 1, 2, 1),
+                          'label_map': levels.astype(jnp.uint16).reshape(1, 16, 16)})
+  np.testing.assert_allclose(found['few'], found['many'], atol=2e-7)
+  np.testing.assert_array_equal(found['ends'].ravel(), [-1, 1])
+  assert found['label_map'].dtype == jnp.uint16
+
+
 # Views.
 
 def test_evaluation_resizes_and_training_crops():
@@ -226,11 +369,14 @@ def _has_opencv():
   return True
 
 
+@pytest.mark.parametrize('channels, deep', [(3, False), (1, True), (4, False), (5, True)])
 @pytest.mark.parametrize('backend', ['opencv', 'device'])
-def test_backends_agree_with_pillow(backend, photographs):
+def test_backends_agree_with_pillow(backend, channels, deep, photographs):
   if backend == 'opencv' and not _has_opencv():
     pytest.skip('needs the extra fast')
-  arrays = {'source': photographs[1]['source'], 'target': photographs[1]['target']}
+  unit = 257 if deep else 1
+  arrays = {name: np.dstack([photographs[i][name] for i in (1, 2)])[..., :channels] * (
+      np.uint16(257) if deep else np.uint8(1)) for name in ('source', 'target')}
   height, width = arrays['source'].shape[:2]
   large = 64 if backend == 'opencv' else 44  # OpenCV enlarges only
   reference = View(size=32, load=large)
@@ -241,9 +387,10 @@ def test_backends_agree_with_pillow(backend, photographs):
   found = other.on_device({name: jnp.asarray(x)[None] for name, x in found.items()})
   for name, x in expected.items():
     y = np.asarray(found[name]).reshape(x.shape)
-    y = (y + 1) * 127.5 if backend == 'device' else y
+    assert x.dtype == arrays[name].dtype and x.shape == (32, 32, channels)
+    y = (y + 1) * 127.5 if backend == 'device' else y / unit
     # Pillow rounds twice; OpenCV's cubic is another one.
-    worst = np.abs(y - x.astype(float))
+    worst = np.abs(y - x / unit)
     assert worst.max() < (2.1 if backend == 'device' else 6) and worst.mean() < 1
 
 
@@ -460,7 +607,13 @@ def test_mismatched_pairs_are_refused(break_it, message, photographs, tmp_path):
     (lambda root: data.paired(root, preprocess='crop', size=64), '40x48 pixels are fewer than'),
     (lambda root: data.samples('colourise'), "task='colourise'; one of colorize, "),
     (lambda root: data.samples('colorize', count=0), 'count=0; at least 1'),
-    (lambda root: data.paired(root, channels=2), 'channels=2; 3, or 1 for grey'),
+    *((lambda root, channels=channels: data.paired(root, channels=channels), said)
+      for channels, said in ((0, 'channels=0; 3 for RGB, 1 for grey, 4 and 2 for these with alpha'),
+                             ((1, 2, 3), r'channels=\(1, 2, 3\); 3 for RGB'),
+                             (True, 'channels=True'), (1025, 'up to 1024'))),
+    (lambda root: data.paired(root, bits=12), 'bits=12; 8, or 16 to keep numbers of 16 bits'),
+    (lambda root: data.labels(root, channels=(1, 3)), r'channels=\(1, 3\); 3 for RGB'),
+    (lambda root: data.folder(root, channels=(1, 3)), r'channels=\(1, 3\); 3 for RGB'),
     (lambda root: data.labels(root, direction='AtoB'), "no argument 'direction'; there is size"),
     (lambda root: data.labels(root, classes=256, dont_care=True), 'gtFine/train'),
     (lambda root: data.samples('colorize', size=512), '32 to 256'),

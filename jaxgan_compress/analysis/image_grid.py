@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from jaxgan_compress.core import in_colour
+
 
 def to_uint8(images) -> np.ndarray:
   """Images in [-1, 1] as 0..255, rounded and clipped."""
@@ -17,12 +19,13 @@ def to_uint8(images) -> np.ndarray:
 def gallery(rows: Mapping[str, np.ndarray], title: str = '', *, pixels: int = 64) -> Image.Image:
   """Rows of images under captions, as a value that a notebook displays at the end of a cell.
 
-  rows: {caption: images [B,H,W,C]}, in [-1, 1] or uint8. pixels: small images are enlarged by the
-  whole number that brings them nearest to this height.
+  rows: {caption: images [B,H,W,C]}, in [-1, 1], uint8 or uint16. pixels: small images are enlarged
+  by the whole number that brings them nearest to this height.
   """
   def enlarged(images):
     images = np.asarray(images)
-    images = images / 127.5 - 1 if images.dtype == np.uint8 else images
+    if images.dtype in (np.uint8, np.uint16):
+      images = images / (np.iinfo(images.dtype).max / 2) - 1
     factor = max(1, round(pixels / images.shape[1]))
     return images.repeat(factor, 1).repeat(factor, 2)
 
@@ -67,10 +70,19 @@ def _text(text, width, height):
   return np.asarray(image)
 
 
+def shown_as(channels: int) -> str:
+  """How a contact sheet shows images of so many channels; '' for grey and RGB."""
+  if channels in (2, 4):
+    return 'alpha on white'
+  return f'channels 1 to 3 of {channels} as red, green and blue' if channels > 4 else ''
+
+
 def contact_sheet(rows, gap: int = 2) -> np.ndarray:
-  """One image uint8 [h,w,3] of a grid with a row for each [B,H,W,C] in [-1, 1]."""
-  rows = [to_uint8(row) for row in rows]
-  rows = [np.repeat(row, 3, -1) if row.shape[-1] == 1 else row for row in rows]
+  """One image uint8 [h,w,3] of a grid with a row for each [B,H,W,C] in [-1, 1].
+
+  Channels are shown as by `core.in_colour`, which `shown_as` says in words.
+  """
+  rows = [to_uint8(in_colour(np.asarray(row, np.float32))) for row in rows]
   frame = ((0, 0), (0, gap), (0, gap), (0, 0))
   strips = [np.concatenate(np.pad(row, frame, constant_values=255), 1) for row in rows]
   return np.concatenate(strips)[:-gap, :-gap]

@@ -11,7 +11,7 @@ from jaxgan_compress import metrics
 from jaxgan_compress.cli.flags import Flag, Verb
 from jaxgan_compress.cli.output import check_output, format_measure, print_table, show_progress
 from jaxgan_compress.cli.runs import INTERVALS, OVERWRITE
-from jaxgan_compress.data import preprocess
+from jaxgan_compress.data import preprocess, translation
 
 
 @Verb('prepare-data',
@@ -23,11 +23,16 @@ from jaxgan_compress.data import preprocess
       Flag('classes', 'The number of labels in the label maps.', int, low=1, high=256,
            needs=('layout=labels',)),
       Flag('dont_care', 'Label 255 of the label maps is a class of its own.', bool, False,
-           needs=('layout=labels',)))
+           needs=('layout=labels',)),
+      Flag('channels', 'The channels of the pictures: 3 for RGB, which is also read as grey, 1 for '
+           'grey, 4 and 2 for these with alpha, or the number of planes.', int, 3, low=1,
+           high=translation.MOST_CHANNELS),
+      Flag('bits', 'Set 16 to keep numbers of 16 bits.', int, 8, low=8, high=16))
 def prepare_data(flags):
   """Make a TensorFlow Datasets data set of a folder, every image of which is checked."""
   folder = preprocess.prepare(flags.layout, flags.path, flags.name, out=flags.output,
                               classes=flags.classes, dont_care=flags.dont_care,
+                              channels=flags.channels, bits=flags.bits,
                               progress=show_progress)
   manifest = json.loads((folder / preprocess.MANIFEST).read_text())
   size = sum(size for size, _ in manifest['shards'].values())

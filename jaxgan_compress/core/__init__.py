@@ -12,6 +12,7 @@ from jaxgan_compress.core.state import (
   PyTree,
   Roles,
   TrainState,
+  in_colour,
   normalise,
   rows,
   stop_gradient,
@@ -25,5 +26,5 @@ from jaxgan_compress.core.update import (
 )
 
 __all__ = ['AnyArray', 'Array', 'Axes', 'Batch', 'BoundGenerator', 'Logs', 'Method', 'Net',
-           'PyTree', 'Roles', 'TrainState', 'advance', 'create', 'flatten_logs', 'merge_logs',
-           'normalise', 'rows', 'stop_gradient', 'update_together']
+           'PyTree', 'Roles', 'TrainState', 'advance', 'create', 'flatten_logs', 'in_colour',
+           'merge_logs', 'normalise', 'rows', 'stop_gradient', 'update_together']

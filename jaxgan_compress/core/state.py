@@ -164,9 +164,25 @@ def stop_gradient(x: PyTree) -> PyTree:
 
 
 def normalise(batch: Batch) -> Batch:
-  """uint8 images [B,H,W,C] of the wire, 0..255, become float32 in [-1, 1]; other leaves stay."""
-  return {name: x.astype(jnp.float32) / 127.5 - 1 if x.dtype == jnp.uint8 and x.ndim == 4 else x
-          for name, x in batch.items()}
+  """uint8 images [B,H,W,C] of the wire, 0..255, become float32 in [-1, 1], and so do uint16 ones,
+  0..65535; other leaves stay."""
+  return {name: x.astype(jnp.float32) / (jnp.iinfo(x.dtype).max / 2) - 1
+          if x.dtype in (jnp.uint8, jnp.uint16) and x.ndim == 4 else x for name, x in batch.items()}
+
+
+def in_colour(images):
+  """What people, and networks that know RGB, are shown of images [B,H,W,C] in [-1, 1]: [B,H,W,3].
+
+  Grey is repeated; of 2 and 4 channels the last is alpha, on white; of more the first three are
+  taken. NumPy or jax.
+  """
+  channels = images.shape[-1]
+  if channels == 3:
+    return images
+  if channels in (2, 4):
+    alpha = (images[..., -1:] + 1) / 2
+    images = images[..., :-1] * alpha + (1 - alpha)
+  return images[..., :3] if channels >= 3 else images.repeat(3, -1)
 
 
 def rows(batch: Batch) -> int:

@@ -35,16 +35,19 @@ class Facts(NamedTuple):
 
 
 def check(records: Sequence[Mapping[str, Path]], view: View | None, *, classes: int | None = None,
-          dont_care: bool = False) -> list[tuple[int, int]]:
+          dont_care: bool = False, channels: Mapping[str, tuple[int, ...]] | None = None,
+          bits: int = 8) -> list[tuple[int, int]]:
   """Decodes every file of `{name: file}` records; returns the size (height, width) of each record.
 
-  Raises ImageError naming up to ten wrong files: those that are no whole image; partners of
-  different sizes; labels from `classes` upwards (255 aside if `dont_care`); images that `view`
-  cannot show, or would show in another size than the rest. Folders whose 16-bit pictures are all
-  nearly black are named in a warning.
+  channels, bits: {name: the numbers of channels that its pictures get}, see `decode.decode_image`.
+
+  Raises ImageError naming up to ten wrong files: those that are no whole image, or have another
+  number of planes; partners of different sizes; labels from `classes` upwards (255 aside if
+  `dont_care`); images that `view` cannot show, or would show in another size than the rest. Folders
+  whose 16-bit pictures are all nearly black are named in a warning.
   """
   files = [(name, file) for record in records for name, file in record.items()]
-  facts = dict(zip((file for _, file in files), _facts(files), strict=True))
+  facts = dict(zip((file for _, file in files), _facts(files, channels or {}, bits), strict=True))
   _warn_of_12_bits(facts)
   wrong, sizes, first_of_size = [], [], {}
   for record in records:
@@ -99,7 +102,7 @@ def _check_record(record, facts, classes, dont_care):
       raise ValueError(f'{wrong} (classes={classes}){advice}')
 
 
-def _facts(files: Sequence[tuple[str, Path]]) -> list[Facts]:
+def _facts(files: Sequence[tuple[str, Path]], channels, bits) -> list[Facts]:
   """The facts of every (name, file), decoded whole, in threads.
 
   What passed is remembered in the user's cache by name, size and time; a second call only decodes
@@ -111,8 +114,9 @@ def _facts(files: Sequence[tuple[str, Path]]) -> list[Facts]:
   entries, wrong, changed = [], [], False
   console = Console(stderr=True)
   with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-    results = track(pool.map(functools.partial(_verify, dict(known)), files), 'checking images',
-                    len(files), transient=True, console=console, disable=not console.is_terminal)
+    verify = functools.partial(_verify, dict(known), channels, bits)
+    results = track(pool.map(verify, files), 'checking images', len(files), transient=True,
+                    console=console, disable=not console.is_terminal)
     try:
       for (_, file), (entry, error) in zip(files, results, strict=True):
         entries.append(entry)
@@ -130,13 +134,17 @@ def _facts(files: Sequence[tuple[str, Path]]) -> list[Facts]:
   return [Facts(*facts) for _, *facts in entries]
 
 
-def _verify(known, named):
+def _verify(known, channels, bits, named):
   """([mark, *facts], None) of a (name, file), or (None, why it cannot be used)."""
   name, file = named
+  counts = channels.get(name, (3,))
+  # Whatever picture is shown in colour is shown in grey.
+  shown = bits == 8 and {*counts} <= {1, 3} and file.suffix.lower() != decode.ARRAY
+  kind = name if name in NEAREST else 'picture' if shown else f'{counts} of {bits} bits'
   try:
     stat = file.stat()
     # What passed as a picture has not passed as a label map.
-    mark = [name if name in NEAREST else 'picture', decode.READING, stat.st_size, stat.st_mtime_ns]
+    mark = [kind, decode.READING, stat.st_size, stat.st_mtime_ns]
     entry = known.get(str(file))
     if entry and entry[0] == mark:
       return entry, None
@@ -145,13 +153,23 @@ def _verify(known, named):
       pixels = decode.decode_labels(content, name=str(file))
       labels = np.unique(pixels).tolist() if name == 'label_map' else []
     else:
-      pixels = decode.decode_image(content, name=str(file))
-      brightest = int(pixels.max()) if decode.stored_bits(content) == 16 else None
+      pixels, *_ = [decode.decode_image(content, count, bits=bits, name=str(file))
+                    for count in ((3,) if shown else counts)]
+      brightest = _brightest(content, pixels if shown else None)
     return [mark, list(pixels.shape[:2]), labels, brightest], None
   except decode.ImageError as e:
     return None, str(e)
   except OSError as e:
     return None, f'{file}: {e.strerror or e}'
+
+
+def _brightest(content, shown):
+  """The brightest level of a 16-bit picture, from 0 to 255; None of others. shown: what
+  `decode_image` made of it, or None where other numbers than shown are used."""
+  if shown is not None:
+    return int(shown.max()) if decode.stored_bits(content) == 16 else None
+  stored = decode.decode_deep(content)
+  return int(stored.max()) // 257 if stored.dtype == np.uint16 else None
 
 
 def _warn_of_12_bits(facts):

@@ -15,19 +15,21 @@ from pathlib import Path
 
 from jaxgan_compress.core import paths
 from jaxgan_compress.data import folder_layouts, image_checks
+from jaxgan_compress.data.translation import channels_of, check_channels
 
 MANIFEST = 'manifest.json'
 DEFAULT = '~/tensorflow_datasets'
 
 
 def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAULT,
-            classes: int | None = None, dont_care: bool = False,
+            classes: int | None = None, dont_care: bool = False, channels: int = 3, bits: int = 8,
             progress: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items
             ) -> Path:
   """Writes every split of a folder as the set `tfds:<name>`; returns its folder.
 
   layout: 'paired', 'unpaired' or 'labels', see `folder_layouts`. out: where TFDS keeps its sets.
-  classes, dont_care: of label maps, as in `labels`. progress: wraps the loops.
+  classes, dont_care: of label maps, as in `labels`. channels, bits: of the pictures, as in
+  `paired`; the set is read with these. progress: wraps the loops.
 
   Every image is decoded first, and a mistake in any is an ImageError. The files' own bytes are
   kept; `manifest.json` holds size and SHA-256 of every source file and of every shard. Called
@@ -42,14 +44,17 @@ def prepare(layout: str, path: str | Path, name: str, *, out: str | Path = DEFAU
   if layout == 'labels' and (classes is None or not 0 < classes + dont_care <= 256):
     raise ValueError(f'classes={classes}: label maps need the number of labels, at most 256 with '
                      'dont_care (Cityscapes: 35)')
+  check_channels(channels, bits)
   splits = folder_layouts.splits(path, layout)
   target = paths.expand(out) / name / '1.0.0'
   if target.exists():
     raise FileExistsError(f'{target} is there already; take another name, or remove it')
   _check_alike(splits)
   facts = {'layout': layout, 'names': list(next(iter(splits.values()))[0]), 'sizes': {
-      split: sorted(set(image_checks.check(records, None, classes=classes, dont_care=dont_care)))
-      for split, records in splits.items()}, 'classes': classes, 'dont_care': dont_care}
+      split: sorted(set(image_checks.check(records, None, classes=classes, dont_care=dont_care,
+                                           channels=channels_of(channels), bits=bits)))
+      for split, records in splits.items()}, 'classes': classes, 'dont_care': dont_care,
+           'channels': channels, 'bits': bits}
   for unfinished in target.parent.glob('incomplete.*'):
     shutil.rmtree(unfinished)  # of an interrupted call
   sources = _write(tfds, name, paths.expand(out), paths.expand(path), splits, facts, progress)

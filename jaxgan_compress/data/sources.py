@@ -107,12 +107,13 @@ class First(Source):
 class ArraySource(Source):
   """Images and labels that fit in memory.
 
-  target: uint8 [N,H,W,C]. label: int [N], or None.
+  target: uint8 or uint16 [N,H,W,C]. label: int [N], or None.
   """
 
   def __init__(self, target: np.ndarray, label: np.ndarray | None = None, name: str = 'arrays'):
-    if target.dtype != np.uint8 or target.ndim != 4:
-      raise ValueError(f'images are {target.dtype} {target.shape}; uint8 [N,H,W,C] is expected')
+    if target.dtype not in (np.uint8, np.uint16) or target.ndim != 4:
+      raise ValueError(f'images are {target.dtype} {target.shape}; uint8 or uint16 [N,H,W,C] is '
+                       'expected')
     self.target, self.name, self.count = target, name, len(target)
     self.label = np.zeros(len(target), np.int32) if label is None else label.astype(np.int32)
 

@@ -15,6 +15,7 @@ from PIL import Image
 from jaxgan_compress.core import paths
 from jaxgan_compress.data import decode
 from jaxgan_compress.data.sources import Source, as_source, prepared_batch, stack
+from jaxgan_compress.data.translation import check_channels
 
 LATENTS, ABOUT = 'z.npy', 'recorded.json'
 
@@ -33,10 +34,12 @@ class Latents(Source):
 
 
 class Recorded(Source):
-  """Latents and a teacher's images of them: `{'z': float32 [size], 'target': uint8 [H,W,C]}`."""
+  """Latents and a teacher's images of them: `{'z': float32 [size], 'target': [H,W,C]}`, uint8 or,
+  with bits=16, uint16."""
 
-  def __init__(self, folder: Path, channels: int):
+  def __init__(self, folder: Path, channels: int, bits: int = 8):
     self.folder, self.channels, self.name = folder, channels, f'recorded:{folder}'
+    self.bits = bits
     self.z = np.load(folder / LATENTS, allow_pickle=False)
     self.files = decode.list_images(folder / 'B')
     self.count = len(self.files)
@@ -47,20 +50,23 @@ class Recorded(Source):
   def __getitem__(self, i):
     file = self.files[i]
     return {'z': self.z[i],
-            'target': decode.decode_image(file.read_bytes(), self.channels, name=str(file))}
+            'target': decode.decode_image(file.read_bytes(), self.channels, bits=self.bits,
+                                          name=str(file))}
 
 
 def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | Path,
-           split: str = 'train', *, batch: int = 16,
+           split: str = 'train', *, batch: int = 16, bits: int | None = None,
            progress: Callable[[Iterable], Iterable] = lambda batches: batches) -> Path:
   """Keeps the image of `teacher` for every element of a source; returns `path/split`.
 
   teacher: any function of float32 [B,H,W,C] in [-1, 1] (or latents [B,size]) to pictures
-    [B,H,W,1 or 3] in [-1, 1], in any type that NumPy can read. It is called once for each image.
-  source: of images, as evaluation sees them, or `Latents`. progress: wraps the loop.
+    [B,H,W,C] in [-1, 1], in any type that NumPy can read. It is called once for each image.
+  source: of images, as evaluation sees them, or `Latents`. bits: 8 or 16, of what is kept; None:
+    those of the source. progress: wraps the loop.
 
-  From images it makes the layout of `paired`, `A` the source and `B` the teacher's image, both
-  of 8 bits, to be read by `data.paired(path, split)`; from latents what `data.recorded` reads.
+  From images it makes the layout of `paired`, `A` the source and `B` the teacher's image, to be
+  read by `data.paired(path, split)`; from latents what `data.recorded` reads. Both are PNGs, and
+  `.npy` arrays if they have 16 bits or more than 4 channels; reading takes `channels` and `bits`.
   Interrupted, it goes on where it was; the folder appears when it is whole.
 
   Raises FileExistsError if the folder is there, ValueError for pictures of another size, not
@@ -72,30 +78,37 @@ def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | P
     raise FileExistsError(f'{target} is there already; take another split, or remove it')
   if batch < 1 or not len(source):
     raise ValueError(f'{len(source)} elements in batches of {batch}; at least 1 of 1')
+  first = source[0]
+  deep = (bits or _bits(first)) == 16
+  check_channels(3, bits or 8)
   unfinished = target.with_name(f'incomplete.{split}')
-  _same_source(unfinished / ABOUT, {'source': repr(source), 'count': len(source)})
+  _same_source(unfinished / ABOUT, {'source': repr(source), 'count': len(source),
+                                    **({'bits': 16} if deep else {})})
   (unfinished / 'B').mkdir(exist_ok=True)
-  digits, latents = len(str(len(source) - 1)), 'z' in source[0]
-  file = lambda side, i: unfinished / side / f'{i:0{digits}}.png'
-  todo = [i for i in range(len(source)) if not file('B', i).is_file()]
+  digits, latents = len(str(len(source) - 1)), 'z' in first
+  file = lambda side, i: unfinished / side / f'{i:0{digits}}'
+  made = {path.stem for path in decode.list_images(unfinished / 'B')}
+  todo = [i for i in range(len(source)) if f'{i:0{digits}}' not in made]
   for rows in progress([todo[i:i + batch] for i in range(0, len(todo), batch)]):
     x = stack(source, rows)['z'] if latents else _pictures(as_source(source), rows)
     images = _checked(np.asarray(teacher(x)), x)
     for i, given, image in zip(rows, x, images, strict=True):
       if not latents:
-        _write(file('A', i), given)
-      _write(file('B', i), image)  # last: with it the pair is whole
+        _write(file('A', i), given, deep)
+      _write(file('B', i), image, deep)  # last: with it the pair is whole
   if latents:
     np.save(unfinished / LATENTS, stack(source, range(len(source)))['z'])
   os.replace(unfinished, target)
   return target
 
 
-def recorded(path: str | Path, split: str = 'train', *, channels: int = 3) -> Recorded:
-  """The source that `record` made from latents. channels: 3, or 1 for grey.
+def recorded(path: str | Path, split: str = 'train', *, channels: int = 3, bits: int = 8
+             ) -> Recorded:
+  """The source that `record` made from latents. channels, bits: see `decode.decode_image`.
 
-  Raises FileNotFoundError if it is not there or not whole.
+  Raises FileNotFoundError if it is not there or not whole, and ImageError for other channels.
   """
+  check_channels(channels, bits)
   folder = paths.expand(path) / split
   if not (folder / LATENTS).is_file():
     half = folder.with_name(f'incomplete.{split}').is_dir()
@@ -104,7 +117,14 @@ def recorded(path: str | Path, split: str = 'train', *, channels: int = 3) -> Re
         'recording was interrupted: call data.record again' if half else
         'it was recorded from images: read it with data.paired' if pairs else
         'data.record(teacher, data.Latents(...), ...) makes them'))
-  return Recorded(folder, channels)
+  source = Recorded(folder, channels, bits)
+  if source.count:
+    source[0]  # all are of one kind
+  return source
+
+
+def _bits(element):
+  return 16 if any(x.dtype == np.uint16 for x in element.values()) else 8
 
 
 def _same_source(file, about):
@@ -123,18 +143,19 @@ def _pictures(source, rows):
   """The images float32 [B,H,W,C] in [-1, 1] that a teacher is given."""
   batch = prepared_batch(source, rows)
   name = next((name for name in ('source', 'image') if name in batch), None)
-  if name is None or batch[name].shape[-1] not in (1, 3):
+  if name is None or 'label_map' in batch:
     raise ValueError(f'{source!r} has {", ".join(batch)}; a teacher generates from latents, or '
-                     "from pictures of 1 or 3 channels called 'source' or 'image'")
+                     "from pictures called 'source' or 'image'")
   return np.asarray(batch[name], np.float32)
 
 
 def _checked(images, x):
   size = x.shape[1:3] if x.ndim == 4 else images.shape[1:3]
-  if images.ndim != 4 or images.shape[:3] != (len(x), *size) or images.shape[3] not in (1, 3):
+  if images.ndim != 4 or images.shape[:3] != (len(x), *size) or not images.shape[3] or \
+      min(size) < decode.SIDES[0]:  # as of channels before height
     expected = ','.join(map(str, (len(x), *size))) if x.ndim == 4 else f'{len(x)},H,W'
     raise ValueError(f'the teacher made {list(images.shape)} from {list(x.shape)}; pictures are '
-                     f'[{expected},1 or 3], channels last')
+                     f'[{expected},C], channels last')
   images = images.astype(np.float32)
   low, high = images.min(), images.max()
   if not (low >= -1.01 and high <= 1.01):  # NaN, too
@@ -143,9 +164,17 @@ def _checked(images, x):
   return images
 
 
-def _write(file, image):
+def _write(file, image, deep):
   file.parent.mkdir(exist_ok=True)
-  levels = ((image.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
-  content = io.BytesIO()
-  Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(content, 'PNG')
+  content, unit = io.BytesIO(), image.clip(-1, 1)
+  if deep:
+    levels = ((unit.astype(np.float64) + 1) * 32767.5).round().astype(np.uint16)
+  else:
+    levels = ((unit + 1) * 127.5).round().astype(np.uint8)
+  if deep or levels.shape[-1] > 4:
+    np.save(content, levels)
+    file = file.with_suffix(decode.ARRAY)
+  else:
+    Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(content, 'PNG')
+    file = file.with_suffix('.png')
   paths.write_atomically(file, content.getvalue())

@@ -13,7 +13,14 @@ from jaxgan_compress.core import paths
 from jaxgan_compress.data import folder_layouts, image_checks, transforms
 from jaxgan_compress.data.preprocess import check_shards
 from jaxgan_compress.data.sources import Source
-from jaxgan_compress.data.translation import CITYSCAPES, Images, two_domains, view_of
+from jaxgan_compress.data.translation import (
+  CITYSCAPES,
+  Images,
+  channels_of,
+  check_channels,
+  two_domains,
+  view_of,
+)
 
 # Sets of the TFDS catalogue that are for image translation.
 CATALOGUE = {'cycle_gan': {'layout': 'unpaired'}, 'cityscapes': {'layout': 'labels'}}
@@ -95,9 +102,12 @@ def _translation(facts: Mapping, split: str, records: Sequence, name: str, **arg
       raise ValueError(f'{name} was prepared with classes={encoding["classes"]}, '
                        f'dont_care={encoding["dont_care"]}; leave them out')
   else:
-    wanted = {'direction': arguments.pop('direction', 'AtoB'),
-              'channels': arguments.pop('channels', 3)}
+    wanted = {'direction': arguments.pop('direction', 'AtoB')}
+  planes = {key: arguments.pop(key, facts.get(key, x))
+            for key, x in (('channels', 3), ('bits', 8))}
+  wanted |= planes
   view = view_of(arguments, **wanted)
+  _check_prepared(facts, name, **planes)
   for part in (split, f'{split}A', f'{split}B'):
     image_checks.check_sizes(view, {tuple(size): f'an image of {size[0]}x{size[1]}'
                                     for size in facts.get('sizes', {}).get(part, ())})
@@ -106,17 +116,31 @@ def _translation(facts: Mapping, split: str, records: Sequence, name: str, **arg
   return Images(records[0], view, name, features=FEATURES, **wanted)
 
 
+def _check_prepared(facts, name, channels, bits):
+  """Raises ValueError for channels with which the files of a set of ours were not checked."""
+  of_all = channels_of(channels)
+  checked = {'channels': facts.get('channels', 3), 'bits': facts.get('bits', 8)}
+  # Whatever picture is shown in colour is shown in grey.
+  shown = bits == 8 and {*of_all['source'], *of_all['target']} <= {1, 3}
+  if 'names' in facts and not (shown and checked == {'channels': 3, 'bits': 8}) and (
+      checked['bits'] != bits or channels_of(checked['channels']) != of_all):
+    raise ValueError(f'{name} was prepared, and its files checked, with channels='
+                     f'{checked["channels"]}, bits={checked["bits"]}; leave channels and bits out, '
+                     f'or prepare it again with --channels={channels} --bits={bits}')
+
+
 class Classified(Source):
-  """Images with a class, of a TFDS set. size, crop, fit, channels: see `transforms.frame`.
+  """Images with a class, of a TFDS set. size, crop, fit, channels, bits: see `transforms.frame`.
 
   label: the feature that holds the class, '/' between levels, or None. Raises ValueError for a
   feature that is not there.
   """
 
   def __init__(self, records, name: str, *, size: int, channels: int, crop: int | None = None,
-               fit: str = 'resize', label: str | None = 'label'):
+               bits: int = 8, fit: str = 'resize', label: str | None = 'label'):
+    check_channels(channels, bits)
     self.records, self.name, self.label, self.count = records, name, label, len(records)
-    self.frame = {'size': size, 'channels': channels, 'crop': crop, 'fit': fit}
+    self.frame = {'size': size, 'channels': channels, 'bits': bits, 'crop': crop, 'fit': fit}
 
   def __getitem__(self, i):
     record = self.records[i]

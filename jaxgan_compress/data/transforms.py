@@ -1,25 +1,26 @@
-"""Crops, resizes and shifts of images on the host, before they are batched as uint8."""
+"""Crops, resizes and shifts of images on the host, before they are batched as uint8 or uint16."""
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
 from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.data.decode import with_channels
+from jaxgan_compress.data.views import resized
 
 FITS = ('resize', 'pad')
 
 
 def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = 'resize',
-          channels: int | None = None) -> np.ndarray:
+          channels: int | None = None, bits: int = 8) -> np.ndarray:
   """A square image of `size` pixels: centre crop, then bicubic resize or a frame of zeros.
 
-  image: uint8 [H,W,C] -> uint8 [size,size,C]. crop: edge of the square taken from the centre
-  (default: the shorter side). fit 'pad' keeps the pixels and centres them, for MNIST's 28 in 32.
-  channels: 1 turns colour to grey (0.299 R + 0.587 G + 0.114 B), 3 repeats grey.
+  image: uint8 or uint16 [H,W,C] -> uint8, or uint16 with bits=16, [size,size,C]. crop: edge of the
+  square taken from the centre (default: the shorter side). fit 'pad' keeps the pixels and centres
+  them, for MNIST's 28 in 32. channels, bits: see `decode.with_channels`; of images of 1 to 4.
 
-  Raises ValueError for another `fit`, a crop larger than the image, or padding that would shrink.
+  Raises ValueError for another `fit`, a crop larger than the image, padding that would shrink, or
+  planes that are not `channels`.
   """
   one_of('fit', fit, FITS)
   height, width, depth = image.shape
@@ -28,17 +29,14 @@ def frame(image: np.ndarray, size: int, *, crop: int | None = None, fit: str = '
     raise ValueError(f'crop={crop} is larger than an image of {height}x{width} pixels')
   top, left = (height - edge) // 2, (width - edge) // 2
   image = image[top:top + edge, left:left + edge]
-  if channels and {channels, depth} == {1, 3}:
-    image = with_channels(image, channels)
+  image = with_channels(image, channels or depth, bits)
   if fit == 'pad':
     if edge > size:
       raise ValueError(f"fit='pad' cannot put {edge} pixels into {size}; use fit='resize'")
     before = (size - edge) // 2
     return np.pad(image, ((before, size - edge - before),) * 2 + ((0, 0),))
   if edge != size:
-    planes = [np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC))
-              for plane in np.moveaxis(image, -1, 0)]
-    image = np.stack(planes, -1)
+    image = resized(image, size, size)
   return np.ascontiguousarray(image)
 
 

@@ -21,6 +21,9 @@ from jaxgan_compress.data.views import NEAREST, View
 
 DIRECTIONS = ('AtoB', 'BtoA')
 CITYSCAPES = 35  # label ids 0..34
+Channels = int | tuple[int, int]  # of source and target alike, or of each
+MOST_CHANNELS = 1024
+BIT_DEPTHS = (8, 16)
 FILES = ('pair', 'source', 'target', 'image', 'label_map', 'instances')  # what a record may hold
 TRIES = 10  # neighbours that may stand in for an unreadable file
 
@@ -31,11 +34,12 @@ class Images(Source):
   """Records of files and how they are shown: the source of every folder and prepared set.
 
   records: a sequence of `{name: file, its bytes, or its array}`, of the names in `FILES`. Pictures
-  become uint8 [H,W,channels]; a 'pair' has A in its left half and B in its right one; direction
-  'BtoA' exchanges source and target.
+  become uint8 or, with bits=16, uint16 [H,W,channels], see `decode.decode_image`; channels may be
+  two numbers, of source and target. A 'pair' has A in its left half and B in its right one;
+  direction 'BtoA' exchanges source and target.
   classes, dont_care: of label maps, kept in `labels` for whoever encodes other maps as these; the
   source's `classes` then counts a plane for 255, and an element is
-  `{'label_map': uint8 [H,W], 'edges': uint8 [H,W], 'target': uint8 [H,W,3]}`, and on the device it
+  `{'label_map': uint8 [H,W], 'edges': uint8 [H,W], 'target': [H,W,channels]}`, and on the device it
   gains 'source', see `planes`.
   features: {name in a record: the name of `FILES` that it stands for}.
   sizes: (height, width) of each file of a `folder`.
@@ -43,9 +47,9 @@ class Images(Source):
   its place, with a warning, and `lost` counts it; ten such neighbours in a row do end it.
   """
 
-  def __init__(self, records: Sequence, view: View, name: str, *, channels: int = 3,
-               direction: str = 'AtoB', classes: int | None = None, dont_care: bool = False,
-               features: Mapping[str, str] | None = None):
+  def __init__(self, records: Sequence, view: View, name: str, *, channels: Channels = 3,
+               bits: int = 8, direction: str = 'AtoB', classes: int | None = None,
+               dont_care: bool = False, features: Mapping[str, str] | None = None):
     if classes is not None and view.backend == 'device':
       raise ValueError("backend='device' is for pictures; label maps take 'pillow' or 'opencv'")
     if classes is not None and not 0 < classes + dont_care <= 256:
@@ -57,7 +61,8 @@ class Images(Source):
     self._numbering: dict[str, Any] = {'classes': classes, 'dont_care': dont_care}
     self.labels = None if classes is None else {**self._numbering, 'edges': True}
     self.sizes: Sequence[tuple[int, int]] = ()
-    self._channels, self._direction, self._features = channels, direction, features or {}
+    self._channels, self._bits = channels_of(channels, direction), bits
+    self._direction, self._features = direction, features or {}
     self._decoder = 'opencv' if view.backend == 'opencv' else 'pillow'
     self._lost, self._lock = set(), threading.Lock()
 
@@ -91,8 +96,11 @@ class Images(Source):
     record = {self._features.get(name, name): file for name, file in record.items()}
     arrays = {name: self._array(name, record[name]) for name in FILES if name in record}
     if 'pair' in arrays:
-      half = arrays['pair'].shape[1] // 2
-      arrays = {'source': arrays['pair'][:, :half], 'target': arrays['pair'][:, half:]}
+      left = right = arrays.pop('pair')
+      if len(self._channels['pair']) > 1:
+        right = self._array('target', record['pair'])
+      half = left.shape[1] // 2
+      arrays = {'source': left[:, :half], 'target': right[:, half:]}
     return arrays if self._direction == 'AtoB' else _exchanged(arrays)
 
   def _array(self, name, file):
@@ -100,8 +108,10 @@ class Images(Source):
         (file, 'a record')
     stored = isinstance(content, np.ndarray)
     if name not in NEAREST:
-      return decode.with_channels(content, self._channels) if stored else decode.decode_image(
-          content, self._channels, name=where, decoder=self._decoder)
+      channels = self._channels[name][0]
+      return decode.with_channels(content, channels, self._bits, name=where) if stored else \
+          decode.decode_image(content, channels, bits=self._bits, name=where,
+                              decoder=self._decoder)
     numbers = content[..., 0] if stored else decode.decode_labels(content, name=where)
     return numbers if name == 'instances' else decode.label_numbers(numbers, **self._numbering,
                                                                     name=where)
@@ -169,91 +179,124 @@ def swapped(source: Source | Sequence) -> Source:
       Swapped(source)
 
 
-def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', channels: int = 3,
-           **view) -> Images:
-  """A folder of pairs, as of pix2pix: `{'source', 'target'}`, uint8 [H,W,channels].
+def paired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
+           channels: Channels = 3, bits: int = 8, **view) -> Images:
+  """A folder of pairs, as of pix2pix: `{'source', 'target'}`, uint8 or uint16 [H,W,channels].
 
   Layouts: `folder_layouts.read`. direction: with 'BtoA', B is the source and A the target.
-  channels: 3, or 1 for grey. view: the fields of `View` (size, load, flip, preprocess, backend).
-  Both images of a pair are resized, cropped and mirrored alike.
+  channels: 3 for RGB, 1 for grey, 4 and 2 for these with alpha, or the number of planes in `.npy`
+  and TIFF files; (1, 3) for a source of 1 and a target of 3. bits: 16 keeps numbers of 16 bits, as
+  uint16; see `decode.decode_image`. view: the fields of `View` (size, load, flip, preprocess,
+  backend). Both images of a pair are resized, cropped and mirrored alike.
 
   Every image is read once before this returns, and a mistake in any is an ImageError that names
   the file; what passed is remembered. Raises ValueError for any other argument out of range.
   """
-  settings = view_of(view, direction=direction, channels=channels)
+  settings = view_of(view, direction=direction, channels=channels, bits=bits)
   records, split = folder_layouts.read('paired', path, split)
-  image_checks.check(records, settings)
-  return Images(records, settings, f'paired:{path}/{split}', channels=channels,
+  image_checks.check(records, settings, channels=channels_of(channels, direction), bits=bits)
+  return Images(records, settings, f'paired:{path}/{split}', channels=channels, bits=bits,
                 direction=direction)
 
 
-def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB', channels: int = 3,
-             **view) -> Unpaired:
-  """A folder of two domains, as of CycleGAN: `{'source', 'target'}`, uint8 [H,W,channels].
+def unpaired(path: str | Path, split: str = 'train', *, direction: str = 'AtoB',
+             channels: Channels = 3, bits: int = 8, **view) -> Unpaired:
+  """A folder of two domains, as of CycleGAN: `{'source', 'target'}`, uint8 or uint16
+  [H,W,channels].
 
   Layout: `folder_layouts.read`. An epoch is as long as the larger set. Arguments and checks as
   in `paired`; the two images of an element are cropped and mirrored independently.
   """
-  settings = view_of(view, direction=direction, channels=channels)
+  settings = view_of(view, direction=direction, channels=channels, bits=bits)
   domains, split = folder_layouts.read('unpaired', path, split)
-  for records in domains:
-    image_checks.check(records, settings)
+  of_sides = channels_of(channels, direction)
+  for records, side in zip(domains, ('source', 'target'), strict=True):
+    image_checks.check(records, settings, channels={'image': of_sides[side]}, bits=bits)
   return two_domains(domains, settings, f'{path}/{split}', f'unpaired:{path}/{split}', direction,
-                     channels)
+                     channels, bits)
 
 
 def two_domains(domains: Sequence[Sequence], view: View, name: str, whole: str, direction: str,
-                channels: int) -> Unpaired:
+                channels: Channels, bits: int) -> Unpaired:
   """`Unpaired` of the records of A and B. name: of each, before its letter; whole: of both."""
-  a, b = (Images(records, view, f'{name}{letter}', channels=channels)
-          for letter, records in zip('AB', domains, strict=True))
+  of_sides = channels_of(channels, direction)
+  a, b = (Images(records, view, f'{name}{letter}', channels=of_sides[side][0], bits=bits)
+          for letter, side, records in zip('AB', ('source', 'target'), domains, strict=True))
   return Unpaired(a, b, whole) if direction == 'AtoB' else Unpaired(b, a, f'{whole} {direction}')
 
 
-def folder(path: str | Path, *, channels: int = 3, same_size: bool = True, **view) -> Images:
-  """All images in one folder: `{'image': uint8 [H,W,channels]}`, for a quick look or a metric.
+def folder(path: str | Path, *, channels: int = 3, bits: int = 8, same_size: bool = True,
+           **view) -> Images:
+  """All images in one folder: `{'image': uint8 or uint16 [H,W,channels]}`, for a quick look or a
+  metric.
 
   same_size: refuse images that `view` would show in different sizes, as a batch needs. `sizes` of
   the result has (height, width) of each file. Other arguments and checks as in `paired`.
   """
-  settings = view_of(view, channels=channels)
+  settings = view_of(view, channels=channels, bits=bits)
   records = folder_layouts.folder(path)
-  sizes = image_checks.check(records, settings if same_size else None)
-  images = Images(records, settings, str(path), channels=channels)
+  sizes = image_checks.check(records, settings if same_size else None,
+                             channels=channels_of(channels), bits=bits)
+  images = Images(records, settings, str(path), channels=channels, bits=bits)
   images.sizes = sizes
   return images
 
 
 def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
-           dont_care: bool = False, preprocess: str = 'scale_width', size: int = 512,
-           **view) -> Images:
+           dont_care: bool = False, channels: int = 3, bits: int = 8,
+           preprocess: str = 'scale_width', size: int = 512, **view) -> Images:
   """A folder of label maps, as of GauGAN, see `Images`; pictures are the targets.
 
   Layouts: `folder_layouts.read` (Cityscapes and SPADE). classes: labels are 0..classes-1.
-  dont_care: let 255 be one label more, for unlabelled pixels. Pictures are resized bicubic, maps
-  nearest. view: the other fields of `View`. Checks as in `paired`, and every label.
+  dont_care: let 255 be one label more, for unlabelled pixels. channels, bits: of the pictures, as
+  in `paired`. Pictures are resized bicubic, maps nearest. view: the other fields of `View`. Checks
+  as in `paired`, and every label.
   """
   settings = view_of({'preprocess': preprocess, 'size': size, **view}, classes=classes,
-                     dont_care=dont_care)
+                     dont_care=dont_care, channels=channels, bits=bits)
   records, split = folder_layouts.read('labels', path, split)
-  image_checks.check(records, settings, classes=classes, dont_care=dont_care)
-  return Images(records, settings, f'labels:{path}/{split}', classes=classes, dont_care=dont_care)
+  image_checks.check(records, settings, classes=classes, dont_care=dont_care,
+                     channels=channels_of(channels), bits=bits)
+  return Images(records, settings, f'labels:{path}/{split}', classes=classes, dont_care=dont_care,
+                channels=channels, bits=bits)
+
+
+def channels_of(channels: Channels, direction: str = 'AtoB') -> dict[str, tuple[int, ...]]:
+  """{name in `FILES`: how many channels its pictures get}; two of a pair with different halves.
+
+  channels: of all, or of source and target; with 'BtoA', B is the source.
+  """
+  a, b = channels if isinstance(channels, tuple | list) else (channels, channels)
+  a, b = (a, b) if direction == 'AtoB' else (b, a)
+  return {'source': (a,), 'image': (a,), 'target': (b,), 'pair': tuple(dict.fromkeys((a, b)))}
 
 
 def view_of(fields: Mapping, **others) -> View:
   """The `View` of these fields. others: the function's other arguments, which are checked too.
 
-  Raises ValueError for a field that there is not, a direction or a number of channels.
+  Raises ValueError for a field that there is not, a direction, or a number of channels or bits.
   """
   one_of('direction', others.get('direction', 'AtoB'), DIRECTIONS)
-  if others.get('channels', 3) not in (1, 3):
-    raise ValueError(f'channels={others["channels"]!r}; 3, or 1 for grey')
+  check_channels(others.get('channels', 3), others.get('bits', 8), sides='direction' in others)
   known = [*(field.name for field in dataclasses.fields(View)), *others]
   for name in [name for name in fields if name not in known]:
     near = difflib.get_close_matches(name, known, 1)
     raise ValueError(f'no argument {name!r}; ' + (
         f'did you mean {near[0]!r}?' if near else f'there is {", ".join(known)}'))
   return View(**fields)
+
+
+def check_channels(channels: Channels, bits: int = 8, *, sides: bool = False):
+  """Raises ValueError unless files can be read with so many channels and bits. sides: channels may
+  be two numbers, of source and target."""
+  two = sides and isinstance(channels, tuple | list) and len(channels) == 2
+  for count in channels if two else (channels,):
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_CHANNELS:
+      raise ValueError(f'channels={channels!r}; 3 for RGB, 1 for grey, 4 and 2 for these with '
+                       f'alpha, or the number of planes, up to {MOST_CHANNELS}'
+                       + '; (1, 3) for a source of 1 and a target of 3' * sides)
+  if bits not in BIT_DEPTHS:
+    raise ValueError(f'bits={bits!r}; 8, or 16 to keep numbers of 16 bits')
 
 
 def planes(label_map, edges, classes: int):

@@ -113,7 +113,8 @@ class View:
     return {name: self._apply(x, plan, name in NEAREST) for name, x in arrays.items()}
 
   def on_device(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Carries out the plans of a batch: uint8 [B,H,W,C] -> float32 [B,h,w,C] in [-1, 1]."""
+    """Carries out the plans of a batch: uint8 or uint16 [B,H,W,C] -> float32 [B,h,w,C] in [-1, 1].
+    """
     if self.backend != 'device':
       return dict(batch)
     return {name: jax.vmap(self._scale)(x, batch['plan']) if x.ndim == 4 else x
@@ -139,16 +140,7 @@ class View:
             height, width, *x.shape[2:])
       x = x[top:top + h, left:left + w]
       return cv2.flip(x, 1).reshape(x.shape) if plan.flip else x  # NumPy would take 5 times as long
-    flat = x.reshape(x.shape[:2]) if x.shape[2:] in ((), (1,)) else x
-    image = Image.fromarray(flat if x.dtype == np.uint8 else flat.astype(np.int32))
-    if x.shape[:2] != plan.resized:
-      image = image.resize((width, height), Image.Resampling.NEAREST if nearest else
-                           Image.Resampling.BICUBIC)
-    if plan.out != plan.resized:
-      image = image.crop((left, top, left + w, top + h))
-    if plan.flip:
-      image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(image).astype(x.dtype, copy=False).reshape(h, w, *x.shape[2:])
+    return _with_pillow(x, plan, nearest)
 
   def _scale(self, x, plan):
     top, left, height, width, flip = plan
@@ -156,7 +148,8 @@ class View:
         x.astype(jnp.float32), (*self._size, x.shape[-1]), (0, 1),
         jnp.array([height / x.shape[0], width / x.shape[1]], jnp.float32),
         -jnp.array([top, left], jnp.float32), 'cubic', antialias=True)
-    return jnp.where(flip, y[:, ::-1], y).clip(0, 255) / 127.5 - 1
+    most = jnp.iinfo(x.dtype).max
+    return jnp.where(flip, y[:, ::-1], y).clip(0, most) / (most / 2) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +160,34 @@ class Plan:
   left: int
   out: tuple[int, int]
   flip: bool
+
+
+def _with_pillow(x, plan, nearest):
+  (h, w), top, left = plan.out, plan.top, plan.left
+  height, width = plan.resized
+  if not nearest and (x.dtype == np.uint16 or x.shape[2:] not in ((), (1,), (3,))):
+    x = x if x.shape[:2] == plan.resized else resized(x, height, width)
+    x = x[top:top + h, left:left + w]
+    return np.ascontiguousarray(x[:, ::-1] if plan.flip else x)
+  flat = x.reshape(x.shape[:2]) if x.shape[2:] in ((), (1,)) else x
+  image = Image.fromarray(flat if x.dtype == np.uint8 else flat.astype(np.int32))
+  if x.shape[:2] != plan.resized:
+    image = image.resize((width, height), Image.Resampling.NEAREST if nearest else
+                         Image.Resampling.BICUBIC)
+  if plan.out != plan.resized:
+    image = image.crop((left, top, left + w, top + h))
+  if plan.flip:
+    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+  return np.asarray(image).astype(x.dtype, copy=False).reshape(h, w, *x.shape[2:])
+
+
+def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
+  """uint8 or uint16 [H,W,C], resized bicubic by Pillow: each plane on its own, alpha too."""
+  deep = x.dtype == np.uint16  # which Pillow resizes in floats
+  planes = [np.asarray(Image.fromarray(plane.astype(np.float32) if deep else plane).resize(
+      (width, height), Image.Resampling.BICUBIC)) for plane in np.moveaxis(x, -1, 0)]
+  x = np.stack(planes, -1)
+  return np.rint(x).clip(0, 65535).astype(np.uint16) if deep else x
 
 
 def _pair(value) -> Any:

@@ -17,6 +17,7 @@ from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.experiment.workdir import open_run
 from jaxgan_compress.export import DEFAULT, sides, write_folder
 
+BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}  # of pictures, by their type
 CALIBRATION = 32  # inputs for the ranges of int8
 
 
@@ -57,15 +58,17 @@ def _latent_inputs(generator, module, int8):
 def _image_inputs(generator, module, int8):
   """As `_latent_inputs`, of a generator that generates from images or label maps."""
   examples, source = generator.examples(8), generator.stage.source()
+  element = source[0]
   inputs = of_sizes(module, np.asarray(examples['source'], np.float32))
   labels, calibration = source.labels, None
   if labels and sum(labels.values()) != inputs[0].shape[-1]:
     labels = None  # it takes something else
+  side = 'target' if generator.is_reverse else 'source'
+  bits = None if labels or side not in element else BITS.get(element[side].dtype)
   if int8:
-    side = 'target' if generator.is_reverse else 'source'
     rows = np.linspace(0, len(source) - 1, min(len(source), CALIBRATION)).astype(int)
     calibration = np.asarray(data.prepared_batch(source, rows)[side], np.float32)
-  return inputs, {'calibration': calibration, 'labels': labels,
+  return inputs, {'calibration': calibration, 'labels': labels, 'bits': bits,
                   'colors': 'rgb' if generator.paints else 'input',
                   'pictures': np.asarray(examples['picture'])}
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn
 from jaxgan_compress.analysis import captioned, colour_labels, model_cost
+from jaxgan_compress.analysis.image_grid import shown_as
 from jaxgan_compress.config import build
 from jaxgan_compress.core import normalise
 from jaxgan_compress.core.arguments import typed
@@ -105,7 +106,10 @@ def _rows(caption, batch, pipeline):
       ends = np.stack([prepared[role].min(), prepared[role].max()]).reshape(2, 1, 1, 1)
       low, high = normalise({'x': ends})['x'].ravel()
       size = 'x'.join(map(str, prepared[role].shape[1:])) + every
-      rows.append((f'{caption}: {role}, {size}, {low:.2f} to {high:.2f}',
+      notes = [f'{low:.2f} to {high:.2f}',
+               *(['16 bits'] if batch[role].dtype == np.uint16 else []),
+               *filter(None, [shown_as(images.shape[-1])])]
+      rows.append((f'{caption}: {role}, {size}, {", ".join(notes)}',
                    normalise({'x': images})['x']))
   return rows
 

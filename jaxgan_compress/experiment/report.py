@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxgan_compress.analysis.image_grid import contact_sheet
+from jaxgan_compress.analysis.image_grid import contact_sheet, shown_as
 from jaxgan_compress.experiment import plots
 
 CURVES = ('fid', 'fd', 'is', 'ssim', 'mse')
@@ -120,12 +120,13 @@ def _environment():
       loader=jinja2.PackageLoader('jaxgan_compress.experiment'), autoescape=True,
       trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
   environment.filters['data_url'] = _data_url
+  environment.filters['shown_as'] = lambda images: shown_as(np.shape(images)[-1])
   return environment
 
 
 def _data_url(images: np.ndarray) -> str:
   """A row of images [B,H,W,C] in [-1, 1] as a PNG in an address, with transparent gaps."""
-  gaps = contact_sheet([np.full(np.shape(images), -1)])[..., :1]
+  gaps = contact_sheet([np.full((*np.shape(images)[:3], 1), -1)])[..., :1]
   buffer = io.BytesIO()
   Image.fromarray(np.dstack([contact_sheet([images]), 255 - gaps])).save(
       buffer, 'PNG', optimize=True)

@@ -51,7 +51,8 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
                  to: Sequence[str] = DEFAULT, layout: str = 'NHWC',
                  calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
                  pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
-                 colors: str = 'input', tolerance: float = TOLERANCE, overwrite: bool = False
+                 colors: str = 'input', bits: int | None = None,
+                 tolerance: float = TOLERANCE, overwrite: bool = False
                  ) -> dict[str, Any]:
   """Writes a generator in every format asked for, with all that its user needs; returns the proof.
 
@@ -62,10 +63,11 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   8-bit LiteRT network finds its own. None: neither is written. facts: lines for the model card.
   pictures: the first inputs as images, where they are none themselves. labels: for inputs that are
   label maps, the planes as `decode.label_planes` takes them: {'classes', and perhaps 'dont_care'
-  and 'edges'}; without it whoever runs the network has to say. colors: 'rgb' for a network that
-  paints grey pictures in colour; else what it makes of a grey picture stays grey. tolerance: the
-  largest error of float32 artefacts; instance norms of maps of a few pixels may amplify rounding
-  beyond the default.
+  and 'edges'}; without it whoever runs the network has to say. bits: for inputs that are pictures
+  of any number of channels, 8 or 16, with which their files are read; without it inputs of 1 and 3
+  channels are pictures of 8 bits. colors: 'rgb' for a network that paints grey pictures in colour;
+  else what it makes of a grey picture stays grey. tolerance: the largest error of float32
+  artefacts; instance norms of maps of a few pixels may amplify rounding beyond the default.
 
   network.safetensors        weights and architecture, for `nn.load`
   network.onnx, .stablehlo   for others; architecture.json: what `nn.files.network` can build
@@ -84,7 +86,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   """
   out = paths.expand(out)
   formats = _checked_formats(to, out, overwrite, int8=calibration is not None)
-  takes = _takes(generator.module, inputs[0].shape, labels, layout)
+  takes = _takes(generator.module, inputs[0].shape, labels, layout, bits)
   module, variables = generator.module, jax.device_get(generator.variables)
   if 'dtype' in _fields(module):
     module = module.clone(dtype=np.float32)
@@ -109,7 +111,8 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
         'device': _device(), 'versions': _versions(), 'facts': dict(facts or {}),
         'artefacts': {name: _prove(part / name, inputs, images, layout, tolerance)
                       for name in artefacts}}
-    _write_instructions(part, proof, takes, _picture_of(inputs[0], pictures, images[0]), images[0])
+    _write_instructions(part, proof, takes, _picture_of(inputs[0], pictures, images[0], takes),
+                        images[0])
     proof['sha256'] = {path.name: _sha256(path) for path in sorted(part.iterdir())}
     (part / PROOF).write_text(json.dumps(proof, indent=1))
   return proof
@@ -305,16 +308,16 @@ def _sha256(path):
   return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _picture_of(x, pictures, outputs):
+def _picture_of(x, pictures, outputs, takes):
   """Inputs as images to show above the outputs, or None for latents and other sizes."""
   if pictures is None:
-    pictures = x if x.ndim == 4 and x.shape[-1] in (1, 3) else None
+    pictures = x if takes['kind'] == 'pictures' else None
   if pictures is None or np.shape(pictures)[1:3] != outputs.shape[1:3]:
     return None
   return np.asarray(pictures)[:len(x)]
 
 
-def _takes(module, shape, labels, layout):
+def _takes(module, shape, labels, layout, bits):
   """What a network takes, for `runner.py` and other programs. Raises ValueError for labels that
   make another number of planes."""
   takes = {'kind': 'latents', 'channels': shape[-1], 'layout': layout}
@@ -322,8 +325,8 @@ def _takes(module, shape, labels, layout):
     return takes
   step, least = stablehlo.sides(module)
   takes.update(kind='pictures', multiple=step, smallest=least, shown=list(shape[1:3]))
-  if labels is None and shape[-1] in (1, 3) and 'labels' not in _fields(module):
-    return takes
+  if labels is None and (bits or shape[-1] in (1, 3)) and 'labels' not in _fields(module):
+    return {**takes, 'bits': bits or 8}
   known: dict[str, Any] = dict.fromkeys(('classes', 'dont_care', 'edges')) if labels is None else \
       {'dont_care': False, 'edges': True, **labels}
   if labels is not None and sum(known.values()) != shape[-1]:
@@ -339,11 +342,14 @@ def _in_words(takes):
             f'x = np.random.default_rng(7).standard_normal((1, {takes["channels"]}), np.float32)')
   sizes = f'heights and widths that are multiples of {takes["multiple"]} from {takes["smallest"]}'
   if takes['kind'] == 'pictures':
-    return (f'{"RGB" if takes["channels"] == 3 else "grey"} pictures in [-1, 1] (a byte / 127.5 - '
-            f'1), of {sizes}', 'photograph.png generated.png',
+    bits, kinds = takes['bits'], {1: 'grey', 2: 'grey and alpha', 3: 'RGB', 4: 'RGBA'}
+    number, unit = ('a byte', '127.5') if bits == 8 else ('a number of 16 bits', '32767.5')
+    kind = kinds.get(takes['channels'], f'{takes["channels"]} planes as')
+    return (f'{kind} pictures in [-1, 1] ({number} / {unit} - 1), of {sizes}',
+            'photograph.png generated.png',
             "x = decode.decode_image(open('photograph.png', 'rb').read(), "
-            f"{takes['channels']})[None]\n"
-            'x = x.astype(np.float32) / 127.5 - 1')
+            f"{takes['channels']}{', bits=16' * (bits == 16)})[None]\n"
+            f'x = x.astype(np.float32) / {unit} - 1')
   planes = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
   usage, classes, dont_care, edges = 'labels.png generated.png', *(
       takes[name] for name in ('classes', 'dont_care', 'edges'))

@@ -16,7 +16,7 @@ import jax
 from flax import linen
 
 from jaxgan_compress import nn
-from jaxgan_compress.core import Axes, PyTree, stop_gradient
+from jaxgan_compress.core import Axes, PyTree, in_colour, stop_gradient
 from jaxgan_compress.losses import features, image
 from jaxgan_compress.losses.similarity import SIMILARITIES, attention_cosine
 from jaxgan_compress.methods.setup import choose
@@ -294,9 +294,10 @@ class DistillLoss:
     return {role: feature_variables(network, init_from) for role, network in self.modules.items()}
 
   def output(self, frozen, generated, taps: Mapping = {}) -> Output:
-    """The `Output` of a generated image [B,H,W,3] in [-1, 1]."""
+    """The `Output` of a generated image [B,H,W,C] in [-1, 1], of which features see
+    `core.in_colour`."""
     # Without ImageNet's mean, as published.
-    seen = self.feature_net.apply(frozen['features'], (generated + 1) / 2) \
+    seen = self.feature_net.apply(frozen['features'], (in_colour(generated) + 1) / 2) \
         if self._perceptual else {}
     return Output(generated, taps, cast(Mapping[str, Any], seen))
 

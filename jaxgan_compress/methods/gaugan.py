@@ -120,7 +120,7 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
     return *jax.tree.transpose(jax.tree.structure(both), None, halves), collections
 
   def feature_term(generated):
-    fake, real = (method.feature_net.apply(state.frozen['features'], x)
+    fake, real = (method.feature_net.apply(state.frozen['features'], core.in_colour(x))
                   for x in (generated, stop_gradient(target)))
     return method.feature_weight * sum(
         weight * features.perceptual(fake[name], real[name])

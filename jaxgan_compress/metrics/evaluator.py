@@ -27,7 +27,10 @@ LEVELS = (np.arange(256, dtype=np.float32) / 255 - np.float32(0.5)) / np.float32
 Elements = data.Source | Sequence
 
 # Protocol entries that comment on a value and do not change it.
-REMARKS = ('feature_net_accuracy',)
+REMARKS = ('feature_net_accuracy', 'feature_channels', 'vol_channels')
+
+# What a network of RGB, and the sharpness of grey levels, see of images, by their channels.
+SEEN = {1: 'grey, repeated', 2: 'grey on white, repeated', 3: 'RGB', 4: 'RGB on white'}
 
 # Measures that are the mean of one number for each image, and their protocol.
 MEANS = {'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
@@ -144,7 +147,8 @@ class Evaluator:
     views = dict.fromkeys(repr(source.view) for source in self._all if source.view)
     self.protocol = {'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
                      'images': 'x'.join(map(str, shape)), 'view': ', '.join(views) or 'as they are',
-                     **described, 'count': self.count, 'seed': seed, **extractor.protocol}
+                     **described, 'count': self.count, 'seed': seed, **extractor.protocol,
+                     **self._seen(shape[-1])}
     # Programs of their own, so that equal networks generate equal images to the bit.
     self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
     self._generate = self._rows.jit(lambda x, generator: generator(x))
@@ -198,6 +202,12 @@ class Evaluator:
         measures['mse_on_paths'] = self._mse_on_paths(generator, teacher)
     return measures
 
+  def _seen(self, channels):
+    # Psnr, ssim, l1 and mse take all channels.
+    seen = SEEN.get(channels, f'channels 1 to 3 of {channels}, as RGB')
+    return {key: seen for key, is_rgb in (('feature_channels', self.extractor.in_colour),
+                                          ('vol_channels', True)) if is_rgb and channels != 3}
+
   def _inputs_have(self, name):
     return self.inputs is not None and name in self.inputs[0]
 
@@ -206,8 +216,8 @@ class Evaluator:
 
     def per_image(batch, variables):
       images = _picture(source.prepare(batch))
-      if images.dtype == jnp.uint8:
-        images = jnp.asarray(LEVELS)[images]
+      images = jnp.asarray(LEVELS)[images] if images.dtype == jnp.uint8 else \
+          core.normalise({'x': images})['x']
       return self._extracted(images, variables)
 
     return self._map(self._rows.jit(per_image), len(source), functools.partial(data.stack, source),

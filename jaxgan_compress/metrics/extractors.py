@@ -31,11 +31,13 @@ class Extractor:
   apply takes float32 [B,H,W,C] in [-1, 1], or uint8 as in a file, and can be jitted. protocol holds
   everything that the features depend on, the weights as their CRC-32. `distances` are the names of
   the Frechet and of the kernel distance; only those of `inception` may be called FID and KID.
+  in_colour: the network knows RGB, and images of other channels become `core.in_colour`.
   """
   apply: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
   variables: Any
   protocol: Mapping[str, Any]
   distances: tuple[str, str] = ('fd', 'mmd')
+  in_colour: bool = False
 
 
 def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048') -> Extractor:
@@ -67,7 +69,7 @@ def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048'
 
   name = 'inception' if tap == '2048' else f'inception/{tap}'
   return Extractor(apply, variables, _protocol(name, variables, resize=protocol),
-                   ('fid', 'kid') if tap == '2048' else ('fd', 'mmd'))
+                   ('fid', 'kid') if tap == '2048' else ('fd', 'mmd'), in_colour=True)
 
 
 @functools.lru_cache(maxsize=1)  # a run has several evaluators, and it is large
@@ -92,7 +94,8 @@ def random_vgg(seed: int = 0) -> Extractor:
   def apply(variables, images):
     return {'features': _averages(lambda x: network.apply(variables, _colour(_floats(x))), images)}
 
-  return Extractor(apply, variables, _protocol('random_vgg16', variables, feature_seed=seed))
+  return Extractor(apply, variables, _protocol('random_vgg16', variables, feature_seed=seed),
+                   in_colour=True)
 
 
 def classifier(network: linen.Module, variables, accuracy: float | None = None) -> Extractor:
@@ -163,4 +166,5 @@ def _floats(images):
 
 
 def _colour(images):
-  return images if images.shape[-1] == 3 else images.repeat(3, -1)
+  grey_or_rgb = images.shape[-1] in (1, 3)  # whose grey levels stay as in the file
+  return core.in_colour(images if grey_or_rgb and images.dtype != jnp.uint16 else _floats(images))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy  # whose `linalg` is imported at its first use: it takes a sixth of our own import
 
+from jaxgan_compress.core import in_colour
 from jaxgan_compress.metrics.moments import Moments, check_features, square_root
 
 
@@ -72,9 +73,10 @@ def variance_of_laplacian(images):
   """Sharpness: the variance of the Laplacian of each grey image, on the 0..255 scale.
 
   images: [B,H,W,C] in [-1, 1] -> [B] (jax, float32). Kernel [[0,1,0],[1,-4,1],[0,1,0]] over the
-  valid region; grey is 0.299 R + 0.587 G + 0.114 B. Noise scores high: compare with real images.
+  valid region; grey is 0.299 R + 0.587 G + 0.114 B of the image, which for other channels than 1
+  and 3 is `core.in_colour`. Noise scores high: compare with real images.
   """
-  x = (images + 1) * 127.5
+  x = ((images if images.shape[-1] in (1, 3) else in_colour(images)) + 1) * 127.5
   grey = x[..., 0] if x.shape[-1] == 1 else x @ jnp.array([0.299, 0.587, 0.114], x.dtype)
   laplacian = (grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
                - 4 * grey[:, 1:-1, 1:-1])

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress import nn
-from jaxgan_compress.core import xla
+from jaxgan_compress.core import in_colour, xla
 from jaxgan_compress.metrics import segmentation
 from jaxgan_compress.metrics.extractors import checksum
 from jaxgan_compress.nn.feature_nets.drn import CITYSCAPES_MEAN, CITYSCAPES_STD
@@ -44,7 +44,8 @@ def segmenter(network: linen.Module, variables, accuracy: float | None = None) -
 def drn(path: str | Path) -> Segmenter:
   """DRN-D-105 of Cityscapes, from the file that `convert` made of `drn-d-105_ms_cityscapes.pth`.
 
-  Images are brought to 8 bits by truncation and normalised as GAN Compression, OMGD and CAT do.
+  Images become `core.in_colour`, are brought to 8 bits by truncation and normalised as GAN
+  Compression, OMGD and CAT do.
   Classes are Cityscapes' 19 trainIds. Raises ValueError for another network in the file.
   """
   network, variables = nn.load(path)
@@ -55,7 +56,7 @@ def drn(path: str | Path) -> Segmenter:
 
   def apply(variables, images):
     # The arithmetic of metrics.resize.to_uint8, kept in floats.
-    pixels = jnp.floor(jnp.clip((images + 1) / 2 * 255, 0, 255)) / 255
+    pixels = jnp.floor(jnp.clip((in_colour(images) + 1) / 2 * 255, 0, 255)) / 255
     mean, std = (jnp.array(x).reshape(1, 1, 1, 3) for x in (CITYSCAPES_MEAN, CITYSCAPES_STD))
     return network.apply(variables, (pixels - mean) / std)[0]
 

@@ -23,7 +23,9 @@ class Images(NamedTuple):
     """Raises ValueError unless x is [B,H,W,channels] of such sides."""
     channels, multiple, least = self
     if x.ndim != 4 or x.shape[-1] != channels:
-      raise ValueError(f'{network} takes [B,H,W,{channels}] and got {tuple(x.shape)}')
+      advice = f'; give it {x.shape[-1]} input channels, or images of {channels}' \
+          if x.ndim == 4 else ''
+      raise ValueError(f'{network} takes [B,H,W,{channels}] and got {tuple(x.shape)}{advice}')
     size = x.shape[1:3]
     if any(side % multiple or side < least for side in size):
       fits = [self.fit(round(side / multiple) * multiple) for side in size]
