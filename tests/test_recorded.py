@@ -1,5 +1,7 @@
 """Teachers that are functions or folders: what is recorded, and that it teaches as the live one."""
 
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import core, data, methods, nn
+from jaxgan_compress import core, data, experiment, methods, nn
 from tests.conftest import largest_difference
 from tests.test_omgd import FEATURE_NET, STUDENT, WIDE, small_pix2pix
 from tests.test_translation_runs import ADAM, base, net, with_stages
@@ -151,15 +153,36 @@ def test_a_teacher_without_a_network_has_pictures_alone(make, said):
     make(optax.sgd(.1))
 
 
-def test_a_run_learns_from_a_folder(tmp_path):
-  data.record(mirror, GREY, tmp_path / 'distill')
-  c = with_stages(base('colorize', test={}), student=dict(steps=2, method=dict(
-      name='Offline', student=net(2), teacher=None, tx=ADAM,
+def test_a_run_learns_from_a_folder_of_grey_and_rgba_of_16_bits(tmp_path):
+  source = [{'source': GREY[i]['source'][..., :1] * np.uint16(257)} for i in range(6)]
+  data.record(lambda x: np.concatenate([mirror(x)] * 4, -1), source, tmp_path / 'distill')
+  c = with_stages(base('colorize', test={}, real={}), student=dict(steps=2, method=dict(
+      name='Offline', student=net(2, inputs=1, channels=4), teacher=None, tx=ADAM,
       distill=dict(name='DistillLoss', ssim=dict(name='SSIM')))))
-  c.stages.student.data = dict(name='paired', path=str(tmp_path / 'distill'), size=32)
+  c.data = dict(name='paired', path=str(tmp_path / 'distill'), size=32, channels=(1, 4), bits=16)
   results = jgc.run(c, tmp_path / 'run', quiet=True)
-  assert results['generators']['student']['last']['measures']['psnr']['value'] > 0
-  assert (tmp_path / 'run/report.html').is_file()
+  measures = results['generators']['student']['last']['measures']
+  assert measures['psnr']['value'] > 0
+  assert measures['mmd']['protocol'].items() >= {
+      'images': '32x32x4', 'feature_channels': 'RGB on white'}.items()
+  page = (tmp_path / 'run/report.html').read_text()
+  assert page.count('; alpha on white<') == 2 and 'it sees RGB on white.' in page
+  out, _ = experiment.export_run(tmp_path / 'run', to=('onnx',))
+  picture, generated = tmp_path / 'picture.npy', tmp_path / 'generated.npy'
+  np.save(picture, source[0]['source'])
+  assert runpy.run_path(str(out / 'run_onnx.py'))['main']([str(picture), str(generated)]) == 0
+  image = experiment.open_run(tmp_path / 'run').generator('student').bound()(
+      jnp.asarray(source[0]['source'][None] / np.float32(32767.5) - 1))[0]
+  np.testing.assert_allclose(np.load(generated) / 32767.5 - 1, image, atol=1e-4)
+  # 8 bits, which convert to any channels: what does not fit the network is said before training.
+  data.record(lambda x: x, [GREY[0]], tmp_path / 'pictures')
+  c.data = dict(name='paired', path=str(tmp_path / 'pictures'), size=32)
+  for channels, said in (
+      ((4, 4), r'student: this ResNet takes \[B,H,W,1\] and got \(1, 32, 32, 4\); give it 4 in'),
+      ((1, 3), '32x32x4 .height x width x channels. and its data has 32x32x3; change one')):
+    c.data.channels = channels
+    with pytest.raises(ValueError, match=said):
+      jgc.run(c, tmp_path / 'wrong', quiet=True)
 
 
 DEEP = data.ArraySource(np.random.default_rng(0).integers(0, 65536, (5, 8, 8, 5)).astype('u2'))

@@ -26,8 +26,8 @@ PERCEPTUAL = {**DISTILL, 'feature': dict(name='Perceptual'), 'style': dict(name=
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
 
-def net(ngf):
-  return dict(name='mobile_resnet', ngf=ngf, blocks=1, implementation='reference')
+def net(ngf, **fields):
+  return dict(name='mobile_resnet', ngf=ngf, blocks=1, implementation='reference', **fields)
 
 
 def adversary(inputs, loss, **disc):

@@ -335,6 +335,17 @@ def _takes(module, shape, labels, layout, bits):
   return {**takes, 'kind': 'labels', **known}
 
 
+def _pictures_in_words(channels, bits, sizes):
+  kind = {1: 'grey pictures', 2: 'pictures of grey and alpha', 3: 'RGB pictures',
+          4: 'RGBA pictures'}.get(channels, f'pictures of {channels} planes')
+  number, unit = ('a byte', '127.5') if bits == 8 else ('a number of 16 bits', '32767.5')
+  file = 'photograph.png' if channels <= 4 else 'planes.npy'
+  return (f'{kind} in [-1, 1] ({number} / {unit} - 1), of {sizes}', f'{file} generated.png',
+          f"x = decode.decode_image(open('{file}', 'rb').read(), {channels}"
+          f"{', bits=16' * (bits == 16)})[None]\n"
+          f'x = x.astype(np.float32) / {unit} - 1')
+
+
 def _in_words(takes):
   """(what it takes, how the runner is called, how Python makes an input) for the model card."""
   if takes['kind'] == 'latents':
@@ -342,14 +353,7 @@ def _in_words(takes):
             f'x = np.random.default_rng(7).standard_normal((1, {takes["channels"]}), np.float32)')
   sizes = f'heights and widths that are multiples of {takes["multiple"]} from {takes["smallest"]}'
   if takes['kind'] == 'pictures':
-    bits, kinds = takes['bits'], {1: 'grey', 2: 'grey and alpha', 3: 'RGB', 4: 'RGBA'}
-    number, unit = ('a byte', '127.5') if bits == 8 else ('a number of 16 bits', '32767.5')
-    kind = kinds.get(takes['channels'], f'{takes["channels"]} planes as')
-    return (f'{kind} pictures in [-1, 1] ({number} / {unit} - 1), of {sizes}',
-            'photograph.png generated.png',
-            "x = decode.decode_image(open('photograph.png', 'rb').read(), "
-            f"{takes['channels']}{', bits=16' * (bits == 16)})[None]\n"
-            f'x = x.astype(np.float32) / {unit} - 1')
+    return _pictures_in_words(takes['channels'], takes['bits'], sizes)
   planes = f'label maps as {takes["channels"]} planes of 0 and 1, of {sizes}'
   usage, classes, dont_care, edges = 'labels.png generated.png', *(
       takes[name] for name in ('classes', 'dont_care', 'edges'))

@@ -30,7 +30,7 @@ class CycleGAN:
   moves both generators; each discriminator minimises half the sum of its losses, its fakes from a
   pool of earlier images. Everything is taken at the parameters before the step.
 
-  batch: `{'source': A, 'target': B}`, [B,H,W,C] in [-1, 1], without partners.
+  batch: `{'source': A, 'target': B}`, [B,H,W,C] in [-1, 1], C alike, without partners.
   generator: A to B; generator_ba: B to A, default the same network.
   adversary: `Adversary(nn.PatchGAN(64), tx, 'lsgan')`; one discriminator for each side.
   pool: images that each replica keeps for each discriminator, 0 for none.
@@ -78,6 +78,11 @@ class CycleGAN:
 
   def init(self, rng, batch, init_from: Mapping[str, Net] | None = None) -> TrainState:
     check_batch(self, batch, 'source', 'target')
+    a, b = (batch[side].shape[-1] for side in ('source', 'target'))
+    if a != b:
+      raise ValueError(f'source has {a} channels and target {b}; {type(self).__name__} has one kind '
+                       'of discriminator for both sides, and gives its generators images of either: '
+                       'read both with equal channels')
     keys = jax.random.split(rng, 5)
     scheme = {'scheme': self.init_scheme, 'init_from': init_from}
     nets, pools = {}, {}
