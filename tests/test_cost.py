@@ -319,6 +319,21 @@ def test_a_picture_is_rounded():
       0, 0, 64, 128, 255, 255, 255]
 
 
+@pytest.mark.parametrize('channels, shown, words', [
+    (1, [[51] * 3], ''), (2, [[153] * 3], 'alpha on white'), (3, [[51, 102, 0]], ''),
+    (4, [[153, 178, 128]], 'alpha on white'),
+    (7, [[51, 102, 0]], 'channels 1 to 3 of 7 as red, green and blue')])
+def test_every_number_of_channels_is_shown_and_said(channels, shown, words):
+  pixel = {2: [-.6, 0], 4: [-.6, -.2, -1, 0]}.get(channels, [-.6, -.2, -1, 0, 0, 0, 0][:channels])
+  images = np.tile(np.float32(pixel), (1, 2, 3, 1))
+  sheet = analysis.contact_sheet([images])
+  assert sheet.shape == (2, 3, 3) and np.abs(sheet.astype(int) - shown).max() <= 1
+  deep = np.round((images + 1) * 32767.5).astype(np.uint16)
+  large = np.asarray(analysis.gallery({'x': deep}, pixels=2))
+  assert (np.abs(large.reshape(-1, 3).astype(int) - sheet[0, 0]) <= 1).all(1).any()
+  assert analysis.image_grid.shown_as(channels) == words
+
+
 def test_what_dies_is_written_over():
   assert analysis.activation_bytes(lambda x: x * 2 + 1, (8,)) == 32
   assert analysis.activation_bytes(lambda x: x * 2 + x, (8,)) == 64

@@ -89,6 +89,18 @@ def test_framing():
   red = np.zeros((2, 2, 3), np.uint8)
   red[..., 0] = 200
   assert data.frame(red, 2, channels=1)[0, 0, 0] == round(200 * .299)
+  deep = image.astype(np.uint16) * 257
+  for channels in (None, 1, 3):
+    np.testing.assert_allclose(data.frame(deep, 8, channels=channels, bits=16) / 257,
+                               data.frame(image, 8, channels=channels), atol=1.6)  # rounds twice
+  bright = np.where(np.indices((6, 6, 5)).sum(0) % 2, 65535, 0).astype(np.uint16)
+  assert {0, 65535} < set(data.frame(bright, 9, bits=16).ravel().tolist())  # and no number wraps
+  np.testing.assert_array_equal(data.frame(image, 4, channels=4)[..., 3], 255)
+  assert data.frame(deep, 4).dtype == np.uint8
+  for x, channels, said in ((bright, 3, 'holds 5 planes and channels=3'),
+                            (image.astype(np.float32), 3, 'an array of float32; uint8 or uint16')):
+    with pytest.raises(ValueError, match=said):
+      data.frame(x, 4, channels=channels)
   for wrong, said in ((dict(crop=9), 'larger than an image of 6x4'),
                       (dict(fit='zoom'), 'resize, pad'),
                       (dict(fit='pad', size=2), "use fit='resize'")):
@@ -115,6 +127,10 @@ def test_catalogue_sets_are_read_without_tensorflow(name, channels, label):
     (dict(name='tfds:mnits', size=32, channels=1), ValueError, "did you mean 'tfds:mnist'"),
     (dict(name='tfds:mnist', size=32, channels=1, data_dir='nowhere'), FileNotFoundError,
      'tfds build mnist --file_format=array_record'),
+    (dict(name='tfds:mnist', size=32, channels=0), ValueError, 'channels=0; '),
+    (dict(name='tfds:mnist', size=32, channels=1, bits=9), ValueError, 'bits=9; 8, or 16'),
+    (dict(name='paired', path='.', channels='RGB'), ValueError,
+     "channels='RGB'; it is a whole number, or two, as .1, 3."),
     (dict(name='no.such.module:thing'), ValueError, 'cannot import')])
 def test_wrong_sources_say_what_is_right(section, error, said, tmp_path):
   if 'data_dir' in section:
@@ -130,6 +146,7 @@ def test_empty_sources_and_odd_batches_are_refused(numbered):
     data.Pipeline(numbered, batch=3, host=0, hosts=2)
   with pytest.raises(ValueError, match='uint8'):
     data.ArraySource(np.zeros((1, 4, 4, 1), np.float32))
+  assert data.ArraySource(np.zeros((1, 4, 4, 1), np.uint16))[0]['target'].dtype == np.uint16
 
 
 class Shifted(data.Source):

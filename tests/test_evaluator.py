@@ -309,6 +309,51 @@ def test_real_images_are_truncated_as_the_papers_do(vgg):
   assert sorted(set(lower.tolist())) == [0, 1] and lower.sum() == 63
 
 
+# Of a pixel: what is in it, what a network of RGB sees, and how the protocol calls it.
+SEEN = {1: ([.2], [.2, .2, .2], 'grey, repeated'),
+        2: ([.2, 0.], [.6, .6, .6], 'grey on white, repeated'),
+        3: ([.2, .4, -1.], [.2, .4, -1.], None),
+        4: ([.2, .4, -1., 0.], [.6, .7, 0.], 'RGB on white'),
+        5: ([.2, .4, -1., 0., 1.], [.2, .4, -1.], 'channels 1 to 3 of 5, as RGB')}
+
+
+@pytest.mark.parametrize('channels', SEEN)
+def test_networks_of_rgb_see_other_channels_as_the_protocol_says(channels, vgg):
+  pixel, seen, words = SEEN[channels]
+  images = np.tile(np.float32(pixel), (4, 32, 32, 1))
+  for array in (images, jnp.asarray(images)):
+    np.testing.assert_allclose(core.in_colour(array), np.tile(np.float32(seen), (4, 32, 32, 1)),
+                               atol=1e-6)
+  sharp = images + np.eye(32, dtype=np.float32)[..., None] / 9
+  np.testing.assert_allclose(metrics.variance_of_laplacian(sharp),
+                             metrics.variance_of_laplacian(core.in_colour(sharp)), rtol=1e-4)
+  deep = np.round((images + 1) * 32767.5).astype(np.uint16)
+  asked = []
+  spy = metrics.Extractor(lambda _, x: asked.append((x.dtype, x.shape)) or {
+      'features': x.mean((1, 2))}, {}, vgg.protocol, in_colour=True)
+  evaluator = metrics.Evaluator(spy, data.ArraySource(deep), count=4)
+  assert asked == [(jnp.float32, (1, 32, 32, channels))]  # on each of four devices
+  np.testing.assert_allclose(evaluator._real['features'][0], pixel, atol=1e-4)
+  assert evaluator.protocol.get('feature_channels') == words
+  assert evaluator.protocol['images'] == f'32x32x{channels}'
+  shape = jax.eval_shape(vgg.apply, vgg.variables, deep)['features'].shape
+  assert shape == (4, 960)
+  alone = metrics.Evaluator(metrics.Extractor(spy.apply, {}, {}), data.ArraySource(deep), count=4)
+  assert 'feature_channels' not in alone.protocol  # of a classifier, which takes them as they are
+
+
+def test_all_channels_are_compared_with_targets_in_16_bits():
+  x = np.zeros((4, 16, 16, 5), np.uint16) + np.uint16(32768)
+  y = x.copy()
+  y[..., 4] += 100
+  pairs = data.as_source([{'source': a, 'target': b} for a, b in zip(x, y, strict=True)])
+  extractor = metrics.Extractor(lambda _, images: {'features': images.mean((1, 2))}, {}, {})
+  measures = metrics.Evaluator(extractor, pairs, inputs=pairs)(copy(0.))
+  assert measures['l1'].value == pytest.approx(100 / 32767.5 / 5, rel=1e-4)
+  assert measures['psnr'].value == pytest.approx(
+      10 * np.log10(4 / ((100 / 32767.5) ** 2 / 5)), rel=1e-4)
+
+
 def test_measures_do_not_depend_on_batches_and_devices(vgg, paired, monkeypatch):
   """Rows are dealt to four devices, the last batch is filled up, and nobody sees it."""
   (source, spread), devices = paired, jax.local_devices()

@@ -559,6 +559,26 @@ def test_a_sheet_of_large_photographs_stays_small(tmp_path, monkeypatch):
   assert shown.shape == (1, 6, 684, 3) and shown.max() == -1
 
 
+@pytest.mark.parametrize('channels, words', [
+    ((1, 4), ('16 bits', '16 bits, alpha on white')),
+    ((6, 3), ('16 bits, channels 1 to 3 of 6 as red, green and blue', '16 bits'))])
+def test_a_sheet_says_how_it_shows_channels_and_bits(channels, words, tmp_path, monkeypatch):
+  c = tiny_run.get_config()
+  c.data = dict(name='paired', path=str(tmp_path), preprocess='none', channels=channels, bits=16)
+  ramp = np.arange(64, dtype=np.uint16).reshape(8, 8, 1) * 1040
+  for side, count in zip('AB', channels, strict=True):
+    (tmp_path / 'train' / side).mkdir(parents=True)
+    np.save(tmp_path / 'train' / side / '0.npy', ramp.repeat(count, -1))
+  said, captioned = [], inspect.captioned
+  monkeypatch.setattr(inspect, 'captioned',
+                      lambda rows, title: said.extend(rows) or captioned(rows, title))
+  experiment.show_data(c, columns=1)
+  for (caption, shown), side, count, text in zip(
+      said[-2:], ('source', 'target'), channels, words, strict=True):
+    assert caption == (f'as evaluation sees them: {side}, 8x8x{count}, -1.00 to 1.00, {text}')
+    np.testing.assert_allclose(shown[0], ramp.repeat(count, -1) / 32767.5 - 1, atol=1e-6)
+
+
 def test_stages_and_seeds_have_random_numbers_of_their_own(tmp_path):
   c = config.load('kd/digits:smoke')
   run = experiment.Run(c, tmp_path, Reporter(quiet=True))

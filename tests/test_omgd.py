@@ -78,6 +78,7 @@ class OneBlock(linen.Module):
   """A SPADE generator of one block, with all that the seven of the smallest whole one have."""
   width: int
   labels: int = 7
+  channels: int = 3
   dtype: jnp.dtype = jnp.float32
 
   @linen.compact
@@ -86,15 +87,16 @@ class OneBlock(linen.Module):
     block = nn.SPADEBlock(self.width, self.width, hidden=2)
     x = ModulatedBlock(block, 'batch', True, False, False, 'reference', self.dtype, name='head')(
         x, labels, train, axes)
-    return to_tanh_float32(nn.Conv(3, dtype=self.dtype, name='to_image')(x)), {'head': x}
+    return to_tanh_float32(
+        nn.Conv(self.channels, dtype=self.dtype, name='to_image')(x)), {'head': x}
 
   def example(self):
     return jnp.zeros((1, 8, 8, self.labels))
 
 
-def small_gaugan(tx):
-  return methods.GauGAN(OneBlock(4), methods.Adversary(
-      nn.MultiScale(2, layers=2, inputs=10), tx, 'hinge'), tx,
+def small_gaugan(tx, channels=3):
+  return methods.GauGAN(OneBlock(4, channels=channels), methods.Adversary(
+      nn.MultiScale(2, layers=2, inputs=7 + channels), tx, 'hinge'), tx,
       feature_net=nn.VGG(19, layers=('relu1_1', 'relu2_1')))
 
 
@@ -601,6 +603,9 @@ def test_contradictions_are_refused(sgd, fields, message):
     (lambda tx: methods.DistillLoss(feature_net=nn.VGG(16, layers=('relu1_2',))),
      'feature_net leaves out'),
     (lambda tx: small_cycle(tx, pool=-1), 'pool=-1; at least 0'),
+    (lambda tx: small_cycle(tx).init(jax.random.key(0), {
+        'source': jnp.zeros((1, 16, 16, 1)), 'target': jnp.zeros((1, 16, 16, 3))}),
+     'source has 1 channels and target 3; CycleGAN gives .* with equal channels'),
     (lambda tx: small_unpaired(tx, extra_students={'generator_ba': STUDENT}),
      'extra_students has generator_ba'),
     (lambda tx: small_unpaired(tx, teacher_params='ema'), 'give ema'),
@@ -627,6 +632,24 @@ def test_taps_of_other_sizes_take_the_distance_that_compares_no_positions(sgd, b
   with pytest.raises(ValueError, match='stem has 8x8 pixels in student and 16x16 in wide; atten'):
     small_omgd(sgd, student=deeper, distill=distill).init(jax.random.key(0), batch)
   small_omgd(sgd, student=deeper).init(jax.random.key(0), batch)
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4, 5])
+def test_perceptual_terms_see_other_channels_as_rgb(channels):
+  loss = methods.DistillLoss(methods.Perceptual(), feature_net=FEATURE_NET)
+  x = jax.random.uniform(jax.random.key(0), (1, 8, 8, channels), minval=-1)
+  frozen = loss.frozen(None)
+  features = jax.jit(lambda x: loss.output(frozen, x).features)
+  for name, taps in features(core.in_colour(x)).items():
+    np.testing.assert_allclose(features(x)[name], taps, atol=1e-6)
+
+
+def test_label_maps_are_turned_into_other_channels_than_rgb(sgd):
+  method = small_gaugan(sgd, 4)
+  batch = {'source': jnp.zeros((1, 8, 8, 7)), 'target': jnp.zeros((1, 8, 8, 4))}
+  state = jax.eval_shape(method.init, jax.random.key(0), batch)
+  after, logs = jax.eval_shape(method.step, state, batch)
+  assert 'feature' in logs['generator'] and after.step.shape == ()
 
 
 def test_other_features_are_refused(sgd, batch):

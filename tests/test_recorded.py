@@ -139,6 +139,11 @@ def test_pictures_that_are_none_are_refused(tmp_path, teacher, said):
   assert not (tmp_path / 'train').exists()
 
 
+def test_channels_before_height_are_no_picture_of_latents(tmp_path):
+  with pytest.raises(ValueError, match='channels last'):
+    data.record(lambda z: np.zeros((len(z), 3, 32, 32)), data.Latents(3), tmp_path)
+
+
 @pytest.mark.parametrize('make, said', [
     (lambda tx: methods.Offline(STUDENT, None, tx,
                                 methods.DistillLoss(methods.Taps('ka', 1., ('stem',)))),

@@ -20,7 +20,8 @@ from flax import linen
 from ml_collections import ConfigDict
 
 KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a word',
-         tuple: "several, as ('a', 'b')", dict: "a section, as dict(name='adam')"}
+         tuple: "several, as ('a', 'b')", dict: "a section, as dict(name='adam')",
+         int | tuple[int, int]: 'a whole number, or two, as (1, 3)'}
 
 # The range of numbers by the name of the argument, also of a user's own classes: [low, high).
 RANGES = {

@@ -40,6 +40,7 @@ def tfds(catalogue: str, split: str = 'train', *, data_dir: str | None = None, *
   """
   import tensorflow_datasets as library  # slow to import, and only needed here
   from tensorflow_datasets.core.registered import DatasetNotFoundError
+  check_channels(arguments.get('channels', 3), arguments.get('bits', 8), sides=True)
   data_dir = data_dir and str(paths.expand(data_dir))
   try:
     builder = library.builder(catalogue, data_dir=data_dir)
@@ -138,7 +139,6 @@ class Classified(Source):
 
   def __init__(self, records, name: str, *, size: int, channels: int, crop: int | None = None,
                bits: int = 8, fit: str = 'resize', label: str | None = 'label'):
-    check_channels(channels, bits)
     self.records, self.name, self.label, self.count = records, name, label, len(records)
     self.frame = {'size': size, 'channels': channels, 'bits': bits, 'crop': crop, 'fit': fit}
 

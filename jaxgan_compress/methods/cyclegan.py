@@ -80,9 +80,9 @@ class CycleGAN:
     check_batch(self, batch, 'source', 'target')
     a, b = (batch[side].shape[-1] for side in ('source', 'target'))
     if a != b:
-      raise ValueError(f'source has {a} channels and target {b}; {type(self).__name__} has one kind '
-                       'of discriminator for both sides, and gives its generators images of either: '
-                       'read both with equal channels')
+      raise ValueError(f'source has {a} channels and target {b}; {type(self).__name__} gives its '
+                       'generators and discriminators images of both kinds: read source and target '
+                       'with equal channels')
     keys = jax.random.split(rng, 5)
     scheme = {'scheme': self.init_scheme, 'init_from': init_from}
     nets, pools = {}, {}

@@ -205,8 +205,9 @@ class Evaluator:
   def _seen(self, channels):
     # Psnr, ssim, l1 and mse take all channels.
     seen = SEEN.get(channels, f'channels 1 to 3 of {channels}, as RGB')
-    return {key: seen for key, is_rgb in (('feature_channels', self.extractor.in_colour),
-                                          ('vol_channels', True)) if is_rgb and channels != 3}
+    keys = {'feature_channels': self.extractor.in_colour and channels != 3,
+            'vol_channels': channels not in (1, 3)}
+    return {key: seen for key, is_other in keys.items() if is_other}
 
   def _inputs_have(self, name):
     return self.inputs is not None and name in self.inputs[0]
