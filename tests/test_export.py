@@ -365,11 +365,12 @@ def test_the_program_of_every_kind_of_input_runs(name, layout, tmp_path):
 def exports(tmp_path_factory):
   """Networks that take pictures, known labels, unknown labels and latents: their folders."""
   root, found = tmp_path_factory.mktemp('exports'), {}
-  for kind, channels, labels in (('pictures', 3, None), ('unknown', 5, None),
-                                 ('labels', 5, {'classes': 3, 'dont_care': True})):
+  for kind, channels, labels, bits in (
+      ('pictures', 3, None, None), ('unknown', 5, None, None), ('planes', 5, None, 16),
+      ('labels', 5, {'classes': 3, 'dont_care': True}, None)):
     module, found[kind] = Tiny(channels), root / kind
     export.write_folder(BoundGenerator(learnt(module), module), root / kind,
-                        inputs_of(module, 32)[:1], to=('onnx',), labels=labels)
+                        inputs_of(module, 32)[:1], to=('onnx',), labels=labels, bits=bits)
   found['latents'] = shutil.copytree(root / 'pictures', root / 'latents')
   (root / 'latents/input.json').write_text('{"kind": "latents", "channels": 9, "layout": "NHWC"}')
   return found
@@ -510,16 +511,22 @@ def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):
   for out in exports.values():
     assert (out / 'decode.py').read_text() == Path(decode.__file__).read_text()
   monkeypatch.syspath_prepend(exports['labels'])
-  for kind, shape in (('pictures', (1, 8, 8, 3)), ('labels', (1, 8, 8, 5))):
+  assert '5 planes in [-1, 1] (a number of 16 bits / 32767.5 - 1)' in card['planes']
+  for kind, shape in (('pictures', (1, 8, 8, 3)), ('labels', (1, 8, 8, 5)),
+                      ('planes', (1, 8, 8, 5))):
     Image.new('L', (8, 8)).save(tmp_path / 'labels.png')
+    np.save(tmp_path / 'planes.npy', np.full((8, 8, 5), 65535, np.uint16))
     for name in ('photograph.png', 'instances.png'):
       shutil.copy(tmp_path / 'labels.png', tmp_path / name)
     monkeypatch.chdir(tmp_path)
     names, lines = {}, card[kind].split('```python\n')[1].partition('\n\n')[0]
     exec(lines, names)
     assert names['x'].shape == shape and names['x'].dtype == np.float32
+    assert kind != 'planes' or (names['x'] == 1).all()
   with pytest.raises(ValueError, match='make 4 planes, and the network takes 3'):
     write(exports['labels'].with_name('wrong'), labels={'classes': 3})
+  with pytest.raises(ValueError, match='bits=12; 8 or 16, of the pictures'):
+    write(exports['labels'].with_name('wrong'), bits=12)
 
 
 def test_what_draws_something_else_is_not_kept(tmp_path, monkeypatch):

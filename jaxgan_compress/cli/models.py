@@ -373,6 +373,9 @@ def profile_latency(flags):
            list, 'stablehlo,onnx', needs=('workdir', 'network')),
       Flag('int8', 'Also write ONNX and LiteRT networks that are quantised to 8 bits.', bool, False,
            needs=OF_A_RUN),
+      Flag('bits', 'The bits of the pictures that the network takes, 8 or 16; default: pictures of '
+           '8 bits for 1 and 3 input channels, and label maps for others.', int, low=8, high=16,
+           needs=('network',)),
       Flag('layout', 'The layout of images in ONNX.', default='NHWC', choices=('NHWC', 'NCHW'),
            needs=('workdir', 'network')),
       Flag('tolerance', 'The largest error that counts as rounding, for images in [-1, 1].', float,
@@ -401,7 +404,8 @@ def export_generator(flags):
       raise ValueError('export of a --network needs --output, as student')
     folder, shape = Path(flags.output), _input_shape(nn.load(flags.network)[0], flags.size,
                                                      'export')
-    artefacts = experiment.export_network(flags.network, folder, shape, **options)['artefacts']
+    artefacts = experiment.export_network(flags.network, folder, shape, bits=flags.bits,
+                                          **options)['artefacts']
   print_table(('artefact', 'size, MB', 'largest error', 'mean error', 'latency, ms'), [
       (name, f'{artefact["bytes"] / 1e6:.2f}', f'{artefact["max_error"]:.1e}',
        f'{artefact["mean_error"]:.1e}', f'{artefact["ms"]:.2f}')

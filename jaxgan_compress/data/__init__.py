@@ -1,4 +1,4 @@
-"""Data sets, read as uint8 batches that are a function of the step number."""
+"""Data sets, read as uint8 or uint16 batches that are a function of the step number."""
 
 from jaxgan_compress.data.decode import ImageError
 from jaxgan_compress.data.pipeline import Pipeline, sizes_only

@@ -27,6 +27,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'WEBP', 'AVIF', 'JPEG2000', 'TIFF', 'PPM', 'GIF')
 READING = 3                   # increased whenever another array is read from some file
 DECODERS = ('pillow', 'opencv')
+INTEGERS = np.uint8, np.int8, np.uint16, np.int16, np.int32  # of label maps in arrays
 SIDES = 4, 32_768             # the fewest and the most pixels of a side
 MOST_PIXELS = 89_478_485      # Pillow's own guard: beyond it a small file can fill the memory
 ARRAY, NPY = '.npy', b'\x93NUMPY'  # an array that NumPy saved, and the first bytes of one
@@ -82,9 +83,11 @@ def decode_labels(content: bytes, *, name: str = 'the label map') -> np.ndarray:
   """The numbers in a label or instance map, [H,W] uint8 or int32, as they are stored.
 
   A palette's numbers are taken, not its colours; of a grey GIF, whose writers number its colours
-  anew, the grey levels. Raises ImageError for a colour picture, which holds no numbers, for what
-  may have changed them, and for anything that is no whole image.
+  anew, the grey levels; of `.npy` the integers. Raises ImageError for a colour picture, which holds
+  no numbers, for what may have changed them, and for anything that is no whole image.
   """
+  if content.startswith(NPY):
+    return _npy_labels(content, name)
   with opened(content, name) as (image, raw):
     _check_labels(image, name)
     numbers = np.asarray(ImageOps.exif_transpose(image))
@@ -457,8 +460,16 @@ def _fitted(x, channels, bits, is_picture, name):
   return np.concatenate([colours, alpha], -1)
 
 
-def _npy(content, name):
-  """The array in a `.npy` file. Its header is checked before memory is taken."""
+def _npy_labels(content, name):
+  numbers = _npy(content, name, INTEGERS)
+  if numbers.shape[-1] > 1:
+    raise ImageError(f'{name} is an array {list(numbers.shape)}, and a label map holds one number '
+                     'a pixel: [H,W]')
+  return numbers[..., 0] if numbers.dtype == np.uint8 else numbers[..., 0].astype(np.int32)
+
+
+def _npy(content, name, types=(np.uint8, np.uint16)):
+  """The array [H,W,C] in a `.npy` file. Its header is checked before memory is taken."""
   file = io.BytesIO(content)
   try:
     version = np.lib.format.read_magic(file)
@@ -467,8 +478,10 @@ def _npy(content, name):
     shape, by_columns, dtype = header(file)
   except Exception as e:
     raise ImageError(f'{name}: {_reason(e, content)}') from e
-  if dtype.newbyteorder('=') not in (np.uint8, np.uint16):
-    raise ImageError(f'{name} is an array of {dtype}; uint8 or uint16 is read: save x in [-1, 1] '
+  if dtype.newbyteorder('=') not in types:
+    raise ImageError(f'{name} is an array of {dtype}; a label map is one of integers, to int32'
+                     if types == INTEGERS else
+                     f'{name} is an array of {dtype}; uint8 or uint16 is read: save x in [-1, 1] '
                      'as np.round((x + 1) * 32767.5).astype(np.uint16)')
   if len(shape) not in (2, 3) or not all(shape):
     raise ImageError(f'{name} is an array {list(shape)}; an image is [H,W] or [H,W,C]')

@@ -20,7 +20,8 @@ class Pipeline:
   The step is the whole position, so a run resumes by asking for its next step; threads, worker
   processes and the number of hosts change the speed and not the batches.
 
-  source: a `Source`, or a sequence of `{'target': uint8 [H,W,C], ...}`, one dict an image.
+  source: a `Source`, or a sequence of `{'target': uint8 or uint16 [H,W,C], ...}`, one dict
+    an image.
   batch: images a step over all hosts. seed: of the order, of `source.augmented` and of
     `augment(element, rng)`, which may change an element after that.
   workers: processes that prepare batches; 0 works in threads of this one.

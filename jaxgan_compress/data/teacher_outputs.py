@@ -15,7 +15,7 @@ from PIL import Image
 from jaxgan_compress.core import paths
 from jaxgan_compress.data import decode
 from jaxgan_compress.data.sources import Source, as_source, prepared_batch, stack
-from jaxgan_compress.data.translation import check_channels
+from jaxgan_compress.data.translation import check_channels, name_of
 
 LATENTS, ABOUT = 'z.npy', 'recorded.json'
 
@@ -38,8 +38,8 @@ class Recorded(Source):
   with bits=16, uint16."""
 
   def __init__(self, folder: Path, channels: int, bits: int = 8):
-    self.folder, self.channels, self.name = folder, channels, f'recorded:{folder}'
-    self.bits = bits
+    self.folder, self.channels, self.bits = folder, channels, bits
+    self.name = name_of(f'recorded:{folder}', 'AtoB', bits)
     self.z = np.load(folder / LATENTS, allow_pickle=False)
     self.files = decode.list_images(folder / 'B')
     self.count = len(self.files)

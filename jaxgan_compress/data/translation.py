@@ -56,7 +56,7 @@ class Images(Source):
       raise ValueError(f'classes={classes}, dont_care={dont_care}; labels are bytes, so 1 to 256 '
                        'in all')
     self.records, self.count, self.view = records, len(records), view
-    self.name = name if direction == 'AtoB' else f'{name} {direction}'
+    self.name = name_of(name, direction, bits)
     self.classes = None if classes is None else classes + dont_care
     self._numbering: dict[str, Any] = {'classes': classes, 'dont_care': dont_care}
     self.labels = None if classes is None else {**self._numbering, 'edges': True}
@@ -222,7 +222,8 @@ def two_domains(domains: Sequence[Sequence], view: View, name: str, whole: str, 
   of_sides = channels_of(channels, direction)
   a, b = (Images(records, view, f'{name}{letter}', channels=of_sides[side][0], bits=bits)
           for letter, side, records in zip('AB', ('source', 'target'), domains, strict=True))
-  return Unpaired(a, b, whole) if direction == 'AtoB' else Unpaired(b, a, f'{whole} {direction}')
+  sides = (a, b) if direction == 'AtoB' else (b, a)
+  return Unpaired(*sides, name_of(whole, direction, bits))
 
 
 def folder(path: str | Path, *, channels: int = 3, bits: int = 8, same_size: bool = True,
@@ -259,6 +260,11 @@ def labels(path: str | Path, split: str = 'train', *, classes: int = CITYSCAPES,
                      channels=channels_of(channels), bits=bits)
   return Images(records, settings, f'labels:{path}/{split}', classes=classes, dont_care=dont_care,
                 channels=channels, bits=bits)
+
+
+def name_of(name: str, direction: str, bits: int) -> str:
+  """How protocols call images of these settings: what is 8 bits is not what is 16."""
+  return name + f' {direction}' * (direction != 'AtoB') + ' in 16 bits' * (bits == 16)
 
 
 def channels_of(channels: Channels, direction: str = 'AtoB') -> dict[str, tuple[int, ...]]:

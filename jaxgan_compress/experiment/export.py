@@ -93,12 +93,13 @@ def _facts(run, name, checkpoint) -> dict[str, str]:
 
 @typed
 def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
-                   to: Sequence[str] = DEFAULT, layout: str = 'NHWC', **more
-                   ) -> dict[str, Any]:
+                   to: Sequence[str] = DEFAULT, layout: str = 'NHWC', bits: int | None = None,
+                   **more) -> dict[str, Any]:
   """Exports a file that `nn.save`, `convert` or `prune` wrote, see `write_folder`.
 
   shape: of an input. It is compared on noise; for int8 too little is known of its inputs. more: as
-  of `write_folder`, above all `labels` for a network of label maps. Raises ValueError for a network
+  of `write_folder`, above all `labels` for a network of label maps, and `bits` for one of pictures
+  of other channels than 1 and 3. Raises ValueError for a network
   that generates nothing, and as `nn.load` and `write_folder`.
   """
   module, variables = nn.load(path)
@@ -109,14 +110,14 @@ def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
   rng = np.random.default_rng(0)
   if len(shape) == 2:
     inputs = latents(module, 0)
-  elif shape[-1] in (1, 3):
+  elif bits or shape[-1] in (1, 3):
     inputs = of_sizes(module, rng.uniform(-1, 1, (3, *shape[1:])).astype(np.float32))
   else:
     inputs = of_sizes(module, np.eye(shape[-1], dtype=np.float32)[
         rng.integers(0, shape[-1], (3, *shape[1:3]))])
-  pictures = None if len(shape) == 2 or shape[-1] in (1, 3) else inputs[0][..., :3] * 2 - 1
+  pictures = None if len(shape) == 2 or bits or shape[-1] in (1, 3) else inputs[0][..., :3] * 2 - 1
   return write_folder(BoundGenerator(variables, module), out, inputs, to=to, layout=layout,
-                      facts={'weights': Path(path).name}, pictures=pictures, **more)
+                      facts={'weights': Path(path).name}, pictures=pictures, bits=bits, **more)
 
 
 def latents(module, seed: int, count: int = 8) -> list[np.ndarray]:

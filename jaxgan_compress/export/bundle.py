@@ -319,7 +319,9 @@ def _picture_of(x, pictures, outputs, takes):
 
 def _takes(module, shape, labels, layout, bits):
   """What a network takes, for `runner.py` and other programs. Raises ValueError for labels that
-  make another number of planes."""
+  make another number of planes, and other bits than 8 and 16."""
+  if bits not in (None, 8, 16):
+    raise ValueError(f'bits={bits!r}; 8 or 16, of the pictures that the network takes')
   takes = {'kind': 'latents', 'channels': shape[-1], 'layout': layout}
   if len(shape) == 2:
     return takes
