@@ -74,6 +74,7 @@ def test_numbers_are_what_is_stored_in_every_kind_of_file():
   assert not wrong
 
 
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF data')
 @pytest.mark.parametrize('content, message', [
     (files.npy(np.zeros((8, 8), np.float32)), 'an array of float32; uint8 or uint16 is read: save'),
     (files.npy(np.zeros((8, 8), np.int16)), 'an array of int16'),

@@ -148,8 +148,10 @@ def test_charts_leave_the_users_matplotlib_as_it_is(monkeypatch, caplog):
   assert not caplog.records
 
 
-def test_images_lie_in_the_page_with_transparent_gaps():
-  images = np.stack([np.full((4, 4, 1), -1.), np.ones((4, 4, 1))])
+@pytest.mark.parametrize('channels', [1, 3, 4, 6])
+def test_images_lie_in_the_page_with_transparent_gaps(channels):
+  images = np.stack([np.full((4, 4, channels), -1.), np.ones((4, 4, channels))])
+  images[..., 3:] = 1  # opaque
   kind, data = report._data_url(images).split(',')
   pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
   assert kind == 'data:image/png;base64' and pixels.shape == (4, 10, 4)

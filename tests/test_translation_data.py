@@ -247,7 +247,7 @@ def test_source_and_target_have_channels_of_their_own(tmp_path):
       source = read(tmp_path, direction=direction, channels=channels, bits=16, **AS_IT_IS)
       for side, count in zip(('source', 'target'), channels, strict=True):
         np.testing.assert_array_equal(source[1][side], DEEP[1][..., :count])
-      with pytest.raises(images.ImageError, match='npy holds . planes and channels=.; planes are'):
+      with pytest.raises(images.ImageError, match='npy holds . planes? and channels=.; planes are'):
         read(tmp_path, direction=direction, channels=channels[::-1], bits=16, **AS_IT_IS)
   (tmp_path / 'beside/train').mkdir(parents=True)
   (tmp_path / 'beside/train/0.png').write_bytes(rgba(np.concatenate(DEEP, 1)[..., :3]))
@@ -260,7 +260,7 @@ def test_source_and_target_have_channels_of_their_own(tmp_path):
 @pytest.mark.parametrize('content, channels, bits, message', [
     (files.npy(DEEP[0]), 4, 16, '0.npy holds 6 planes and channels=4; planes are taken as they'),
     (files.npy(DEEP[0]), 3, 8, 'holds 6 planes and channels=3; .* give channels=6'),
-    (files.npy(DEEP[0][..., 0]), 3, 8, 'holds 1 planes and channels=3'),
+    (files.npy(DEEP[0][..., 0]), 3, 8, 'holds 1 plane and channels=3'),
     (files.npy(DEEP[0].astype(np.float32)), 6, 8, 'an array of float32; uint8 or uint16 is read')])
 def test_planes_that_do_not_fit_are_named_before_training(content, channels, bits, message,
                                                           tmp_path):

@@ -428,7 +428,7 @@ def stored(content, name):
       raise ImageError(f'{name}: {_reason(e, content)}') from e
     if found:
       return found
-  with opened(content, name) as (image, raw):
+  with opened(content, name, whole=False) as (image, raw):  # each kind is decoded its own way
     return _picture(image, raw, content, name), True
 
 
@@ -443,8 +443,8 @@ def _fitted(x, channels, bits, is_picture, name):
   if count == channels:
     return x
   if not is_picture or not 1 <= channels <= 4:
-    raise ImageError(f'{name} holds {count} planes and channels={channels}; planes are taken as '
-                     f'they are: give channels={count}, or files of {channels}')
+    raise ImageError(f'{name} holds {count} plane{"s" * (count > 1)} and channels={channels}; '
+                     f'planes are taken as they are: give channels={count}, or files of {channels}')
   colours, alpha = (x, None) if count % 2 else (x[..., :-1], x[..., -1:])
   if channels % 2 and alpha is not None:
     share = alpha / np.float32(most)
