@@ -297,6 +297,22 @@ def test_a_set_that_was_prepared_in_colour_is_read_in_grey_alone(photographs, tm
     prepare.prepare('paired', tmp_path / 'set', 'other', out=tmp_path, channels=0)
 
 
+def test_pages_that_are_left_out_are_told(tmp_path, caplog):
+  stack = np.moveaxis(DEEP[0] >> 8, -1, 0).astype(np.uint8)
+  (tmp_path / '0.tif').write_bytes(files.by_tifffile(stack, photometric='minisblack'))
+  (tmp_path / '1.tif').write_bytes(files.by_tifffile(stack[0], photometric='minisblack'))
+  for _ in range(2):  # the second time from memory
+    source = data.folder(tmp_path, channels=1, **AS_IT_IS)
+    assert [record.getMessage() for record in caplog.records] == [
+        f'{tmp_path}: 1 TIFFs have up to 6 pages, of which the first is used; to take all as '
+        'planes, give channels (or bits=16)']
+    caplog.clear()
+    np.testing.assert_array_equal(source[0]['image'][..., 0], stack[0])
+  (tmp_path / '1.tif').unlink()
+  data.folder(tmp_path, channels=6, **AS_IT_IS)
+  assert not caplog.records
+
+
 def test_arrays_beside_pictures_are_left_out(tmp_path, caplog):
   save(np.zeros((8, 8, 3), np.uint8), tmp_path / '0.png')
   (tmp_path / '1.npy').write_bytes(files.npy(DEEP[0]))

@@ -31,6 +31,7 @@ INTEGERS = np.uint8, np.int8, np.uint16, np.int16, np.int32  # of label maps in 
 SIDES = 4, 32_768             # the fewest and the most pixels of a side
 MOST_PIXELS = 89_478_485      # Pillow's own guard: beyond it a small file can fill the memory
 ARRAY, NPY = '.npy', b'\x93NUMPY'  # an array that NumPy saved, and the first bytes of one
+TIFF = b'II*\0', b'MM\0*', b'II+\0'  # the first bytes of one; the last of a large one
 # Tags of TIFF, and what stands for white is 0.
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, TURN = 256, 257, 258, 259, 262, 274
 SAMPLES, ROWS, PLANAR, SOFTWARE, PREDICTOR, EXTRA = 277, 278, 284, 305, 317, 338
@@ -126,6 +127,14 @@ def stored_bits(content: bytes, *, name: str = 'the image') -> int:
     return 16 if isinstance(raw, tuple) and raw[1] == 65535 else _bits(raw)
 
 
+def stored_pages(content: bytes) -> int:
+  """The pages of a TIFF, smaller copies and masks aside, and 1 for other files."""
+  try:
+    return len(_tiff_pages(content)) if content[:4] in TIFF else 1
+  except Exception:  # damage after the first page, which alone is read
+    return 1
+
+
 def wrong_labels(values: Iterable[int], classes: int, dont_care: bool = False) -> str | None:
   """What is wrong with the labels of a map, or None if they are right: 0 to classes - 1, and 255 if
   dont_care."""
@@ -197,6 +206,9 @@ def with_channels(picture: np.ndarray, channels: int, bits: int = 8, *, name: st
   """
   if picture.dtype not in (np.uint8, np.uint16):
     raise ImageError(f'{name} is an array of {picture.dtype}; uint8 or uint16 is read')
+  if picture.dtype == np.uint8 and bits == 8 and {picture.shape[-1], channels} == {1, 3}:
+    plane = picture[..., 0] if picture.shape[-1] == 1 else picture
+    return _channels(Image.fromarray(plane), channels)  # the same, and quicker
   return _fitted(picture, channels, bits, picture.shape[-1] <= 4, name)
 
 
@@ -419,7 +431,7 @@ def stored(content, name):
   """What `decode_deep` returns, and whether it is a picture: grey or RGB, perhaps with alpha."""
   if content.startswith(NPY):
     return _npy(content, name), False
-  if content[:4] in (b'II*\0', b'MM\0*', b'II+\0'):
+  if content[:4] in TIFF:
     try:
       found = _tiff_planes(content, name)
     except ImageError:

@@ -27,11 +27,12 @@ log = logging.getLogger(__name__)
 
 
 class Facts(NamedTuple):
-  """What one file was found to be: [height, width]; the labels in it, if it is a label map; and, if
-  it is a 16-bit picture, its brightest level from 0 to 255."""
+  """What one file was found to be: [height, width]; the labels in it, if it is a label map; if it
+  is a 16-bit picture, its brightest level from 0 to 255; and its pages, of which one is used."""
   size: list[int]
   labels: list[int]
   brightest: int | None
+  pages: int = 1
 
 
 def check(records: Sequence[Mapping[str, Path]], view: View | None, *, classes: int | None = None,
@@ -44,11 +45,13 @@ def check(records: Sequence[Mapping[str, Path]], view: View | None, *, classes: 
   Raises ImageError naming up to ten wrong files: those that are no whole image, or have another
   number of planes; partners of different sizes; labels from `classes` upwards (255 aside if
   `dont_care`); images that `view` cannot show, or would show in another size than the rest. Folders
-  whose 16-bit pictures are all nearly black are named in a warning.
+  whose 16-bit pictures are all nearly black, or with pages that are left out, are named in a
+  warning.
   """
   files = [(name, file) for record in records for name, file in record.items()]
   facts = dict(zip((file for _, file in files), _facts(files, channels or {}, bits), strict=True))
   _warn_of_12_bits(facts)
+  _warn_of_pages(facts)
   wrong, sizes, first_of_size = [], [], {}
   for record in records:
     first = next(iter(record.values()))
@@ -148,7 +151,7 @@ def _verify(known, channels, bits, named):
     entry = known.get(str(file))
     if entry and entry[0] == mark:
       return entry, None
-    content, labels, brightest = file.read_bytes(), [], None
+    content, labels, brightest, pages = file.read_bytes(), [], None, 1
     if name in NEAREST:
       pixels = decode.decode_labels(content, name=str(file))
       labels = np.unique(pixels).tolist() if name == 'label_map' else []
@@ -156,7 +159,8 @@ def _verify(known, channels, bits, named):
       pixels, *_ = [decode.decode_image(content, count, bits=bits, name=str(file))
                     for count in ((3,) if shown else counts)]
       brightest = _brightest(content, pixels if shown else None)
-    return [mark, list(pixels.shape[:2]), labels, brightest], None
+      pages = decode.stored_pages(content) if shown else 1
+    return [mark, list(pixels.shape[:2]), labels, brightest, pages], None
   except decode.ImageError as e:
     return None, str(e)
   except OSError as e:
@@ -174,14 +178,24 @@ def _brightest(content, shown):
 
 def _warn_of_12_bits(facts):
   folders = {}
-  for file, (_, _, brightest) in facts.items():
-    if brightest is not None:
-      folders.setdefault(file.parent, []).append(brightest)
+  for file, fact in facts.items():
+    if fact.brightest is not None:
+      folders.setdefault(file.parent, []).append(fact.brightest)
   for folder, brightest in folders.items():
     if max(brightest) <= DARK:
       log.warning(
           '%s: the %d pictures of 16 bits stay below 4096 of 65535, as 12-bit data do, and are '
           'nearly black; multiply them by 16 and save them anew', folder, len(brightest))
+
+
+def _warn_of_pages(facts):
+  folders = {}
+  for file, fact in facts.items():
+    if fact.pages > 1:
+      folders.setdefault(file.parent, []).append(fact.pages)
+  for folder, pages in folders.items():
+    log.warning('%s: %d TIFFs have up to %d pages, of which the first is used; to take all as '
+                'planes, give channels (or bits=16)', folder, len(pages), max(pages))
 
 
 def _remembered(cache):
