@@ -60,7 +60,8 @@ def test_a_copy_of_the_same_size_has_the_same_statistics():
 @pytest.mark.parametrize('module', [
     nn.ResNetGenerator(**RESNET, norm='batch'), nn.unet(ngf=2, depth=3),
     nn.InceptionGenerator(stem=(2, 2, 2), up=(2, 2), norm='batch',
-                          blocks=(nn.Branches(((1, 1), (5, 1)), ((3, 1),)),))], ids=['resnet', 'unet', 'inception'])
+                          blocks=(nn.Branches(((1, 1), (5, 1)), ((3, 1),)),)),
+], ids=['resnet', 'unet', 'inception'])
 def test_the_receptive_field_is_as_far_as_a_pixel_matters(module):
   """No pixel farther away changes the image, and one that far does, up to the network's stride."""
   bound = generator(module)
