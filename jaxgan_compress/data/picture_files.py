@@ -59,15 +59,18 @@ def read(content: bytes, channels: int = 3, *, name: str = 'the picture') -> Pic
 
   Raises ImageError for anything that is no whole image.
   """
-  form, options, frames = _header(content, name)
+  form, mode, options, frames = _header(content, name)
   stored, is_picture = decode.stored(content, name)
+  if mode == 'RGB' and frames == 1 and not is_picture:  # a TIFF that says not what more it holds
+    stored, is_picture = stored[..., :3], True
   deep, has_alpha = stored.dtype == np.uint16, is_picture and stored.shape[-1] in (2, 4)
   if is_picture and not (has_alpha and channels % 2 and not deep):
     pixels = decode.with_channels(stored, channels, 16 if deep else 8, name=name)
   else:  # which lays it on white as in training, and of a TIFF's pages takes the first
     pixels = decode.decode_image(content, channels, name=name)
-  return Picture(pixels, stored[..., -1] if has_alpha else None,
-                 is_picture and stored.shape[-1] < 3, form, options, frames)
+  grey = (is_picture and stored.shape[-1] < 3) or (mode == 'P' and bool(
+      (stored[..., :1] == stored[..., 1:3]).all()))  # a palette of greys, as of a GIF
+  return Picture(pixels, stored[..., -1] if has_alpha else None, grey, form, options, frames)
 
 
 def to_pixels(image: np.ndarray, deep: bool = False) -> np.ndarray:
@@ -126,13 +129,13 @@ def _saving(format, options, quality, grey) -> dict[str, Any]:
   return kept or {'quality': QUALITY}
 
 
-def _header(content, name) -> tuple[str, dict[str, Any], int]:
-  """(the format, what the image that is made of this one is to be saved with, how many frames)."""
+def _header(content, name) -> tuple[str, str, dict[str, Any], int]:
+  """(format, mode, what the image that is made of it is to be saved with, how many frames)."""
   try:
     with decode.opened(content, name, whole=False) as (image, _):
-      return image.format or 'PNG', _options(image, content), _frames(image, content)
+      return image.format or 'PNG', image.mode, _options(image, content), _frames(image, content)
   except decode.ImageError:
-    return 'TIFF', {}, 1  # Pillow knows not all that `decode` does
+    return 'TIFF', '', {}, 1  # Pillow knows not all that `decode` does
 
 
 def _frames(image, content):

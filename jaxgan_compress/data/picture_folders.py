@@ -151,6 +151,7 @@ def find(source: str | Path, exclude: Path | None = None, left_out: list[Failure
       break
     fixed /= part
   pattern = os.path.join(glob.escape(str(fixed)), *path.parts[len(fixed.parts):])  # noqa: PTH118
+  exclude = exclude if exclude is not None and _inside(exclude, fixed) else None
   found = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - may be absolute
   files = [file for file in found if not file.is_dir() and not _inside(file, exclude)
            and _counts(file, left_out)]
@@ -187,7 +188,7 @@ def _same(a, b):
 
 def _inside(file, folder):
   return folder is not None and folder.is_dir() and any(
-      _same(parent, folder) for parent in file.parents)
+      _same(parent, folder) for parent in file.absolute().parents)
 
 
 def check_output(source: str | Path, output: Path):
