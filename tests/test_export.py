@@ -461,7 +461,7 @@ def test_edges_and_void_reach_the_exported_network(exports, tmp_path):
     ('pictures', 'half.png out.png', 'half.png: it is damaged'),
     ('pictures', 'good.png', 'required: output'),
     ('pictures', 'good.png out.png more.png', 'unrecognized arguments: more.png'),
-    ('pictures', 'good.png out.psd', 'out.psd has no suffix'),
+    ('pictures', 'good.png out.psd', '.psd is no suffix of an image that can be written'),
     ('pictures', 'good.png good.png', 'good.png is an input and would be'),
     ('labels', 'labels.png labels.png', 'labels.png is an input and would be'),
     ('labels', 'labels.png out.png --instances=good.png', 'good.png is a picture of mode RGB'),
