@@ -29,7 +29,8 @@ setup(
               'jaxgan_compress.configs.kd', 'jaxgan_compress.configs.omgd'],
     package_dir={'jaxgan_compress.configs': 'configs'},
     package_data={'jaxgan_compress': ['py.typed'],
-                  'jaxgan_compress.experiment': ['templates/*.html.jinja2']},
+                  'jaxgan_compress.experiment': ['templates/*.html.jinja2'],
+                  'jaxgan_compress.inference': ['templates/*.html.jinja2']},
     install_requires=[
         'jax>=0.10.0',
         'flax>=0.12',

@@ -39,7 +39,8 @@ def test_a_value_has_the_digits_that_its_spread_leaves(value, spread, text):
 
 @pytest.mark.parametrize(('number', 'text'), [
     (0, '0'), (.01234, '0.0123'), (999, '999'), (37376, '37.4 k'), (1216512, '1.22 M'),
-    (5.68e10, '56.8 G'), (-1500, '-1.5 k')])
+    (5.68e10, '56.8 G'), (-1500, '-1.5 k'),
+    (999_400, '999 k'), (999_700, '1 M'), (2.5e12, '2.5 T')])
 def test_large_numbers_have_a_letter(number, text):
   assert plots.si(number) == text
 

@@ -14,6 +14,7 @@ from jaxgan_compress.cli.output import show_progress
 from jaxgan_compress.cli.runs import OVERWRITE
 from jaxgan_compress.data import picture_files
 from jaxgan_compress.inference.engines import ENGINES
+from jaxgan_compress.inference.gallery import PICTURES, SIDE, beside, prepare
 from jaxgan_compress.inference.tiles import STATISTICS
 
 SHOWN = 10  # failures that are printed
@@ -23,6 +24,9 @@ class PicturesError(Exception):
   """Of some pictures no image could be generated; of the others it was."""
 
 
+TEACHER = Flag('teacher', 'What the generator learned from, to compare it with: a path as of '
+               '--network, or a generator of the run; by default the one of the run.', Path)
+MORE = Flag('compare', 'More networks to compare it with: paths, or generators of the run.', list)
 EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on ONNX Runtime.',
               Path)
 
@@ -64,7 +68,9 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
       Flag('norm_statistics', 'Where tiles take the statistics of instance norms from: tiles '
            'sampled from the picture, a reduced copy of it, or all of it in several passes.',
            default='sampled', choices=STATISTICS, needs=('input',)),
-      OVERWRITE)
+      Flag('gallery', 'Also write gallery.html: at most 24 of the inputs, and beside each what the '
+           'network and its teacher make of it.', bool, False),
+      TEACHER, MORE, OVERWRITE)
 def generate_images(flags):
   """Apply a trained generator to pictures, or sample images from latents."""
   sources = [source for source in (flags.workdir, flags.network, flags.export) if source]
@@ -76,14 +82,24 @@ def generate_images(flags):
       for name in ('generator', 'checkpoint', 'instances', 'max_side', 'format', 'quality',
                    'colors', 'count', 'seed', 'grid', 'batch', 'engine', 'tile', 'norm_statistics',
                    'overwrite')}
-  done = inference.generate(
-      sources[0], flags.input, flags.output, size=read_size(flags.size), progress=show_progress,
-      labels={'edges': flags.edges, 'dont_care': flags.dont_care}, **options)
+  options |= {'size': read_size(flags.size), 'progress': show_progress,
+              'labels': {'edges': flags.edges, 'dont_care': flags.dont_care}}
+  network, write_gallery = sources[0], None
+  if flags.gallery:
+    network, networks = inference.open_networks(
+        sources[0], flags.generator, flags.checkpoint, teacher=flags.teacher,
+        more=flags.compare or (), labels=options['labels'])
+    write_gallery = prepare_gallery(networks, flags, options)
+  elif flags.teacher or flags.compare:
+    raise ValueError('--teacher and --compare are for --gallery; give that too, or leave them out')
+  done = inference.generate(network, flags.input, flags.output, **options)
   skipped = f', {done.skipped:,} skipped that were done before' if done.skipped else ''
   print(f'{flags.output}: {done.written:,} images in {done.seconds:.1f} s, {done.rate:.1f} '
         f'images/s on {done.engine}{skipped}')
   if done.left_out:
     _list(f'left out: {len(done.left_out):,}', done.left_out, 3)
+  if write_gallery and (done.written or done.skipped):
+    print(describe_gallery(write_gallery()))
   if done.failures:
     _list(f'not generated: {len(done.failures):,}', done.failures, SHOWN)
     raise PicturesError(f'{len(done.failures):,} of the pictures could not be generated')
@@ -93,6 +109,25 @@ def _list(title, found, shown):
   print(title, *map(str, found[:shown]), sep='\n  ', file=sys.stderr)
   if len(found) > shown:
     print(f'  and {len(found) - shown:,} more', file=sys.stderr)
+
+
+def prepare_gallery(networks, flags, options):
+  """Checks what a gallery beside the images would be refused for; returns what writes it."""
+  names = ('instances', 'size', 'max_side', 'colors', 'seed', 'engine', 'tile', 'norm_statistics',
+           'overwrite', 'progress')
+  return prepare(
+      networks, flags.input, beside(flags.input, flags.output),
+      count=min(flags.count or 16, PICTURES) if flags.input is None else PICTURES,
+      **{name: options[name] for name in names})
+
+
+def describe_gallery(made: inference.Gallery) -> str:
+  """Its file, and how much of what was asked for it shows."""
+  if made.skipped:
+    return f'{made.file}: skipped, it was written before'
+  some = f'{made.shown} of {made.total:,}' if made.shown < made.total else f'{made.shown}'
+  return (f'{made.file}: {some} inputs, no side on the page above {SIDE} pixels, '
+          f'{made.bytes / 2 ** 20:.1f} MiB')
 
 
 def read_size(text: str | None) -> tuple[int, int] | None:

@@ -69,9 +69,9 @@ def tradeoff(dots: Sequence[Mapping[str, Any]], front: Sequence[tuple[float, flo
 
 
 def si(number: float, digits: int = 3) -> str:
-  """With the letter for thousands, millions or thousands of millions: '1.22 M'."""
-  for factor, letter in ((1e9, ' G'), (1e6, ' M'), (1e3, ' k')):
-    if abs(number) >= factor:
+  """With the letter for thousands, millions, 10^9 or 10^12: '1.22 M'."""
+  for factor, letter in ((1e12, ' T'), (1e9, ' G'), (1e6, ' M'), (1e3, ' k')):
+    if abs(number) >= factor * (1 - .5 * 10 ** -digits):  # what is rounded up to the next letter
       return f'{number / factor:.{digits}g}{letter}'
   return f'{number:.{digits}g}'
 

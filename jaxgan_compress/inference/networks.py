@@ -16,6 +16,8 @@ from jaxgan_compress import config, nn
 from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.data.picture_folders import Takes, key_of, takes_of
 from jaxgan_compress.experiment import open_run
+from jaxgan_compress.experiment.generators import TrainedGenerator
+from jaxgan_compress.experiment.workdir import Run
 from jaxgan_compress.export import FORMATS, sides
 from jaxgan_compress.export.bundle import INPUT
 from jaxgan_compress.nn.files.network import checksum
@@ -132,15 +134,27 @@ def _exported(folder: Path, labels) -> Network:
 
 
 def _of_run(folder: Path, name: str | None, checkpoint: str) -> Network:
-  run = open_run(folder)
+  generator = trained(open_run(folder), name)
+  return bind_trained(generator, generator.bound(checkpoint))
+
+
+def trained(run: Run, name: str | None = None) -> TrainedGenerator:
+  """The generator of that name in a run; by default the first student, or the first generator.
+
+  Raises ValueError for a name that it does not have.
+  """
   generators = {each.name: each for each in run.measured_generators()}
   name = name or next((name for name, each in generators.items() if each.teacher),
                       next(iter(generators)))
   if name not in generators:
     raise ValueError(f'no generator {name!r}; {config.suggest(name, generators)}')
-  generator = generators[name]
+  return generators[name]
+
+
+def bind_trained(generator: TrainedGenerator, bound: BoundGenerator) -> Network:
+  """A generator of a run as a `Network`, with the weights given."""
   labels, colors = (None, 'input') if generator.from_latents else _of_data(generator)
-  return bind(name, generator.bound(checkpoint), labels=labels, colors=colors)
+  return bind(generator.name, bound, labels=labels, colors=colors)
 
 
 def _of_data(generator) -> tuple[dict[str, Any] | None, str]:
