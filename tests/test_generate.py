@@ -100,7 +100,6 @@ def every_kind():
   for what, content, stored in files.deep_files():
     if stored.shape[-1] <= 4 and 'npy' not in what and 'minisblack' not in what and (
         'TIFF uint' not in what):
-      stored = stored[..., :3] if what == 'OpenCV TIFF 4' else stored  # which no file says is alpha
       yield what, content, stored.astype(decode.decode_deep(content).dtype), 0
 
 
@@ -340,7 +339,7 @@ def test_each_wrong_file_has_one_message_and_the_others_are_generated(
     text = str(each)
     assert text.count(each.source.name) == 1 and '\n' not in text and len(text) < 400
   assert [str(each) for each in done.left_out] == [
-      f'{tmp_path}/in/film.webp: of its 2 frames only the first was taken']
+      f'{tmp_path}/in/film.webp: of its 2 frames only the first is taken']
   for name, what in (('tiny', '1x1'), ('bomb', 'pixels'), ('empty', 'empty'), ('float', 'float')):
     assert [each for each in done.failures if each.source.stem == name and what in each.reason]
 
@@ -537,7 +536,7 @@ def test_few_pictures_wait_to_be_encoded_or_decoded(tmp_path, negative, monkeypa
     ({'size': (30_000, 30_000)}, 'at most'), ({'format': 'gif'}, 'one of png'),
     ({'quality': 0}, '1 to 100'), ({'colors': 'grey'}, 'one of auto'), ({'batch': 0}, '1 to'),
     ({'engine': 'gpu'}, 'one of auto'), ({'tile': -1}, '0 to'), ({'count': 0}, '1 to'),
-    ({'count': 3}, 'leave count'), ({'seed': 3}, 'seed'), ({'grid': True}, 'grid out'),
+    ({'count': 3}, 'count would'), ({'seed': 3}, 'seed'), ({'grid': True}, 'grid would'),
     ({'seed': 2**40}, '0 to'), ({'instances': 'in'}, 'takes no instances'),
     ({'labels': {'edges': True}}, 'takes no label maps'), ({'input': None}, 'give an input'),
     ({'input': 'nowhere'}, 'not there'), ({'input': 'no*.png'}, 'no image file'),

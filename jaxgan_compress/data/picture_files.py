@@ -61,8 +61,8 @@ def read(content: bytes, channels: int = 3, *, name: str = 'the picture') -> Pic
   """
   form, mode, options, frames = _header(content, name)
   stored, is_picture = decode.stored(content, name)
-  if mode == 'RGB' and frames == 1 and not is_picture:  # a TIFF that says not what more it holds
-    stored, is_picture = stored[..., :3], True
+  if mode in ('RGB', 'RGBA') and frames == 1 and not is_picture:
+    stored, is_picture = stored[..., :len(mode)], True  # of a TIFF, as Pillow understands it
   deep, has_alpha = stored.dtype == np.uint16, is_picture and stored.shape[-1] in (2, 4)
   if is_picture and not (has_alpha and channels % 2 and not deep):
     pixels = decode.with_channels(stored, channels, 16 if deep else 8, name=name)

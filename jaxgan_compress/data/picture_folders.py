@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from jaxgan_compress.data import decode, picture_files
 
@@ -145,6 +145,14 @@ def find(source: str | Path, exclude: Path | None = None, left_out: list[Failure
   if not glob.has_magic(str(path)):
     raise FileNotFoundError(f'{path} is not there; give a file, a folder or a pattern as '
                             "'photos/*.jpg'")
+  files = _matching(path, exclude, left_out)
+  if not files:
+    raise FileNotFoundError(f'no image file is named {path}')
+  return files
+
+
+def _matching(path, exclude, left_out) -> list[tuple[Path, Path]]:
+  """What a pattern finds; names are below the folders in which no part is a pattern."""
   fixed = Path()  # as long a part as is a folder, which may be named 'a[1]'
   for part in path.parts[:-1]:
     if glob.has_magic(part) and not (fixed / part).is_dir():
@@ -153,11 +161,8 @@ def find(source: str | Path, exclude: Path | None = None, left_out: list[Failure
   pattern = os.path.join(glob.escape(str(fixed)), *path.parts[len(fixed.parts):])  # noqa: PTH118
   exclude = exclude if exclude is not None and _inside(exclude, fixed) else None
   found = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - may be absolute
-  files = [file for file in found if not file.is_dir() and not _inside(file, exclude)
-           and _counts(file, left_out)]
-  if not files:
-    raise FileNotFoundError(f'no image file is named {path}')
-  return [(file, file.relative_to(fixed)) for file in files]
+  return [(file, file.relative_to(fixed)) for file in found if not file.is_dir()
+          and not _inside(file, exclude) and _counts(file, left_out)]
 
 
 def _counts(file, left_out):
@@ -369,7 +374,7 @@ def size_of(file: Path) -> tuple[int, int]:
   try:
     with open(file, 'rb') as content, Image.open(content, formats=decode.formats()) as image:
       width, height = image.size
-      if image.format == 'TIFF':
+      if isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (image.tag_v2[tag] for tag in (256, 257))  # newer Pillow has turned `size`
       # Pillow decodes a whole PNG for what may stand at its end.
       quick = image.format == 'PNG' and not _says_more(content)
@@ -514,20 +519,18 @@ def process(sizes: Mapping[tuple[int, int], Sequence[Job]], reader: Reader,
   """
   failures: list[Failure] = []
   left_out = [] if left_out is None else left_out
-  chunks = [(size, jobs[i:i + max(1, batch(size))]) for size, jobs in sizes.items()
-            for i in range(0, len(jobs), max(1, batch(size)))]
-  total = sum(len(jobs) for _, jobs in chunks)
+  chunks = list(_chunks(sizes, batch))
+  total = sum(map(len, sizes.values()))
   bar = iter(progress(range(total), total, 'generating'))
   reading, writing = collections.deque[list[Future]](), collections.deque[Future]()
   with ThreadPoolExecutor(WORKERS) as pool:
-    read = lambda chunk: [pool.submit(_read, reader, job, chunk[0], failures) for job in chunk[1]]
+    read = lambda chunk: [pool.submit(_read, reader, job, chunk[0], failures, left_out)
+                          for job in chunk[1]]
     try:
       reading.extend(map(read, chunks[:1]))
       for i, (_, chunk) in enumerate(chunks, 1):
         reading.extend(map(read, chunks[i:i + 1]))
         ready = [each for each in (future.result() for future in reading.popleft()) if each]
-        left_out += [Failure(job.source, f'of its {picture.frames} frames only the first was taken')
-                     for job, _, picture in ready if picture.frames > 1]
         images = run(_stack([x for _, x, _ in ready])) if ready else ()
         for (job, _, picture), image in zip(ready, images, strict=True):
           writing.append(pool.submit(_write, reader, record, job, image, picture, failures))
@@ -543,6 +546,13 @@ def process(sizes: Mapping[tuple[int, int], Sequence[Job]], reader: Reader,
   return failures
 
 
+def _chunks(sizes, batch):
+  """(size, its jobs that are run at once)."""
+  for size, jobs in sizes.items():
+    step = max(1, batch(size))
+    yield from ((size, jobs[i:i + step]) for i in range(0, len(jobs), step))
+
+
 def _stack(inputs):
   deep = {x.dtype for x in inputs} == {np.dtype(np.uint8), np.dtype(np.uint16)}
   return np.stack([picture_files.as_type(x, np.uint16) if deep else x for x in inputs])
@@ -556,12 +566,15 @@ def _try(function, job) -> Any:
     return _reason(e)
 
 
-def _read(reader, job, size, failures):
+def _read(reader, job, size, failures, left_out):
   """(job, input, picture), or None for a file that cannot be read."""
   try:
     x, picture = reader.read(job)
     if x.shape[:2] != size:
       raise ValueError('it has changed meanwhile; call again')
+    if picture.frames > 1:
+      reason = f'of its {picture.frames} frames only the first is taken'
+      left_out.append(Failure(job.source, reason))
     return job, x, picture
   except (ValueError, OSError) as e:
     failures.append(Failure(job.source, _reason(e)))

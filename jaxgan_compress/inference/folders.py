@@ -98,17 +98,12 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
   if not isinstance(network, Network):
     network = open_network(network, generator, checkpoint, labels=labels)
   _check_network(network, labels)
-  if network.takes.kind == 'latents':
-    if source is not None or instances is not None or size or max_side or tile or colors != 'auto':
-      raise ValueError(f'{network.name} generates from latents, and input, instances, size, '
-                       'max_side, colors and tile are for pictures; leave them out')
+  _check_use(network, {'input': input, 'instances': instances, 'size': size, 'max_side': max_side,
+                       'colors': colors, 'tile': tile},
+             {'count': count, 'seed': seed, 'grid': grid})
+  if source is None:
     return _from_latents(network, output, options, count or 16, seed, grid, batch or BATCH, engine,
                          overwrite, progress)
-  if source is None or count is not None or seed or grid:
-    raise ValueError(f'{network.name} generates from {network.takes.kind}; give an input'
-                     + ', and leave count, seed and grid out' * bool(count or seed or grid))
-  if instances is not None and network.takes.kind != 'labels':
-    raise ValueError(f'{network.name} takes no instances; leave them out')
   reader = Reader(network.takes, options, None if instances is None else paths.expand(instances))
   picture_folders.check_output(source, output)
   jobs = picture_folders.plan(files, output, options, network.takes.kind == 'labels')
@@ -135,6 +130,19 @@ def _check_network(network, labels):
                      f'{takes.channels}; files of pictures have 1 to 4, and images 1 or 3')
   if takes.kind != 'labels' and any((labels or {}).values()):
     raise ValueError(f'{network.name} takes no label maps; leave {", ".join(labels)} out')
+
+
+def _check_use(network, of_pictures, of_latents):
+  kind = network.takes.kind
+  others = of_pictures if kind == 'latents' else of_latents
+  wrong = [name for name, value in others.items() if value not in (None, False, 0, 'auto')]
+  if wrong:
+    raise ValueError(f'{network.name} generates from {kind}, where {", ".join(wrong)} would change '
+                     'nothing; leave that out')
+  if kind != 'latents' and of_pictures['input'] is None:
+    raise ValueError(f'{network.name} generates from {kind}; give an input')
+  if kind == 'pictures' and of_pictures['instances'] is not None:
+    raise ValueError(f'{network.name} takes no instances; leave them out')
 
 
 def _from_files(network, jobs, output, reader, batch, engine, tile, norm_statistics, overwrite,
