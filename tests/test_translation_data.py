@@ -22,6 +22,7 @@ from jaxgan_compress.data import (
 from jaxgan_compress.data import (
   folder_layouts,
   sample_images,
+  translation,
 )
 from jaxgan_compress.data import (
   preprocess as prepare,
@@ -253,6 +254,11 @@ def test_source_and_target_have_channels_of_their_own(tmp_path):
   (tmp_path / 'beside/train/0.png').write_bytes(rgba(np.concatenate(DEEP, 1)[..., :3]))
   source = data.paired(tmp_path / 'beside', channels=(3, 1), bits=16, **AS_IT_IS)
   np.testing.assert_array_equal(source[0]['source'], DEEP[0][..., :3])
+  # Of a set of the catalogue there are arrays.
+  arrays = translation.Images([{'source': DEEP[0][..., :1], 'target': DEEP[1][..., :4]}],
+                              View(**AS_IT_IS), 'x', channels=(3, 4), bits=16)[0]
+  np.testing.assert_array_equal(arrays['source'], DEEP[0][..., :1].repeat(3, -1))
+  np.testing.assert_array_equal(arrays['target'], DEEP[1][..., :4])
   grey = DEEP[1][..., :3] @ np.array([.299, .587, .114])
   np.testing.assert_allclose(source[0]['target'][..., 0], grey, atol=1)
 
