@@ -185,7 +185,7 @@ def label_files():
       yield f'PGM up to {most}', pgm(x, most, plain), x
   for x in (few, small):
     yield 'grey GIF', pillow(x, 'gif'), x
-  for x in (few, small, large, large.astype(np.int32) - 9, large.astype('>i2')):
+  for x in (few, small, large, large.astype(np.int32) - 9, large.astype('>i2'), large.astype(int)):
     yield f'npy {x.dtype}', npy(x), x
 
 

@@ -44,6 +44,7 @@ def ramp(bits):
     (lambda x: files.pillow(Image.fromarray(x).convert('LA')), 'a picture of mode LA'),
     (lambda x: files.pillow(x.astype(np.float32), 'tiff'), 'a picture of mode F'),
     (lambda x: files.npy(x.astype(np.float32)), 'an array of float32; a label map is one of integ'),
+    (lambda x: files.npy(x.astype(int) + 2 ** 40), 'holds 10995116277.., and a label or instance'),
     (lambda x: files.npy(np.stack([x] * 3, -1)), r'\[6, 10, 3\], and a label map holds one number'),
     (lambda x: files.by_tifffile(x.astype(np.uint64)), 'damaged')])
 def test_what_may_have_changed_labels_is_refused(content, message):

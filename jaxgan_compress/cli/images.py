@@ -24,7 +24,7 @@ from jaxgan_compress.data import preprocess, translation
            needs=('layout=labels',)),
       Flag('dont_care', 'Label 255 of the label maps is a class of its own.', bool, False,
            needs=('layout=labels',)),
-      Flag('channels', 'The channels of the pictures: 3 for RGB, which is also read as grey, 1 for '
+      Flag('channels', 'The channels of the images: 3 for RGB, which is also read as grey, 1 for '
            'grey, 4 and 2 for these with alpha, or the number of planes.', int, 3, low=1,
            high=translation.MOST_CHANNELS),
       Flag('bits', 'Set 16 to keep numbers of 16 bits.', int, 8, low=8, high=16))

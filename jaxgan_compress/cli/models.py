@@ -373,8 +373,8 @@ def profile_latency(flags):
            list, 'stablehlo,onnx', needs=('workdir', 'network')),
       Flag('int8', 'Also write ONNX and LiteRT networks that are quantised to 8 bits.', bool, False,
            needs=OF_A_RUN),
-      Flag('bits', 'The bits of the pictures that the network takes, 8 or 16; default: pictures of '
-           '8 bits for 1 and 3 input channels, and label maps for others.', int, low=8, high=16,
+      Flag('bits', 'The bits of the images that the network takes, 8 or 16; default: images of 8 '
+           'bits for 1 and 3 input channels, and label maps for others.', int, low=8, high=16,
            needs=('network',)),
       Flag('layout', 'The layout of images in ONNX.', default='NHWC', choices=('NHWC', 'NCHW'),
            needs=('workdir', 'network')),

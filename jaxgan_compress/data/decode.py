@@ -27,7 +27,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'WEBP', 'AVIF', 'JPEG2000', 'TIFF', 'PPM', 'GIF')
 READING = 3                   # increased whenever another array is read from some file
 DECODERS = ('pillow', 'opencv')
-INTEGERS = np.uint8, np.int8, np.uint16, np.int16, np.int32  # of label maps in arrays
+INTEGERS = np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64  # of label maps
 SIDES = 4, 32_768             # the fewest and the most pixels of a side
 MOST_PIXELS = 89_478_485      # Pillow's own guard: beyond it a small file can fill the memory
 ARRAY, NPY = '.npy', b'\x93NUMPY'  # an array that NumPy saved, and the first bytes of one
@@ -477,7 +477,10 @@ def _npy_labels(content, name):
   if numbers.shape[-1] > 1:
     raise ImageError(f'{name} is an array {list(numbers.shape)}, and a label map holds one number '
                      'a pixel: [H,W]')
-  return numbers[..., 0] if numbers.dtype == np.uint8 else numbers[..., 0].astype(np.int32)
+  small = numbers[..., 0] if numbers.dtype == np.uint8 else numbers[..., 0].astype(np.int32)
+  if (small != numbers[..., 0]).any():
+    raise ImageError(f'{name} holds {numbers.max()}, and a label or instance fits into int32')
+  return small
 
 
 def _npy(content, name, types=(np.uint8, np.uint16)):
@@ -491,7 +494,7 @@ def _npy(content, name, types=(np.uint8, np.uint16)):
   except Exception as e:
     raise ImageError(f'{name}: {_reason(e, content)}') from e
   if dtype.newbyteorder('=') not in types:
-    raise ImageError(f'{name} is an array of {dtype}; a label map is one of integers, to int32'
+    raise ImageError(f'{name} is an array of {dtype}; a label map is one of integers'
                      if types == INTEGERS else
                      f'{name} is an array of {dtype}; uint8 or uint16 is read: save x in [-1, 1] '
                      'as np.round((x + 1) * 32767.5).astype(np.uint16)')
