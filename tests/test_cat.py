@@ -5,19 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxgan_compress import convert, core, methods, nn
 from jaxgan_compress.core import Net
 from jaxgan_compress.losses.similarity import alignment
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state
-from tests.conftest import largest_difference
+from tests.conftest import PUBLISHED_ADAM, largest_difference
 from tests.published import nhwc, normal_fill, state_dict, uniform
 from tests.test_omgd import OneBlock
 
+TX = PUBLISHED_ADAM
 TAPS = ('stem', 'block3', 'block6', 'block9')
-TX = optax.adam(2e-4, b1=0.5, b2=0.999)
 
 
 def waves(rectify):

@@ -6,18 +6,18 @@ A wrong gradient, norm, loss or running statistic anywhere shows within two step
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxgan_compress import convert, core, methods, nn
 from jaxgan_compress.core import Net
 from jaxgan_compress.losses import features, gan, image
 from tests import published
+from tests.conftest import PUBLISHED_ADAM
 from tests.published import hashed, hashed_fill, nhwc
 
 pytestmark = pytest.mark.usefixtures('convolutions_as_matmuls')
 VGG = nn.VGG(16, dtype=jnp.float64)
-TX = optax.adam(2e-4, b1=0.5, b2=0.999)
+TX = PUBLISHED_ADAM
 
 
 @pytest.fixture(scope='module')
