@@ -1,9 +1,4 @@
-"""One process of several: trains a paired run, measures it, and writes what it came to.
-
-    python -m tests.one_of_several PORT PROCESSES NUMBER OUT
-"""
-
-import sys
+"""One process of several: trains a paired run, measures it, and writes what it came to."""
 
 import jax
 import numpy as np
@@ -47,7 +42,3 @@ def main(port, processes, number, out):
       process_id=int(number), coordinator_bind_address=None if int(number) else f'127.0.0.1:{port}',
       initialization_timeout=60, heartbeat_timeout_seconds=20, shutdown_timeout_seconds=20)
   np.savez(out, **train_and_measure(jax.device_count()))
-
-
-if __name__ == '__main__':
-  main(*sys.argv[1:])

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,14 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(command, tmp_path):
   done = subprocess.run([sys.executable, *command, 'info'], cwd=tmp_path, env=environment,
                         text=True, capture_output=True, check=False)
   assert (done.returncode, done.stderr.strip()) == (130, 'interrupted')
+
+
+@pytest.mark.parametrize('argv, code', [(['trian'], 2), (['--version'], 0)])
+def test_the_module_ends_with_the_code_of_its_command(argv, code, monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['jaxgan-compress', *argv])
+  with pytest.raises(SystemExit) as ended:
+    runpy.run_module('jaxgan_compress', run_name='__main__')
+  assert ended.value.code == code
 
 
 @pytest.mark.parametrize('function, argument', [

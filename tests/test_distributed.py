@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxgan_compress import distributed, experiment
+from tests import forked
 from tests.conftest import largest_difference, quick
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +36,9 @@ class Job:
       if count > 1:
         environment |= {'JAXGAN_COORDINATOR': f'127.0.0.1:{port}', 'JAXGAN_PROCESSES': str(count),
                         'JAXGAN_PROCESS': str(i)}
-      self.processes.append(subprocess.Popen(
-          [sys.executable, '-m', 'jaxgan_compress', 'train', f'--workdir={folders[i]}',
-           f'--config=tests/tiny_run.py:steps={STEPS}', *flags], cwd=ROOT, env=environment,
-          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+      self.processes.append(forked.Process('jaxgan_compress.cli.main', [[
+          'train', f'--workdir={folders[i]}', f'--config=tests/tiny_run.py:steps={STEPS}', *flags,
+      ]], environment, ROOT))
 
   def step(self):
     """How far the log has gone, if this is about one folder."""
@@ -59,8 +58,7 @@ class Job:
 
   def end(self):
     """[(exit code, what it said)]"""
-    said = [process.communicate(timeout=240)[0] for process in self.processes]
-    return [(process.returncode, text) for process, text in zip(self.processes, said, strict=True)]
+    return [(process.wait(240), process.said()) for process in self.processes]
 
 
 def final(workdir):
@@ -186,8 +184,12 @@ def script(tmp_path, codes):
   path = tmp_path / 'program.py'
   path.write_text('import os, sys, pathlib\n'
                   f'folder, codes = pathlib.Path({str(tmp_path)!r}), {codes!r}\n'
-                  'starts = len(list(folder.glob("start_*")))\n'
-                  '(folder / f"start_{starts}").write_text(" ".join(sys.argv[1:]))\n'
+                  'for starts in range(99):\n'
+                  '  try:  # another may start at the same time\n'
+                  '    (folder / f"start_{starts}").open("x").write(" ".join(sys.argv[1:]))\n'
+                  '    break\n'
+                  '  except FileExistsError:\n'
+                  '    pass\n'
                   'print("start", starts)\n'
                   'os._exit(codes[min(starts, len(codes) - 1)])\n')
   return f'{sys.executable} {path}'

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from jaxgan_compress.experiment.runner import compilation_cache
 from jaxgan_compress.experiment.stage import Stage
 from jaxgan_compress.train import log_files
 from jaxgan_compress.train.progress import Reporter
-from tests import tiny_run
+from tests import forked, tiny_run
 from tests.conftest import largest_difference, quick
 from tests.test_survival import damage_flip
 
@@ -221,15 +219,13 @@ def test_a_loss_that_explodes_is_named_and_the_good_checkpoint_stays(tmp_path):
              for line in lines(workdir / 'scratch' / 'log.jsonl'))
 
 
-def start(workdir, log):
+def start(workdir):
   """The command in a process of its own: a classifier and 100 steps of a teacher."""
-  environment = {**quick(), 'PYTHONUNBUFFERED': '1'}
-  return subprocess.Popen(
-      [sys.executable, '-m', 'jaxgan_compress', 'train', '--config=kd/digits:smoke',
-       f'--workdir={workdir}', "--config.run=('classifier','teacher')",
-       '--config.stages.teacher.steps=100', '--config.checkpoint.every=10', '--config.log_every=10',
-       '--config.evaluate.every=50', '--config.cache=False'],
-      stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=workdir.parent)
+  return forked.Process('jaxgan_compress.cli.main', [[
+      'train', '--config=kd/digits:smoke', f'--workdir={workdir}',
+      "--config.run=('classifier','teacher')", '--config.stages.teacher.steps=100',
+      '--config.checkpoint.every=10', '--config.log_every=10', '--config.evaluate.every=50',
+      '--config.cache=False']], quick(), workdir.parent)
 
 
 def newest(workdir):
@@ -245,24 +241,21 @@ def final_bytes(workdir):
 
 
 def test_killed_terminated_and_interrupted_runs_end_like_an_undisturbed_one(tmp_path):
-  with open(tmp_path / 'log', 'w+') as log:
-    assert start(tmp_path / 'whole', log).wait(200) == 0
-    for number, code, said in ((signal.SIGKILL, -9, ''), (signal.SIGTERM, 75, 'stopped by SIGTERM'),
-                               (signal.SIGINT, 130, 'stopped by SIGINT')):
-      before, end = newest(tmp_path / 'disturbed'), time.monotonic() + 120
-      process = start(tmp_path / 'disturbed', log)
-      while newest(tmp_path / 'disturbed') == before:
-        assert time.monotonic() < end, f'no checkpoint came after step {before}'
-        time.sleep(0.02)
-      process.send_signal(number)
-      returned = process.wait(100)
-      log.seek(0)
-      text = log.read()
-      if returned == 0:
-        pytest.fail('the run ended before it was disturbed')
-      assert returned == code, text[-2000:]
-      assert said in text and 'Traceback' not in text
-    assert start(tmp_path / 'disturbed', log).wait(200) == 0
+  assert start(tmp_path / 'whole').wait(200) == 0
+  for number, code, said in ((signal.SIGKILL, -9, ''), (signal.SIGTERM, 75, 'stopped by SIGTERM'),
+                             (signal.SIGINT, 130, 'stopped by SIGINT')):
+    before, end = newest(tmp_path / 'disturbed'), time.monotonic() + 120
+    process = start(tmp_path / 'disturbed')
+    while newest(tmp_path / 'disturbed') == before:
+      assert time.monotonic() < end, f'no checkpoint came after step {before}'
+      time.sleep(0.02)
+    process.send_signal(number)
+    returned, text = process.wait(100), process.said()
+    if returned == 0:
+      pytest.fail('the run ended before it was disturbed')
+    assert returned == code, text[-2000:]
+    assert said in text and 'Traceback' not in text
+  assert start(tmp_path / 'disturbed').wait(200) == 0
   assert final_bytes(tmp_path / 'disturbed') == final_bytes(tmp_path / 'whole')
   steps = [line['step'] for line in lines(tmp_path / 'disturbed' / 'teacher' / 'log.jsonl')]
   assert steps == sorted(set(steps)) and steps[-1] == 100

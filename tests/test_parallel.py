@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -16,7 +14,7 @@ import pytest
 from jaxgan_compress import core, nn
 from jaxgan_compress.core import Axes, xla
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state
-from tests import one_of_several
+from tests import forked, one_of_several
 from tests import test_cat as cat
 from tests import test_omgd as omgd
 from tests.conftest import largest_difference, quick, small_kd
@@ -246,11 +244,10 @@ def test_two_processes_train_and_measure_as_one_does(tmp_path):
     s.bind(('127.0.0.1', 0))
     port = s.getsockname()[1]
   files = [tmp_path / f'{i}.npz' for i in range(2)]
-  running = [subprocess.Popen(
-      [sys.executable, '-m', 'tests.one_of_several', str(port), '2', str(i), str(file)],
-      env=quick(), cwd=Path(__file__).parents[1]) for i, file in enumerate(files)]
+  running = [forked.Process('tests.one_of_several', [str(port), '2', str(i), str(file)], quick(),
+                            Path(__file__).parents[1]) for i, file in enumerate(files)]
   alone = one_of_several.train_and_measure(2)
-  assert [process.wait(timeout=240) for process in running] == [0, 0]
+  assert [process.wait(240) for process in running] == [0, 0]
   first, second = (dict(np.load(file)) for file in files)
   assert alone['devices'] == first['devices'] == second['devices'] == 2
   assert {'measured_psnr', 'measured_fd', 'measured_mse'} <= alone.keys()
