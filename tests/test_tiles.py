@@ -105,7 +105,7 @@ def test_a_picture_larger_than_the_memory_is_cut_into_tiles(monkeypatch):
   size = PICTURE.shape[:2]
   whole = folders.Runner(network, {size: 1}, 'jax')
   expected = whole(PICTURE[None])[0]
-  assert whole.batch(size) == 8
+  assert whole.batch(size) == 1  # on CPUs
   monkeypatch.setattr(folders, 'memory_limit', lambda: 10**6)
   monkeypatch.setattr(folders, 'TILE', 96)
   pieces = folders.Runner(network, {size: 1})

@@ -130,7 +130,7 @@ def stored_bits(content: bytes, *, name: str = 'the image') -> int:
 def stored_pages(content: bytes) -> int:
   """The pages of a TIFF, smaller copies and masks aside, and 1 for other files."""
   try:
-    return len(_tiff_pages(content)) if content[:4] in TIFF else 1
+    return len(tiff_pages(content)) if content[:4] in TIFF else 1
   except Exception:  # damage after the first page, which alone is read
     return 1
 
@@ -564,8 +564,9 @@ def _deep_ppm(content):
   # Read as a grey picture of three times the width, of which Pillow reads 16 bits.
   with Image.open(io.BytesIO(content), formats=('PPM',)) as image:
     (width, height), tile = image.size, image.tile[0]
+    white = tile.args[1] if tile.args else 65535
   head = b'P%d %d %d %d\n' % (2 if tile.codec_name == 'ppm_plain' else 5, 3 * width, height,
-                              tile.args[1])
+                              white)
   with Image.open(io.BytesIO(head + content[tile.offset:]), formats=('PPM',)) as image:
     return np.asarray(image).astype(np.uint16).reshape(height, width, 3)
 

@@ -296,7 +296,8 @@ def check_channels(channels: Channels, bits: int = 8, *, sides: bool = False):
   """Raises ValueError unless files can be read with so many channels and bits. sides: channels may
   be two numbers, of source and target."""
   two = sides and isinstance(channels, tuple | list) and len(channels) == 2
-  for count in channels if two else (channels,):
+  counts: Any = channels if two else (channels,)
+  for count in counts:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_CHANNELS:
       raise ValueError(f'channels={channels!r}; 3 for RGB, 1 for grey, 4 and 2 for these with '
                        f'alpha, or the number of planes, up to {MOST_CHANNELS}'

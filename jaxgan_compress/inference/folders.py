@@ -25,7 +25,7 @@ from jaxgan_compress.inference.networks import Network, open_network
 from jaxgan_compress.inference.overlap import receptive_field
 from jaxgan_compress.inference.tiles import STATISTICS, TiledGenerator
 
-BATCH = 8                # of small pictures: more is no faster on CPUs
+BATCH = 8                # of small pictures; on CPUs 1, which benchmarks/generate.py finds faster
 PIXELS = BATCH * 256**2  # of one batch
 TILE = 512
 MANY_SIZES = 16          # of which XLA compiles a program each
@@ -188,7 +188,8 @@ class Runner:
     """How many pictures of a size are run at once."""
     if size in self._tiled:
       return 1
-    return self._batch or max(1, min(BATCH, PIXELS // (size[0] * size[1])))
+    small = 1 if jax.default_backend() == 'cpu' else BATCH
+    return self._batch or max(1, min(small, PIXELS // (size[0] * size[1])))
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
     if x.shape[1:3] in self._tiled:
@@ -200,7 +201,7 @@ class Runner:
     if self._tile is not None:
       return 0 < self._tile < max(size)
     return self.network.bound is not None and \
-        needed_bytes(self.network.module, size) > memory_limit()
+        needed_bytes(self.network.module, self.network.takes, size) > memory_limit()
 
   def _in_tiles(self, picture):
     if self._pieces is None:

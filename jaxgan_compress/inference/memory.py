@@ -9,18 +9,22 @@ import jax
 from flax import linen
 
 from jaxgan_compress import analysis
+from jaxgan_compress.data.picture_folders import Takes
 
 # XLA:CPU's working memory over the estimate of `analysis.activation_bytes`: padded copies and
 # patches of convolutions.
 OVERHEAD = 2.
 SHARE = 0.5  # of the memory that is free
+MEASURED = 512  # pixels of a side
 UNKNOWN = 4 * 2**30
 
 
-def needed_bytes(module: linen.Module, size: tuple[int, int]) -> int:
+def needed_bytes(module: linen.Module, takes: Takes, size: tuple[int, int]) -> int:
   """An estimate of the memory that a picture of a size (height, width) takes in one piece."""
-  channels = module.example().shape[-1]
-  return int(OVERHEAD * analysis.activation_bytes(module, (1, *size, channels)))
+  # Of one size, since to trace a network takes up to a second, and the rest is in proportion.
+  height, width = takes.fit(MEASURED, MEASURED)
+  each = analysis.activation_bytes(module, (1, height, width, takes.channels)) / (height * width)
+  return int(OVERHEAD * each * size[0] * size[1])
 
 
 def memory_limit() -> int:

@@ -113,7 +113,7 @@ class TiledGenerator:
     """Of every norm, as the first passes measure them."""
     if self.statistics == 'reduced':
       return self._measure(_reduced(picture, self.takes)[None])
-    count = max(SAMPLES, SAMPLED_BYTES // needed_bytes(self.bound.module, shape))
+    count = max(SAMPLES, SAMPLED_BYTES // needed_bytes(self.bound.module, self.takes, shape))
     statistics = self._measure(_samples(picture, shape, count, self.takes.multiple))
     if self.statistics == 'sampled':
       return statistics
