@@ -68,7 +68,7 @@ def decode_image(content: bytes, channels: int = 3, *, bits: int = 8, name: str 
   Raises ImageError for anything that is no whole image of 8 to 16 bits.
   """
   if bits != 8 or channels not in (1, 3) or content.startswith(NPY):
-    numbers, is_picture = stored(content, name)
+    numbers, is_picture = _stored(content, name)
     return _fitted(numbers, channels, bits, is_picture, name)
   # Looking at the headers of a JPEG ourselves is a tenth quicker than asking Pillow.
   if decoder == 'opencv' and (_is_plain_jpeg(content) or _is_plain(content, name)):
@@ -118,7 +118,7 @@ def decode_deep(content: bytes, *, name: str = 'the image') -> np.ndarray:
 
   Raises ImageError for numbers that are not of 8 or 16 bits without sign, and as `decode_image`.
   """
-  return stored(content, name)[0]
+  return _stored(content, name)[0]
 
 
 def stored_bits(content: bytes, *, name: str = 'the image') -> int:
@@ -237,11 +237,11 @@ def _check_size(size, name):
 
 
 @contextlib.contextmanager
-def opened(content: bytes, name: str, *, whole: bool = True):
+def opened(content, name, *, whole=True):
   """The image in a file, and how its numbers are stored: Pillow's raw mode, as 'L;4', and for PPM
   also its white. An exception, in here or in the body, becomes an ImageError."""
   try:
-    with Image.open(io.BytesIO(content), formats=formats()) as image:
+    with Image.open(io.BytesIO(content), formats=_formats()) as image:
       _check_size(image.size, name)
       raw = _raw_mode(image)
       _check_bmp(image, name)
@@ -255,7 +255,7 @@ def opened(content: bytes, name: str, *, whole: bool = True):
 
 
 @functools.cache
-def formats():
+def _formats():
   """Those of FORMATS that this Pillow knows."""
   Image.init()
   return tuple(name for name in FORMATS if name in Image.OPEN)
@@ -427,7 +427,7 @@ def _reason(e, content):
   return f'it is damaged ({type(e).__name__}: {e})'
 
 
-def stored(content, name):
+def _stored(content, name):
   """What `decode_deep` returns, and whether it is a picture: grey or RGB, perhaps with alpha."""
   if content.startswith(NPY):
     return _npy(content, name), False
@@ -579,8 +579,8 @@ def _jpeg2000_bits(content):
 
 
 def _tiff_planes(content, name):
-  """What `stored` returns of a TIFF; None if its pixels are not plain numbers of 8 or 16 bits."""
-  pages = tiff_pages(content)
+  """What `_stored` returns of a TIFF; None if its pixels are not plain numbers of 8 or 16 bits."""
+  pages = _tiff_pages(content)
   for page in pages:
     if {*page.get(SAMPLE_FORMAT, (1,))} - {1, 4} or max(page.get(BITS, (1,))) > 16:
       raise ImageError(f'{name} holds signed, floating-point or 32-bit numbers; 8 or 16 bits '
@@ -612,7 +612,7 @@ def _check_pages(pages, name):
     raise ImageError(f'{name} has pages of 8 and of 16 bits; save all with 16')
 
 
-def tiff_pages(content):
+def _tiff_pages(content):
   """The directories of a TIFF's pages, without smaller copies and masks."""
   file, pages, seen = io.BytesIO(content), [], set()
   header = content[:16 if content[2:3] == b'+' else 8]

@@ -60,7 +60,7 @@ def read(content: bytes, channels: int = 3, *, name: str = 'the picture') -> Pic
   Raises ImageError for anything that is no whole image.
   """
   form, mode, options, frames = _header(content, name)
-  stored, is_picture = decode.stored(content, name)
+  stored, is_picture = decode._stored(content, name)
   if mode in ('RGB', 'RGBA') and frames == 1 and not is_picture:
     stored, is_picture = stored[..., :len(mode)], True  # of a TIFF, as Pillow understands it
   deep, has_alpha = stored.dtype == np.uint16, is_picture and stored.shape[-1] in (2, 4)
@@ -140,7 +140,7 @@ def _header(content, name) -> tuple[str, str, dict[str, Any], int]:
 
 def _frames(image, content):
   if image.format == 'TIFF':
-    return len(decode.tiff_pages(content))
+    return decode.stored_pages(content)
   # The further frames of an MPO are other views of the first, for other displays.
   return 1 if image.format == 'MPO' else getattr(image, 'n_frames', 1)
 

@@ -125,7 +125,8 @@ def check_format(suffix: str):
                      'written' + ' by this Pillow' * bool(form) + '; use .png')
 
 
-def find(source: str | Path, exclude: Path | None = None, left_out: list[Failure] | None = None
+def find(source: str | Path, exclude: Path | None = None,
+         suffixes: Sequence[str] = decode.SUFFIXES, left_out: list[Failure] | None = None
          ) -> list[tuple[Path, Path]]:
   """[(file, its name in the tree)] of a file, a folder with its subfolders, or a glob pattern.
 
@@ -136,22 +137,22 @@ def find(source: str | Path, exclude: Path | None = None, left_out: list[Failure
   left_out = [] if left_out is None else left_out
   path = Path(source).expanduser()
   if path.is_dir():
-    files = sorted(_walk(path, exclude, left_out))
+    files = sorted(_walk(path, exclude, suffixes, left_out))
     if not files:
-      raise ValueError(f'{path} holds no image files ({" ".join(decode.SUFFIXES)})')
+      raise ValueError(f'{path} holds no image files ({" ".join(suffixes)})')
     return [(file, file.relative_to(path)) for file in files]
   if os.path.lexists(path):
     return [(path, Path(path.name))]
   if not glob.has_magic(str(path)):
     raise FileNotFoundError(f'{path} is not there; give a file, a folder or a pattern as '
                             "'photos/*.jpg'")
-  files = _matching(path, exclude, left_out)
+  files = _matching(path, exclude, suffixes, left_out)
   if not files:
     raise FileNotFoundError(f'no image file is named {path}')
   return files
 
 
-def _matching(path, exclude, left_out) -> list[tuple[Path, Path]]:
+def _matching(path, exclude, suffixes, left_out) -> list[tuple[Path, Path]]:
   """What a pattern finds; names are below the folders in which no part is a pattern."""
   fixed = Path()  # as long a part as is a folder, which may be named 'a[1]'
   for part in path.parts[:-1]:
@@ -162,17 +163,17 @@ def _matching(path, exclude, left_out) -> list[tuple[Path, Path]]:
   exclude = exclude if exclude is not None and _inside(exclude, fixed) else None
   found = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - may be absolute
   return [(file, file.relative_to(fixed)) for file in found if not file.is_dir()
-          and not _inside(file, exclude) and _counts(file, left_out)]
+          and not _inside(file, exclude) and _counts(file, suffixes, left_out)]
 
 
-def _counts(file, left_out):
-  counts = file.suffix.lower() in decode.SUFFIXES
+def _counts(file, suffixes, left_out):
+  counts = file.suffix.lower() in suffixes
   if not file.name.startswith('.') and not counts:
     left_out.append(Failure(file, 'it has no suffix of an image'))
   return counts and not file.name.startswith('.')
 
 
-def _walk(folder, exclude, left_out) -> Iterable[Path]:
+def _walk(folder, exclude, suffixes, left_out) -> Iterable[Path]:
   failed = lambda e: left_out.append(Failure(Path(e.filename), f'{e.strerror}'))
   seen = set()  # folders, since links may lead around
   for here, folders, names in os.walk(folder, onerror=failed, followlinks=True):
@@ -184,7 +185,7 @@ def _walk(folder, exclude, left_out) -> Iterable[Path]:
     folders[:] = sorted(name for name in folders if not name.startswith('.') and (
         exclude is None or not _same(Path(here, name), exclude)))
     yield from (file for file in (Path(here, name) for name in sorted(names))
-                if _counts(file, left_out))
+                if _counts(file, suffixes, left_out))
 
 
 def _same(a, b):
@@ -331,7 +332,7 @@ class Record:
       # A copy has another time; what a killed process did not replace, another content.
       return found.st_size == row.get('bytes') and (
           found.st_mtime_ns == row.get('time')
-          or zlib.crc32(job.target.read_bytes()) == row.get('crc'))
+          or _checksum(job.target) == row.get('crc'))
     except OSError:
       return False
 
@@ -347,15 +348,28 @@ class Record:
     try:
       job.target.parent.mkdir(parents=True, exist_ok=True)
       part.write_bytes(content)
-      row = {'name': job.name, 'key': self.key, 'bytes': len(content), 'crc': zlib.crc32(content),
-             'time': part.stat().st_mtime_ns, 'source': self._stamp(job)}
-      with self._lock, open(self.path, 'a') as file:
-        file.write(f'\n{json.dumps(row)}\n')  # not behind a line that a full disk cut off
-      part.replace(job.target)
+      self.adopt(job, part)
     except OSError as e:
       raise OSError(e.errno, f'cannot be written ({e.strerror or e})', str(job.target)) from e
     finally:
       part.unlink(missing_ok=True)
+
+  def adopt(self, job: Job, part: Path):
+    """Gives a file that is whole the name of the job's, and remembers it."""
+    found = part.stat()
+    row = {'name': job.name, 'key': self.key, 'bytes': found.st_size, 'time': found.st_mtime_ns,
+           'crc': _checksum(part), 'source': self._stamp(job)}
+    with self._lock, open(self.path, 'a') as file:
+      file.write(f'\n{json.dumps(row)}\n')  # not behind a line that a full disk cut off
+    part.replace(job.target)
+
+
+def _checksum(file) -> int:
+  total = 0
+  with open(file, 'rb') as content:
+    while block := content.read(2**24):
+      total = zlib.crc32(block, total)
+  return total
 
 
 def key_of(*parts: Any) -> str:
@@ -372,7 +386,7 @@ def size_of(file: Path) -> tuple[int, int]:
     raise decode.ImageError(f'{file} has {file.stat().st_size:,} bytes, more than a picture of '
                             f'{decode.MOST_PIXELS:,} pixels; crop or resize it')
   try:
-    with open(file, 'rb') as content, Image.open(content, formats=decode.formats()) as image:
+    with open(file, 'rb') as content, Image.open(content, formats=decode._formats()) as image:
       width, height = image.size
       if isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (image.tag_v2[tag] for tag in (256, 257))  # newer Pillow has turned `size`

@@ -94,7 +94,8 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
   _check(engine, tile, norm_statistics, batch, count, seed)
   output, left_out = paths.expand(output), []
   source = None if input is None else paths.expand(input)
-  files = [] if source is None else picture_folders.find(source, output, left_out)
+  files = [] if source is None else picture_folders.find(
+      source, output, left_out=left_out)
   if not isinstance(network, Network):
     network = open_network(network, generator, checkpoint, labels=labels)
   _check_network(network, labels)
