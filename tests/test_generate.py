@@ -547,6 +547,7 @@ def test_few_pictures_wait_to_be_encoded_or_decoded(tmp_path, negative, monkeypa
     ({'input': 'a.png', 'output': 'o.gif'}, 'no suffix'),
     ({'input': 'a.png', 'output': 'o.png', 'format': 'jpg'}, 'no name of a jpg'),
     ({'input': 'a.png', 'output': 'folders'}, 'is a folder'),
+    ({'output': 'file/sub'}, 'is a file'),
     ({'input': 'a*', 'output': '.'}, 'is an input')])
 def test_what_is_known_to_be_wrong_is_said_before(tmp_path, negative, monkeypatch, options, match):
   monkeypatch.chdir(fill(tmp_path, {'in/a.png': RGB, 'in/b.png': RGB, 'a.png': RGB, 'file': b'x',
@@ -568,6 +569,18 @@ def test_wrong_instances_are_said_before(tmp_path, monkeypatch, options, match):
     run(labels_network(edges=False), 'in', 'out', instances='in')
 
 
+def test_a_folder_of_one_picture_is_a_folder(tmp_path, negative):
+  fill(tmp_path, {'in/a.png': RGB})
+  run(negative, tmp_path / 'in', tmp_path / 'out.v2')
+  assert tree(tmp_path / 'out.v2') == ['a.png']
+
+
+def test_an_image_that_its_format_cannot_hold_is_named(tmp_path, negative):
+  fill(tmp_path, {'in/a.png': picture(4, 17_000), 'in/b.png': picture(4, 17_000)[:, ::-1]})
+  done = run(negative, tmp_path / 'in', tmp_path / 'out', format='webp')
+  assert 'cannot write 4x17000 pixels as WEBP' in done.failures[0].reason
+
+
 def test_a_folder_that_cannot_be_written_is_said_before(tmp_path, negative, monkeypatch):
   fill(tmp_path, {'in/a.png': RGB})
   monkeypatch.setattr(os, 'access', lambda path, mode: False)  # the user of tests may be root
@@ -585,9 +598,10 @@ def test_many_sizes_are_said_and_few_programs_kept(tmp_path, negative, monkeypat
   monkeypatch.setattr(folders, 'MANY_SIZES', 2)
   monkeypatch.setattr(inference.engines, 'PROGRAMS', 2)
   fill(tmp_path / 'in', {f'{i}.png': picture(8, 8 + i) for i in range(4)})
-  done = run(bind(factor=-.25), tmp_path / 'in', tmp_path / 'out')
+  network = bind(factor=-.25)
+  done = run(network, tmp_path / 'in', tmp_path / 'out')
   assert done.written == 4 and 'have 4 sizes' in caplog.text
-  assert max(len(engine._batches) for engine in ENGINES.values() if engine.name == 'jax') >= 1
+  assert ENGINES[network.identity, 'jax']._run._cache_size() == 2
 
 
 def test_the_command_says_what_it_did_left_out_and_could_not(tmp_path, monkeypatch, capsys):

@@ -57,8 +57,8 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
            False, needs=('network',)),
       Flag('count', 'The number of images of a generator of latents; default: 16.', int, low=1,
            high=1_000_000),
-      Flag('seed', 'The seed of the latents.', int, 0, low=0, needs=('count',)),
-      Flag('grid', 'Also write one image of all, grid.png.', bool, False, needs=('count',)),
+      Flag('seed', 'The seed of the latents.', int, 0, low=0, high=2**32 - 1),
+      Flag('grid', 'Also write one image of all, grid.png.', bool, False),
       Flag('batch', 'The number of pictures of a size that are run at once; default: 1 on '
            'CPUs, else 8 of 256x256.', int, low=1),
       Flag('engine', 'What runs the network; auto: the faster one, measured once and remembered.',

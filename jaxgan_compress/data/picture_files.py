@@ -111,7 +111,7 @@ def encode(pixels: np.ndarray, format: str, *, alpha: np.ndarray | None = None,
   try:
     image.save(file, format, **_saving(format, options or {}, quality, channels == 1),
                **({'icc_profile': profile} if profile else {}))
-  except (KeyError, OSError) as e:
+  except (KeyError, OSError, ValueError, RuntimeError) as e:  # as the plugin likes
     raise ValueError(f'this Pillow cannot write {image.height}x{image.width} pixels as {format} '
                      f'({e}); take another format') from e
   return file.getvalue()

@@ -13,6 +13,7 @@ import glob
 import hashlib
 import itertools
 import json
+import math
 import os
 import threading
 import zlib
@@ -28,7 +29,7 @@ from jaxgan_compress.data import decode, picture_files
 
 RECORD = '.generated.jsonl'  # in the output folder: which files are done, and with what
 WORKERS = 4
-WAITING = 2**30  # bytes of images that wait to be encoded
+WAITING = 2**30  # bytes of pictures that wait for the network, and of images for the disk
 MOST_BYTES = 2**31  # of a file; larger ones are no pictures of `decode.MOST_PIXELS`
 # Suffixes of which the image could not be written, or not as what they promise.
 RENAMED = {'.gif': '.png', '.apng': '.png', '.mpo': '.jpg', '.avifs': '.avif', '.pbm': '.pnm',
@@ -212,20 +213,24 @@ def check_output(source: str | Path, output: Path):
   place = output
   while not place.exists() and place != place.parent:
     place = place.parent
+  if place != output and not place.is_dir():
+    raise ValueError(f'{place} is a file, and {output} would lie in it; give another output')
   if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
     raise ValueError(f'the folder {place} is not writable; give another output')
 
 
 def plan(files: Sequence[tuple[Path, Path]], output: Path, options: Options,
-         labels: bool = False) -> list[Job]:
+         labels: bool = False, single: bool | None = None) -> list[Job]:
   """Which file is written for each that was found.
 
-  output: a folder, or for one file also a file. The names and the tree are kept; a suffix changes
-  where a format is asked for, or the input's cannot hold the image. Where that name is another
-  input's as well, the whole name is kept, as a.gif.png. Raises ValueError where an output is an
+  single: whether a file was asked for, and no folder that holds one; default: if there is one.
+  output: a folder, or for a single file also a file. The names and the tree are kept; a suffix
+  changes where a format is asked for, or the input's cannot hold the image. Where that name is
+  another input's as well, the whole name is kept, as a.gif.png. Raises ValueError where an output is an
   input or a folder, and for an output file that is of another format than asked for.
   """
-  if len(files) == 1 and output.suffix and not output.is_dir():
+  single = len(files) == 1 if single is None else single
+  if single and output.suffix and not output.is_dir():
     _check_file(output, options)
     jobs = [Job(files[0][0], output, output.name, files[0][1])]
   else:
@@ -537,13 +542,14 @@ def process(sizes: Mapping[tuple[int, int], Sequence[Job]], reader: Reader,
   total = sum(map(len, sizes.values()))
   bar = iter(progress(range(total), total, 'generating'))
   reading, writing = collections.deque[list[Future]](), collections.deque[Future]()
+  unread = iter(chunks)
   with ThreadPoolExecutor(WORKERS) as pool:
     read = lambda chunk: [pool.submit(_read, reader, job, chunk[0], failures, left_out)
                           for job in chunk[1]]
     try:
-      reading.extend(map(read, chunks[:1]))
-      for i, (_, chunk) in enumerate(chunks, 1):
-        reading.extend(map(read, chunks[i:i + 1]))
+      for size, chunk in chunks:
+        more = 1 + _ahead(len(chunk), size, reader.takes.channels) - len(reading)
+        reading.extend(map(read, itertools.islice(unread, max(0, more))))
         ready = [each for each in (future.result() for future in reading.popleft()) if each]
         images = run(_stack([x for _, x, _ in ready])) if ready else ()
         for (job, _, picture), image in zip(ready, images, strict=True):
@@ -565,6 +571,12 @@ def _chunks(sizes, batch):
   for size, jobs in sizes.items():
     step = max(1, batch(size))
     yield from ((size, jobs[i:i + step]) for i in range(0, len(jobs), step))
+
+
+def _ahead(count, size, channels) -> int:
+  """How many batches of a size are decoded ahead: those that keep the workers busy, as far as
+  memory allows."""
+  return max(1, min(-(-WORKERS // count), WAITING // (4 * channels * count * math.prod(size))))
 
 
 def _stack(inputs):

@@ -107,7 +107,8 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
                          overwrite, progress)
   reader = Reader(network.takes, options, None if instances is None else paths.expand(instances))
   picture_folders.check_output(source, output)
-  jobs = picture_folders.plan(files, output, options, network.takes.kind == 'labels')
+  jobs = picture_folders.plan(files, output, options, network.takes.kind == 'labels',
+                              source.is_file())
   reader.check(jobs)
   return _from_files(network, jobs, output, reader, batch, engine, tile, norm_statistics, overwrite,
                      progress, left_out)
