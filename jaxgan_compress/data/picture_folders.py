@@ -226,8 +226,8 @@ def plan(files: Sequence[tuple[Path, Path]], output: Path, options: Options,
   single: whether a file was asked for, and no folder that holds one; default: if there is one.
   output: a folder, or for a single file also a file. The names and the tree are kept; a suffix
   changes where a format is asked for, or the input's cannot hold the image. Where that name is
-  another input's as well, the whole name is kept, as a.gif.png. Raises ValueError where an output is an
-  input or a folder, and for an output file that is of another format than asked for.
+  another input's as well, the whole name is kept, as a.gif.png. Raises ValueError where an output
+  is an input or a folder, and for an output file that is of another format than asked for.
   """
   single = len(files) == 1 if single is None else single
   if single and output.suffix and not output.is_dir():
