@@ -70,6 +70,9 @@ def picture(height=16, width=20, seed=0):
   return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
+GREY, RGB = picture()[..., 0], picture()
+
+
 def fill(folder, contents):
   """A folder of {name: bytes, or pixels of a file}."""
   for name, content in contents.items():
@@ -134,7 +137,7 @@ def test_every_kind_of_picture_gives_the_right_pixels(tmp_path, negative):
     if not (same and alpha and turned == 1):
       wrong.append((what, path.name, image.shape, image.dtype, stored.shape, stored.dtype))
   assert not wrong
-  again = jgc.generate(negative, tmp_path / 'in', tmp_path / 'out', engine='jax')
+  again = jgc.generate(negative, tmp_path / 'in/../in', tmp_path / 'out', engine='jax')
   assert (again.written, again.skipped) == (0, len(kinds))
 
 
@@ -158,6 +161,38 @@ def test_an_image_of_another_size_keeps_alpha_and_is_cut_where_the_input_was_pad
     assert abs(np.asarray(image)[..., :3] - wanted).max() <= 1
     alpha = picture_files.resize(pixels[..., 3:], 18, 26)[..., 0]
     assert (np.asarray(image)[..., 3] == alpha).all()
+
+
+@pytest.mark.parametrize(('inputs', 'options', 'modes'), [
+    (3, {}, 'L RGB'), (3, {'colors': 'rgb'}, 'RGB RGB'), (1, {}, 'RGB RGB'),
+    (1, {'colors': 'input'}, 'L RGB'), (4, {}, 'L RGB')])
+def test_grey_pictures_stay_grey_unless_the_network_paints_them(tmp_path, inputs, options, modes):
+  class Colours(Negative):
+    def __call__(self, x, train=False):
+      y = super().__call__(x)[0]
+      return jnp.broadcast_to(y, (*y.shape[:3], 3)), {}
+
+  fill(tmp_path / 'in', {'a.png': GREY, 'b.png': RGB})
+  network = bind(Colours(inputs=inputs) if inputs == 1 else Negative(inputs=inputs))
+  run(network, tmp_path / 'in', tmp_path / 'out', **options)
+  images = [Image.open(tmp_path / f'out/{name}.png') for name in 'ab']
+  assert ' '.join(image.mode for image in images) == modes
+  if inputs < 4:
+    assert (np.asarray(images[0].convert('L')) == 255 - GREY).all()
+
+
+def test_a_network_of_many_planes_takes_them_with_all_their_bits(tmp_path):
+  class Last(Negative):
+    def __call__(self, x, train=False):
+      return super().__call__(x[..., -3:])[0], {}
+
+  planes = files.DEEP[..., :6]
+  fill(tmp_path / 'in', {'a.tif': files.by_tifffile(planes, photometric='minisblack',
+                                                    planarconfig='contig'), 'b.png': RGB})
+  done = run(bind(Last(inputs=6)), tmp_path / 'in', tmp_path / 'out')
+  image = decode.decode_deep((tmp_path / 'out/a.tif').read_bytes())
+  assert (image == 65535 - planes[..., 3:]).all()
+  assert len(done.failures) == 1 and 'give channels=3, or files of 6' in done.failures[0].reason
 
 
 def test_small_pictures_are_reflected_to_what_the_network_takes():
@@ -192,9 +227,6 @@ def profile(space=b'RGB '):
 
 def saved(x, form, **options):
   return files.pillow(x, form, **options)
-
-
-GREY, RGB = picture()[..., 0], picture()
 
 
 def tables(content):

@@ -66,8 +66,9 @@ def read(content: bytes, channels: int = 3, *, name: str = 'the picture') -> Pic
   deep, has_alpha = stored.dtype == np.uint16, is_picture and stored.shape[-1] in (2, 4)
   if is_picture and not (has_alpha and channels % 2 and not deep):
     pixels = decode.with_channels(stored, channels, 16 if deep else 8, name=name)
-  else:  # which lays it on white as in training, and of a TIFF's pages takes the first
-    pixels = decode.decode_image(content, channels, name=name)
+  else:  # which lays it on white as in training, and shows of a TIFF's pages the first
+    bits = 16 if deep and channels not in (1, 3) else 8
+    pixels = decode.decode_image(content, channels, bits=bits, name=name)
   grey = (is_picture and stored.shape[-1] < 3) or (mode == 'P' and bool(
       (stored[..., :1] == stored[..., 1:3]).all()))  # a palette of greys, as of a GIF
   return Picture(pixels, stored[..., -1] if has_alpha else None, grey, form, options, frames)

@@ -342,7 +342,7 @@ class Record:
       return False
 
   def _stamp(self, job):
-    stats = [(str(file.absolute()), stat.st_size, stat.st_mtime_ns)
+    stats = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
              for file in self._inputs(job) for stat in [file.stat()] if file.exists()]
     return key_of(stats)
 
@@ -497,8 +497,8 @@ class Reader:
       if not np.isfinite(pixels).all():
         raise ValueError('the network computed numbers that are not finite')
       pixels = picture_files.to_pixels(pixels, picture.pixels.dtype == np.uint16)
-    colors = self.options.colors if self.options.colors != 'auto' else self.takes.colors
-    if colors == 'rgb':
+    paints = self.takes.colors == 'rgb' or self.takes.channels == 1 < self.takes.outputs
+    if self.options.colors == 'rgb' or (self.options.colors == 'auto' and paints):
       return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
     return picture_files.to_grey(pixels) if picture.grey else pixels
 
@@ -509,13 +509,15 @@ def pad(x: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.pad(x, ((0, rows), (0, columns), (0, 0)), 'reflect') if rows or columns else x
 
 
-def by_size(jobs: Sequence[Job], reader: Reader
-            ) -> tuple[dict[tuple[int, int], list[Job]], list[Failure]]:
+def by_size(jobs: Sequence[Job], reader: Reader,
+            progress: Callable[..., Iterable] = lambda items, total, what: items) -> tuple[
+                dict[tuple[int, int], list[Job]], list[Failure]]:
   """({(height, width) of the input: its jobs}, the jobs whose file is no image), from headers."""
   sizes: dict[tuple[int, int], list[Job]] = {}
   failures = []
   with ThreadPoolExecutor(WORKERS) as pool:
-    for job, size in zip(jobs, pool.map(lambda job: _try(reader.shape, job), jobs), strict=True):
+    found = pool.map(lambda job: _try(reader.shape, job), jobs)
+    for job, size in zip(progress(jobs, len(jobs), 'headers'), found, strict=True):
       if isinstance(size, str):
         failures.append(Failure(job.source, size))
       else:

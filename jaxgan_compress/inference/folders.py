@@ -127,9 +127,9 @@ def _check(engine, tile, norm_statistics, batch, count, seed):
 
 def _check_network(network, labels):
   takes = network.takes
-  if (takes.kind == 'pictures' and not 1 <= takes.channels <= 4) or takes.outputs not in (1, 3):
-    raise ValueError(f'{network.name} makes images of {takes.outputs} channels from '
-                     f'{takes.channels}; files of pictures have 1 to 4, and images 1 or 3')
+  if takes.outputs not in (1, 3):
+    raise ValueError(f'{network.name} makes images of {takes.outputs} channels, and files of '
+                     'pictures have 1 or 3')
   if takes.kind != 'labels' and any((labels or {}).values()):
     raise ValueError(f'{network.name} takes no label maps; leave {", ".join(labels)} out')
 
@@ -155,7 +155,7 @@ def _from_files(network, jobs, output, reader, batch, engine, tile, norm_statist
   record = Record(folder, picture_folders.key_of(
       network.identity, dataclasses.asdict(reader.options), tile, norm_statistics), reader.inputs)
   jobs, skipped = record.split(jobs, overwrite)
-  sizes, failures = picture_folders.by_size(jobs, reader)
+  sizes, failures = picture_folders.by_size(jobs, reader, progress)
   runner = Runner(network, {size: len(group) for size, group in sizes.items()}, engine, tile,
                   norm_statistics, batch)
   if runner.name == 'jax' and len(sizes) > MANY_SIZES:
@@ -164,8 +164,8 @@ def _from_files(network, jobs, output, reader, batch, engine, tile, norm_statist
         'onnxruntime compiles none, and size or max_side make them fewer', len(sizes))
   failures += picture_folders.process(sizes, reader, runner, record, batch=runner.batch,
                                       progress=progress, left_out=left_out)
-  return Generated(len(jobs) - len(failures), skipped, failures, time.perf_counter() - start,
-                   runner.name, left_out)
+  return Generated(len(jobs) - len(failures), skipped, sorted(failures),
+                   time.perf_counter() - start, runner.name, sorted(left_out))
 
 
 class Runner:
