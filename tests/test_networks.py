@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen, traverse_util
+from flax import errors, linen, traverse_util
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
@@ -624,6 +624,18 @@ def test_gradients_of_batch_norm_are_those_of_its_parts(affine, replicas):
     with jax.numpy_rank_promotion('allow'):
       wanted = list(jax.jit(functools.partial(gradients, reference))(params, x, weight))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), found, wanted)
+
+
+@pytest.mark.parametrize('module, more', [(nn.Conv(3), ()), (nn.UpConv(3), ()),
+                                          (nn.BatchNorm(), (False,)), (nn.LayerNorm(), ())],
+                         ids=str)
+def test_a_weight_of_another_shape_is_refused(module, more):
+  apply = lambda variables: module.apply(variables, normal(1, 4, 4, 3), *more)
+  whole = jax.eval_shape(lambda: module.init(jax.random.key(0), normal(1, 4, 4, 3), *more))
+  for name, leaf in whole['params'].items():
+    wrong = jax.ShapeDtypeStruct((*leaf.shape[:-1], 4), leaf.dtype)
+    with pytest.raises(errors.ScopeParamShapeError, match=f'"{name}"'):
+      jax.eval_shape(apply, {**whole, 'params': {**whole['params'], name: wrong}})
 
 
 def test_statistics_of_the_caller_stay_as_they_are():

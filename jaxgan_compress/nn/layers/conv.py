@@ -13,7 +13,12 @@ from flax import linen as nn
 from jax import lax
 
 from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, upsample_cpu
-from jaxgan_compress.nn.layers.norms import InstanceNorm, at_least_float32, per_channel
+from jaxgan_compress.nn.layers.norms import (
+  InstanceNorm,
+  at_least_float32,
+  parameter,
+  per_channel,
+)
 from jaxgan_compress.nn.layers.resample import pad
 
 Layer = TypeVar('Layer', bound=nn.Module)
@@ -218,11 +223,11 @@ def _check_width(module):
 
 
 def _kernel(module, shape):
-  return module.param('kernel', nn.initializers.normal(0.02), shape)
+  return parameter(module, 'kernel', nn.initializers.normal(0.02), shape)
 
 
 def _bias(module):
-  bias = module.param('bias', nn.initializers.zeros_init(), (module.features,))
+  bias = parameter(module, 'bias', nn.initializers.zeros_init(), (module.features,))
   return bias.astype(module.dtype)
 
 
