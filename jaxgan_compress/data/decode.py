@@ -130,7 +130,7 @@ def stored_bits(content: bytes, *, name: str = 'the image') -> int:
 def stored_pages(content: bytes) -> int:
   """The pages of a TIFF, smaller copies and masks aside, and 1 for other files."""
   try:
-    return len(tiff_pages(content)) if content[:4] in TIFF else 1
+    return len(_tiff_pages(content)) if content[:4] in TIFF else 1
   except Exception:  # damage after the first page, which alone is read
     return 1
 

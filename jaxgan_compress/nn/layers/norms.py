@@ -186,7 +186,7 @@ def parameter(module: nn.Module, name: str, initializer, shape: tuple[int, ...])
     return module.param(name, initializer, shape)
   value = module.get_variable('params', name)
   if jnp.shape(value) != shape:
-    raise errors.ScopeParamShapeError(name, module.scope.path_text, jnp.shape(value), shape)
+    raise errors.ScopeParamShapeError(name, '/'.join(module.path), jnp.shape(value), shape)
   return value
 
 
