@@ -11,6 +11,7 @@ version = re.search(r"'(.+)'", (here / 'jaxgan_compress' / '_version.py').read_t
 samples = ['scikit-learn>=1.5', 'scikit-image>=0.24']
 fast = ['opencv-python-headless>=4.10']
 export = ['onnx>=1.17', 'onnxruntime>=1.20', 'flatbuffers>=24']
+demo = ['gradio>=6']  # takes Pillow below 13
 notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29']
 docs = ['pdoc>=15']
 test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
@@ -59,6 +60,7 @@ setup(
         'samples': samples,
         'fast': fast,
         'export': export,
+        'demo': demo,
         'notebooks': notebooks,
         'docs': docs,
         'tf': ['tensorflow-cpu>=2.21', 'tensorboard>=2.18'],

@@ -1,10 +1,17 @@
 """Pages that show what networks make of pictures: the gallery, and the one to play with."""
 
 import base64
+import dataclasses
 import html
 import io
+import os
 import re
+import socket
+import struct
+import sys
 import types
+from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -14,16 +21,33 @@ from PIL import Image
 from jaxgan_compress import analysis, data, export, inference, nn
 from jaxgan_compress.cli import main
 from jaxgan_compress.core import BoundGenerator
+from jaxgan_compress.data import sample_images
 from jaxgan_compress.inference import comparison
+from jaxgan_compress.inference import demo as demo_page
+from jaxgan_compress.inference.engines import OnnxEngine
 from tests import files
 
 ONNX = {'engine': 'onnxruntime'}  # which compiles nothing
 
 
+@pytest.fixture(scope='module', autouse=True)
+def converted_once():
+  """Each network becomes ONNX once, which is most of what these tests would do."""
+  engines, convert = {}, OnnxEngine
+  once = lambda network: engines.get(network.identity) or engines.setdefault(
+      network.identity, convert(network))
+  with mock.patch('jaxgan_compress.inference.engines.OnnxEngine', once), \
+      mock.patch('jaxgan_compress.inference.demo.OnnxEngine', once):
+    yield
+
+
 def made(module, seed=0):
-  """A generator whose images differ from pixel to pixel."""
-  variables = jax.device_get(nn.initialise(module, jax.random.key(seed)))
-  return BoundGenerator(jax.tree.map(lambda x: x * 3 if x.ndim == 4 else x, variables), module)
+  """A generator whose images differ from pixel to pixel; nothing is compiled for it."""
+  rng = np.random.default_rng(seed)
+  shapes = jax.eval_shape(lambda: nn.initialise(module, jax.random.key(0)))
+  return BoundGenerator(jax.tree.map(
+      lambda x: np.abs(rng.normal(0, .3, x.shape)).astype(x.dtype) if x.ndim == 1 else
+      rng.normal(0, .3, x.shape).astype(x.dtype), shapes), module)
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +55,7 @@ def networks():
   """{kind: {caption: generator}}."""
   return {'pictures': {'teacher': made(nn.mobile_resnet(4, 1)),
                        'small one': made(nn.mobile_resnet(2, 1), 1)},
-          'labels': {'student': made(nn.spade(1, hidden=2, labels=4))},
+          'labels': {'student': made(nn.spade(1, 'normal', 2, labels=4))},
           'latents': {'teacher': made(nn.DCGANGenerator(2, size=32)),
                       'student': made(nn.DCGANGenerator(1, size=32), 1)}}
 
@@ -223,3 +247,127 @@ def test_a_run_brings_its_teacher(networks, monkeypatch, tmp_path):
       'wide (teacher)', f'{folder}/first', f'{tmp_path.name}/first']
   with pytest.raises(FileNotFoundError, match="neither a path nor .* did you mean 'first'"):
     captions(more=['frst'])
+
+
+@pytest.fixture(scope='module')
+def demos(networks):
+  return {kind: inference.Demo(each, labels={'edges': True}, max_side=64)
+          for kind, each in networks.items()}
+
+
+def test_a_demo_makes_what_generate_makes(demos, networks, photos, tmp_path):
+  for name, note in (('a <b>.png', '20 x 16 pixels.'), ('turned.png', '16 x 20 pixels.'),
+                     ('grey.png', '16 x 16 pixels.'),
+                     ('wide.png', '80 x 12 pixels, made smaller to 64 x 10, padded to 64 x 12 for '
+                                  'the network.')):
+    answer = demos['pictures'].of_picture(photos / name)
+    assert answer.note == note and [*answer.images] == ['teacher', 'small one']
+    for caption, network in networks['pictures'].items():
+      inference.generate(network, photos / name, tmp_path / f'{caption}.png', max_side=64,
+                         overwrite=True, **ONNX)
+      np.testing.assert_array_equal(np.asarray(answer.images[caption]),
+                                    Image.open(tmp_path / f'{caption}.png'))
+      assert answer.costs[caption].seconds > 0 and answer.costs[caption].engine == 'onnxruntime'
+    left, right = demo_page.slider_pair(answer)
+    assert left.size == right.size == answer.images['teacher'].size
+    np.testing.assert_array_equal(left, answer.images['teacher'].convert('RGB'))
+    np.testing.assert_array_equal(right, answer.images['small one'].convert('RGB'))
+
+
+def test_a_demo_of_latents_and_one_of_labels(demos, networks, tmp_path):
+  answer = demos['latents'].of_latents(7)
+  network = networks['latents']['student']
+  inference.generate(network, output=tmp_path / 'z', count=16, seed=7, grid=True, **ONNX)
+  grid = np.asarray(Image.open(tmp_path / 'z/grid.png'))
+  sheet = np.asarray(answer.images['student'])
+  np.testing.assert_array_equal(sheet[:96:3, :96:3], grid[:32, :32])  # each pixel as 3 x 3
+  assert answer.input is None and 'seed 7' in answer.note and sheet.shape == (390, 390, 3)
+  labels = np.arange(3, dtype=np.uint8).repeat(32)[:, None].repeat(64, 1)
+  Image.fromarray(labels).save(tmp_path / 'map.png')
+  answer = demos['labels'].of_picture(tmp_path / 'map.png')
+  shown = demo_page.answered(demos['labels'], lambda: answer)
+  assert len(shown) == 5 and shown[2] is answer.input  # note, slider, labels, image, costs
+  assert len({*map(tuple, np.asarray(answer.input).reshape(-1, 3))}) == 4  # three labels, edges
+  np.testing.assert_array_equal(demo_page.slider_pair(answer)[0], answer.input)
+
+
+HEAD = struct.pack('>II', 9, 1)  # of 9 x 1 pixels
+WRONG = {'text <i>.png': b'no picture', 'empty.png': b'',
+         'one.png': files.pillow(np.zeros((1, 1), 'u1')),
+         'cut.png': files.pillow(np.random.default_rng(0).integers(0, 256, (64, 64), 'u1'))[:2000],
+         'huge.png': files.png(np.zeros((1, 9), 'u1')).replace(
+             HEAD, struct.pack('>II', 30_000, 9000)),
+         'labels.png': files.pillow(np.full((64, 64), 9, 'u1'))}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_a_demo_says_what_is_wrong_with_a_file(name, demos, tmp_path):
+  (tmp_path / name).write_bytes(WRONG[name])
+  demo = demos['labels' if name == 'labels.png' else 'pictures']
+  note, *nothing = demo_page.answered(demo, lambda: demo.of_picture(tmp_path / name))
+  assert nothing == [None] * 4 and note.startswith('<p class="wrong" role="alert">')
+  assert html.escape(name) in note and '<i>' not in note and str(tmp_path) not in note
+  if name == 'labels.png':
+    assert 'labels 9 are not among 0 to 2' in note
+
+
+def test_a_demo_has_examples(networks, tmp_path, monkeypatch):
+  takes = {kind: inference.bind('x', next(iter(each.values())), labels={'edges': True}).takes
+           for kind, each in networks.items()}
+  saved = demo_page.save_examples(tmp_path, takes['pictures'])
+  assert saved and all(max(Image.open(file).size) <= 384 for file in saved)
+  assert not demo_page.save_examples(tmp_path, takes['labels'])  # of three labels
+  shapes = dataclasses.replace(takes['labels'], classes=6)
+  assert np.asarray(Image.open(demo_page.save_examples(tmp_path, shapes)[0])).max() < 6
+  painter = dataclasses.replace(takes['pictures'], colors='rgb')
+  assert Image.open(demo_page.save_examples(tmp_path, painter)[0]).mode == 'L'
+  monkeypatch.setattr(sample_images, 'pictures', mock.Mock(side_effect=ImportError))
+  assert not demo_page.save_examples(tmp_path, takes['pictures'])
+
+
+def test_a_port_is_free_or_refused():
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(ValueError, match=f'port {port} is in use'):
+      demo_page.free_port('127.0.0.1', port)
+    assert demo_page.free_port('127.0.0.1', 0) != port
+    assert demo_page.free_port('127.0.0.1', None) in demo_page.PORTS
+  with pytest.raises(ValueError, match='192.0.2.1 is no address of this machine'):
+    demo_page.free_port('192.0.2.1', 0)
+
+
+def test_a_demo_is_refused_before_a_network_is_read(saved, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'gradio', None)
+  assert main.main(['demo', '--network=none.safetensors']) == 2
+  assert "the page needs Gradio: pip install 'jaxgan-compress[demo]'" in capsys.readouterr().err
+  monkeypatch.setitem(sys.modules, 'gradio', types.ModuleType('gradio'))
+  for flags, said in (([], 'demo takes --workdir'), (['--network=none.safetensors'], 'none.safe'),
+                      ([f'--network={saved}/student.safetensors', '--host=192.0.2.1'],
+                       'no address of this machine'),
+                      ([f'--network={saved}/student.safetensors', '--port=70000'], '--port=70000')):
+    assert main.main(['demo', *flags]) == 2 and said in capsys.readouterr().err
+
+
+def test_the_page_is_for_this_machine_alone(demos, saved, monkeypatch):
+  """What `demo` asks of Gradio; the page itself is looked at in a browser."""
+  gradio = pytest.importorskip('gradio')
+  launched = {}
+
+  def launch(page, **options):
+    folder = Path(os.environ['GRADIO_TEMP_DIR']).parent
+    launched.update(options, page=page, folder=folder, there=folder.is_dir())
+
+  monkeypatch.setattr(gradio.Blocks, 'launch', launch)
+  monkeypatch.setattr(demo_page.threading, 'Event', mock.Mock(side_effect=KeyboardInterrupt))
+  with mock.patch.dict(os.environ):
+    assert main.main(['demo', f'--network={saved}/student.safetensors', '--port=0']) == 130
+    assert os.environ['GRADIO_ANALYTICS_ENABLED'] == 'False'
+  assert launched['server_name'] == '127.0.0.1' and launched['share'] is False
+  assert launched['allowed_paths'] == [] and not launched['page'].analytics_enabled
+  assert launched['there'] and not launched['folder'].exists()
+  assert not list(Path(demo_page.__file__).parent.glob('*.pyi'))  # which Gradio likes to write
+  for demo in demos.values():
+    page = demo_page.blocks(demo, [])
+    assert all(each.concurrency_limit == 1 for each in page.fns.values())

@@ -13,6 +13,7 @@ from jaxgan_compress.cli.models import CHECKPOINT, NETWORK, WORKDIR
 from jaxgan_compress.cli.output import show_progress
 from jaxgan_compress.cli.runs import OVERWRITE
 from jaxgan_compress.data import picture_files
+from jaxgan_compress.inference.demo import MAX_SIDE, check_demo, serve
 from jaxgan_compress.inference.engines import ENGINES
 from jaxgan_compress.inference.gallery import PICTURES, SIDE, beside, prepare
 from jaxgan_compress.inference.tiles import STATISTICS
@@ -24,6 +25,12 @@ class PicturesError(Exception):
   """Of some pictures no image could be generated; of the others it was."""
 
 
+GENERATOR = Flag('generator', 'The generator of the run, as its report names it; default: the '
+                 'first student.', needs=('workdir',))
+EDGES = Flag('edges', 'For label maps of --network: the last plane is instance edges.', bool,
+             needs=('network',))
+DONT_CARE = Flag('dont_care', 'For label maps of --network: label 255 has a plane of its own.',
+                 bool, False, needs=('network',))
 TEACHER = Flag('teacher', 'What the generator learned from, to compare it with: a path as of '
                '--network, or a generator of the run; by default the one of the run.', Path)
 MORE = Flag('compare', 'More networks to compare it with: paths, or generators of the run.', list)
@@ -31,10 +38,7 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
               Path)
 
 
-@Verb('generate', WORKDIR, NETWORK, EXPORT,
-      Flag('generator', 'The generator of the run, as its report names it; default: the first '
-           'student.', needs=('workdir',)),
-      CHECKPOINT,
+@Verb('generate', WORKDIR, NETWORK, EXPORT, GENERATOR, CHECKPOINT,
       Flag('input', "The picture, the folder of pictures with its subfolders, or a pattern as "
            "'photos/*.jpg' to generate from; label maps for networks that take them.", Path),
       Flag('output', 'The folder to write, or for one picture the file.', Path, required=True),
@@ -51,10 +55,7 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
            choices=picture_files.COLORS, needs=('input',)),
       Flag('instances', 'For label maps: the file or folder of instance maps, which have the names '
            'of the label maps.', Path, needs=('input',)),
-      Flag('edges', 'For label maps of --network: the last plane is instance edges.', bool,
-           needs=('network',)),
-      Flag('dont_care', 'For label maps of --network: label 255 has a plane of its own.', bool,
-           False, needs=('network',)),
+      EDGES, DONT_CARE,
       Flag('count', 'The number of images of a generator of latents; default: 16.', int, low=1,
            high=1_000_000),
       Flag('seed', 'The seed of the latents.', int, 0, low=0, high=2**32 - 1),
@@ -73,10 +74,7 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
       TEACHER, MORE, OVERWRITE)
 def generate_images(flags):
   """Apply a trained generator to pictures, or sample images from latents."""
-  sources = [source for source in (flags.workdir, flags.network, flags.export) if source]
-  if len(sources) != 1:
-    raise ValueError('generate takes --workdir=FOLDER of a run, --network=FILE, or '
-                     '--export=FOLDER of an export; give one of them')
+  source = the_source('generate', flags)
   options: dict[str, Any] = {
       name: getattr(flags, name)
       for name in ('generator', 'checkpoint', 'instances', 'max_side', 'format', 'quality',
@@ -84,10 +82,10 @@ def generate_images(flags):
                    'overwrite')}
   options |= {'size': read_size(flags.size), 'progress': show_progress,
               'labels': {'edges': flags.edges, 'dont_care': flags.dont_care}}
-  network, write_gallery = sources[0], None
+  network, write_gallery = source, None
   if flags.gallery:
     network, networks = inference.open_networks(
-        sources[0], flags.generator, flags.checkpoint, teacher=flags.teacher,
+        source, flags.generator, flags.checkpoint, teacher=flags.teacher,
         more=flags.compare or (), labels=options['labels'])
     write_gallery = prepare_gallery(networks, flags, options)
   elif flags.teacher or flags.compare:
@@ -109,6 +107,35 @@ def _list(title, found, shown):
   print(title, *map(str, found[:shown]), sep='\n  ', file=sys.stderr)
   if len(found) > shown:
     print(f'  and {len(found) - shown:,} more', file=sys.stderr)
+
+
+@Verb('demo', WORKDIR, NETWORK, EXPORT, GENERATOR, CHECKPOINT, TEACHER, MORE, EDGES, DONT_CARE,
+      Flag('max_side', 'What is given to the page is made smaller until no side has more pixels.',
+           int, MAX_SIDE, low=16),
+      Flag('engine', 'What runs the networks; auto: onnxruntime on CPUs, since it compiles nothing '
+           'for another size, else jax.', default='auto', choices=ENGINES),
+      Flag('host', 'The address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for all '
+           'that reach it.', default='127.0.0.1'),
+      Flag('port', 'The port; 0: any that is free; default: the first that is free from 7860.',
+           int, low=0, high=65535))
+def show_demo(flags):
+  """Show a page to play with: give a picture, see teacher and student side by side."""
+  labels = {'edges': flags.edges, 'dont_care': flags.dont_care}
+  check_demo(flags.host, flags.port)
+  _, networks = inference.open_networks(
+      the_source('demo', flags), flags.generator, flags.checkpoint, teacher=flags.teacher,
+      more=flags.compare or (), labels=labels)
+  serve(inference.Demo(networks, max_side=flags.max_side, engine=flags.engine), flags.host,
+        flags.port)
+
+
+def the_source(verb: str, flags) -> str:
+  """The one of the three paths that was given. Raises ValueError for none or several."""
+  sources = [source for source in (flags.workdir, flags.network, flags.export) if source]
+  if len(sources) != 1:
+    raise ValueError(f'{verb} takes --workdir=FOLDER of a run, --network=FILE, or '
+                     '--export=FOLDER of an export; give one of them')
+  return sources[0]
 
 
 def prepare_gallery(networks, flags, options):

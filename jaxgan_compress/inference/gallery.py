@@ -148,12 +148,11 @@ def _write(output, networks, rows, total, side, key, progress) -> Gallery:
   if not pictures:
     raise ValueError('; '.join(f'{each.source}: {each.reason}' for each in rows.failures[:3])
                      + ' - no picture is left to show')
-  costs = rows.costs()
   text = page('gallery.html.jinja2', key=key, pictures=pictures, networks=networks, total=total,
-              costs=comparison.cost_rows(costs), cost=next(iter(costs.values())),
-              engines=list(dict.fromkeys(each.engine for each in costs.values())),
-              columns=comparison.COLUMNS, side=side, reduced=reduced, kind=rows.kind,
-              failures=[plain(each) for each in rows.failures])
+              side=side, reduced=reduced, kind=rows.kind,
+              failures=[plain(each) for each in rows.failures],
+              **costs_on_page(rows.costs(), 'the machine that wrote this page, the median of a '
+                              'few runs'))
   output.parent.mkdir(parents=True, exist_ok=True)
   paths.write_atomically(output, text)
   return Gallery(output, len(pictures), total, rows.failures, len(text.encode()))
@@ -265,6 +264,13 @@ def data_url(image: Image.Image) -> str:
     form, file = 'jpeg', io.BytesIO()
     image.save(file, 'JPEG', quality=92, subsampling=0)
   return f'data:image/{form};base64,' + base64.b64encode(file.getvalue()).decode()
+
+
+def costs_on_page(costs: Mapping[str, comparison.Cost], machine: str) -> dict[str, Any]:
+  """What the template of the table of costs takes."""
+  return {'costs': comparison.cost_rows(costs), 'cost': next(iter(costs.values())),
+          'columns': comparison.COLUMNS, 'machine': machine,
+          'engines': list(dict.fromkeys(each.engine for each in costs.values()))}
 
 
 def page(template: str, **values: Any) -> str:
