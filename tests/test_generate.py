@@ -18,7 +18,7 @@ from jaxgan_compress import inference, nn
 from jaxgan_compress.cli.main import main
 from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.data import decode, picture_files, picture_folders
-from jaxgan_compress.inference import JaxEngine, OnnxEngine, folders
+from jaxgan_compress.inference import JaxEngine, OnnxEngine, engines, folders
 from tests import files
 
 SUFFIXES = {'JPEG': '.jpg', 'TIFF': '.tif', 'JPEG2000': '.jp2', 'DIB': '.bmp'}
@@ -42,7 +42,7 @@ class Negative(linen.Module):
     return jnp.repeat(jnp.repeat(y, self.scale, 1), self.scale, 2)[..., -3:], {}
 
 
-def bind(module=Negative(), factor=-1., **keywords):
+def bind(module: linen.Module = Negative(), factor=-1., **keywords):
   return inference.bind('net', BoundGenerator({'params': {'factor': np.float32(factor)}}, module),
                         **keywords)
 
@@ -244,6 +244,12 @@ def test_a_jpeg_keeps_its_quality_and_a_lossless_webp_stays_so(tmp_path, negativ
   run(negative, tmp_path / 'in', tmp_path / 'out')
   for name, content in many.items():
     assert tables((tmp_path / 'out' / name).read_bytes()) == tables(content)
+  fill(tmp_path, {'a.mpo': saved(RGB, 'mpo', quality=40, save_all=True,
+                                 append_images=[Image.fromarray(RGB)]), 'a.png': RGB})
+  for name, quality in (('a.mpo', 40), ('a.png', picture_files.QUALITY)):
+    run(negative, tmp_path / name, tmp_path / f'{name}.jpg')
+    assert tables((tmp_path / f'{name}.jpg').read_bytes())[0] == tables(
+        saved(RGB, 'jpeg', quality=quality))[0]
   for name in lossless:
     assert (np.asarray(Image.open(tmp_path / 'out' / name)) == 255 - RGB).all()
   assert Image.open(tmp_path / 'out/lzw.tif').info['compression'] == 'tiff_lzw'
@@ -551,7 +557,7 @@ def test_few_pictures_wait_to_be_encoded_or_decoded(tmp_path, negative, monkeypa
       return super().read(job)
 
     def encode(self, *args):
-      time.sleep(.002)
+      time.sleep(.01)
       content = super().encode(*args)
       self.count(-1)
       return content
@@ -620,6 +626,35 @@ def test_a_folder_that_cannot_be_written_is_said_before(tmp_path, negative, monk
     run(negative, tmp_path / 'in', tmp_path / 'new/out')
 
 
+@pytest.mark.parametrize('late', [b'eXIf', b'tEXt'])
+def test_a_png_is_turned_by_what_stands_behind_its_pixels(tmp_path, negative, late):
+  exif = Image.Exif()
+  exif[274] = 6
+  content = exif.tobytes()[6:] if late == b'eXIf' else \
+      b'Raw profile type exif\0\nexif\n%8d\n' % len(exif.tobytes()) + exif.tobytes().hex().encode()
+  fill(tmp_path, {'a.png': saved(RGB, 'png')[:-12] + files.chunk(late, content)
+                  + files.chunk(b'IEND', b'')})
+  assert picture_folders.size_of(tmp_path / 'a.png') == (20, 16)
+  run(negative, tmp_path / 'a.png', tmp_path / 'b.png')
+  assert (np.asarray(Image.open(tmp_path / 'b.png')) == 255 - np.rot90(RGB, -1)).all()
+
+
+def test_files_that_change_meanwhile_or_are_too_large_or_named_too_long_stop_no_others(
+    tmp_path, negative, monkeypatch):
+  fill(tmp_path / 'in', {'changed.png': RGB, 'large.bmp': saved(picture(64, 64), 'bmp'),
+                         'n' * 251 + '.gif': saved(RGB, 'gif'), 'n' * 251 + '.png': RGB})
+  size_of = picture_folders.size_of
+  monkeypatch.setattr(picture_folders, 'size_of', lambda file: (
+      (16, 24) if file.stem == 'changed' else size_of(file)))
+  monkeypatch.setattr(picture_folders, 'MOST_BYTES', 10_000)
+  done = run(negative, tmp_path / 'in', tmp_path / 'out')
+  assert done.written == 1
+  assert [each.reason.partition('out/')[0] for each in done.failures[:1]] == [
+      'it has changed meanwhile; call again']
+  assert 'bytes, more than a picture' in done.failures[1].reason
+  assert 'name is too long' in done.failures[2].reason
+
+
 def test_numbers_that_are_not_finite_are_no_image(tmp_path):
   fill(tmp_path, {'a.png': RGB})
   done = run(bind(factor=np.nan), tmp_path / 'a.png', tmp_path / 'b.png')
@@ -628,7 +663,7 @@ def test_numbers_that_are_not_finite_are_no_image(tmp_path):
 
 def test_many_sizes_are_said_and_few_programs_kept(tmp_path, negative, monkeypatch, caplog):
   monkeypatch.setattr(folders, 'MANY_SIZES', 2)
-  monkeypatch.setattr(inference.engines, 'PROGRAMS', 2)
+  monkeypatch.setattr(engines, 'PROGRAMS', 2)
   fill(tmp_path / 'in', {f'{i}.png': picture(8, 8 + i) for i in range(4)})
   network = bind(factor=-.25)
   done = run(network, tmp_path / 'in', tmp_path / 'out')
