@@ -78,7 +78,9 @@ def to_pixels(image: np.ndarray, deep: bool = False) -> np.ndarray:
   """float [...] in [-1, 1] -> uint8, or uint16 if deep, of the same shape."""
   dtype = np.uint16 if deep else np.uint8
   half = np.iinfo(dtype).max / 2
-  return np.rint((np.asarray(image, np.float32) + 1) * half).clip(0, 2 * half).astype(dtype)
+  levels = np.asarray(image, np.float32) + 1
+  levels *= half  # in place: large images are many at once
+  return np.rint(levels, out=levels).clip(0, 2 * half, out=levels).astype(dtype)
 
 
 def to_grey(pixels: np.ndarray) -> np.ndarray:
