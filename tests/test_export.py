@@ -525,13 +525,6 @@ def test_an_export_says_what_it_takes(exports, tmp_path, monkeypatch):
     assert kind != 'planes' or (names['x'] == 1).all()
   with pytest.raises(ValueError, match='make 4 planes, and the network takes 3'):
     write(exports['labels'].with_name('wrong'), labels={'classes': 3})
-  save = runner(exports['planes'])['_save']
-  with pytest.raises(ValueError, match='makes 5 planes, which .png cannot hold; write them to a'):
-    save(np.zeros((8, 8, 5)), tmp_path / 'five.png')
-  save(np.zeros((8, 8, 4), np.float32), tmp_path / 'four.png')
-  assert Image.open(tmp_path / 'four.png').mode == 'RGBA'
-  save(np.ones((8, 8, 5), np.float32), tmp_path / 'five.NPY')
-  np.testing.assert_array_equal(np.load(tmp_path / 'five.NPY'), np.full((8, 8, 5), 65535))
   with pytest.raises(ValueError, match='bits=12; 8 or 16, of the pictures'):
     write(exports['labels'].with_name('wrong'), bits=12)
 

@@ -290,6 +290,21 @@ def test_a_format_is_what_was_asked_for(tmp_path, negative, form):
   assert image.shape[-1] == (4 if name in picture_files.WITH_ALPHA else 3)
 
 
+@pytest.mark.parametrize(('channels', 'form', 'name'), [
+    (2, 'tif', 'a.tif'), (4, 'jpg', 'a.png'), (4, 'png', 'a.png'), (5, 'png', 'a.npy'),
+    (4, 'npy', 'a.npy')])
+def test_images_of_other_channels_have_a_format_that_holds_them(channels, form, name):
+  place = picture_folders.Path(f'a.{form}')
+  takes = picture_folders.Takes('pictures', 3, outputs=channels)
+  assert picture_folders._name(place, picture_folders.Options(), takes) == name
+  pixels = np.arange(6 * 5 * channels, dtype=np.uint16).reshape(6, 5, channels) * 99
+  content = picture_files.encode(pixels, picture_files.FORMATS[f'.{name[-3:]}'])
+  np.testing.assert_array_equal(decode.decode_deep(content), pixels)
+  if channels != 3:
+    with pytest.raises(ValueError, match=f'JPEG cannot hold {channels} planes; write them as npy'):
+      picture_files.encode(pixels, 'JPEG')
+
+
 @pytest.mark.parametrize(('inputs', 'options', 'outputs'), [
     ('a.png a.gif', {}, 'a.png a.gif.png'),
     ('a.png a.gif a.gif.png', {}, 'a.png a.gif_.png a.gif.png'),
@@ -302,7 +317,8 @@ def test_a_format_is_what_was_asked_for(tmp_path, negative, form):
     ('Ünï ☃.PNG', {}, 'Ünï ☃.PNG')])
 def test_names_are_kept_and_no_two_are_the_same(inputs, options, outputs):
   places = [picture_folders.Path(name) for name in inputs.split(' ' if '☃' not in inputs else '?')]
-  names = picture_folders._names(places, picture_folders.Options(**options), False)
+  names = picture_folders._names(places, picture_folders.Options(**options),
+                                 picture_folders.Takes('pictures', 3))
   assert [name.as_posix() for name in names] == outputs.split(' ' if '☃' not in inputs else '?')
 
 

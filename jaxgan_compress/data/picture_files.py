@@ -22,11 +22,12 @@ QUALITY = 92  # of lossy formats where the input has none to take over
 # The format of what is written to files of each suffix, and the names of formats in options.
 FORMATS = {**dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG'), '.png': 'PNG',
            '.bmp': 'BMP', '.webp': 'WEBP', '.avif': 'AVIF', '.jp2': 'JPEG2000', '.tif': 'TIFF',
-           '.tiff': 'TIFF', '.ppm': 'PPM', '.pnm': 'PPM'}
+           '.tiff': 'TIFF', '.ppm': 'PPM', '.pnm': 'PPM', decode.ARRAY: 'NPY'}
 SUFFIXES = {name: (FORMATS[f'.{name}'], {'jpeg': '.jpg', 'tiff': '.tif'}.get(name, f'.{name}'))
-            for name in ('png', 'jpg', 'jpeg', 'webp', 'avif', 'tif', 'tiff', 'bmp', 'jp2', 'ppm')}
+            for name in ('png', 'jpg', 'jpeg', 'webp', 'avif', 'tif', 'tiff', 'bmp', 'jp2', 'ppm',
+                         'npy')}
 WITH_ALPHA = ('PNG', 'WEBP', 'AVIF', 'TIFF', 'JPEG2000')
-WITH_16_BITS = ('PNG', 'TIFF', 'PPM')
+WITH_16_BITS = ('PNG', 'TIFF', 'PPM', 'NPY')
 LOSSY = ('JPEG', 'WEBP', 'AVIF')
 LOSSLESS_TIFF = ('tiff_lzw', 'tiff_adobe_deflate', 'packbits')
 COLOUR_SPACES = {1: b'GRAY', 3: b'RGB '}  # bytes 16 to 20 of the ICC profile of an image
@@ -67,7 +68,7 @@ def read(content: bytes, channels: int = 3, *, name: str = 'the picture') -> Pic
   if is_picture and not (has_alpha and channels % 2 and not deep):
     pixels = decode.with_channels(stored, channels, 16 if deep else 8, name=name)
   else:  # which lays it on white as in training, and shows of a TIFF's pages the first
-    bits = 16 if deep and channels not in (1, 3) else 8
+    bits = 16 if deep and (form == 'NPY' or channels not in (1, 3)) else 8
     pixels = decode.decode_image(content, channels, bits=bits, name=name)
   grey = (is_picture and stored.shape[-1] < 3) or (mode == 'P' and bool(
       (stored[..., :1] == stored[..., 1:3]).all()))  # a palette of greys, as of a GIF
@@ -94,13 +95,20 @@ def encode(pixels: np.ndarray, format: str, *, alpha: np.ndarray | None = None,
            quality: int | None = None, options: Mapping[str, Any] | None = None) -> bytes:
   """The bytes of an image file.
 
-  pixels: uint8 or uint16 [h,w,1 or 3]. alpha: uint8 or uint16 [H,W], resized to the pixels; it is
+  pixels: uint8 or uint16 [h,w,c]: grey, RGB, or these with alpha, and any planes for 'NPY', which is
+  an array that NumPy saved. alpha: of grey or RGB, uint8 or uint16 [H,W], resized to the pixels; it is
   left out where the format has none, and 16 bits become 8 where the format has 8. format: a value
   of `FORMATS`. quality: of lossy formats, 1 to 100; default: that of the input, or 92. options: of
   the input's `Picture`. Raises ValueError for a format that this Pillow cannot write.
   """
   channels, profile = pixels.shape[-1], (options or {}).get('icc_profile')
-  profile = profile if profile and profile[16:20] == COLOUR_SPACES[channels] else None
+  profile = profile if profile and profile[16:20] == COLOUR_SPACES.get(channels) else None
+  if format == 'NPY':
+    file = io.BytesIO()
+    np.save(file, pixels)
+    return file.getvalue()
+  if channels not in (1, 3) and (channels not in (2, 4) or format not in WITH_ALPHA):
+    raise ValueError(f'{format} cannot hold {channels} planes; write them as npy')
   if format not in WITH_16_BITS:
     pixels = as_type(pixels, np.uint8)
   if alpha is not None and format in WITH_ALPHA:
@@ -134,6 +142,8 @@ def _saving(format, options, quality, grey) -> dict[str, Any]:
 
 def _header(content, name) -> tuple[str, str, dict[str, Any], int]:
   """(format, mode, what the image that is made of it is to be saved with, how many frames)."""
+  if content.startswith(decode.NPY):
+    return 'NPY', '', {}, 1
   try:
     with decode.opened(content, name, whole=False) as (image, _):
       return image.format or 'PNG', image.mode, _options(image, content), _frames(image, content)

@@ -121,7 +121,7 @@ def check_format(suffix: str):
   """Raises ValueError for a suffix of no format that is written, or that this Pillow cannot."""
   form = picture_files.FORMATS.get(suffix.lower())
   Image.init()
-  if form not in Image.SAVE:
+  if form not in (*Image.SAVE, 'NPY'):
     raise ValueError(f'{suffix or "a file without a suffix"} is no suffix of an image that can be '
                      'written' + ' by this Pillow' * bool(form) + '; use .png')
 
@@ -132,13 +132,15 @@ def find(source: str | Path, exclude: Path | None = None,
   """[(file, its name in the tree)] of a file, a folder with its subfolders, or a glob pattern.
 
   Hidden files and what lies in `exclude` do not count. What else is no image file, and folders that
-  cannot be read, are added to `left_out`. Raises FileNotFoundError where nothing is there, and
-  ValueError for a folder without images.
+  cannot be read, are added to `left_out`. A folder without images is one of `.npy` arrays. Raises
+  FileNotFoundError where nothing is there, and ValueError for a folder without either.
   """
   left_out = [] if left_out is None else left_out
   path = Path(source).expanduser()
   if path.is_dir():
     files = sorted(_walk(path, exclude, suffixes, left_out))
+    if not files and (files := sorted(_walk(path, exclude, (decode.ARRAY,), []))):
+      left_out[:] = [each for each in left_out if each.source not in files]
     if not files:
       raise ValueError(f'{path} holds no image files ({" ".join(suffixes)})')
     return [(file, file.relative_to(path)) for file in files]
@@ -220,7 +222,7 @@ def check_output(source: str | Path, output: Path):
 
 
 def plan(files: Sequence[tuple[Path, Path]], output: Path, options: Options,
-         labels: bool = False, single: bool | None = None) -> list[Job]:
+         takes: Takes, single: bool | None = None) -> list[Job]:
   """Which file is written for each that was found.
 
   single: whether a file was asked for, and no folder that holds one; default: if there is one.
@@ -234,7 +236,7 @@ def plan(files: Sequence[tuple[Path, Path]], output: Path, options: Options,
     _check_file(output, options)
     jobs = [Job(files[0][0], output, output.name, files[0][1])]
   else:
-    names = _names([name for _, name in files], options, labels)
+    names = _names([name for _, name in files], options, takes)
     jobs = [Job(file, output / name, name.as_posix(), place)
             for name, (file, place) in zip(names, files, strict=True)]
   inputs = {_identity(job.source) for job in jobs} - {None}
@@ -267,9 +269,9 @@ def _check_file(output, options):
                      'folder')
 
 
-def _names(places, options, labels) -> list[Path]:
+def _names(places, options, takes) -> list[Path]:
   """The names of the images of these files; no two are the same, and none is another's folder."""
-  wanted = [place.with_name(_name(place, options, labels)) for place in places]
+  wanted = [place.with_name(_name(place, options, takes)) for place in places]
   count = collections.Counter(wanted)
   taken = {name for name, place in zip(wanted, places, strict=True) if name == place}
   taken |= {folder for name in wanted for folder in name.parents}
@@ -284,9 +286,14 @@ def _names(places, options, labels) -> list[Path]:
   return names
 
 
-def _name(place, options, labels) -> str:
+def _name(place, options, takes) -> str:
   """The name of a file with a suffix of its image's format."""
-  suffix = place.suffix.lower()
+  suffix, labels = place.suffix.lower(), takes.kind == 'labels'
+  if takes.outputs not in (1, 3) and not options.format:
+    holds = suffix == decode.ARRAY or (
+        takes.outputs in (2, 4) and picture_files.FORMATS.get(suffix) in picture_files.WITH_ALPHA)
+    wanted = '.png' if takes.outputs in (2, 4) else decode.ARRAY
+    return place.name if holds else place.stem + wanted
   form, wanted = picture_files.SUFFIXES[(options.format or 'png').lower()]
   if options.format or labels:
     kept = picture_files.FORMATS.get(suffix) == form
@@ -294,7 +301,7 @@ def _name(place, options, labels) -> str:
     wanted, kept = RENAMED.get(suffix, '.png'), suffix in picture_files.FORMATS
   if kept:
     return place.name
-  return (place.stem if suffix in decode.SUFFIXES else place.name) + wanted
+  return (place.stem if suffix in (*decode.SUFFIXES, decode.ARRAY) else place.name) + wanted
 
 
 class Record:
@@ -489,7 +496,7 @@ class Reader:
                                 quality=self.options.quality, options=options)
 
   def pixels(self, image: np.ndarray, picture: picture_files.Picture) -> np.ndarray:
-    """uint8 or uint16 [h,w,1 or 3] of what was generated, without the padding. Raises ValueError
+    """uint8 or uint16 [h,w,c] of what was generated, without the padding. Raises ValueError
     for numbers that are not finite."""
     height, width = (round(side * self.takes.scale) for side in picture.pixels.shape[:2])
     pixels = image[:height, :width]
@@ -497,6 +504,8 @@ class Reader:
       if not np.isfinite(pixels).all():
         raise ValueError('the network computed numbers that are not finite')
       pixels = picture_files.to_pixels(pixels, picture.pixels.dtype == np.uint16)
+    if self.takes.outputs not in (1, 3):
+      return pixels
     paints = self.takes.colors == 'rgb' or self.takes.channels == 1 < self.takes.outputs
     if self.options.colors == 'rgb' or (self.options.colors == 'auto' and paints):
       return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

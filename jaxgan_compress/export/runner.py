@@ -122,7 +122,7 @@ def _from_files(args, description, run) -> int:
   reader, left_out = folders.Reader(takes, options, instances), []
   files = folders.find(args.input, args.output, left_out)
   folders.check_output(args.input, args.output)
-  jobs = folders.plan(files, args.output, options, takes.kind == 'labels')
+  jobs = folders.plan(files, args.output, options, takes)
   reader.check(jobs)
   folder = args.output if jobs[0].target != args.output else args.output.parent
   folder.mkdir(parents=True, exist_ok=True)

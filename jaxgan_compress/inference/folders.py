@@ -107,7 +107,7 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
                          overwrite, progress)
   reader = Reader(network.takes, options, None if instances is None else paths.expand(instances))
   picture_folders.check_output(source, output)
-  jobs = picture_folders.plan(files, output, options, network.takes.kind == 'labels',
+  jobs = picture_folders.plan(files, output, options, network.takes,
                               source.is_file())
   reader.check(jobs)
   return _from_files(network, jobs, output, reader, batch, engine, tile, norm_statistics, overwrite,
@@ -126,11 +126,7 @@ def _check(engine, tile, norm_statistics, batch, count, seed):
 
 
 def _check_network(network, labels):
-  takes = network.takes
-  if takes.outputs not in (1, 3):
-    raise ValueError(f'{network.name} makes images of {takes.outputs} channels, and files of '
-                     'pictures have 1 or 3')
-  if takes.kind != 'labels' and any((labels or {}).values()):
+  if network.takes.kind != 'labels' and any((labels or {}).values()):
     raise ValueError(f'{network.name} takes no label maps; leave {", ".join(labels)} out')
 
 
