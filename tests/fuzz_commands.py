@@ -245,7 +245,8 @@ class Commands:
         {'generator': str(self.home / 'photos.safetensors')}, {'name': 'PatchGAN', 'ndf': 2})))
 
   def command(self):
-    verb = self.random.choice([*cli.VERBS, *['train'] * 12])
+    served = [verb for verb in cli.VERBS if verb != 'demo']  # which ends by Ctrl-C alone
+    verb = self.random.choice([*served, *['train'] * 12])
     args = self.usual(verb)
     for _ in range(self.random.choice((1, 1, 1, 2, 3))):
       pick = self.random.random()

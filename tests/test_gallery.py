@@ -50,12 +50,20 @@ def made(module, seed=0):
       rng.normal(0, .3, x.shape).astype(x.dtype), shapes), module)
 
 
+def of_labels(bound):
+  """A network of pictures that takes two labels and edges instead: a SPADE network of these takes
+  seconds to convert."""
+  network = inference.bind('student', bound)
+  return dataclasses.replace(network, takes=dataclasses.replace(
+      network.takes, kind='labels', classes=2, edges=True))
+
+
 @pytest.fixture(scope='module')
 def networks():
   """{kind: {caption: generator}}."""
   return {'pictures': {'teacher': made(nn.mobile_resnet(4, 1)),
                        'small one': made(nn.mobile_resnet(2, 1), 1)},
-          'labels': {'student': made(nn.spade(1, 'normal', 2, labels=4))},
+          'labels': {'student': of_labels(made(nn.mobile_resnet(2, 1)))},
           'latents': {'teacher': made(nn.DCGANGenerator(2, size=32)),
                       'student': made(nn.DCGANGenerator(1, size=32), 1)}}
 
@@ -160,15 +168,14 @@ def test_a_gallery_of_latents_gives_every_network_the_same(networks, tmp_path):
 
 def test_a_gallery_shows_label_maps_in_colour(networks, tmp_path):
   (tmp_path / 'maps').mkdir()
-  labels = np.kron(np.random.default_rng(0).integers(0, 3, (8, 8)), np.ones((8, 8))).astype('uint8')
+  labels = np.kron(np.random.default_rng(0).integers(0, 2, (8, 8)), np.ones((8, 8))).astype('uint8')
   Image.fromarray(labels).save(tmp_path / 'maps/a.png')
   Image.fromarray(labels + 1).save(tmp_path / 'maps/wrong.png')
-  done = inference.gallery(networks['labels'], tmp_path / 'maps', tmp_path / 'page.html',
-                           labels={'edges': True}, **ONNX)
+  done = inference.gallery(networks['labels'], tmp_path / 'maps', tmp_path / 'page.html', **ONNX)
   images = shown(done.file.read_text())
   colours = analysis.colour_labels(labels, data.decode.instance_edges(labels))
   np.testing.assert_array_equal(images['a.png, the input'], analysis.to_uint8(colours))
-  assert 'labels 3 are not among 0 to 2' in done.failures[0].reason and len(images) == 2
+  assert 'labels 2 are not among 0 to 1' in done.failures[0].reason and len(images) == 2
 
 
 def test_a_gallery_of_many_takes_some_from_all_over():
@@ -192,7 +199,7 @@ def test_a_gallery_is_refused(kinds, options, said, networks, photos, tmp_path):
   if options.get('input') == 'photos':
     options['input'] = photos
   with pytest.raises((ValueError, FileNotFoundError), match=said):
-    inference.gallery(chosen, **{**options, 'labels': {'edges': True}})
+    inference.gallery(chosen, **options)
   assert not list(tmp_path.iterdir())
 
 
@@ -251,8 +258,7 @@ def test_a_run_brings_its_teacher(networks, monkeypatch, tmp_path):
 
 @pytest.fixture(scope='module')
 def demos(networks):
-  return {kind: inference.Demo(each, labels={'edges': True}, max_side=64)
-          for kind, each in networks.items()}
+  return {kind: inference.Demo(each, max_side=64) for kind, each in networks.items()}
 
 
 def test_a_demo_makes_what_generate_makes(demos, networks, photos, tmp_path):
@@ -282,12 +288,12 @@ def test_a_demo_of_latents_and_one_of_labels(demos, networks, tmp_path):
   sheet = np.asarray(answer.images['student'])
   np.testing.assert_array_equal(sheet[:96:3, :96:3], grid[:32, :32])  # each pixel as 3 x 3
   assert answer.input is None and 'seed 7' in answer.note and sheet.shape == (390, 390, 3)
-  labels = np.arange(3, dtype=np.uint8).repeat(32)[:, None].repeat(64, 1)
+  labels = np.arange(2, dtype=np.uint8).repeat(32)[:, None].repeat(64, 1)
   Image.fromarray(labels).save(tmp_path / 'map.png')
   answer = demos['labels'].of_picture(tmp_path / 'map.png')
   shown = demo_page.answered(demos['labels'], lambda: answer)
-  assert len(shown) == 5 and shown[2] is answer.input  # note, slider, labels, image, costs
-  assert len({*map(tuple, np.asarray(answer.input).reshape(-1, 3))}) == 4  # three labels, edges
+  assert len(shown) == 5 and shown[1] is answer.input  # note, labels, slider, image, costs
+  assert len({*map(tuple, np.asarray(answer.input).reshape(-1, 3))}) == 3  # two labels, edges
   np.testing.assert_array_equal(demo_page.slider_pair(answer)[0], answer.input)
 
 
@@ -308,17 +314,20 @@ def test_a_demo_says_what_is_wrong_with_a_file(name, demos, tmp_path):
   assert nothing == [None] * 4 and note.startswith('<p class="wrong" role="alert">')
   assert html.escape(name) in note and '<i>' not in note and str(tmp_path) not in note
   if name == 'labels.png':
-    assert 'labels 9 are not among 0 to 2' in note
+    assert 'labels 9 are not among 0 to 1' in note
 
 
 def test_a_demo_has_examples(networks, tmp_path, monkeypatch):
-  takes = {kind: inference.bind('x', next(iter(each.values())), labels={'edges': True}).takes
+  takes = {kind: next(iter(comparison.as_networks(each).values())).takes
            for kind, each in networks.items()}
   saved = demo_page.save_examples(tmp_path, takes['pictures'])
   assert saved and all(max(Image.open(file).size) <= 384 for file in saved)
-  assert not demo_page.save_examples(tmp_path, takes['labels'])  # of three labels
+  assert not demo_page.save_examples(tmp_path, takes['labels'])  # of two labels
+  assert not demo_page.save_examples(tmp_path, takes['latents'])
   shapes = dataclasses.replace(takes['labels'], classes=6)
-  assert np.asarray(Image.open(demo_page.save_examples(tmp_path, shapes)[0])).max() < 6
+  example = demo_page.save_examples(tmp_path, shapes)[0].read_bytes()
+  np.testing.assert_array_equal(data.decode.decode_labels(example),
+                                sample_images.Scenes('test', 256, 3)[0]['label_map'].squeeze())
   painter = dataclasses.replace(takes['pictures'], colors='rgb')
   assert Image.open(demo_page.save_examples(tmp_path, painter)[0]).mode == 'L'
   monkeypatch.setattr(sample_images, 'pictures', mock.Mock(side_effect=ImportError))

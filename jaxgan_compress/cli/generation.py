@@ -15,7 +15,7 @@ from jaxgan_compress.cli.runs import OVERWRITE
 from jaxgan_compress.data import picture_files
 from jaxgan_compress.inference.demo import MAX_SIDE, check_demo, serve
 from jaxgan_compress.inference.engines import ENGINES
-from jaxgan_compress.inference.gallery import PICTURES, SIDE, beside, prepare
+from jaxgan_compress.inference.gallery_page import PICTURES, SIDE, beside, prepare
 from jaxgan_compress.inference.tiles import STATISTICS
 
 SHOWN = 10  # failures that are printed

@@ -95,11 +95,11 @@ def encode(pixels: np.ndarray, format: str, *, alpha: np.ndarray | None = None,
            quality: int | None = None, options: Mapping[str, Any] | None = None) -> bytes:
   """The bytes of an image file.
 
-  pixels: uint8 or uint16 [h,w,c]: grey, RGB, or these with alpha, and any planes for 'NPY', which is
-  an array that NumPy saved. alpha: of grey or RGB, uint8 or uint16 [H,W], resized to the pixels; it is
-  left out where the format has none, and 16 bits become 8 where the format has 8. format: a value
-  of `FORMATS`. quality: of lossy formats, 1 to 100; default: that of the input, or 92. options: of
-  the input's `Picture`. Raises ValueError for a format that this Pillow cannot write.
+  pixels: uint8 or uint16 [h,w,c]: grey, RGB, or these with alpha, and any planes for 'NPY', which
+  is an array that NumPy saved. alpha: of grey or RGB, uint8 or uint16 [H,W], resized to the pixels;
+  it is left out where the format has none, and 16 bits become 8 where the format has 8. format: a
+  value of `FORMATS`. quality: of lossy formats, 1 to 100; default: that of the input, or 92.
+  options: of the input's `Picture`. Raises ValueError for a format that this Pillow cannot write.
   """
   channels, profile = pixels.shape[-1], (options or {}).get('icc_profile')
   profile = profile if profile and profile[16:20] == COLOUR_SPACES.get(channels) else None

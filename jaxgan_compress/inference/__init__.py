@@ -4,7 +4,7 @@ from jaxgan_compress.inference.comparison import open_networks
 from jaxgan_compress.inference.demo import Demo
 from jaxgan_compress.inference.engines import JaxEngine, OnnxEngine, choose_engine
 from jaxgan_compress.inference.folders import Generated, Runner, generate
-from jaxgan_compress.inference.gallery import Gallery, gallery
+from jaxgan_compress.inference.gallery_page import Gallery, gallery
 from jaxgan_compress.inference.networks import Network, bind, open_network
 from jaxgan_compress.inference.overlap import Field, receptive_field
 from jaxgan_compress.inference.tiles import TiledGenerator

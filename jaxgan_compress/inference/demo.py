@@ -31,7 +31,7 @@ from jaxgan_compress.data.picture_folders import Failure, Job, Options, size_of
 from jaxgan_compress.inference import comparison
 from jaxgan_compress.inference.engines import JaxEngine, OnnxEngine, choose_engine
 from jaxgan_compress.inference.folders import Runner
-from jaxgan_compress.inference.gallery import costs_on_page, page, plain
+from jaxgan_compress.inference.gallery_page import costs_on_page, page, plain
 from jaxgan_compress.inference.memory import memory_limit, needed_bytes
 from jaxgan_compress.inference.networks import Network
 
@@ -141,12 +141,15 @@ def _sizes(file, shown, padded) -> str:
 
 def save_examples(folder: Path, takes) -> list[Path]:
   """Small pictures of installed packages, or scenes of labels, as files to begin with; none where
-  the packages are not there, or the network has other labels."""
+  the packages are not there, or the network has other labels or takes latents."""
+  if takes.kind == 'latents' or (
+      takes.kind == 'labels' and takes.classes != len(sample_images.CLASSES)):
+    return []
   if takes.kind == 'labels':
-    if takes.classes != len(sample_images.CLASSES):
-      return []
     scenes = sample_images.Scenes('test', 256, 3)
     pictures = [Image.fromarray(scenes[i]['label_map'].squeeze()) for i in range(3)]
+    for each in pictures:  # the palette is for the eye: a network takes the numbers
+      each.putpalette(np.ravel([*sample_images.CLASSES.values()]).tolist())
   else:
     try:
       shipped = sample_images.pictures(sample_images.PHOTOGRAPHS)
@@ -182,8 +185,8 @@ def answered(demo: Demo, give: Callable[[], Answer]) -> list:
     return [f'<p class="wrong" role="alert">{said}</p>',
             *[None] * (2 + labels + len(demo.networks))]
   table = page('costs.html.jinja2', **costs_on_page(answer.costs, 'this machine'))
-  return [f'<p role="status">{html.escape(answer.note)}</p>', slider_pair(answer),
-          *[answer.input] * labels, *answer.images.values(), table]
+  return [f'<p role="status">{html.escape(answer.note)}</p>', *[answer.input] * labels,
+          slider_pair(answer), *answer.images.values(), table]
 
 
 CSS = """
@@ -196,12 +199,13 @@ h1 { font-size: 1.5rem; font-weight: 600; overflow-wrap: anywhere } .scroll { ov
 p.muted { margin-top: .5rem }
 .costs td { white-space: nowrap } .costs td:first-child { white-space: normal }
 @media (max-width: 40rem) { .costs { width: 100%; font-size: 12px }
-  .costs .muted { font-size: 11px } .costs th, .costs td { padding: 5px 2px } }
+  .scroll { margin: 0 -10px } .costs .muted { font-size: 11px }
+  .costs th, .costs td { padding: 5px 2px } }
 """
 
 
 def blocks(demo: Demo, examples: list[Path]):
-  """The page, as Gradio's `Blocks`."""
+  """The page, as Gradio's blocks."""
   gr = _gradio()
   kind, captions = demo.takes.kind, [*demo.networks]
   names = ' and '.join(captions)
@@ -221,24 +225,24 @@ def blocks(demo: Demo, examples: list[Path]):
           # The file as it was given: Gradio would refuse some, turn others, and cut 16 bits to 8.
           given.preprocess = lambda payload: payload and payload.path
         note = text()
+        coloured = [image(label='labels in colour')] if kind == 'labels' else []
         if examples:
           gr.Examples([[str(file)] for file in examples], given, label='or one of these')
       with gr.Column(scale=3, min_width=300):
         pair = ' | '.join(captions[:2] if len(captions) > 1 else ['input', *captions])
         slider = gr.ImageSlider(label=pair, interactive=False, format='png', max_height=700)
     with gr.Row():
-      extra = ['labels in colour'] if kind == 'labels' else []
-      images = [image(label=label) for label in (*extra, *captions)]
-    outputs = [note, slider, *images, text()]
+      images = [image(label=caption) for caption in captions]
+    outputs = [note, *coloured, slider, *images, text()]
     if kind == 'latents':
-      events, answer = [given.release, made.load], lambda seed: answered(
-          demo, lambda: demo.of_latents(int(seed)))
+      answer = lambda seed: answered(demo, lambda: demo.of_latents(int(seed)))
     else:
-      events, answer = [given.change], lambda file: answered(
-          demo, lambda: demo.of_picture(file)) if file else [None] * len(outputs)
-    for event in events:
-      event(answer, given, outputs, concurrency_limit=1, show_progress='minimal',
-            api_visibility='private')
+      answer = lambda file: answered(demo, lambda: demo.of_picture(file)) if file else \
+          [None] * len(outputs)
+    # Of what changes while it computes, the last is computed next.
+    gr.on([given.change, *[made.load] * (kind == 'latents')], answer, given, outputs,
+          concurrency_limit=1, trigger_mode='always_last', show_progress='minimal',
+          api_visibility='private')
   return made
 
 
