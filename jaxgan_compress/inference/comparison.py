@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,14 @@ def _compared(x, base) -> str:
   less, more = base / x, x / base
   if max(less, more) < 1.05:
     return '' if x == base else 'about the same'
-  return f'{less:.1f}× less' if less > 1 else f'{more:.1f}× more'
+  times = max(less, more)
+  return f'{times:.{1 if times < 100 else 0}f}× {"less" if less > 1 else "more"}'
+
+
+def listed(names: Iterable[str]) -> str:
+  """'a', 'a and b', or 'a, b and c'."""
+  *first, last = names
+  return f'{", ".join(first)} and {last}' if first else last
 
 
 def latents(count: int, length: int, seed: int) -> np.ndarray:

@@ -208,7 +208,7 @@ def blocks(demo: Demo, examples: list[Path]):
   """The page, as Gradio's blocks."""
   gr = _gradio()
   kind, captions = demo.takes.kind, [*demo.networks]
-  names = ' and '.join(captions)
+  names = comparison.listed(captions)
   task = {'latents': 'Choose a seed', 'labels': 'Give a label map'}.get(kind, 'Give a picture')
   image = functools.partial(gr.Image, interactive=False, format='png', min_width=130,
                             buttons=['download', 'fullscreen'])

@@ -149,6 +149,7 @@ def _write(output, networks, rows, total, side, key, progress) -> Gallery:
     raise ValueError('; '.join(f'{each.source}: {each.reason}' for each in rows.failures[:3])
                      + ' - no picture is left to show')
   text = page('gallery.html.jinja2', key=key, pictures=pictures, networks=networks, total=total,
+              names=comparison.listed(networks),
               side=side, reduced=reduced, kind=rows.kind,
               failures=[plain(each) for each in rows.failures],
               **costs_on_page(rows.costs(), 'the machine that wrote this page, the median of a '
