@@ -12,10 +12,12 @@ samples = ['scikit-learn>=1.5', 'scikit-image>=0.24']
 fast = ['opencv-python-headless>=4.10']
 export = ['onnx>=1.17', 'onnxruntime>=1.20', 'flatbuffers>=24']
 demo = ['gradio>=6']  # takes Pillow below 13
+video = ['av>=15']
 notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29']
 docs = ['pdoc>=15']
 test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
-        'kubernetes-validate>=1.30', *samples, *fast, *export, *notebooks, *docs]
+        'kubernetes-validate>=1.30', *samples, *fast, *export, *video,
+        *notebooks, *docs]
 
 setup(
     name='jaxgan-compress',
@@ -61,6 +63,7 @@ setup(
         'fast': fast,
         'export': export,
         'demo': demo,
+        'video': video,
         'notebooks': notebooks,
         'docs': docs,
         'tf': ['tensorflow-cpu>=2.21', 'tensorboard>=2.18'],

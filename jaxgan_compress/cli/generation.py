@@ -22,7 +22,7 @@ SHOWN = 10  # failures that are printed
 
 
 class PicturesError(Exception):
-  """Of some pictures no image could be generated; of the others it was."""
+  """Of some pictures or videos nothing could be generated; of the others it was."""
 
 
 GENERATOR = Flag('generator', 'The generator of the run, as its report names it; default: the '
@@ -39,17 +39,18 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
 
 
 @Verb('generate', WORKDIR, NETWORK, EXPORT, GENERATOR, CHECKPOINT,
-      Flag('input', "The picture, the folder of pictures with its subfolders, or a pattern as "
+      Flag('input', "The picture or video, the folder of both with its subfolders, or a pattern as "
            "'photos/*.jpg' to generate from; label maps for networks that take them.", Path),
-      Flag('output', 'The folder to write, or for one picture the file.', Path, required=True),
+      Flag('output', 'The folder to write, or for one picture or video the file.', Path,
+           required=True),
       Flag('size', 'Pictures are resized to this size: 256, or 256x512 (height x width); by '
            'default nothing is resized.', needs=('input',)),
       Flag('max_side', 'Pictures with a longer side are made smaller until it has so many pixels.',
            int, low=1, needs=('input',)),
-      Flag('format', 'The format of the files; default: that of the input.',
+      Flag('format', 'The format of pictures; default: that of the input.',
            choices=tuple(picture_files.SUFFIXES)),
-      Flag('quality', 'The quality of lossy formats; default: that of the input.', int, low=1,
-           high=100),
+      Flag('quality', 'The quality of lossy formats; default: that of the input, for videos 66, '
+           'which is crf 18 of H.264.', int, low=1, high=100),
       Flag('colors', 'Whether grey pictures give grey images (input) or images in colour (rgb); '
            'auto: rgb for a run that learned to paint grey pictures.', default='auto',
            choices=picture_files.COLORS, needs=('input',)),
@@ -69,17 +70,20 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
       Flag('norm_statistics', 'Where tiles take the statistics of instance norms from: tiles '
            'sampled from the picture, a reduced copy of it, or all of it in several passes.',
            default='sampled', choices=STATISTICS, needs=('input',)),
+      Flag('steady', 'Of videos, against flicker: the share that norms take over from their '
+           'statistics for the frame before, as 0.9.', float, 0., low=0, high=1,
+           needs=('input',)),
       Flag('gallery', 'Also write gallery.html: at most 24 of the inputs, and beside each what the '
            'network and its teacher make of it.', bool, False),
       TEACHER, MORE, OVERWRITE)
 def generate_images(flags):
-  """Apply a trained generator to pictures, or sample images from latents."""
+  """Apply a trained generator to pictures and videos, or sample images from latents."""
   source = the_source('generate', flags)
   options: dict[str, Any] = {
       name: getattr(flags, name)
       for name in ('generator', 'checkpoint', 'instances', 'max_side', 'format', 'quality',
                    'colors', 'count', 'seed', 'grid', 'batch', 'engine', 'tile', 'norm_statistics',
-                   'overwrite')}
+                   'steady', 'overwrite')}
   options |= {'size': read_size(flags.size), 'progress': show_progress,
               'labels': {'edges': flags.edges, 'dont_care': flags.dont_care}}
   network, write_gallery = source, None
@@ -91,16 +95,26 @@ def generate_images(flags):
   elif flags.teacher or flags.compare:
     raise ValueError('--teacher and --compare are for --gallery; give that too, or leave them out')
   done = inference.generate(network, flags.input, flags.output, **options)
-  skipped = f', {done.skipped:,} skipped that were done before' if done.skipped else ''
-  print(f'{flags.output}: {done.written:,} images in {done.seconds:.1f} s, {done.rate:.1f} '
-        f'images/s on {done.engine}{skipped}')
+  _print_generated(done, flags)
   if done.left_out:
     _list(f'left out: {len(done.left_out):,}', done.left_out, 3)
   if write_gallery and (done.written or done.skipped):
     print(describe_gallery(write_gallery()))
   if done.failures:
     _list(f'not generated: {len(done.failures):,}', done.failures, SHOWN)
-    raise PicturesError(f'{len(done.failures):,} of the pictures could not be generated')
+    raise PicturesError(f'{len(done.failures):,} of the files could not be generated')
+
+
+def _print_generated(done: inference.Generated, flags):
+  skipped = f', {done.skipped:,} skipped that were done before' if done.skipped else ''
+  if done.written or not done.videos:
+    print(f'{flags.output}: {done.written:,} images in {done.seconds:.1f} s, {done.rate:.1f} '
+          f'images/s on {done.engine}{skipped}')
+  for each in done.videos:
+    print(*(f'{each.target}: {text}' for text in (
+        f'{each.frames:,} frames, {each.generated:,} of them generated in {each.seconds:.1f} s, '
+        f'{each.rate:.1f} frames/s on {done.engine}', each.flicker.describe(flags.steady > 0),
+        *each.notes)), sep='\n')
 
 
 def _list(title, found, shown):

@@ -1,4 +1,4 @@
-"""A generator applied to folders of pictures."""
+"""A generator applied to folders of pictures and videos."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.data import decode, picture_files, picture_folders
 from jaxgan_compress.data.picture_folders import Failure, Job, Options, Reader, Record
+from jaxgan_compress.inference import video
 from jaxgan_compress.inference.engines import ENGINES, Engine, choose_engine
 from jaxgan_compress.inference.memory import memory_limit, needed_bytes
 from jaxgan_compress.inference.networks import Network, open_network
@@ -36,15 +37,16 @@ Progress = Callable[[Iterable, int, str], Iterable]
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-  """What `generate` did: how many images it wrote and how many were done before, the files of which
-  it could not, seconds, what ran the network, and what of the input is left out: files that are no
-  pictures, and frames."""
+  """What `generate` did: how many images it wrote and how many files were done before, the files of
+  which it could not, seconds, what ran the network, what of the input is left out (files that are
+  no pictures, and frames), and the videos that it wrote."""
   written: int
   skipped: int
   failures: list[Failure]
   seconds: float
   engine: str
   left_out: list[Failure] = dataclasses.field(default_factory=list)
+  videos: tuple[video.Video, ...] = ()
 
   @property
   def rate(self) -> float:
@@ -60,16 +62,17 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
              max_side: int | None = None, format: str | None = None, quality: int | None = None,
              colors: str = 'auto', count: int | None = None, seed: int = 0, grid: bool = False,
              batch: int | None = None, engine: str = 'auto', tile: int | None = None,
-             norm_statistics: str = 'sampled', overwrite: bool = False,
+             norm_statistics: str = 'sampled', steady: float = 0.,
+             overwrite: bool = False,
              progress: Progress = lambda items, total, what: items) -> Generated:
-  """Applies a trained generator to pictures, and writes its images.
+  """Applies a trained generator to pictures and videos, and writes its images.
 
   network: a run's folder, a file that `nn.save`, `convert` or `prune` wrote, an export's folder, or
     a generator. generator, checkpoint, labels: see `open_network`.
-  input: a picture, a folder with its subfolders, or a pattern as 'photos/*.jpg'; for networks of
-    label maps their PNGs, and `instances` is the file or folder of their instance maps. Generators
-    of latents have none.
-  output: a folder, in which names and the tree are kept; for one picture also a file.
+  input: a picture, a video, a folder with its subfolders, or a pattern as 'photos/*.jpg'; for
+    networks of label maps their PNGs, and `instances` is the file or folder of their instance maps.
+    Generators of latents have none.
+  output: a folder, in which names and the tree are kept; for one picture or video also a file.
   size, max_side: pictures are resized to (height, width), or made smaller so that no side is
     longer; by default nothing is resized. What the network cannot take is padded by reflection, and
     cut off again.
@@ -83,6 +86,8 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
     faster. tile: pixels of a side of the tiles in which a picture is generated; by default pictures
     that do not fit in memory are cut into tiles, 0: none is. norm_statistics: of tiles, see
     `TiledGenerator`.
+  steady: of videos, against flicker: the share, 0 to 1, that norms take over from their statistics
+    for the frame before.
   overwrite: files that are there may be replaced. Without it a second call skips what the first has
     done, and refuses to touch anything else; hidden `.generated.jsonl` says what is done.
 
@@ -91,30 +96,59 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
   """
   options = Options(size, max_side, format, quality, colors)
   options.check()
-  _check(engine, tile, norm_statistics, batch, count, seed)
+  _check(engine, tile, norm_statistics, batch, count, seed, steady)
   output, left_out = paths.expand(output), []
   source = None if input is None else paths.expand(input)
-  files = [] if source is None else picture_folders.find(
-      source, output, left_out=left_out)
+  clips, files = ([], []) if source is None else video.find(source, output, left_out)
   if not isinstance(network, Network):
     network = open_network(network, generator, checkpoint, labels=labels)
   _check_network(network, labels)
   _check_use(network, {'input': input, 'instances': instances, 'size': size, 'max_side': max_side,
-                       'colors': colors, 'tile': tile},
+                       'colors': colors, 'tile': tile, 'steady': steady},
              {'count': count, 'seed': seed, 'grid': grid})
   if source is None:
     return _from_latents(network, output, options, count or 16, seed, grid, batch or BATCH, engine,
                          overwrite, progress)
   reader = Reader(network.takes, options, None if instances is None else paths.expand(instances))
-  picture_folders.check_output(source, output)
-  jobs = picture_folders.plan(files, output, options, network.takes,
-                              source.is_file())
-  reader.check(jobs)
-  return _from_files(network, jobs, output, reader, batch, engine, tile, norm_statistics, overwrite,
-                     progress, left_out)
+  run = batch, engine, tile, norm_statistics
+  return _from_source(network, source, clips, files, output, reader, steady, run, overwrite,
+                      progress, left_out)
 
 
-def _check(engine, tile, norm_statistics, batch, count, seed):
+def _from_source(network, source, clips, files, output, reader, steady, run, overwrite, progress,
+                 left_out) -> Generated:
+  """Of videos, pictures, or both."""
+  start, (_, engine, tile, norm_statistics) = time.perf_counter(), run
+  if steady and not clips:
+    raise ValueError(f'steady is for videos, and {source} holds none; leave it out')
+  jobs, videos = [], None
+  if files:
+    picture_folders.check_output(source, output)
+    jobs = picture_folders.plan(files, output, reader.options, network.takes, source.is_file())
+    reader.check(jobs)
+  if clips:
+    videos = video.prepare(network, clips, output, reader, single=source.is_file(), steady=steady,
+                           engine=engine, tile=tile, norm_statistics=norm_statistics,
+                           overwrite=overwrite)
+  done = _from_files(network, jobs, output, reader, *run, overwrite, progress, left_out) if jobs \
+      else Generated(0, 0, [], 0., '', sorted(left_out))
+  return _with_videos(done, videos, run, start, progress) if videos else done
+
+
+def _with_videos(done, videos, run, start, progress) -> Generated:
+  """Generates videos after pictures."""
+  batch, engine, tile, norm_statistics = run
+  runner = None
+  if videos.jobs and not videos.steady:
+    runner = Runner(videos.network, videos.sizes, engine, tile, norm_statistics, batch)
+  written = video.run(videos, runner, runner.batch if runner else lambda size: batch or 1, progress)
+  return dataclasses.replace(
+      done, skipped=done.skipped + videos.skipped, failures=done.failures + videos.failures,
+      seconds=time.perf_counter() - start, engine=runner.name if runner else 'jax',
+      videos=tuple(written))
+
+
+def _check(engine, tile, norm_statistics, batch, count, seed, steady):
   for name, value, known in (('engine', engine, ENGINES),
                              ('norm_statistics', norm_statistics, STATISTICS)):
     if value not in known:
@@ -123,6 +157,8 @@ def _check(engine, tile, norm_statistics, batch, count, seed):
                                  ('count', count, 1, 1_000_000), ('seed', seed, 0, 2**32 - 1)):
     if value is not None and not low <= value <= high:
       raise ValueError(f'{name}={value}; {low} to {high:,}')
+  if not 0 <= steady < 1:
+    raise ValueError(f'steady={steady}; a share from 0, which is none, to below 1')
 
 
 def _check_network(network, labels):

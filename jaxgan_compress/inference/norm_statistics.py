@@ -57,14 +57,19 @@ def merged(a: Sums, b: Sums) -> Sums:
               a.squares + b.squares + np.square(apart) * a.count * share)
 
 
+def sums_over(y) -> Sums:
+  """Of a map [B,h,w,C] over all samples together."""
+  mean = y.mean((0, 1, 2))
+  squares = jnp.square(y - norms.per_channel(mean)).sum((0, 1, 2))
+  return Sums(jnp.float32(y.size // y.shape[-1]), mean, squares)
+
+
 def measure(bound: BoundGenerator, x) -> list[Sums]:
   """The statistics of every norm over all samples of a batch together."""
   found = []
 
   def norm(y):
-    mean = y.mean((0, 1, 2))
-    squares = jnp.square(y - norms.per_channel(mean)).sum((0, 1, 2))
-    found.append(Sums(jnp.float32(y.size // y.shape[-1]), mean, squares))
+    found.append(sums_over(y))
     return found[-1]
 
   apply_with(bound, x, norm)
