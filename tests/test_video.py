@@ -463,7 +463,7 @@ def test_networks_that_take_no_video(tmp_path):
     inference.generate(plain, source, tmp_path / 'o.mp4', steady=.5)
   latent = dataclasses.replace(labels, takes=dataclasses.replace(
       labels.takes, kind='latents'))
-  with pytest.raises(ValueError, match='takes no input'):
+  with pytest.raises(ValueError, match='latents, where input would change nothing'):
     inference.generate(latent, source, tmp_path / 'o.mp4')
 
 
@@ -489,7 +489,8 @@ def test_a_folder_of_pictures_and_videos(network, tmp_path, capsys):
   without(write(folder / 'broken.mp4'), .5)
   assert cli.main(arguments) == 1
   said = capsys.readouterr().err.splitlines()
-  assert 'broken.mp4: is no video, or damaged' in said[0] and '1 files could not be read' in said[1]
+  assert said[0] == 'not generated: 1' and 'is no video, or damaged' in said[1]
+  assert '1 of the files could not be generated' in said[2]
   assert cli.main([*arguments[:2], f'--input={folder}/broken.mp4', f'--output={tmp_path}/x.mp4',
                    '--engine=jax']) == 2
   assert len(capsys.readouterr().err.splitlines()) == 1

@@ -70,9 +70,13 @@ def read(content: bytes, channels: int = 3, *, name: str = 'the picture') -> Pic
   else:  # which lays it on white as in training, and shows of a TIFF's pages the first
     bits = 16 if deep and (form == 'NPY' or channels not in (1, 3)) else 8
     pixels = decode.decode_image(content, channels, bits=bits, name=name)
-  grey = (is_picture and stored.shape[-1] < 3) or (mode == 'P' and bool(
+  return Picture(pixels, stored[..., -1] if has_alpha else None, _is_grey(stored, is_picture, mode),
+                 form, options, frames)
+
+
+def _is_grey(stored, is_picture, mode) -> bool:
+  return (is_picture and stored.shape[-1] < 3) or (mode == 'P' and bool(
       (stored[..., :1] == stored[..., 1:3]).all()))  # a palette of greys, as of a GIF
-  return Picture(pixels, stored[..., -1] if has_alpha else None, grey, form, options, frames)
 
 
 def to_pixels(image: np.ndarray, deep: bool = False) -> np.ndarray:

@@ -18,6 +18,7 @@ from jaxgan_compress.experiment import open_run
 from jaxgan_compress.experiment.plots import si
 from jaxgan_compress.export import FORMATS
 from jaxgan_compress.inference.networks import Network, bind_trained, open_network, trained
+from jaxgan_compress.nn.init import flat
 
 SECONDS, ROUNDS = 3., 9  # for timing: about so long, at most so often
 
@@ -148,7 +149,7 @@ def cost(network: Network, size: tuple[int, int] | None, seconds: float | None =
 def _bytes(network) -> int:
   if network.folder:
     return (network.folder / FORMATS['onnx']).stat().st_size
-  return sum(np.asarray(x).nbytes for x in nn.files.network.flat(network.bound.variables).values())
+  return sum(np.asarray(x).nbytes for x in flat(network.bound.variables).values())
 
 
 def _exported(network) -> BoundGenerator | None:

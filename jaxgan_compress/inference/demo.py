@@ -103,7 +103,8 @@ class Demo:
     """(images, cost), timed when the network has seen the size before."""
     network, run = self.networks[caption], self._engines[caption]
     size = x.shape[1:3] if x.ndim == 4 else None
-    if size and network.bound is not None and needed_bytes(network.module, size) > memory_limit():
+    if size and network.bound is not None and needed_bytes(
+        network.module, network.takes, size) > memory_limit():
       run = Runner(network, {size: 1})  # in tiles
     if (caption, x.shape) not in self._costs:
       run(x)

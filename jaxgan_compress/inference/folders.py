@@ -115,7 +115,8 @@ def generate(network: str | Path | BoundGenerator | Network, input: str | Path |
                       progress, left_out)
 
 
-def _from_source(network, source, clips, files, output, reader, steady, run, overwrite, progress,
+def _from_source(network, source, clips, files, output, reader, steady,
+                 run: tuple[int | None, str, int | None, str], overwrite, progress,
                  left_out) -> Generated:
   """Of videos, pictures, or both."""
   start, (_, engine, tile, norm_statistics) = time.perf_counter(), run

@@ -122,7 +122,8 @@ def find(source: Path, output: Path, left_out: list[Failure]
   """
   files = picture_folders.find(source, output, (*decode.SUFFIXES, *FORMATS), left_out)
   videos = [each for each in files if is_video(each[0])]
-  if not videos and source.is_file() and output.suffix.lower() in FORMATS:
+  still = source.suffix.lower() in decode.SUFFIXES and source.suffix.lower() != '.gif'
+  if not videos and source.is_file() and output.suffix.lower() in FORMATS and not still:
     videos = files
   return videos, [each for each in files if each not in videos]
 
@@ -953,7 +954,7 @@ def _check_steady(videos, engine, tile):
       raise ValueError(f'{videos.network.name} has no norm that takes statistics of the whole '
                        'picture, so steady would change nothing; leave it out')
     if 0 < (tile or 0) < max(size) or (
-        tile is None and needed_bytes(videos.network.module, size) > memory_limit()):
+        tile is None and needed_bytes(videos.network.module, videos.network.takes, size) > memory_limit()):
       raise ValueError(f'steady runs frames in one piece, and {size[1]}x{size[0]} is cut into '
                        'tiles; give max_side, or tile=0')
 
