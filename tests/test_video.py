@@ -1,6 +1,7 @@
 """Videos through a generator: every frame in its time, sound as it was, resumed, steady."""
 
 import dataclasses
+import json
 import sys
 from fractions import Fraction
 
@@ -208,6 +209,30 @@ def test_colours_stay(space, full, copying, tmp_path):
     np.testing.assert_allclose(made.astype(int), plane, atol=2)
 
 
+def test_colours_change_by_rounding_alone(copying, tmp_path):
+  """Between YUV of halved chroma and RGB, there and back; swscale's default loses 6 levels."""
+  def smooth(i, height, width):
+    few = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC))
+
+  source = write(tmp_path / 'a.mkv', 'ffv1', image=smooth, frames=1)
+  inference.generate(copying, source, tmp_path / 'out.mkv', engine='jax')
+  planes = [pixels(path, 'yuv420p').astype(int) for path in (source, tmp_path / 'out.mkv')]
+  assert np.abs(planes[0] - planes[1]).mean() < .5
+
+
+@pytest.mark.parametrize('level, full, expected', [(16, False, 0), (235, False, 255),
+                                                   (16, True, 16), (235, True, 235)])
+def test_levels_are_read_in_their_range(level, full, expected, network, tmp_path):
+  source = write(tmp_path / 'a.mp4', frames=2, color_range=2 if full else 1)
+  clip = video.probe(source)
+  stored = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+  stored[:HEIGHT] = level
+  frame = av.VideoFrame.from_ndarray(stored, 'yuv420p')
+  found = video._picture(clip, frame, reader(network)).pixels
+  np.testing.assert_allclose(found, expected, atol=1)
+
+
 def test_alpha_stays_in_webm(copying, tmp_path):
   def clear(i, height, width):
     alpha = np.full((height, width, 1), 255, np.uint8)
@@ -283,6 +308,7 @@ def test_a_killed_run_goes_on(steady, network, tmp_path, monkeypatch):
   assert not (tmp_path / 'out.mkv').exists()
   [folder] = tmp_path.glob('.out.mkv.*.segments')
   assert (folder / '000000.json').exists() and not (folder / '000001.json').exists()
+  (folder / '000001.json').write_text('{"times": [1, 2], "byt')  # as a crash may leave it
   calls.clear()
   monkeypatch.setattr(video._Maker, '__call__', lambda *args: (calls.append(1), made(*args))[1])
   shown = []
@@ -299,6 +325,19 @@ def test_a_killed_run_goes_on(steady, network, tmp_path, monkeypatch):
   assert (again.skipped, again.videos) == (1, ())
   with pytest.raises(FileExistsError, match='give another output'):
     inference.generate(network, source, tmp_path / 'out.mkv', engine='jax', quality=20)
+
+
+def test_a_segment_that_is_not_whole_is_made_anew(network, tmp_path):
+  source = write(tmp_path / 'a.mp4', frames=2)
+  videos = video.prepare(network, [(source, source)], tmp_path / 'o.mp4', reader(network),
+                         single=True)
+  work = video._Work(videos, *videos.jobs[0])
+  work.folder.mkdir()
+  row = {'times': [0, 1001], 'bytes': 10, 'last': True, 'flicker': {}}
+  (work.folder / '000000.json').write_text(json.dumps(row))
+  for size, rows in ((10, [row]), (9, [])):
+    (work.folder / '000000.segment').write_bytes(bytes(size))
+    assert video._Work(videos, *videos.jobs[0]).rows == rows
 
 
 def test_a_segment_of_other_options_is_not_taken(network, tmp_path, monkeypatch):
