@@ -147,8 +147,8 @@ def test_a_gallery_says_what_each_network_costs(networks, photos, tmp_path):
 
 
 @pytest.mark.parametrize(('value', 'base', 'text'), [
-    (1, 3.2, '3.2× less'), (320, 100, '3.2× more'), (1, 122.8, '123× less'), (1.02, 1, 'about the same'),
-    (2, 2, ''), (None, 2, ''), (2, None, '')])
+    (1, 3.2, '3.2× less'), (320, 100, '3.2× more'), (1, 122.8, '123× less'),
+    (1.02, 1, 'about the same'), (2, 2, ''), (None, 2, ''), (2, None, '')])
 def test_costs_are_compared_in_words(value, base, text):
   cost = lambda x: comparison.Cost(None, x, None, 10)
   assert comparison.cost_rows({'a': cost(base), 'b': cost(value)})[1][1][1][1] == text

@@ -84,9 +84,9 @@ def gallery(networks: Mapping[str, str | Path | BoundGenerator | Network],
                  progress=progress)()
 
 
-def prepare(networks, input=None, output: str | Path = NAME, *, labels=None, instances=None, size=None,
-            max_side=None, colors='auto', count=PICTURES, side=SIDE, seed=0, engine='auto',
-            tile=None, norm_statistics='sampled', overwrite=False,
+def prepare(networks, input=None, output: str | Path = NAME, *, labels=None, instances=None,
+            size=None, max_side=None, colors='auto', count=PICTURES, side=SIDE, seed=0,
+            engine='auto', tile=None, norm_statistics='sampled', overwrite=False,
             progress: Progress = lambda items, total, what: items) -> Callable[[], Gallery]:
   """Checks all that `gallery` refuses, and returns what then writes the page."""
   options = Options(size, max_side, colors=colors)

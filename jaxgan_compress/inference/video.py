@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import heapq
+import importlib
 import io
 import itertools
 import json
@@ -103,10 +104,10 @@ UNKNOWN, LIMITED, FULL = 2, 1, 2  # a colour space, and two ranges
 EXACT = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, chroma of full resolution
 
 
-def library():
+def library() -> Any:
   """PyAV. Raises ImportError, which says what to install."""
   try:
-    import av
+    av: Any = importlib.import_module('av')
   except ImportError as e:
     raise ImportError("videos need PyAV; pip install 'jaxgan-compress[video]'") from e
   os.environ.setdefault('SVT_LOG', '1')  # errors alone
@@ -135,7 +136,7 @@ def is_video(file: Path) -> bool:
     return suffix in FORMATS
   # Pillow raises whatever the damage leads to.
   with contextlib.suppress(Exception), Image.open(file) as image:
-    return image.is_animated
+    return image.n_frames > 1  # pyright: ignore[reportAttributeAccessIssue]
   return False
 
 
@@ -539,7 +540,7 @@ def _rehearse(clip, target):
     writer.add(np.zeros((*target.size, 3), np.uint8), None)
     writer.close()
   except (av.FFmpegError, ValueError) as e:
-    reason = e.strerror if isinstance(e, av.FFmpegError) else e
+    reason = vars(e).get('strerror') or e
     raise ValueError(f'{clip.source}: {target.encoder} cannot encode frames of '
                      f'{target.size[1]}x{target.size[0]} ({reason}); take another suffix for the '
                      'output, or another size') from e
@@ -592,10 +593,10 @@ def _frame(pixels, alpha, target):
   pixels = np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels
   form = 'rgb48le' if pixels.dtype == np.uint16 else 'rgb24'
   if target.alpha:
-    share = np.full(pixels.shape[:2], 255, np.uint8)
+    height, width = pixels.shape[:2]
+    share = np.full((height, width), 255, np.uint8)
     if alpha is not None:
-      inside = picture_files.resize(alpha[..., None], share.shape[0] - rows,
-                                    share.shape[1] - columns)[..., 0]
+      inside = picture_files.resize(alpha[..., None], height - rows, width - columns)[..., 0]
       share = np.pad(inside, ((0, rows), (0, columns)), 'edge')
     pixels, form = np.dstack([pixels, share]), 'rgba'
   frame = library().VideoFrame.from_ndarray(np.ascontiguousarray(pixels), form)
@@ -954,7 +955,8 @@ def _check_steady(videos, engine, tile):
       raise ValueError(f'{videos.network.name} has no norm that takes statistics of the whole '
                        'picture, so steady would change nothing; leave it out')
     if 0 < (tile or 0) < max(size) or (
-        tile is None and needed_bytes(videos.network.module, videos.network.takes, size) > memory_limit()):
+        tile is None and memory_limit() < needed_bytes(
+            videos.network.module, videos.network.takes, size)):
       raise ValueError(f'steady runs frames in one piece, and {size[1]}x{size[0]} is cut into '
                        'tiles; give max_side, or tile=0')
 
@@ -1031,7 +1033,7 @@ class _Work:
     maker = _Maker(self.videos, runner)
     if self.rows:
       maker.restore(self._file(len(self.rows) - 1, '.npz'))
-    inputs = _ahead(_read(self.clip, self.videos.reader, count), 2 * batch)
+    inputs: Any = _ahead(_read(self.clip, self.videos.reader, count), 2 * batch)
     following = next(inputs, None)
     try:
       with ThreadPoolExecutor(1) as pool:
@@ -1128,7 +1130,7 @@ class _Maker:
 
   def save(self, file: Path):
     """Writes what the next segment depends on."""
-    arrays = {'thumbnail': self._thumbnail}
+    arrays: dict[str, Any] = {'thumbnail': self._thumbnail}
     if self._steady and self._steady.state is not None:
       arrays |= {f'{i}.{name}': np.asarray(x) for i, sums in enumerate(self._steady.state)
                  for name, x in sums._asdict().items()}
