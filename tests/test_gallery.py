@@ -22,7 +22,7 @@ from jaxgan_compress import analysis, data, export, inference, nn
 from jaxgan_compress.cli import main
 from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.data import sample_images
-from jaxgan_compress.inference import comparison
+from jaxgan_compress.inference import comparison, gallery_page
 from jaxgan_compress.inference import demo as demo_page
 from jaxgan_compress.inference.engines import OnnxEngine
 from tests import files
@@ -153,6 +153,37 @@ def test_a_gallery_says_what_each_network_costs(networks, photos, tmp_path):
 def test_costs_are_compared_in_words(value, base, text):
   cost = lambda x: comparison.Cost(None, x, None, 10)
   assert comparison.cost_rows({'a': cost(base), 'b': cost(value)})[1][1][1][1] == text
+
+
+@pytest.mark.parametrize(('engine', 'chosen', 'exported', 'run'), [
+    ('auto', ('jax', 'onnxruntime'), False, 'jax'), ('auto', ('onnxruntime', 'jax'), False, 'jax'),
+    ('auto', ('jax', 'onnxruntime'), True, 'onnxruntime'), ('jax', ('jax', 'jax'), False, 'jax'),
+    ('auto', ('onnxruntime', 'onnxruntime'), False, 'onnxruntime')])
+def test_what_is_compared_runs_on_one_engine(engine, chosen, exported, run):
+  networks = {'a': types.SimpleNamespace(bound=1),
+              'b': types.SimpleNamespace(bound=None if exported else 1)}
+  best = dict(zip('ab', chosen, strict=True))
+  made = comparison.on_one_engine(networks, engine, lambda caption, name: types.SimpleNamespace(
+      name=best[caption] if name == 'auto' else name))
+  assert [each.name for each in made.values()] == [run] * 2
+
+
+def test_what_is_timed_is_one_image(networks, monkeypatch, tmp_path):
+  """An engine that has run a batch would fill one image up to it."""
+  batches = []
+
+  class Engine:
+    name = 'jax'
+
+    def __call__(self, x):
+      batches.append(len(x))
+      return np.zeros((len(x), 8, 8, 1), np.float32)
+
+  monkeypatch.setattr(gallery_page, 'choose_engine', lambda *args: Engine())
+  monkeypatch.setattr(demo_page, '_engine', lambda *args: Engine())
+  inference.gallery(networks['latents'], output=tmp_path / 'page.html', count=3)
+  inference.Demo(networks['latents']).of_latents(0)
+  assert set(batches) == {1}
 
 
 def test_a_gallery_of_latents_gives_every_network_the_same(networks, tmp_path):

@@ -161,6 +161,19 @@ def _exported(network) -> BoundGenerator | None:
   return BoundGenerator(variables, module)
 
 
+def on_one_engine(networks: Mapping[str, Network], engine: str,
+                  make: Callable[[str, str], Any]) -> dict[str, Any]:
+  """{caption: make(caption, engine)}, what runs each network; on the same engine where 'auto' chose
+  several, since milliseconds of different engines do not compare."""
+  made = {caption: make(caption, engine) for caption in networks}
+  if engine == 'auto' and len({each.name for each in made.values()}) > 1:
+    exported = any(network.bound is None for network in networks.values())
+    engine = 'onnxruntime' if exported else 'jax'
+    made = {caption: each if each.name == engine else make(caption, engine)
+            for caption, each in made.items()}
+  return made
+
+
 def seconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
   """The median of each of several calls that have been made before, made in turn."""
   once = sum(timing.median for timing in analysis.latency(calls, rounds=1, warmup=0).values())
@@ -208,6 +221,12 @@ def listed(names: Iterable[str]) -> str:
 def latents(count: int, length: int, seed: int) -> np.ndarray:
   """[count,length] of N(0, 1), the same that `generate` takes."""
   return np.asarray(jax.random.normal(jax.random.key(seed), (count, length)))
+
+
+def one_by_one(run: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+  """The images of inputs [B, ...], each generated alone: `JaxEngine` fills a smaller batch than it
+  has seen up, and one image would then take the time of many."""
+  return np.concatenate([run(x[i:i + 1]) for i in range(len(x))])
 
 
 def evenly(files: Sequence, count: int) -> list:

@@ -66,8 +66,8 @@ class Demo:
     self.takes = next(iter(self.networks.values())).takes
     options = Options(max_side=max_side)
     self._readers = comparison.readers(self.networks, options)
-    self._engines = {caption: _engine(network, engine)
-                     for caption, network in self.networks.items()}
+    self._engines = comparison.on_one_engine(
+        self.networks, engine, lambda caption, engine: _engine(self.networks[caption], engine))
     self._costs: dict[tuple, comparison.Cost] = {}  # of each network and size that was run
 
   def of_picture(self, file: str | Path) -> Answer:
@@ -91,7 +91,7 @@ class Demo:
     z = comparison.latents(IMAGES, self.takes.channels, seed)
     images, costs = {}, {}
     for caption in self.networks:
-      made = self._engines[caption](z)
+      made = comparison.one_by_one(self._engines[caption], z)
       _, costs[caption] = self._run(caption, z[:1])
       factor = max(1, round(ENLARGED / made.shape[1]))
       sheet = analysis.contact_sheet(made.reshape(-1, 4, *made.shape[1:]).repeat(factor, 2).repeat(

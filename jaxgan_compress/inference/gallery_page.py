@@ -108,7 +108,7 @@ def prepare(networks, input=None, output: str | Path = NAME, *, labels=None, ins
     total = len(files)
     rows = _Pictures(opened, comparison.evenly(files, count), comparison.readers(
         opened, options, None if instances is None else paths.expand(instances)),
-        dict(engine=engine, tile=tile, norm_statistics=norm_statistics))
+        engine, dict(tile=tile, norm_statistics=norm_statistics))
   key = picture_folders.key_of([*opened], [each.identity for each in opened.values()],
                                dataclasses.asdict(options), rows.stamp, side, tile, norm_statistics)
   if made := _made(output, key, overwrite):
@@ -168,21 +168,21 @@ class _Latents:
     length = next(iter(networks.values())).takes.channels
     self._z = comparison.latents(count, length, seed)
     self.stamp = count, seed
-    self._engines = {caption: choose_engine(network, {(length,): count}, engine)
-                     for caption, network in networks.items()}
+    self._engines = comparison.on_one_engine(
+        networks, engine, lambda caption, engine: choose_engine(
+            networks[caption], {(length,): count}, engine))
 
   def views(self, progress):
     """(caption, name of the picture, uint8 [h,w,1 or 3])."""
     runs = self._engines.items()
-    images = {caption: run(self._z) for caption, run in progress(runs, len(runs), 'gallery')}
+    images = {caption: comparison.one_by_one(run, self._z)
+              for caption, run in progress(runs, len(runs), 'gallery')}
     for i in range(len(self._z)):
       for caption, made in images.items():
         yield caption, f'latents {i}', picture_files.to_pixels(made[i])
 
   def costs(self):
     calls = {caption: functools.partial(run, self._z[:1]) for caption, run in self._engines.items()}
-    for call in calls.values():
-      call()  # a JAX engine would fill a smaller batch up
     return {caption: comparison.cost(self.networks[caption], None, spent,
                                      self._engines[caption].name)
             for caption, spent in comparison.seconds(calls).items()}
@@ -191,8 +191,9 @@ class _Latents:
 class _Pictures:
   """The images of pictures or label maps, each read for every network as it takes it."""
 
-  def __init__(self, networks, files, readers, options):
-    self.networks, self._readers, self._options = networks, readers, options
+  def __init__(self, networks, files, readers, engine, options):
+    self.networks, self._readers = networks, readers
+    self._engine, self._options = engine, options
     self._jobs = [Job(file, file, name.as_posix()) for file, name in files]
     self.kind = next(iter(readers.values())).takes.kind
     self.stamp = [[job.name, job.source.stat().st_size, job.source.stat().st_mtime_ns]
@@ -204,13 +205,15 @@ class _Pictures:
 
   def views(self, progress):
     """(caption, name of the picture, its pixels [h,w,1 or 3]), picture by picture."""
-    jobs = self._jobs
+    jobs, counts = self._jobs, {}
     for caption, reader in self._readers.items():
       sizes, failures = picture_folders.by_size(jobs, reader)
       self.failures += failures
       jobs = [job for job in jobs if any(job in group for group in sizes.values())]
-      self._runners[caption] = Runner(self.networks[caption], {
-          size: len(group) for size, group in sizes.items()}, batch=1, **self._options)
+      counts[caption] = {size: len(group) for size, group in sizes.items()}
+    self._runners = comparison.on_one_engine(
+        self.networks, self._engine, lambda caption, engine: Runner(
+            self.networks[caption], counts[caption], engine, batch=1, **self._options))
     for job in progress(jobs, len(jobs), 'gallery'):
       try:
         inputs = {caption: reader.read(job) for caption, reader in self._readers.items()}
