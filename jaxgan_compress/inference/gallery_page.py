@@ -72,7 +72,7 @@ def gallery(networks: Mapping[str, str | Path | BoundGenerator | Network],
   output: the file, whose name ends in .html.
   count: at most so many pictures, spread over all of them. side: no side of a picture on the page
     is longer; it was generated in full size. seed: of latents, which are those of `generate`.
-  overwrite: the file may be replaced. Without it a page made of the same is left, and any other
+  overwrite: the file is replaced. Without it a page made of the same is left, and any other
     refused.
 
   A file that cannot be read is left out and named. Raises ValueError, FileNotFoundError and
@@ -127,15 +127,13 @@ def beside(input: str | Path | None, output: str | Path) -> Path:
 
 def _made(output, key, overwrite) -> tuple[int, int] | None:
   """(pictures, bytes) of a page that is there and made of the same. Raises FileExistsError."""
-  if not output.exists():
+  if overwrite or not output.exists():
     return None
   text = output.read_text(errors='replace') if output.is_file() else ''
   if match := re.search(rf'<meta name="made-of" content="{key} (\d+)">', text[:2000]):
     return int(match[1]), output.stat().st_size
-  if not overwrite:
-    raise FileExistsError(f'{output} exists and was made of other networks, options or inputs; '
-                          'remove it, write elsewhere, or overwrite it')
-  return None
+  raise FileExistsError(f'{output} exists and was made of other networks, options or inputs; '
+                        'remove it, write elsewhere, or overwrite it')
 
 
 def _write(output, networks, rows, total, side, key, progress) -> Gallery:
