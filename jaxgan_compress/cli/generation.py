@@ -108,8 +108,8 @@ def generate_images(flags):
 def _print_generated(done: inference.Generated, flags):
   skipped = f', {done.skipped:,} skipped that were done before' if done.skipped else ''
   if done.written or not done.videos:
-    print(f'{flags.output}: {done.written:,} images in {done.seconds:.1f} s, {done.rate:.1f} '
-          f'images/s on {done.engine}{skipped}')
+    rate = f' in {done.seconds:.1f} s, {done.rate:.1f} images/s on {done.engine}'
+    print(f'{flags.output}: {done.written:,} images{rate * bool(done.written)}{skipped}')
   for each in done.videos:
     print(*(f'{each.target}: {text}' for text in (
         f'{each.frames:,} frames, {each.generated:,} of them generated in {each.seconds:.1f} s, '

@@ -540,9 +540,8 @@ def _rehearse(clip, target):
     writer.add(np.zeros((*target.size, 3), np.uint8), None)
     writer.close()
   except (av.FFmpegError, ValueError) as e:
-    reason = vars(e).get('strerror') or e
     raise ValueError(f'{clip.source}: {target.encoder} cannot encode frames of '
-                     f'{target.size[1]}x{target.size[0]} ({reason}); take another suffix for the '
+                     f'{target.size[1]}x{target.size[0]} ({e}); take another suffix for the '
                      'output, or another size') from e
 
 
