@@ -112,3 +112,9 @@ def test_a_picture_larger_than_the_memory_is_cut_into_tiles(monkeypatch):
   assert pieces.batch(size) == 1
   off = np.abs(pieces(PICTURE[None])[0].astype(float) - (expected + 1) * 127.5)
   assert off.max() < .51
+
+
+@pytest.mark.parametrize(('norm', 'count'), [('batch_stat', 1), ('batch', 4), ('instance', 4)])
+def test_images_that_depend_on_each_other_are_made_one_by_one(norm, count):
+  network = inference.bind('it', generator(nn.ResNetGenerator(**RESNET, norm=norm)))
+  assert folders.Runner(network, {(8, 8): 4}, 'jax', batch=4).batch((8, 8)) == count

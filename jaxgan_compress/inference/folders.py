@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import logging
 import time
@@ -23,6 +24,7 @@ from jaxgan_compress.inference import video
 from jaxgan_compress.inference.engines import ENGINES, Engine, choose_engine
 from jaxgan_compress.inference.memory import memory_limit, needed_bytes
 from jaxgan_compress.inference.networks import Network, open_network
+from jaxgan_compress.inference.norm_statistics import of_batches
 from jaxgan_compress.inference.overlap import receptive_field
 from jaxgan_compress.inference.tiles import STATISTICS, TiledGenerator
 
@@ -223,8 +225,14 @@ class Runner:
     """How many pictures of a size are run at once."""
     if size in self._tiled:
       return 1
-    small = 1 if jax.default_backend() == 'cpu' else BATCH
-    return self._batch or max(1, min(small, PIXELS // (size[0] * size[1])))
+    small = BATCH if self.name == 'jax' and jax.default_backend() != 'cpu' else 1
+    count = self._batch or max(1, min(small, PIXELS // (size[0] * size[1])))
+    return 1 if count > 1 and self._of_batches else count
+
+  @functools.cached_property
+  def _of_batches(self) -> bool:
+    # An export does not say so, but that it computes means over a batch is rare.
+    return self.network.bound is not None and of_batches(self.network.bound)
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
     if x.shape[1:3] in self._tiled:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -62,6 +63,21 @@ def sums_over(y) -> Sums:
   mean = y.mean((0, 1, 2))
   squares = jnp.square(y - norms.per_channel(mean)).sum((0, 1, 2))
   return Sums(jnp.float32(y.size // y.shape[-1]), mean, squares)
+
+
+def of_batches(bound: BoundGenerator) -> bool:
+  """Whether the images of a batch depend on each other, as with norms that always take the batch's
+  own statistics."""
+  names = set()
+
+  def record(function, args, kwargs):
+    names.add(function.__name__)
+    return function(*args, **kwargs)
+
+  with conv_dispatch.recording(record):
+    jax.eval_shape(lambda x: bound.module.apply(bound.variables, x, train=False)[0],
+                   bound.module.example())
+  return 'channel_mean' in names
 
 
 def measure(bound: BoundGenerator, x) -> list[Sums]:

@@ -104,7 +104,15 @@ UNKNOWN, LIMITED, FULL = 2, 1, 2  # a colour space, and two ranges
 EXACT = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, chroma of full resolution
 
 
+<<<<<<< HEAD
 def library() -> Any:
+=======
+class DamagedError(ValueError):
+  """A video of which a frame cannot be read, however often it is tried."""
+
+
+def library():
+>>>>>>> aab3941 (Leave no segments of a damaged video behind)
   """PyAV. Raises ImportError, which says what to install."""
   try:
     av: Any = importlib.import_module('av')
@@ -301,7 +309,7 @@ def _check_whole(file, container, stream, packets, end, rate):
 
 
 def _decoded(file, container, stream) -> Iterator[Any]:
-  """The frames. Raises ValueError for one that is damaged."""
+  """The frames. Raises DamagedError for one that is damaged."""
   av = library()
   # One thread: those that decode whole frames may wait for Python's lock while it waits for them.
   stream.thread_type = 'NONE'
@@ -314,13 +322,13 @@ def _decoded(file, container, stream) -> Iterator[Any]:
     for packet in container.demux(stream):
       for frame in decoder.decode(packet if packet.size else None):
         if frame.is_corrupt:
-          raise ValueError(f'{file}: frame {count} is damaged')
+          raise DamagedError(f'{file}: frame {count} is damaged')
         yield frame
         count += 1
       if not packet.size and packet.pts is None:
         return
   except av.FFmpegError as e:
-    raise ValueError(f'{file}: frame {count} is damaged ({e.strerror})') from e
+    raise DamagedError(f'{file}: frame {count} is damaged ({e.strerror})') from e
 
 
 def _has_alpha_beside(stream) -> bool:
@@ -362,8 +370,8 @@ def _read(clip: Clip, reader: Reader, first: int) -> Iterator[Input]:
     for i, frame in enumerate(_decoded(clip.source, container, stream)):
       shown = frame.pts if frame.pts is not None else round(i / clip.rate / clip.base)
       if before is not None and shown <= before:
-        raise ValueError(f'{clip.source}: frame {i} is shown at {shown} and the one before at '
-                         f'{before}; times must increase')
+        raise DamagedError(f'{clip.source}: frame {i} is shown at {shown} and the one before at '
+                           f'{before}; times must increase')
       before = shown
       if i >= first:
         picture = _picture(clip, frame, reader)
@@ -994,7 +1002,11 @@ class _Work:
     start, before = time.perf_counter(), self._count()
     self.folder.mkdir(parents=True, exist_ok=True)
     if not (self.rows and self.rows[-1]['last']):
-      self._generate(runner, batch, progress)
+      try:
+        self._generate(runner, batch, progress)
+      except DamagedError:  # no other run can go on from here
+        shutil.rmtree(self.folder, ignore_errors=True)
+        raise
     part = self.job.target.with_name(f'.{self.job.target.name}.{uuid.uuid4().hex[:8]}.part')
     try:
       join(self.clip, self.target, [self._file(i) for i in range(len(self.rows))],
