@@ -104,15 +104,11 @@ UNKNOWN, LIMITED, FULL = 2, 1, 2  # a colour space, and two ranges
 EXACT = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, chroma of full resolution
 
 
-<<<<<<< HEAD
-def library() -> Any:
-=======
 class DamagedError(ValueError):
   """A video of which a frame cannot be read, however often it is tried."""
 
 
-def library():
->>>>>>> aab3941 (Leave no segments of a damaged video behind)
+def library() -> Any:
   """PyAV. Raises ImportError, which says what to install."""
   try:
     av: Any = importlib.import_module('av')
