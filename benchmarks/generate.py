@@ -78,8 +78,8 @@ def throughput(bound, count, rounds):
       for _ in range(rounds):
         a, name = alone(network, count, engine)
         done = jgc.generate(network, folder, Path(root, 'out'), engine=engine)
-        # The first batch of XLA is compiled in each call; a loop of one program is not charged.
-        b = done.seconds - (compiling(network, count) if engine == 'jax' else 0)
+        # Each call compiles or builds the network anew, which is not charged to the loop either.
+        b = done.seconds - preparing(network, count, engine)
         c = newcomers_loop(bound, folder, Path(root, 'loop'))
         rows.append((count / a, count / b, a / b, count / c, c / b))
         shutil.rmtree(Path(root, 'out'))
@@ -87,10 +87,10 @@ def throughput(bound, count, rounds):
       print(f'| {name} | ' + ' | '.join(map(spread, zip(*rows, strict=True))) + ' |')
 
 
-def compiling(network, count):
-  """Seconds until XLA is ready for the batches of a folder."""
+def preparing(network, count, engine):
+  """Seconds until an engine is ready for the batches of a folder."""
   start = time.perf_counter()
-  runner = inference.Runner(network, {(SIDE, SIDE): count}, 'jax')
+  runner = inference.Runner(network, {(SIDE, SIDE): count}, engine)
   runner(np.zeros((runner.batch((SIDE, SIDE)), SIDE, SIDE, 3), np.uint8))
   first = time.perf_counter() - start
   start = time.perf_counter()

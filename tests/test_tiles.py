@@ -44,8 +44,10 @@ def test_with_batch_norm_tiles_are_the_whole_picture(module):
     nn.ResNetGenerator(**RESNET, norm='instance_affine', deeper=True),
     nn.ResNetGenerator(**RESNET, norm='batch_stat'),
     nn.unet(ngf=3, depth=3, norm='instance')], ids=['separable', 'deeper', 'batch_stat', 'unet'])
-def test_with_exact_statistics_tiles_are_the_whole_picture(module):
+def test_with_exact_statistics_tiles_are_the_whole_picture(module, monkeypatch):
   """The statistics of each norm are the whole picture's, of padded maps too."""
+  if isinstance(module, nn.ResNetGenerator) and module.deeper:
+    monkeypatch.setattr(tiles, 'GROUP', 99)  # one program is compiled in less time than four
   tile = 140 if module.norm == 'instance_affine' else 96  # which looks farther
   whole, tiled = whole_and_tiled(generator(module), 'exact', tile)
   assert tiled.field.statistics > 0
