@@ -28,7 +28,7 @@ from PIL import Image, TiffImagePlugin
 from jaxgan_compress.data import decode, picture_files
 
 RECORD = '.generated.jsonl'  # in the output folder: which files are done, and with what
-WORKERS = 4
+WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))  # more wait for each other
 WAITING = 2**30  # bytes of pictures that wait for the network, and of images for the disk
 MOST_BYTES = 2**31  # of a file; larger ones are no pictures of `decode.MOST_PIXELS`
 # Suffixes of which the image could not be written, or not as what they promise.
