@@ -108,7 +108,7 @@ def generate_images(flags):
 def _print_generated(done: inference.Generated, flags):
   skipped = f', {done.skipped:,} skipped that were done before' if done.skipped else ''
   if done.written or not done.videos:
-    rate = f' in {done.seconds:.1f} s, {done.rate:.1f} images/s on {done.engine}'
+    rate = f' in {done.seconds:.1f} s, {done.rate:.3g} images/s on {done.engine}'
     print(f'{flags.output}: {done.written:,} images{rate * bool(done.written)}{skipped}')
   for each in done.videos:
     print(*(f'{each.target}: {text}' for text in (
