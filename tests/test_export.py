@@ -494,6 +494,28 @@ def test_the_runner_says_what_it_takes(kind, arguments, said, exports, tmp_path,
   assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_runner_generates_from_a_folder(exports, tmp_path, capsys):
+  folder = tmp_path / 'in'
+  (folder / 'sub').mkdir(parents=True)
+  picture = np.random.default_rng(0).integers(0, 256, (30, 34, 3), np.uint8)
+  for name in ('a.png', 'sub/b.png'):
+    Image.fromarray(picture).save(folder / name)
+  (folder / 'notes.txt').write_text('hello')
+  main_of, arguments = runner(exports['pictures'])['main'], [str(folder), str(tmp_path / 'out')]
+  assert main_of(arguments) == 0
+  assert '2 images in' in (said := capsys.readouterr().out) and 'other files left out: 1' in said
+  module = Tiny(3)
+  padded = np.pad(picture, ((0, 2), (0, 2), (0, 0)), 'reflect')[None] / np.float32(127.5) - 1
+  expected = (np.asarray(draw(module, learnt(module), padded))[0, :30, :34] + 1) * 127.5
+  for name in ('a.png', 'sub/b.png'):
+    assert np.abs(np.asarray(Image.open(tmp_path / 'out' / name)) - expected).max() < .51
+  (folder / 'c.png').write_bytes(b'x')
+  assert main_of(arguments) == 1
+  said = capsys.readouterr()
+  assert '0 images in' in said.out and '2 skipped' in said.out
+  assert 'c.png: it is no image file' in said.err
+
+
 @pytest.mark.parametrize('package', ['numpy', 'PIL', 'onnxruntime'])
 def test_the_runner_says_what_is_not_installed(package, exports, monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, package, None)

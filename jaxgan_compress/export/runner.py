@@ -120,7 +120,7 @@ def _from_files(args, description, run) -> int:
   options.check()
   start = time.perf_counter()
   reader, left_out = folders.Reader(takes, options, instances), []
-  files = folders.find(args.input, args.output, left_out)
+  files = folders.find(args.input, args.output, left_out=left_out)
   folders.check_output(args.input, args.output)
   jobs = folders.plan(files, args.output, options, takes)
   reader.check(jobs)
@@ -131,12 +131,12 @@ def _from_files(args, description, run) -> int:
   jobs, skipped = record.split(jobs, args.overwrite)
   sizes, failures = folders.by_size(jobs, reader)
   failures += folders.process(sizes, reader, run, record, left_out=left_out)
-  if failures and len(jobs) == 1:
+  if failures and Path(args.input).is_file():
     raise ValueError(failures[0].reason)
   seconds = time.perf_counter() - start
   print(f'{args.output}: {len(jobs) - len(failures)} images in {seconds:.1f} s'
         + f', {skipped} skipped that were done before' * bool(skipped)
-        + f', {len(left_out)} other files left out' * bool(left_out))
+        + f'; other files left out: {len(left_out)}' * bool(left_out))
   for failure in failures:
     print(f'{failure.source}: {failure.reason}', file=sys.stderr)
   return 1 if failures else 0
