@@ -28,7 +28,7 @@ from jaxgan_compress.inference.norm_statistics import of_batches
 from jaxgan_compress.inference.overlap import receptive_field
 from jaxgan_compress.inference.tiles import STATISTICS, TiledGenerator
 
-BATCH = 8                # of small pictures; on CPUs 1, which benchmarks/generate.py finds faster
+BATCH = 8                # of small pictures; on CPUs 1, where more are slower
 PIXELS = BATCH * 256**2  # of one batch
 TILE = 512
 MANY_SIZES = 16          # of which XLA compiles a program each
