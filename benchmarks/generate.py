@@ -1,6 +1,7 @@
 """How fast are folders of pictures generated, and how near are tiles to the whole picture?
 
     python benchmarks/generate.py [--network=G.safetensors] [--pictures=200] [--rounds=5]
+        [--batch=8]
     python benchmarks/generate.py --tiles=photographs/ [--network=G.safetensors] [--tile=512]
 
 The first makes a folder of 256 px JPEGs of the built-in photographs and takes, in turn: the network
@@ -53,9 +54,9 @@ def newcomers_loop(bound, folder, out):
   return time.perf_counter() - start
 
 
-def alone(network, count, engine):
+def alone(network, count, engine, batch):
   """Seconds of the network on pixels in memory, in the batches of `generate`."""
-  runner = inference.Runner(network, {(SIDE, SIDE): count}, engine)
+  runner = inference.Runner(network, {(SIDE, SIDE): count}, engine, batch=batch)
   batch = runner.batch((SIDE, SIDE))
   x = np.random.default_rng(0).integers(0, 256, (batch, SIDE, SIDE, 3), np.uint8)
   runner(x)
@@ -65,7 +66,7 @@ def alone(network, count, engine):
   return (time.perf_counter() - start) * count / (count // batch * batch), runner.name
 
 
-def throughput(bound, count, rounds):
+def throughput(bound, count, rounds, batch):
   network = inference.bind('it', bound)
   print('| engine | network alone, images/s | generate | of the network alone | '
         "newcomer's loop | generate / loop |\n|---|--:|--:|--:|--:|--:|")
@@ -76,10 +77,10 @@ def throughput(bound, count, rounds):
     for engine in ('jax', 'onnxruntime'):
       rows = []
       for _ in range(rounds):
-        a, name = alone(network, count, engine)
-        done = jgc.generate(network, folder, Path(root, 'out'), engine=engine)
+        a, name = alone(network, count, engine, batch)
+        done = jgc.generate(network, folder, Path(root, 'out'), engine=engine, batch=batch)
         # Each call compiles or builds the network anew, which is not charged to the loop either.
-        b = done.seconds - preparing(network, count, engine)
+        b = done.seconds - preparing(network, count, engine, batch)
         c = newcomers_loop(bound, folder, Path(root, 'loop'))
         rows.append((count / a, count / b, a / b, count / c, c / b))
         shutil.rmtree(Path(root, 'out'))
@@ -87,10 +88,10 @@ def throughput(bound, count, rounds):
       print(f'| {name} | ' + ' | '.join(map(spread, zip(*rows, strict=True))) + ' |')
 
 
-def preparing(network, count, engine):
+def preparing(network, count, engine, batch):
   """Seconds until an engine is ready for the batches of a folder."""
   start = time.perf_counter()
-  runner = inference.Runner(network, {(SIDE, SIDE): count}, engine)
+  runner = inference.Runner(network, {(SIDE, SIDE): count}, engine, batch=batch)
   runner(np.zeros((runner.batch((SIDE, SIDE)), SIDE, SIDE, 3), np.uint8))
   first = time.perf_counter() - start
   start = time.perf_counter()
@@ -129,6 +130,7 @@ def main():
   parser.add_argument('--network')
   parser.add_argument('--pictures', type=int, default=200)
   parser.add_argument('--rounds', type=int, default=5)
+  parser.add_argument('--batch', type=int, help='pictures at once; default: that of `generate`')
   parser.add_argument('--tiles', type=Path)
   parser.add_argument('--tile', type=int, default=512)
   args = parser.parse_args()
@@ -141,7 +143,7 @@ def main():
   if args.tiles:
     tiles(bound, args.tiles, args.tile)
   else:
-    throughput(bound, args.pictures, args.rounds)
+    throughput(bound, args.pictures, args.rounds, args.batch)
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ from jaxgan_compress import analysis, data, export, inference, nn
 from jaxgan_compress.cli import main
 from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.data import sample_images
+from jaxgan_compress.experiment import workdir
 from jaxgan_compress.inference import comparison, gallery_page
 from jaxgan_compress.inference import demo as demo_page
 from jaxgan_compress.inference.engines import OnnxEngine
@@ -275,7 +276,8 @@ def test_a_run_brings_its_teacher(networks, monkeypatch, tmp_path):
   wide = trained('wide', teacher)
   generators = [wide, trained('first', student, teacher=wide, reference=lambda checkpoint: teacher),
                 trained('second', student)]
-  run = types.SimpleNamespace(measured_generators=lambda: generators)
+  run = workdir.Run.__new__(workdir.Run)  # whose choice is its own
+  run.measured_generators = lambda: generators
   monkeypatch.setattr(comparison, 'open_run', lambda folder: run)
   (tmp_path / 'config.json').write_text('{}')
   nn.save(tmp_path / 'first.safetensors', student.module, student.variables)

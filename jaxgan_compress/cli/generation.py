@@ -62,7 +62,7 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
       Flag('seed', 'The seed of the latents.', int, 0, low=0, high=2**32 - 1),
       Flag('grid', 'Also write one image of all, grid.png.', bool, False),
       Flag('batch', 'The number of pictures of a size that are run at once; default: 1 on '
-           'CPUs, else 8 of 256x256.', int, low=1),
+           'CPUs, else 8 of 256x256; an export runs one at a time.', int, low=1),
       Flag('engine', 'What runs the network; auto: the faster one, measured once and remembered.',
            default='auto', choices=ENGINES),
       Flag('tile', 'Generate in tiles of so many pixels; default: only pictures that do not fit in '

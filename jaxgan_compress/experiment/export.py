@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn
 from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.arguments import typed
@@ -35,17 +34,13 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
   Raises ValueError for an unknown name, and as `open_run` and `write_folder`.
   """
   run = open_run(workdir, moved=moved)
-  generators = {generator.name: generator for generator in run.measured_generators()}
-  name = name or next((name for name, generator in generators.items() if generator.teacher),
-                      next(iter(generators)))
-  if name not in generators:
-    raise ValueError(f'no generator {name!r}; {configs.suggest(name, generators)}')
-  bound = generators[name].bound(checkpoint)
-  inputs, more_of_inputs = (_latent_inputs if generators[name].from_latents else _image_inputs)(
-      generators[name], bound.module, int8)
-  out = paths.expand(out) if out else run.workdir / 'export' / name
+  generator = run.measured_generator(name)
+  bound = generator.bound(checkpoint)
+  inputs, more_of_inputs = (_latent_inputs if generator.from_latents else _image_inputs)(
+      generator, bound.module, int8)
+  out = paths.expand(out) if out else run.workdir / 'export' / generator.name
   return out, write_folder(bound, out, inputs, to=to, layout=layout, **more_of_inputs,
-                           facts=_facts(run, name, checkpoint), **more)
+                           facts=_facts(run, generator.name, checkpoint), **more)
 
 
 def _latent_inputs(generator, module, int8):

@@ -100,6 +100,18 @@ class Run:
       raise ValueError(f'{self.workdir} has no measured generator yet; continue training first')
     return generators
 
+  def measured_generator(self, name: str | None = None) -> TrainedGenerator:
+    """The one of that name among `measured_generators`; by default the first student, or the first.
+
+    Raises ValueError for a name that is not among them, and where there is none yet.
+    """
+    generators = {each.name: each for each in self.measured_generators()}
+    name = name or next((name for name, each in generators.items() if each.teacher),
+                        next(iter(generators)))
+    if name not in generators:
+      raise ValueError(f'no generator {name!r}; {configs.suggest(name, generators)}')
+    return generators[name]
+
   def source(self, **more):
     """The data of the config, some fields given anew; opened once."""
     section = {**self.config.data.to_dict(), **more}

@@ -17,7 +17,7 @@ from jaxgan_compress.data.picture_folders import Options, Reader
 from jaxgan_compress.experiment import open_run
 from jaxgan_compress.experiment.plots import si
 from jaxgan_compress.export import FORMATS
-from jaxgan_compress.inference.networks import Network, bind_trained, open_network, trained
+from jaxgan_compress.inference.networks import Network, bind_trained, open_network
 from jaxgan_compress.nn.init import flat
 
 SECONDS, ROUNDS = 3., 9  # for timing: about so long, at most so often
@@ -39,7 +39,7 @@ def open_networks(source: str | Path, generator: str | None = None, checkpoint: 
     named = {}
   else:
     run = open_run(folder)
-    chosen = trained(run, generator)
+    chosen = run.measured_generator(generator)
     named = {each.name: each for each in run.measured_generators()}
     opened = [('', source, bind_trained(chosen, chosen.bound(checkpoint)))]
     reference = chosen.reference(checkpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import time
@@ -148,8 +147,8 @@ def _measure(kind, network, shape) -> tuple[float, float]:
 
 
 def _machine() -> list:
-  versions = [importlib.metadata.version(name) for name in ('jax', 'onnxruntime')]
-  return [jax.devices()[0].device_kind, os.cpu_count(), *versions]
+  import onnxruntime
+  return [jax.devices()[0].device_kind, os.cpu_count(), jax.__version__, onnxruntime.__version__]
 
 
 def _remembered() -> dict:

@@ -216,6 +216,9 @@ class Runner:
     self._batch, self._engine = batch, engine
     channels = network.takes.channels
     self._tiled = {size for size in sizes if self._needs_tiles(size)}
+    if self._tiled and network.bound is None:
+      raise ValueError(f'{network.folder} is an export, which is not run in tiles; take '
+                       'network.safetensors in that folder')
     whole = {(*size, channels): count for size, count in sizes.items() if size not in self._tiled}
     self._whole: Engine | None = choose_engine(network, whole, engine) if whole else None
     self._pieces: TiledGenerator | None = None
@@ -231,8 +234,8 @@ class Runner:
 
   @functools.cached_property
   def _of_batches(self) -> bool:
-    # An export does not say so, but that it computes means over a batch is rare.
-    return self.network.bound is not None and of_batches(self.network.bound)
+    # An export does not say so, and on CPUs single pictures are as quick.
+    return self.network.bound is None or of_batches(self.network.bound)
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
     if x.shape[1:3] in self._tiled:
@@ -249,9 +252,7 @@ class Runner:
   def _in_tiles(self, picture):
     if self._pieces is None:
       bound = self.network.bound
-      if bound is None:
-        raise ValueError(f'{self.network.folder} is an export, which is not run in tiles; take '
-                         'network.safetensors in that folder')
+      assert bound
       self._pieces = TiledGenerator(
           jax.device_put(bound), self.network.takes,
           receptive_field(bound.module, bound.variables), self._tile or TILE,

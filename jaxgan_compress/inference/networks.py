@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,11 @@ import jax
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import config, nn
+from jaxgan_compress import nn
 from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.data.picture_folders import Takes, key_of, takes_of
 from jaxgan_compress.experiment import open_run
 from jaxgan_compress.experiment.generators import TrainedGenerator
-from jaxgan_compress.experiment.workdir import Run
 from jaxgan_compress.export import FORMATS, sides
 from jaxgan_compress.export.bundle import INPUT
 from jaxgan_compress.nn.files.network import checksum
@@ -129,26 +129,14 @@ def _exported(folder: Path, labels) -> Network:
     raise ValueError(f'{folder / INPUT} has been changed ({e}); export again') from e
   if takes.kind == 'labels' and description.get('classes') is None:
     takes = _of_labels(takes, labels)
-  return Network(folder.name, takes, key_of(file.read_bytes().hex(), dataclasses.asdict(takes)),
-                 folder=folder, layout=description.get('layout', 'NHWC'))
+  content = hashlib.sha256(file.read_bytes()).hexdigest()
+  return Network(folder.name, takes, key_of(content, dataclasses.asdict(takes)), folder=folder,
+                 layout=description.get('layout', 'NHWC'))
 
 
 def _of_run(folder: Path, name: str | None, checkpoint: str) -> Network:
-  generator = trained(open_run(folder), name)
+  generator = open_run(folder).measured_generator(name)
   return bind_trained(generator, generator.bound(checkpoint))
-
-
-def trained(run: Run, name: str | None = None) -> TrainedGenerator:
-  """The generator of that name in a run; by default the first student, or the first generator.
-
-  Raises ValueError for a name that it does not have.
-  """
-  generators = {each.name: each for each in run.measured_generators()}
-  name = name or next((name for name, each in generators.items() if each.teacher),
-                      next(iter(generators)))
-  if name not in generators:
-    raise ValueError(f'no generator {name!r}; {config.suggest(name, generators)}')
-  return generators[name]
 
 
 def bind_trained(generator: TrainedGenerator, bound: BoundGenerator) -> Network:
