@@ -87,7 +87,8 @@ def gradient(module):
 
 def compiled(function, args, op, optimized):
   """With one operation in the other form, or in the textbook's."""
-  with mock.patch.dict(conv_dispatch.OPTIMIZED, {op: (jax.default_backend(),) * optimized}):
+  name = conv_dispatch.IMPLEMENTATIONS[op][optimized]
+  with mock.patch.dict(conv_dispatch.CHOSEN, {op: {jax.default_backend(): name}}):
     # Of a function of its own, or the trace of the other form would be taken.
     return xla.jit(lambda *args: function(*args)).lower(*args).compile()
 
@@ -111,7 +112,7 @@ def main():
   print(f'jax {jax.__version__}, {device.platform} {device.device_kind}, {args.rounds} rounds')
   rng = np.random.default_rng(0)
   for op in args.op:
-    reference, other = conv_dispatch.IMPLEMENTATIONS[op]
+    reference, other, *_ = conv_dispatch.IMPLEMENTATIONS[op]
     print(f'\n| {op} | input | pass | {reference} ms | {other} / {reference} | quartiles |\n'
           '|---|---|---|--:|--:|--:|')
     for title, build, shapes in CASES[op]:

@@ -8,16 +8,14 @@ a simple model makes seconds. Students are cut from networks of random weights.
 """
 
 import argparse
-import functools
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
-from jaxgan_compress import config, nn, pruning
+from jaxgan_compress import config
 from jaxgan_compress.analysis import step_cost
 from jaxgan_compress.config import build
-from jaxgan_compress.core import Net
+from jaxgan_compress.experiment import compilation
 
 PAGE = Path(__file__).parent.parent / 'docs' / 'scaling.md'
 SHARE = 0.25  # of the peak, which small networks reach at best
@@ -27,57 +25,6 @@ CHIPS = {
     'H100, 64 over InfiniBand': (989e12, 40e9, 64)}
 BATCHES = (1, 4, 16)  # images of one chip
 ROWS = 4  # traced at once: alignment compares samples
-
-
-def untrained(c, name):
-  """(method, shapes of its state, shapes of a batch) of a stage where nothing has been trained."""
-  stage = c.stages[name]
-  teacher, init_from = next(iter(stage.teacher), None), {}
-  method = build.method(c, name, teacher)
-  if teacher:
-    theirs, state, batch = untrained(c, teacher)
-    if not stage.prune or hasattr(method, 'teacher') or hasattr(method, 'teachers'):
-      init_from = {'teacher': state.nets[theirs.main],
-               **{role: net for role, net in state.nets.items()
-                  if role != theirs.main and not role.endswith('_adapters')}}
-    if stage.prune:
-      whole = getattr(theirs, theirs.main)
-      shape = whole.example().shape if nn.input_kind(whole) == 'latent' else \
-          (1, *batch['source'].shape[1:])
-      key = jax.random.key(0)
-      weights = nn.initialise(whole, key)
-      cuts = {role: pruning.prune(whole, weights, shape, key=key,
-                                # Scales that nothing has trained yet are all alike.
-                                **{**stage.prune.to_dict(), 'criterion': 'random',
-                                   'budget': budget})
-              for role, budget in build.budgets(c, name).items()}
-      method = build.method(c, name, teacher, {role: cut.module for role, cut in cuts.items()})
-      init_from |= {role: Net.of(cut.variables) for role, cut in cuts.items()}
-  batch = images(c, name, method)
-  state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch,
-                         init_from or None)
-  # The memory of one replica, as a step sees it.
-  return method, state.replace(replica_state=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.replica_state)), batch
-
-
-def images(c, name, method):
-  """The shapes of a batch of one replica."""
-  rows, module = ROWS * method.updates, getattr(method, method.main)
-  shaped = lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
-  if not method.needs_data:
-    return {'row': jax.ShapeDtypeStruct((rows,), jnp.int32)}
-  drawn = lambda x: jax.eval_shape(module.init_with_output, jax.random.key(0), x)[0][0].shape[1:]
-  if nn.input_kind(module) == 'latent':
-    return {'target': shaped(drawn(module.example()))}
-  section = {**c.data.to_dict(), **c.stages[name].data}
-  size = section.get('size', 256)
-  height, width = (size, size) if isinstance(size, int) else size
-  if section.get('name') == 'labels' and section.get('preprocess', 'scale_width') == 'scale_width':
-    height = width // 2  # as of Cityscapes
-  source = shaped((height, width, module.example().shape[-1]))
-  return {'source': source, 'target': shaped(drawn(
-      jax.ShapeDtypeStruct((1, *source.shape[1:]), jnp.float32)))}
 
 
 def predict(cost, images, peak, bandwidth, chips):
@@ -102,7 +49,10 @@ def table(only):
       section = c.stages[stage].method
       if not build.resolve(section.name, build.HOMES['method']).is_generator:
         continue
-      method, state, batch = untrained(c, stage)
+      method, state, batch = compilation.untrained(c, stage, ROWS)
+      # The memory of one replica, as a step sees it.
+      state = state.replace(replica_state=jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.replica_state))
       cost = step_cost(lambda state, batch, axes, method=method: method.step(state, batch, axes),
                        state, batch)
       print(name, stage, cost, flush=True)

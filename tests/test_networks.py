@@ -15,7 +15,7 @@ from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionBranches
 from jaxgan_compress.nn.generators.spades import InceptionModulatedBlock, Modulation
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, upsample_cpu
+from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, conv_tpu, upsample_cpu
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -441,10 +441,10 @@ def test_statistics_of_all_replicas_are_one_batch():
 # Forms -------------------------------------------------------------------------------------------
 
 
-def both(run, *args, more=None):
+def both(run, *args, more=None, names=('reference', 'optimized')):
   """Outputs and gradients of `run(implementation, *args)` in both implementations, and
   `more(implementation, *args)`."""
-  weights = normal(*jax.eval_shape(functools.partial(run, 'reference'), *args).shape, seed=9)
+  weights = normal(*jax.eval_shape(functools.partial(run, names[0]), *args).shape, seed=9)
 
   def one(implementation, *args):
     def loss(*args):
@@ -454,7 +454,6 @@ def both(run, *args, more=None):
     (_, y), slopes = jax.value_and_grad(loss, tuple(range(len(args))), has_aux=True)(*args)
     return y, slopes, more(implementation, *args) if more else ()
 
-  names = 'reference', 'optimized'
   return jax.jit(lambda *args: tuple(one(name, *args) for name in names))(*args)
 
 
@@ -501,6 +500,41 @@ def test_implementations_of_convolution_agree(conv):
   np.testing.assert_allclose(reference[2], optimized[2], rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize('layer, size', [
+    *((layers.Conv(5, *sides), (2, 8, 9, 3)) for sides in (
+        (1, 1, 0), (3, 1, 1), (4, 1, 1), (4, 1, 2), (7, 1, 3), (3, 2, 1), (4, 2, 1), (4, 2, 2))),
+    (layers.Conv(2, 3, 2, 1), (1, 7, 6, conv_tpu.THIN)), (layers.Conv(3, 7, mode='reflect'),
+                                                         (2, 8, 9, 16)),
+    *((layers.UpConv(5, kernel), (2, 5, 6, 3)) for kernel in (3, 4))], ids=str)
+def test_products_for_tpus_equal_convolutions(layer, size, monkeypatch):
+  monkeypatch.setattr(conv_tpu, 'FEW_PIXELS', 1)
+  x = normal(*size)
+  params = noise(layer, x, share=.2)
+  chosen = []
+  monkeypatch.setattr(conv_tpu, '_applies', lambda *args, ours=conv_tpu._applies: (
+      chosen.append(ours(*args)) or chosen[-1]))
+
+  def run(platform, params, x):
+    with xla.building_for(platform) if platform else conv_dispatch.reference():
+      return layer.apply(params, x)
+
+  def slope_of_slope(platform, params, x):
+    loss = lambda x: jnp.square(run(platform, params, x)).sum()
+    return jax.grad(lambda x: jnp.square(jax.grad(loss)(x)).sum())(x)
+
+  reference, products = both(run, params, x, more=slope_of_slope, names=('', 'tpu'))
+  assert any(chosen)
+  assert largest_difference(reference[:2], products[:2]) < 3e-5
+  np.testing.assert_allclose(reference[2], products[2], rtol=1e-3, atol=1e-2)
+
+
+def test_products_of_short_numbers_are_summed_in_long_ones():
+  x, kernel = normal(1, 8, 8, 64).astype(jnp.bfloat16), normal(3, 3, 64, 2).astype(jnp.bfloat16)
+  exact = conv_cpu.convolution(*(value.astype(jnp.float32) for value in (x, kernel)), 1, 1)
+  np.testing.assert_array_equal(conv_tpu.products(x, kernel, 1, 1),
+                                exact.astype(jnp.bfloat16))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('branches, norm', [
     (Branches.even(3), 'batch'), (Branches.even(2), 'instance_affine'),
@@ -541,7 +575,7 @@ def test_implementations_of_whole_networks_agree(module):
 
 
 def test_forms_are_chosen_in_one_place():
-  for op, (textbook, other) in conv_dispatch.IMPLEMENTATIONS.items():
+  for op, (textbook, other, *_) in conv_dispatch.IMPLEMENTATIONS.items():
     assert conv_dispatch.choose(op, 'reference') == conv_dispatch.choose(op, textbook) == textbook
     assert conv_dispatch.choose(op, 'optimized') == conv_dispatch.choose(op, other) == other
     with conv_dispatch.reference():

@@ -48,8 +48,8 @@ def test_the_longer_side_of_the_roof_counts():
 
 
 def test_layers_are_named():
-  assert roofline._layer('jit(f)/jvp(Net)/block1/conv/dot_general') == 'block1/conv/dot_general'
-  assert roofline._layer('jit(f)/transpose(jvp(Net))/block1/dot') == 'gradient of block1/dot'
+  assert roofline.layer_of('jit(f)/jvp(Net)/block1/conv/dot_general') == 'block1/conv/dot_general'
+  assert roofline.layer_of('jit(f)/transpose(jvp(Net))/block1/dot') == 'gradient of block1/dot'
 
 
 def test_profile_of_a_config_that_nothing_trained(tmp_path, capsys):

@@ -85,22 +85,18 @@ def measure_device(dtype=jnp.float32, repeats: int = 5) -> Device:
 
 def operations(text: str) -> dict[str, Operation]:
   """{name: Operation} of a compiled program, from its text (`compiled.as_text()`)."""
-  bodies, body = collections.defaultdict(list), ''
-  for line in text.splitlines():
-    if line.endswith('{') and '(' in line and ' = ' not in line.split('(')[0]:
-      body = line.split('(')[0].replace('ENTRY', '').strip().lstrip('%')
-    elif match := _LINE.match(line):
-      bodies[body].append(_Line(*match.groups()))
+  bodies = parse(text)
   lines = [line for body in bodies.values() for line in body]
   shapes = {line.name: line.kind for line in lines}
   return {line.name: Operation(
-      line.opcode, re.sub(r'\{[^}]*\}', '', line.kind), _layer(_group(r'op_name="([^"]*)"', line)),
+      line.opcode, re.sub(r'\{[^}]*\}', '', line.kind),
+      layer_of(line.group(r'op_name="([^"]*)"')),
       _flops(line, bodies, shapes),
-      sum(_bytes(shapes.get(x, '')) for x in set(line.operands('), '))) + _bytes(line.kind))
+      sum(bytes_of(shapes.get(x, '')) for x in set(line.operands('), '))) + bytes_of(line.kind))
       for line in lines}
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
   """One operation in the text of a program: `name = kind opcode(rest`."""
   name: str
   kind: str
@@ -110,26 +106,39 @@ class _Line(NamedTuple):
   def operands(self, end: str = ')') -> list[str]:
     return re.findall(r'%([\w.\-]+)', self.rest.split(end)[0])
 
+  def group(self, pattern: str, default: str = '') -> str:
+    """What the first group of the pattern matches in the rest of the line."""
+    match = re.search(pattern, self.rest)
+    return match[1] if match else default
 
-def _group(pattern: str, line: _Line, default: str = '') -> str:
-  match = re.search(pattern, line.rest)
-  return match[1] if match else default
+
+def parse(text: str) -> dict[str, list[Line]]:
+  """The lines of each computation in the text of a program, by the computation's name; that of the
+  program itself is ''."""
+  bodies, body = collections.defaultdict(list), ''
+  for line in text.splitlines():
+    if line.endswith('{') and '(' in line and ' = ' not in line.split('(')[0]:
+      head = line.split('(')[0].strip()
+      body = '' if head.startswith('ENTRY') else head.lstrip('%').strip()
+    elif match := _LINE.match(line):
+      bodies[body].append(Line(*match.groups()))
+  return bodies
 
 
-def _flops(line: _Line, bodies, shapes) -> float:
+def _flops(line: Line, bodies, shapes) -> float:
   if line.opcode in ('fusion', 'call'):
     return sum(_flops(inner, bodies, shapes)
-               for inner in bodies[_group(r'(?:calls|to_apply)=%?([\w.\-]+)', line)])
+               for inner in bodies[line.group(r'(?:calls|to_apply)=%?([\w.\-]+)')])
   if line.opcode == 'dot':
     sides = _sides(shapes[line.operands()[0]])
-    contracted = _group(r'lhs_contracting_dims=\{([\d,]*)\}', line)
+    contracted = line.group(r'lhs_contracting_dims=\{([\d,]*)\}')
     return 2 * _size(line.kind) * math.prod(sides[i] for i in _numbers(contracted))
   if line.opcode == 'convolution':
     sides = _sides(shapes[line.operands()[1]])
-    features = _group(r'dim_labels=\w+_(\w+)->', line).index('o')
+    features = line.group(r'dim_labels=\w+_(\w+)->').index('o')
     # Zeros between pixels are skipped, as are the other groups.
-    skipped = int(_group(r'batch_group_count=(\d+)', line, '1')) * math.prod(
-        _numbers(_group(r'lhs_dilate=([\dx]+)', line)))
+    skipped = int(line.group(r'batch_group_count=(\d+)', '1')) * math.prod(
+        _numbers(line.group(r'lhs_dilate=([\dx]+)')))
     return 2 * _size(line.kind) * math.prod(sides) / sides[features] / skipped
   return 0
 
@@ -160,7 +169,7 @@ def profile(program: Callable, text: str, steps: int, folder: str | Path,
           for name, seconds in sorted(taken.items(), key=lambda item: -item[1])]
 
 
-def _layer(op_name):
+def layer_of(op_name: str) -> str:
   """The layer's path, as 'generator/block1/dense3_in', in an operation's longer one."""
   parts = [part for part in op_name.split('/') if '(' not in part or part.startswith('transpose')]
   backward = 'transpose(' in op_name
@@ -180,6 +189,6 @@ def _size(kind: str) -> int:
   return math.prod(_sides(kind))
 
 
-def _bytes(kind: str) -> float:
+def bytes_of(kind: str) -> float:
   return sum(BYTES.get(dtype, 0) * math.prod(_numbers(dims))
              for dtype, dims in _SHAPE.findall(kind))

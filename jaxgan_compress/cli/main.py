@@ -66,8 +66,7 @@ def _run(verb: Verb, argv: list[str]) -> int:
   try:
     if verb.several_processes:
       distributed.initialize()  # before anything touches a device
-    verb.body(verb.parse(argv))
-    return 0
+    return verb.body(verb.parse(argv)) or 0
   except (absl_flags.Error, ValueError, ImportError, *WRONG_PATHS) as e:
     if distributed.from_runtime(e):
       raise

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 from PIL import Image
 
 from jaxgan_compress import distributed, experiment
 from jaxgan_compress.cli.flags import Flag, Verb
 from jaxgan_compress.cli.output import check_output, format_measure, print_table
+from jaxgan_compress.core import paths
 
 CONFIG = Flag('config', 'The config: the name of one that ships, or a Python file. Its argument '
               'follows a colon, as in kd/digits:smoke, and --config.KEY=VALUE changes one of its '
@@ -105,6 +107,68 @@ def profile(flags):
         'on this device.')
   trace = max(Path(flags.output).glob('**/perfetto_trace.json.gz'))
   print(f'{trace} opens in ui.perfetto.dev, {flags.output} in TensorBoard')
+
+
+@Verb('compile', CONFIG,
+      Flag('target', 'The machine to compile for, which need not be here: tpu:v5e:2x2, '
+           'tpu:v5e:16x16, tpu:v5p:2x2x2, gpu:h100, ...', required=True,
+           value='tpu:CHIP:TOPOLOGY|gpu:CHIP'),
+      Flag('stage', 'The stage whose training step is compiled; default: the last that trains a '
+           'generator. Nothing needs to be trained before, and no data is read.'),
+      Flag('devices', 'The number of its devices that train together; default: all of them.', int,
+           low=1),
+      Flag('batch', "The number of images of each device; default: the config's batch, so that "
+           'several devices train on several times as many.', int, low=1, value='N'),
+      Flag('dtype', 'The type that all networks compute in; default: as the config has it.',
+           choices=experiment.DTYPES),
+      Flag('top', 'The number of places to print.', int, 10, low=1),
+      Flag('output', 'A .json file to write all of it to.', Path), OVERWRITE)
+def compile_step(flags):
+  """Compile a training step for a machine that is not here; print what its compiler says."""
+  if flags.output:
+    check_output(Path(flags.output), ('.json',), flags.overwrite)
+  jax.config.update('jax_platforms', 'cpu')  # a chip that is here is left to whoever trains
+  print(f'compiling for {flags.target}; large steps take minutes', flush=True)
+  program = experiment.compile_stage(
+      flags.config, flags.target, flags.stage, devices=flags.devices, batch=flags.batch,
+      dtype=flags.dtype)
+  if flags.output:
+    paths.write_atomically(Path(flags.output), json.dumps(program.to_dict(), indent=1) + '\n')
+  for line in _said_of(program):
+    print(line)
+  if program.costliest:
+    print('The costliest places:')
+    print_table(
+        ('cycles', 'share', 'operations', 'largest result', 'place'),
+        [(f'{one.cycles:,.0f}', f'{one.cycles / program.cycles:.1%}', str(one.count), one.result,
+          one.place) for one in program.costliest[:flags.top]])
+  return 0 if program.fits else 1
+
+
+def _said_of(program):
+  """What is printed of a compiled program, for readers who have never seen one."""
+  if program.error:
+    yield f'It could not be compiled, after {program.seconds:.0f} s: {program.error}'
+    return
+  memory = {key: value / 2**30 for key, value in program.hbm.items()}
+  yield (f'Compiled in {program.seconds:.0f} s for {program.devices} '
+         f'device{"s" * (program.devices > 1)} of {program.target}.')
+  yield (f'Memory of each device: {memory["total"]:.2f} GiB of {memory["available"]:.1f} GiB'
+         f'{"" if program.fits else ", which is too little"}; {memory["arguments"]:.2f} for the '
+         f'state and the batch, {memory["temporaries"]:.2f} for what is computed between, '
+         f'{memory["code"]:.2f} for the program itself.')
+  if program.flops:
+    yield f'Arithmetic of each device: {program.flops / 1e9:,.1f} GFLOP.'
+  if program.cycles is None:
+    yield 'The compiler gives no cycles for this machine.'
+  else:
+    share = program.share_of_peak
+    yield (f'Estimated by the compiler, not measured: {program.cycles:,.0f} cycles a step'
+           + (f', {share:.1%} of the peak in bfloat16.' if share else '.'))
+  for kind, (count, size) in program.collectives.items():
+    yield f'Devices exchange by {kind}: {count} times, {size / 2**20:.1f} MiB together.'
+  if program.devices > 1 and not program.collectives:
+    yield 'Devices exchange nothing.'
 
 
 @Verb('show-data', CONFIG,

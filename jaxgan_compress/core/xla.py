@@ -1,7 +1,9 @@
-"""Options of XLA's compiler and its memory that make it faster on CPUs."""
+"""The platform that programs are built for, and options of XLA that make it faster on CPUs."""
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 
@@ -15,11 +17,30 @@ _CPU = {'xla_cpu_experimental_ynn_fusion_type': ','.join(
 # Of malloc.h.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
+_target: contextvars.ContextVar[str | None] = contextvars.ContextVar('target', default=None)
+
+
+def platform() -> str:
+  """The platform that programs are built for, on which forms and options depend: 'cpu', 'gpu' or
+  'tpu'. JAX's own unless this is inside `building_for`."""
+  return _target.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def building_for(platform: str):
+  """Inside, what is traced and lowered is for a machine of this platform, which need not be here:
+  'cpu', 'gpu' or 'tpu'."""
+  token = _target.set(platform)
+  try:
+    yield
+  finally:
+    _target.reset(token)
+
 
 def compiler_options() -> dict[str, str]:
   """The options for `jax.jit(f, compiler_options=...)` with which networks are fastest on CPUs;
   empty on other platforms, and where this XLA does not know them."""
-  return dict(_CPU) if jax.default_backend() == 'cpu' and _known() else {}
+  return dict(_CPU) if platform() == 'cpu' and _known() else {}
 
 
 def jit(function, **keywords):
@@ -38,7 +59,7 @@ def kept_whole(function):
 
   @functools.wraps(function)
   def call(*args):
-    if jax.default_backend() != 'cpu':
+    if platform() != 'cpu':
       return function(*args)
     with set_xla_metadata(inlineable='false'):
       return called(*args)

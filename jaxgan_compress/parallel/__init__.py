@@ -6,7 +6,7 @@ Nothing outside this package knows how many devices there are.
 from jaxgan_compress.core import Axes
 from jaxgan_compress.parallel.batch_map import RowMap
 from jaxgan_compress.parallel.mesh import build_mesh, fetch, local, put_state, spread
-from jaxgan_compress.parallel.train_step import VIAS, ParallelStep, parallelize
+from jaxgan_compress.parallel.train_step import VIAS, ParallelStep, lower_step, parallelize
 
 __all__ = ['VIAS', 'Axes', 'ParallelStep', 'RowMap', 'build_mesh', 'fetch', 'local',
-           'parallelize', 'put_state', 'spread']
+           'lower_step', 'parallelize', 'put_state', 'spread']

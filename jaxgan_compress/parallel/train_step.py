@@ -66,21 +66,8 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   if several > 1 and via == 'vmap':
     raise ValueError(f"via='vmap' and {several} processes; it is for one, take pmap or shard_map")
   axes = Axes(() if via == 'vmap' else ('data',), ('replica',))
-
-  def on_device(shared, local, batch):
-    """This device's replicas: leaves `[rows, ...]` become `[replicas, rows / replicas, ...]`."""
-
-    def one(shared, local, batch):
-      state, logs = step(shared.replace(replica_state=local), batch, axes)
-      return state.replace(replica_state=()), state.replica_state, axes.mean(logs)
-
-    here = replicas // devices
-    batch = jax.tree.map(lambda x: x.reshape(here, -1, *x.shape[1:]), batch)
-    return jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, None),
-                    axis_name='replica')(shared, local, batch)
-
   inner = {'vmap': _on_one, 'shard_map': _on_shards, 'pmap': _on_all}[via](
-      on_device, mesh, (0, 1) if donate else ())
+      _on_device(step, axes, replicas // devices), mesh, (0, 1) if donate else ())
 
   def compiled(state, batch):
     shared, local, logs = inner(state.replace(replica_state=()), state.replica_state, batch)
@@ -89,6 +76,37 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
   put = lambda state: put_state(state, mesh, replicas)
   return ParallelStep(mesh, replicas, compiled, put,
                       lambda batch: _place(batch, mesh, several, replicas, via))
+
+
+def lower_step(step: Callable, mesh: Mesh, state, batch) -> jax.stages.Lowered:
+  """The program of `parallelize(step, mesh, via='shard_map')`, one replica a device, for a state
+  and a batch of which shapes suffice, on devices that need not be here."""
+  everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
+
+  def placed(tree, sharding):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+  memory = jax.tree.map(lambda x: jax.ShapeDtypeStruct((mesh.size, *x.shape[1:]), x.dtype),
+                        state.replica_state)
+  inner = _on_shards(_on_device(step, Axes(('data',), ('replica',)), 1), mesh, (0, 1))
+  return inner.lower(placed(state.replace(replica_state=()), everywhere), placed(memory, split),
+                     placed(batch, split))
+
+
+def _on_device(step, axes, replicas):
+  """(shared, local, batch) of one device's replicas -> (shared, local, logs): leaves `[rows, ...]`
+  become `[replicas, rows / replicas, ...]`."""
+
+  def one(shared, local, batch):
+    state, logs = step(shared.replace(replica_state=local), batch, axes)
+    return state.replace(replica_state=()), state.replica_state, axes.mean(logs)
+
+  def on_device(shared, local, batch):
+    batch = jax.tree.map(lambda x: x.reshape(replicas, -1, *x.shape[1:]), batch)
+    return jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, None),
+                    axis_name='replica')(shared, local, batch)
+
+  return on_device
 
 
 # Three ways to map `on_device` over the devices of a mesh: (shared, local, batch) -> (shared,

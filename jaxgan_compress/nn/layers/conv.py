@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, upsample_cpu
+from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, conv_tpu, upsample_cpu
 from jaxgan_compress.nn.layers.norms import (
   InstanceNorm,
   at_least_float32,
@@ -148,7 +148,10 @@ class UpConv(nn.Module):
     _check_width(self)
     kernel = _kernel(self, (self.kernel, self.kernel, x.shape[-1], self.features))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    y = upsample_cpu.choose(x, kernel, self.implementation)(x, kernel)
+    run = upsample_cpu.choose(x, kernel, self.implementation)
+    if run is upsample_cpu.transposed:
+      run = conv_tpu.choose_transposed(x, kernel, self.implementation) or run
+    y = run(x, kernel)
     return y + per_channel(_bias(self)) if self.bias else y
 
 
@@ -161,7 +164,10 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
   """
   if mode != 'zero':
     x, amount = pad(x, amount, mode, implementation), 0
-  y = conv_cpu.choose(x, kernel, stride, amount, implementation)(x, kernel, stride, amount)
+  run = conv_cpu.choose(x, kernel, stride, amount, implementation)
+  if run is conv_cpu.convolution:
+    run = conv_tpu.choose(x, kernel, stride, amount, implementation) or run
+  y = run(x, kernel, stride, amount)
   return y if bias is None else y + per_channel(bias)
 
 

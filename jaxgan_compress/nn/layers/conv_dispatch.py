@@ -11,13 +11,13 @@ import contextvars
 import functools
 from collections.abc import Callable
 
-import jax
+from jaxgan_compress.core import xla
 
-# The reference of each operation, then its optimized implementation.
+# The reference of each operation, then its optimized implementation, then others.
 IMPLEMENTATIONS = {
     'upsample': ('transpose', 'subpixel'),  # transposed convolutions of stride 2
     'depthwise': ('grouped', 'taps'),
-    'reflect': ('pad', 'gather'),           # reflection padding
+    'reflect': ('pad', 'gather', 'pieces'),  # reflection padding
     'pointwise': ('conv', 'matmul'),        # convolutions of 1x1
     'strided': ('conv', 'rows'),            # weight gradients of strided convolutions
     'few': ('conv', 'spread'),              # convolutions of many channels to few
@@ -25,12 +25,15 @@ IMPLEMENTATIONS = {
     'border': ('conv', 'padded'),           # zeros around convolutions, for their weight gradients
     'dense': ('conv', 'winograd'),          # 3x3 convolutions of many channels to many
     'branches': ('apart', 'merged'),        # convolutions of one input, or into one sum
+    'rows': ('conv', 'products'),           # convolutions of few images
 }
-# The platforms on which 'auto' takes the optimized implementation. XLA:CPU's gradients of
+# What 'auto' takes on each platform, where it is not the reference. XLA:CPU's gradients of
 # transposed, grouped, 1x1 and strided convolutions are several times slower, its convolutions of
-# many channels to few ten times, and it compiles every operation by itself; elsewhere each maps to
-# one library call. A gather exports where a reflecting pad does not, and is as fast.
-OPTIMIZED = {op: ('cpu', 'gpu', 'tpu') if op == 'reflect' else ('cpu',) for op in IMPLEMENTATIONS}
+# many channels to few ten times, and it compiles every operation by itself. A gather exports where
+# a reflecting pad does not, and is as fast. XLA:TPU rearranges maps of few images for every
+# convolution and gather (docs/accelerators.md). Elsewhere each maps to one library call.
+CHOSEN = {op: {'cpu': optimized} for op, (_, optimized, *_) in IMPLEMENTATIONS.items()} | {
+    'reflect': {'cpu': 'gather', 'gpu': 'gather', 'tpu': 'pieces'}, 'rows': {'tpu': 'products'}}
 
 _reference = contextvars.ContextVar('reference', default=False)
 _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(
@@ -41,13 +44,14 @@ def choose(op: str, implementation: str = 'auto') -> str:
   """The implementation of one operation: one of `IMPLEMENTATIONS[op]`.
 
   implementation: 'auto' chooses by platform, 'reference' and 'optimized' the first and the second
-  of the two, and a name of `IMPLEMENTATIONS` the operation that has it, while all others are chosen
-  by platform: so a network can be built with one of them forced.
+  of them, and a name of `IMPLEMENTATIONS` the operation that has it, while all others are chosen by
+  platform: so a network can be built with one of them forced.
 
   Raises ValueError for anything else.
   """
-  both = reference, optimized = IMPLEMENTATIONS[op]
-  names = {'reference': reference, 'optimized': optimized, **dict(zip(both, both, strict=True))}
+  reference, optimized, *_ = IMPLEMENTATIONS[op]
+  names = {'reference': reference, 'optimized': optimized} | {
+      name: name for name in IMPLEMENTATIONS[op]}
   others = {name for names in IMPLEMENTATIONS.values() for name in names} - names.keys()
   if implementation not in ('auto', *names, *others):
     raise ValueError(f'implementation {implementation!r} of {op}; one of auto, '
@@ -56,7 +60,7 @@ def choose(op: str, implementation: str = 'auto') -> str:
     return reference
   if implementation in names:
     return names[implementation]
-  return optimized if jax.default_backend() in OPTIMIZED[op] else reference
+  return CHOSEN[op].get(xla.platform(), reference)
 
 
 def is_optimized(op: str, implementation: str = 'auto') -> bool:

@@ -31,8 +31,10 @@ def pad(x, amount: int, mode: str = 'zero', implementation: str = 'auto'):
     if any(side <= amount for side in x.shape[1:3]):  # sides may be symbols of an export
       raise ValueError(f'a map of {x.shape[1]}x{x.shape[2]} cannot be reflected by {amount} '
                        'pixels; give a larger image')
-    if conv_dispatch.choose('reflect', implementation) == 'gather':
-      return _reflect(x, amount)
+    run = {'gather': _reflect, 'pieces': _reflect_by_pieces}.get(
+        conv_dispatch.choose('reflect', implementation))
+    if run:
+      return run(x, amount)
   return jnp.pad(x, ((0, 0), (amount, amount), (amount, amount), (0, 0)), _MODES[mode])
 
 
@@ -52,6 +54,16 @@ def subsample(x, height: int, width: int):
   if (rows * height, columns * width) != x.shape[1:3]:
     raise ValueError(f'{height}x{width} does not divide {x.shape[1]}x{x.shape[2]}')
   return x[:, ::rows, ::columns]
+
+
+def _reflect_by_pieces(x, amount):
+  """Reflection by concatenation, an axis at a time: the gradient of its reversals are reversals."""
+  for axis in (1, 2):
+    n = x.shape[axis]
+    rows = functools.partial(lax.slice_in_dim, x, axis=axis)
+    x = jnp.concatenate([jnp.flip(rows(1, amount + 1), axis), x,
+                         jnp.flip(rows(n - 1 - amount, n - 1), axis)], axis)
+  return x
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
