@@ -1,12 +1,15 @@
 """Every network against numbers recorded from the published PyTorch code (see `published.py`)."""
 
 import functools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from flax import errors, linen, traverse_util
+from flax import errors, linen, nnx, traverse_util
 
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
@@ -769,3 +772,63 @@ def test_he_is_for_relu():
   kernel = nn.initialise(nn.resnet(16, 1), jax.random.key(0), scheme='he')['params']['block1'][
       'conv1']['kernel']
   assert abs(float(kernel.std()) / np.sqrt(2 / (9 * 64)) - 1) < .02
+
+
+class SpectralPainter(linen.Module):
+  """The smallest generator with spectral vectors and running averages."""
+
+  @linen.compact
+  def __call__(self, x, train: bool = False):
+    x = nn.BatchNorm(name='norm')(nn.Conv(4, 3, spectral=True, name='conv')(x, train), train)
+    return jnp.tanh(nn.Conv(3, 1, name='to_image')(x, train)), {}
+
+  def example(self):
+    return jnp.zeros((1, 8, 8, 3))
+
+
+@pytest.mark.parametrize('module, collections', [
+    (None, {'params', 'batch_stats'}), (nn.resnet(2, 1), {'params'}),
+    (SpectralPainter(), {'params', 'batch_stats', 'spectral'})])
+def test_a_network_is_the_same_in_nnx(module, collections, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  section = (Path(__file__).parents[1] / 'docs/howto.md').read_text().split('## In Flax NNX')[1]
+  code = re.search(r'```python\n(.*?)```', section, re.DOTALL).group(1)
+  found = {'given': module}
+  if module is not None:
+    code = code.replace('module, trained)', 'module, trained, like=given)')
+    code, count = re.subn(r'module = nn\.unet\(.*\)', 'module = given', code)
+    assert count == 1
+  exec(compile(code, 'howto.md', 'exec'), found)
+  module, variables, trained, x = (found[name] for name in (
+      'module', 'variables', 'trained', 'x'))
+  assert set(variables) == collections
+
+  @jax.jit  # the same step in Linen
+  def step(variables, moments, x, key):
+    params, states = variables['params'], {k: v for k, v in variables.items() if k != 'params'}
+
+    def loss(params):
+      (image, _), new = module.apply({'params': params, **states}, x, train=True,
+                                     mutable=list(states), rngs={'dropout': key})
+      return jnp.abs(image + x).mean(), new
+
+    gradients, new = jax.grad(loss, has_aux=True)(params)
+    updates, _ = adam.update(gradients, moments)
+    return {'params': optax.apply_updates(params, updates), **new}
+
+  adam = optax.adam(2e-4, b1=.5)
+  expected = step(variables, adam.init(variables['params']), x, nnx.Rngs(dropout=0).dropout())
+  assert jax.tree.structure(trained) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, trained, expected)
+  for name in collections:  # the step reached every collection
+    assert largest_difference(trained[name], variables[name]) > 0
+  np.testing.assert_array_equal(found['image'], jax.jit(module.apply)(trained, x)[0])
+  if 'spectral' in collections:  # without `mutable` they stay, as the section says
+    model = found['model']
+    model(x, train=True)
+    for name in ('batch_stats', 'spectral'):
+      state = nnx.state(model, nnx.variable_type_from_name(name))
+      assert largest_difference(nnx.to_pure_dict(state), trained[name]) == 0
+  again, written = nn.load('unet.safetensors', like=module)
+  assert again == module
+  jax.tree.map(np.testing.assert_array_equal, written, expected)
