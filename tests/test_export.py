@@ -1,5 +1,7 @@
 """Exported generators draw what the networks draw, wherever they run, or are not there."""
 
+import datetime
+import hashlib
 import json
 import runpy
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.export
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import onnxruntime
 import pytest
@@ -23,6 +26,7 @@ from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.data import decode
 from jaxgan_compress.experiment.export import latents, of_sizes
 from jaxgan_compress.export import bundle as folders
+from jaxgan_compress.export import stablehlo
 from tests import files
 from tests.test_convert import PRUNED_SPADE
 
@@ -263,7 +267,11 @@ class Own(linen.Module):
     return jnp.zeros((1, 8, 8, 3))
 
 
-def test_networks_of_its_user_are_exported_and_what_cannot_be_is_named(tmp_path):
+def expired(_):
+  raise ValueError('Exported being deserialized seems to be older than the 6-month window')
+
+
+def test_networks_of_its_user_are_exported_and_what_cannot_be_is_named(tmp_path, monkeypatch):
   module = Own()
   variables = module.init(jax.random.key(0), module.example())
   write(tmp_path / 'own', module, variables)
@@ -272,6 +280,11 @@ def test_networks_of_its_user_are_exported_and_what_cannot_be_is_named(tmp_path)
     write(tmp_path / 'odd', Own(odd=True), variables)
   assert not list(tmp_path.glob('*odd*'))
   assert write(tmp_path / 'odd', Own(odd=True), variables, to=('stablehlo',))
+  card = ' '.join((tmp_path / 'odd/README.md').read_text().split())
+  assert 'expire: `network.safetensors`. From these weights `export.write_folder` writes' in card
+  monkeypatch.setattr(jax.export, 'deserialize', expired)
+  with pytest.raises(export.ExportError, match=r'export\.write_folder\(\.\.\.\) of your network'):
+    export.verify(tmp_path / 'odd')
 
 
 SMALL = nn.resnet(2, 1)
@@ -302,6 +315,15 @@ def test_a_folder_holds_all_that_its_user_needs(tmp_path, capsys):
                                atol=1e-5)
   card = (tmp_path / 'out/README.md').read_text()
   assert 'run: mine' in card and '`network.int8.onnx`' in card
+  expires = proof['expires'].pop('network.stablehlo')
+  assert proof['expires'] == {} and (expires['months_newer'], expires['weeks_older']) == (6, 3)
+  said = ' '.join(card.split())
+  for words in (f'`network.stablehlo` expires. jax {jax.__version__} with jaxlib '
+                f'{jaxlib.__version__} wrote it on {proof["written"]}',
+                f'so none after {expires["no_promise_after"]} promises',
+                'does not expire: `network.safetensors` with `architecture.json`; `network.onnx` '
+                '(operator set 17; ONNX'):
+    assert words in said
   assert main.main(['export', f'--verify={tmp_path}/out']) == 0
   assert 'network.stablehlo' in capsys.readouterr().out
   # Without JAX and this package, from a photograph.
@@ -588,6 +610,46 @@ def test_an_artefact_that_was_edited_is_noticed(tmp_path):
     export.verify(tmp_path / 'out')
   with pytest.raises(FileNotFoundError, match='holds no export'):
     export.verify(tmp_path)
+
+
+def test_what_jax_promises_is_counted_from_its_release():
+  life = stablehlo.lifetime(datetime.date(2026, 3, 1))  # 184 days until 1 September
+  assert life == {'jax': jax.__version__, 'jaxlib': jaxlib.__version__, 'months_newer': 6,
+                  'weeks_older': 3, 'no_promise_after': '2026-09-01'}
+
+
+def test_an_artefact_that_expired_says_what_to_do(tmp_path, monkeypatch, capsys):
+  proof = write(tmp_path / 'out', to=('stablehlo',))
+  path = tmp_path / 'out/network.stablehlo'
+  written = path.read_bytes()
+  wrong = {'empty': b'', 'of another program': b'hello', 'half': written[:len(written) // 2],
+           'zeros': bytes(1000), 'unknown StableHLO': written.replace(b'ML\xefR', b'MLxx')}
+  for name, artefact in wrong.items():
+    assert artefact != written, name
+    path.write_bytes(artefact)
+    proof['sha256'][path.name] = hashlib.sha256(artefact).hexdigest()
+    (tmp_path / 'out/proof.json').write_text(json.dumps(proof))
+    with pytest.raises(export.ExportError, match=f'cannot be read by jax {jax.__version__}'):
+      export.verify(tmp_path / 'out')
+
+  monkeypatch.setitem(sys.modules, 'jax._src.export.serialization', None)
+  with pytest.raises(ImportError):  # which is no reason to export again
+    export.verify(tmp_path / 'out')
+  monkeypatch.undo()
+  monkeypatch.setattr(jax.export, 'deserialize', expired)
+  proof['versions']['jax'] = '0.4.30'
+  (tmp_path / 'out/proof.json').write_text(json.dumps(proof))
+  assert main.main(['export', f'--verify={tmp_path}/out']) == 2
+  said = capsys.readouterr().err
+  monkeypatch.undo()
+  assert '--size=16x16 --bits=8 --to=stablehlo --output=' in said
+  for words in ('network.stablehlo cannot be read by jax', 'older than the 6-month window',
+                'was written by jax 0.4.30', 'up to 6 months older or 3 weeks newer',
+                'Install jax 0.4.30, or export again', 'do not expire'):
+    assert words in said
+  command = said.strip().split('jaxgan-compress ')[-1].replace('NEW_FOLDER', f'{tmp_path}/new')
+  assert main.main(command.split()) == 0  # the advice can be followed
+  assert export.verify(tmp_path / 'new').keys() == {'network.stablehlo'}
 
 
 def test_bad_input_is_refused(tmp_path, monkeypatch, capsys):

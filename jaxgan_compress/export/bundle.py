@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
+import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -44,7 +46,12 @@ COPIED = (decode, picture_files, picture_folders)
 
 
 class ExportError(ValueError):
-  """An artefact computes other images than the network, or has been changed since its export."""
+  """An artefact computes other images than the network, cannot be read any more, or has been
+  changed since its export."""
+
+
+class _UnreadableError(ExportError):
+  """An artefact that this version of JAX does not read."""
 
 
 def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np.ndarray], *,
@@ -76,7 +83,8 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   input.json, decode.py ...  what it takes, and the code by which training reads files and these do
   examples.npz               the inputs, and what the network made of them; samples.png shows them
   proof.json                 of each artefact the largest and mean error on these, its size,
-                             checksum and milliseconds for one input on this device
+                             checksum and milliseconds for one input on this device; what
+                             `stablehlo.lifetime` says of an artefact that expires
   README.md                  the model card
 
   The folder is there whole or not at all. Raises ExportError if an artefact generates something
@@ -103,12 +111,15 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
     np.savez_compressed(part / EXAMPLES, **examples)
     artefacts = _write_artefacts(part, module, variables, inputs[0].shape, formats, layout,
                                  calibration)
-    one = inputs[0][:1]
+    one, today = inputs[0][:1], datetime.datetime.now(datetime.UTC).date()
     proof = {
         'network': network.spell(module), 'params': analysis.count_params(variables),
         'macs': analysis.macs(module, one.shape), 'input': takes['kind'], 'layout': layout,
         'tolerance': tolerance, 'ms_jax': _milliseconds(lambda: apply(variables, one)),
-        'device': _device(), 'versions': _versions(), 'facts': dict(facts or {}),
+        'device': _device(), 'versions': _versions(), 'written': today.isoformat(),
+        'expires': {name: stablehlo.lifetime(today) for name in artefacts
+                    if name == FORMATS['stablehlo']},
+        'facts': dict(facts or {}),
         'artefacts': {name: _prove(part / name, inputs, images, layout, tolerance)
                       for name in artefacts}}
     _write_instructions(part, proof, takes, _picture_of(inputs[0], pictures, images[0], takes),
@@ -122,7 +133,7 @@ def verify(folder: str | Path) -> dict[str, dict[str, float]]:
   """Proves an export anew on this device; returns {artefact: errors, size and milliseconds}.
 
   Raises FileNotFoundError for a folder without an export, and ExportError for a file that has been
-  changed, is missing, or computes other images here.
+  changed, is missing, cannot be read by this version of JAX, or computes other images here.
   """
   folder = paths.expand(folder)
   if not (folder / PROOF).is_file():
@@ -143,7 +154,25 @@ def verify(folder: str | Path) -> dict[str, dict[str, float]]:
     count = len(stored.files) // 2
     inputs = [stored[f'input{i}'] for i in range(count)]
     images = [stored[f'image{i}'] for i in range(count)]
-  return {name: _prove(folder / name, inputs, images, layout, tolerance) for name in artefacts}
+  try:
+    return {name: _prove(folder / name, inputs, images, layout, tolerance) for name in artefacts}
+  except _UnreadableError as e:
+    raise ExportError(f'{e}. {_export_again(folder, proof, inputs[0].shape)}') from e
+
+
+def _export_again(folder, proof, shape) -> str:
+  """What to do about an artefact that expired."""
+  writer = proof.get('versions', {}).get('jax', 'of its export')
+  done = (f'It was written by jax {writer}, and JAX promises to read what releases up to '
+          f'{stablehlo.MONTHS_NEWER} months older or {stablehlo.WEEKS_OLDER} weeks newer wrote. '
+          f'Install jax {writer}, or export again from its weights, which do not expire: ')
+  weights = folder / 'network.safetensors'
+  if not (folder / 'architecture.json').is_file():
+    return f'{done}export.write_folder(...) of your network with the arrays of {weights}'
+  takes = json.loads((folder / INPUT).read_text()) if (folder / INPUT).is_file() else {}
+  size = f' --size={shape[1]}x{shape[2]}' * (len(shape) == 4)
+  return (f'{done}jaxgan-compress export --network={weights}{size}'
+          + f' --bits={takes.get("bits")}' * ('bits' in takes) + ' --to=stablehlo --output=NEW_FOLDER')
 
 
 def _checked_formats(to, out, overwrite, int8) -> tuple[str, ...]:
@@ -192,7 +221,8 @@ def _write_instructions(folder, proof, takes, above, images):
   if takes['kind'] != 'latents':
     for module in COPIED:
       (folder / f'{_name(module)}.py').write_text(_stand_alone(inspect.getsource(module)))
-  (folder / 'README.md').write_text(_card(proof, takes, above is not None))
+  (folder / 'README.md').write_text(_card(
+      proof, takes, above is not None, _expiry(proof, (folder / 'architecture.json').is_file())))
 
 
 def _name(module) -> str:
@@ -254,15 +284,37 @@ def _prove(path, inputs, images, layout, tolerance):
 def _load(path, layout) -> Callable[[np.ndarray], np.ndarray]:
   if path.suffix == '.stablehlo':
     import jax.export
-    exported = jax.export.deserialize(bytearray(path.read_bytes()))
-    call = jax.jit(exported.call)
-    return lambda x: np.asarray(call(x))
+    with _readable(path):
+      call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+
+    @functools.cache
+    def check(shape):
+      with _readable(path):  # the StableHLO inside is read by the first call alone
+        call.lower(jax.ShapeDtypeStruct(shape, np.float32))
+
+    def run_stablehlo(x):
+      check(x.shape)
+      return np.asarray(call(x))
+
+    return run_stablehlo
   if path.suffix == '.tflite':
     return litert.run_litert(path.read_bytes())
   run = onnx.run_onnx(path.read_bytes())
   if layout == 'NHWC':
     return run
   return lambda x: run(_as_layout(x, layout)).transpose(0, 2, 3, 1)
+
+
+@contextlib.contextmanager
+def _readable(path):
+  """Errors of JAX, of whatever type, as the one that says which file it does not read."""
+  try:
+    yield
+  except (MemoryError, ImportError):
+    raise
+  except Exception as e:  # struct.error, AttributeError, ValueError, JaxRuntimeError and others
+    raise _UnreadableError(f'{path} cannot be read by jax {jax.__version__} '
+                           f'({type(e).__name__}: {e})') from e
 
 
 def _as_layout(x, layout):
@@ -391,7 +443,34 @@ image = network.get_tensor(output['index'])
 '''}
 
 
-def _card(proof, takes, from_images):
+def _expiry(proof, described: bool) -> str:
+  """How long each artefact can be read, where one expires; described: in architecture.json."""
+  name = FORMATS['stablehlo']
+  if name not in proof['expires']:
+    return ''
+  expires, others = proof['expires'][name], [
+      f'`{FORMATS[kind]}` ({why})' for kind, why in _LASTING.items()
+      if FORMATS[kind] in proof['artefacts']]
+  weights = '`network.safetensors`' + ' with `architecture.json`' * described
+  again = 'jaxgan-compress export --network' if described else 'export.write_folder'
+  return '\n' + textwrap.fill(
+      f'`{name}` expires. jax {expires["jax"]} with jaxlib {expires["jaxlib"]} wrote it on '
+      f'{proof["written"]}. JAX promises to run it with releases up to {expires["months_newer"]} '
+      f'months newer or {expires["weeks_older"]} weeks older than that jaxlib, by the days on '
+      f'which they were built; so none after {expires["no_promise_after"]} promises to. The '
+      'versions that wrote it read it for good. The StableHLO inside is a portable artifact, which '
+      'StableHLO promises to read for five years, but not what jax.export wraps it in. What does '
+      f'not expire: {"; ".join([weights, *others])}. From these weights `{again}` writes it anew.',
+      100, break_on_hyphens=False) + '\n'
+
+
+# Why other artefacts can be read by later programs.
+_LASTING = {
+    'onnx': f'operator set {onnx.OPSET}; ONNX Runtime reads all from 7 on',
+    'litert': 'new versions of LiteRT read old files'}
+
+
+def _card(proof, takes, from_images, expiry):
   artefacts = proof['artefacts']
   rows = ''.join(
       f'| `{name}` | {row["bytes"] / 1e6:.2f} MB | {row["max_error"]:.1e} | '
@@ -423,7 +502,7 @@ input of the first size below. {taken}
 Errors are differences to the network in Flax, images in [-1, 1], on the inputs of `examples.npz`
 ({shapes}); milliseconds are the median for one input on {proof['device']}, where the network in JAX
 takes {proof['ms_jax']:.2f}. `jaxgan-compress export --verify=.` measures all of it again.
-
+{expiry}
 ```python
 import numpy as np
 {imports}{make_x}
