@@ -170,9 +170,10 @@ def _export_again(folder, proof, shape) -> str:
   if not (folder / 'architecture.json').is_file():
     return f'{done}export.write_folder(...) of your network with the arrays of {weights}'
   takes = json.loads((folder / INPUT).read_text()) if (folder / INPUT).is_file() else {}
-  size = f' --size={shape[1]}x{shape[2]}' * (len(shape) == 4)
-  return (f'{done}jaxgan-compress export --network={weights}{size}'
-          + f' --bits={takes.get("bits")}' * ('bits' in takes) + ' --to=stablehlo --output=NEW_FOLDER')
+  options = f' --size={shape[1]}x{shape[2]}' * (len(shape) == 4)
+  options += f' --bits={takes.get("bits")}' * ('bits' in takes)
+  return (f'{done}jaxgan-compress export --network={weights}{options} --to=stablehlo '
+          '--output=NEW_FOLDER')
 
 
 def _checked_formats(to, out, overwrite, int8) -> tuple[str, ...]:
