@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,7 @@ def test_a_folder_has_litert_on_request(tensorflow, tmp_path, capsys, monkeypatc
   assert exact['shapes'] == [[3, 16, 16, 3], [1, 16, 16, 3], [3, 20, 16, 3]]
   card = (tmp_path / 'out/README.md').read_text()
   assert all(f'`{name}`' in card for name in names) and 'run_onnx' not in card
+  assert proof['expires'] == {} and 'expires' not in card
   assert main.main(['export', f'--verify={tmp_path}/out']) == 0
   assert all(name in capsys.readouterr().out for name in names[:1])
   # What the card says to do, with TensorFlow, where LiteRT alone is not installed.
@@ -616,11 +618,16 @@ def test_what_jax_promises_is_counted_from_its_release():
   life = stablehlo.lifetime(datetime.date(2026, 3, 1))  # 184 days until 1 September
   assert life == {'jax': jax.__version__, 'jaxlib': jaxlib.__version__, 'months_newer': 6,
                   'weeks_older': 3, 'no_promise_after': '2026-09-01'}
+  proof = {'written': '2026-03-01', 'expires': {'network.stablehlo': life},
+           'artefacts': {'network.stablehlo': {}, 'network.tflite': {}}}
+  card = ' '.join(folders._expiry(proof, True).split())
+  assert '`network.tflite` (new versions of LiteRT read old files)' in card and 'ONNX' not in card
 
 
 def test_an_artefact_that_expired_says_what_to_do(tmp_path, monkeypatch, capsys):
-  proof = write(tmp_path / 'out', to=('stablehlo',))
-  path = tmp_path / 'out/network.stablehlo'
+  folder = tmp_path / 'an export'
+  proof = write(folder, to=('stablehlo',))
+  path = folder / 'network.stablehlo'
   written = path.read_bytes()
   wrong = {'empty': b'', 'of another program': b'hello', 'half': written[:len(written) // 2],
            'zeros': bytes(1000), 'unknown StableHLO': written.replace(b'ML\xefR', b'MLxx')}
@@ -628,18 +635,18 @@ def test_an_artefact_that_expired_says_what_to_do(tmp_path, monkeypatch, capsys)
     assert artefact != written, name
     path.write_bytes(artefact)
     proof['sha256'][path.name] = hashlib.sha256(artefact).hexdigest()
-    (tmp_path / 'out/proof.json').write_text(json.dumps(proof))
+    (folder / 'proof.json').write_text(json.dumps(proof))
     with pytest.raises(export.ExportError, match=f'cannot be read by jax {jax.__version__}'):
-      export.verify(tmp_path / 'out')
+      export.verify(folder)
 
   monkeypatch.setitem(sys.modules, 'jax._src.export.serialization', None)
   with pytest.raises(ImportError):  # which is no reason to export again
-    export.verify(tmp_path / 'out')
+    export.verify(folder)
   monkeypatch.undo()
   monkeypatch.setattr(jax.export, 'deserialize', expired)
   proof['versions']['jax'] = '0.4.30'
-  (tmp_path / 'out/proof.json').write_text(json.dumps(proof))
-  assert main.main(['export', f'--verify={tmp_path}/out']) == 2
+  (folder / 'proof.json').write_text(json.dumps(proof))
+  assert main.main(['export', f'--verify={folder}']) == 2
   said = capsys.readouterr().err
   monkeypatch.undo()
   assert '--size=16x16 --bits=8 --to=stablehlo --output=' in said
@@ -648,7 +655,7 @@ def test_an_artefact_that_expired_says_what_to_do(tmp_path, monkeypatch, capsys)
                 'Install jax 0.4.30, or export again', 'do not expire'):
     assert words in said
   command = said.strip().split('jaxgan-compress ')[-1].replace('NEW_FOLDER', f'{tmp_path}/new')
-  assert main.main(command.split()) == 0  # the advice can be followed
+  assert main.main(shlex.split(command)) == 0  # the advice can be followed
   assert export.verify(tmp_path / 'new').keys() == {'network.stablehlo'}
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import tempfile
 import textwrap
@@ -172,8 +173,8 @@ def _export_again(folder, proof, shape) -> str:
   takes = json.loads((folder / INPUT).read_text()) if (folder / INPUT).is_file() else {}
   options = f' --size={shape[1]}x{shape[2]}' * (len(shape) == 4)
   options += f' --bits={takes.get("bits")}' * ('bits' in takes)
-  return (f'{done}jaxgan-compress export --network={weights}{options} --to=stablehlo '
-          '--output=NEW_FOLDER')
+  return (f'{done}jaxgan-compress export --network={shlex.quote(str(weights))}{options} '
+          '--to=stablehlo --output=NEW_FOLDER')
 
 
 def _checked_formats(to, out, overwrite, int8) -> tuple[str, ...]:
