@@ -375,7 +375,7 @@ def update(net, grads, stats=None, tx=ADAM):
 
 
 def norms(**grads):
-  return {f'grad_norm_{role}': optax.global_norm(grad) for role, grad in grads.items()}
+  return {f'grad_norm_{role}': optax.tree.norm(grad) for role, grad in grads.items()}
 
 
 def l1(x, y):
@@ -661,7 +661,7 @@ def cyclegan(batch=32, dtype=jnp.float32, size=256, width=1., abstract=True):
     return {'key': key,
             **{side: fresh(net, jax.random.fold_in(key, i), x) for i, side in enumerate(sides)},
             **{f'disc_{side}': fresh(disc, key, x) for side in sides},
-            **{f'pool_{side}': (jnp.zeros((50, size, size, 3)), 0) for side in sides}}
+            **{f'pool_{side}': (jnp.zeros((50, size, size, 3)), jnp.int32(0)) for side in sides}}
 
   def step(state, batch):
     key, *pool_keys = jax.random.split(state['key'], 3)
@@ -722,10 +722,10 @@ def kd(batch=128, dtype=jnp.float32, size=64, width=1., updates=3, abstract=True
       mix = jax.random.uniform(k, (rows, 1, 1, 1))
 
       def disc_loss(params, real=real, fake=fake, mixed=mix * real + (1 - mix) * fake):
-        judge = lambda x: critic.apply({'params': params}, x)
-        slope = jax.grad(lambda x: judge(x).sum())(mixed)
+        logits = lambda x: critic.apply({'params': params}, x)
+        slope = jax.grad(lambda x: logits(x).sum())(mixed)
         length = jnp.sqrt(jnp.square(slope).sum((1, 2, 3)) + 1e-12)
-        return judge(fake).mean() - judge(real).mean() + 10. * jnp.square(length - 1).mean()
+        return logits(fake).mean() - logits(real).mean() + 10. * jnp.square(length - 1).mean()
 
       d_loss, d_grads = jax.value_and_grad(disc_loss)(disc.params)
       disc = update(disc, d_grads)

@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 import jaxgan_compress as jgc
-from jaxgan_compress import analysis, nn
+from jaxgan_compress import analysis, config, nn
 from jaxgan_compress.cli import main
 from jaxgan_compress.nn.init import remembered, shapes
 from tests.test_convert import PRUNED, PRUNED_SPADE
@@ -312,6 +312,28 @@ def test_what_a_loop_sends_counts_as_often_as_it_is_sent():
     return lax.scan(lambda c, _: (axes.mean(c), None), x, None, 7)[0]
 
   assert analysis.step_cost(step, jnp.ones(3)).reduced == 7 * 3 * 4
+
+
+def test_a_step_in_plain_flax_has_the_products_of_ours(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import plain_flax
+  import scaling_model
+  method, *args = scaling_model.untrained(config.load('kd/cifar10:smoke'), 'd1_joint')
+  plain = plain_flax.kd(batch=4, width=1 / 32, updates=1)
+  macs = [analysis.step_cost(lambda *args, step=step: plain_flax.distinct(step)(*args[:-1]),
+                             *args).macs for step, args in (plain, (method.step, args))]
+  assert macs[0] == pytest.approx(macs[1], rel=0.005)
+
+
+def test_what_stands_twice_or_is_unused_is_not_distinct(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  import plain_flax
+  twice = lambda x: (x @ x + lax.stop_gradient(x) @ x, (x.T @ x)[:0])
+  step = lambda x: twice(x)[0] + jax.jit(lambda x: x @ x)(x)
+  assert [analysis.step_cost(lambda x, axes, step=step: step(x), jnp.ones((3, 3))).macs
+          for step in (step, plain_flax.distinct(step))] == [4 * 27, 27]
+  x = jnp.arange(9.).reshape(3, 3)
+  np.testing.assert_array_equal(plain_flax.distinct(step)(x)[0], step(x))
 
 
 def test_a_picture_is_rounded():
