@@ -18,7 +18,7 @@ from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionBranches
 from jaxgan_compress.nn.generators.spades import InceptionModulatedBlock, Modulation
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, conv_tpu, upsample_cpu
+from jaxgan_compress.nn.layers import blocks_tpu, conv_cpu, conv_dispatch, conv_tpu, upsample_cpu
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -510,12 +510,11 @@ def test_implementations_of_convolution_agree(conv):
                                                          (2, 8, 9, 16)),
     *((layers.UpConv(5, kernel), (2, 5, 6, 3)) for kernel in (3, 4))], ids=str)
 def test_products_for_tpus_equal_convolutions(layer, size, monkeypatch):
-  monkeypatch.setattr(conv_tpu, 'FEW_PIXELS', 1)
   x = normal(*size)
   params = noise(layer, x, share=.2)
   chosen = []
-  monkeypatch.setattr(conv_tpu, '_applies', lambda *args, ours=conv_tpu._applies: (
-      chosen.append(ours(*args)) or chosen[-1]))
+  monkeypatch.setattr(conv_tpu, 'applies', lambda x, kernel, *args, ours=conv_tpu.applies: (
+      chosen.append(ours(x, kernel[:, :, :1, :1], *args)) or chosen[-1]))
 
   def run(platform, params, x):
     with xla.building_for(platform) if platform else conv_dispatch.reference():
@@ -529,6 +528,32 @@ def test_products_for_tpus_equal_convolutions(layer, size, monkeypatch):
   assert any(chosen)
   assert largest_difference(reference[:2], products[:2]) < 3e-5
   np.testing.assert_allclose(reference[2], products[2], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('module', [
+    nn.resnet(4, 1, norm='batch'), nn.resnet(4, 1, bias=False), nn.inception(4, 1, bias=False)],
+    ids=['batch', 'instance', 'inception'])
+def test_networks_for_tpus_are_the_same(module, monkeypatch):
+  variables = nn.initialise(module, jax.random.key(0), scheme='he')
+  x, blocks = normal(2, 24, 32, 3), []
+  monkeypatch.setattr(blocks_tpu, 'to_image', lambda *args, ours=blocks_tpu.to_image: (
+      blocks.append(True) or ours(*args)))
+
+  def loss(params, x):
+    (y, _), moved = module.apply({**variables, 'params': params}, x, True,
+                                 mutable=['batch_stats'])
+    return jnp.square(y - .3).sum(), moved
+
+  def run(platform):
+    with xla.building_for(platform):
+      return jax.jit(lambda params, x: (jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x),
+                                        module.apply(variables, x)[0]))(variables['params'], x)
+
+  plain, forms = run('gpu'), run('tpu')
+  assert len(blocks) == 2  # in training and at rest, for the TPU alone
+  for ours, theirs in zip(jax.tree.leaves(forms), jax.tree.leaves(plain), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3,
+                               atol=2e-5 * max(1, float(jnp.abs(theirs).max())))
 
 
 def test_products_of_short_numbers_are_summed_in_long_ones():

@@ -4,6 +4,7 @@
     jaxgan-compress evaluate --workdir=runs/digits --checkpoint=last
     jaxgan-compress report runs/seeds/* --output=comparison.html
     jaxgan-compress generate --workdir=runs/cat --input=photographs --output=generated
+    jaxgan-compress compile --config=cat/maps --stage=teacher --target=tpu:v5e:2x2
     jaxgan-compress info --network=mobile_resnet:ngf=16 --size=256
     jaxgan-compress convert --input=latest_net_G.pth --output=G.safetensors
     jaxgan-compress prune --network=G.safetensors --size=256 --budget=2.6e9 --output=S.safetensors

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.layers import blocks_tpu
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
@@ -89,7 +90,7 @@ class ResNetGenerator(ImageNetwork):
       x = expand(x, f'{name}_expand')
       return coder.normed(coder.conv(x.shape[-1], bias=bias, name=f'{name}_mix')(x), f'{name}_mix')
 
-    deepened = deepen if self.deeper else lambda x, name: x
+    deepened = deepen if self.deeper else None
     x = coder.encode(jnp.clip(x, -1, 1) if self.clamp else x, deepened)
     taps = {'stem': x}
     for i, width in enumerate(self.hidden, 1):
@@ -127,27 +128,37 @@ class EncoderDecoder:
     self.net, self.bias, self.train, self.axes = net, bias, train, axes
     self.conv = layers.layer_of(net, layers.Conv)
 
-  def normed(self, x, name):
+  def normed(self, x, name, phases=1):
     norm = layers.norm(self.net.norm, f'{name}_norm')
-    return nn.relu(norm(x, self.train, self.axes))
+    return nn.relu(norm(x, self.train, self.axes, phases))
 
-  def encode(self, x, after=lambda x, name: x):
+  def encode(self, x, after=None):
     """From the image to the stem's last width; after: what follows each strided convolution."""
     first, *widths = self.net.stem
-    x = self.conv(first, 7, mode='reflect', bias=self.bias, name='stem0')(x)
-    x = self.normed(x, 'stem0')
+    stem = self.conv(first, 7, mode='reflect', bias=self.bias, name='stem0')
+    blocks = widths and blocks_tpu.fit(x, first, self.net.implementation)
+    x = self.normed(blocks_tpu.stem(stem, x), 'stem0', blocks_tpu.PIXELS) if blocks else \
+        self.normed(stem(x), 'stem0')
     for i, width in enumerate(widths, 1):
-      x = self.conv(width, stride=2, bias=self.bias, name=f'stem{i}')(x)
-      x = after(self.normed(x, f'stem{i}'), f'stem{i}')
+      down = self.conv(width, stride=2, bias=self.bias, name=f'stem{i}')
+      x = blocks_tpu.down(down, x) if i == 1 and blocks else down(x)
+      x = self.normed(x, f'stem{i}')
+      x = after(x, f'stem{i}') if after else x
     return x
 
-  def decode(self, x, after=lambda x, name: x):
+  def decode(self, x, after=None):
     """From the blocks to the image; after: what follows each transposed convolution."""
     up = layers.layer_of(self.net, layers.UpConv, kernel=3, bias=self.bias)
+    to_image = self.conv(self.net.channels, 7, mode='reflect', name='to_image')
     for i, width in enumerate(self.net.up):
-      x = after(self.normed(up(width, name=f'up{i}')(x), f'up{i}'), f'up{i}')
-    x = self.conv(self.net.channels, 7, mode='reflect', name='to_image')(x)
-    return layers.to_tanh_float32(x)
+      conv, name = up(width, name=f'up{i}'), f'up{i}'
+      if i == len(self.net.up) - 1 and not after and \
+          blocks_tpu.fit(x, width, self.net.implementation):
+        x = self.normed(blocks_tpu.up(conv, x), name, blocks_tpu.PIXELS)
+        return layers.to_tanh_float32(blocks_tpu.to_image(to_image, x))
+      x = self.normed(conv(x), name)
+      x = after(x, name) if after else x
+    return layers.to_tanh_float32(to_image(x))
 
 
 class ResidualBlock(nn.Module):

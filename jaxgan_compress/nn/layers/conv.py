@@ -141,18 +141,22 @@ class UpConv(nn.Module):
   implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
-  @nn.compact
   def __call__(self, x):
-    if self.kernel not in (3, 4):
-      raise ValueError(f'kernel={self.kernel}; a transposed convolution here has 3 or 4')
-    _check_width(self)
-    kernel = _kernel(self, (self.kernel, self.kernel, x.shape[-1], self.features))
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    (kernel, bias), x = self.weights(x.shape[-1]), x.astype(self.dtype)
     run = upsample_cpu.choose(x, kernel, self.implementation)
     if run is upsample_cpu.transposed:
       run = conv_tpu.choose_transposed(x, kernel, self.implementation) or run
     y = run(x, kernel)
-    return y + per_channel(_bias(self)) if self.bias else y
+    return y if bias is None else y + per_channel(bias)
+
+  @nn.compact
+  def weights(self, inputs: int):
+    """(kernel, bias or None) as they apply to so many channels."""
+    if self.kernel not in (3, 4):
+      raise ValueError(f'kernel={self.kernel}; a transposed convolution here has 3 or 4')
+    _check_width(self)
+    kernel = _kernel(self, (self.kernel, self.kernel, inputs, self.features))
+    return kernel.astype(self.dtype), _bias(self) if self.bias else None
 
 
 def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str = 'zero',

@@ -19,28 +19,29 @@ from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.resample import pad
 
 FEW_IMAGES = 16  # XLA's own convolutions are as good from so many images
-FEW_PIXELS = 2048  # XLA's are better for so few: their kernels are larger than their maps
-THIN = 64  # numbers under a row of the kernel, up to which all rows make one product
+LANES = 128      # numbers side by side in a register
+THIN = 64        # numbers under a row of the kernel, up to which all rows make one product
 
 
 def choose(x, kernel, stride: int, amount: int, implementation: str = 'auto') -> Callable | None:
   """The function of (x, kernel, stride, amount) that computes this convolution, or None."""
-  grouped, k, features = kernel.shape[2] < x.shape[-1], len(kernel), kernel.shape[-1]
-  if not _applies(x, stride, implementation) or grouped or stride > 2 or amount >= k or \
-      features == 1:  # XLA makes it no product
+  grouped = kernel.shape[2] < x.shape[-1]
+  if not applies(x, kernel, implementation) or grouped or stride > 2 or amount >= len(kernel) or \
+      kernel.shape[-1] == 1:  # XLA makes it no product
     return None
   return products
 
 
 def choose_transposed(x, kernel, implementation: str = 'auto') -> Callable | None:
   """The function of (x, kernel) that computes this transposed convolution, or None."""
-  return _transposed if _applies(x, 1, implementation) else None
+  return _transposed if applies(x, kernel, implementation) else None
 
 
-def _applies(x, stride, implementation):
+def applies(x, kernel, implementation: str = 'auto') -> bool:
+  """Whether products are for convolutions of this map with kernels as large as this: where the
+  kernel is larger than the map, XLA's own are better, which do not rearrange it."""
   return (not conv_dispatch.counting() and conv_dispatch.is_optimized('rows', implementation) and
-          len(x) < FEW_IMAGES and
-          len(x) * x.shape[1] * x.shape[2] >= FEW_PIXELS * stride ** 2)
+          len(x) < FEW_IMAGES and kernel.size <= x.size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -92,7 +93,9 @@ def _products_backward(stride, amount, saved, dy):
   x, kernel = saved
   k, across, depth, features = kernel.shape
   pixels = (0, 1, 2)
-  rows = [_product(part, dy, (pixels, pixels))
+  # As wide as a register, or XLA turns round the map with all its pixels.
+  wide = jnp.pad(dy, ((0, 0),) * 3 + ((0, max(0, LANES - features)),))
+  rows = [_product(part, wide, (pixels, pixels))[:, :features]
           for part in _view(pad(x, amount), kernel.shape, stride)]
   dkernel = jnp.stack(rows).reshape(k, -1, depth, features)[:, :across].astype(kernel.dtype)
   back = kernel.swapaxes(2, 3)

@@ -15,7 +15,8 @@ NORMS = ('instance', 'instance_affine', 'batch', 'batch_stat', 'none')
 
 
 def norm(kind: str, name: str | None = None):
-  """A norm by name, called as `norm(x, train, axes)`.
+  """A norm by name, called as `norm(x, train, axes)`, or of a map whose pixels hold several of the
+  whole map's side by side, as `norm(x, train, axes, phases)` with their number.
 
   'instance': no parameters. 'instance_affine': with scale and bias. 'batch': tracked. 'batch_stat':
   batch norm that always takes the batch's own statistics ("syncbatch without tracking"). 'none':
@@ -24,7 +25,7 @@ def norm(kind: str, name: str | None = None):
   if kind not in NORMS:
     raise ValueError(f'norm={kind!r}; one of {", ".join(NORMS)}')
   if kind == 'none':
-    return lambda x, train=False, axes=Axes(): x
+    return lambda x, train=False, axes=Axes(), phases=1: x
   if kind.startswith('instance'):
     return InstanceNorm(affine=kind == 'instance_affine', name=name)
   return BatchNorm(track=kind == 'batch', name=name)
@@ -58,19 +59,19 @@ class BatchNorm(nn.Module):
   affine: bool = True
 
   @nn.compact
-  def __call__(self, x, train: bool, axes: Axes = Axes()):
-    channels = x.shape[-1]
+  def __call__(self, x, train: bool, axes: Axes = Axes(), phases: int = 1):
+    channels = x.shape[-1] // phases
     scale, bias = _scale_and_bias(self, channels)
     if not self.track:
-      return _by_batch(x, scale, bias, self.epsilon, axes)[0]
+      return _by_batch(x, scale, bias, self.epsilon, axes, phases)[0]
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
     running_var = self.variable('batch_stats', 'var', jnp.ones, (channels,))
     updates = self.variable('batch_stats', 'count', jnp.zeros, (), jnp.int32)
     if not train:
-      y = at_least_float32(x) - per_channel(running_mean.value)
-      inverse = per_channel(lax.rsqrt(running_var.value + self.epsilon))
-      return _scaled(y, inverse, scale, bias, x.dtype)
-    y, mean, var = _by_batch(x, scale, bias, self.epsilon, axes)
+      y = at_least_float32(x) - per_channel(running_mean.value, phases)
+      inverse = per_channel(lax.rsqrt(running_var.value + self.epsilon), phases)
+      return _scaled(y, inverse, scale, bias, x.dtype, phases)
+    y, mean, var = _by_batch(x, scale, bias, self.epsilon, axes, phases)
     if self.is_mutable_collection('batch_stats') and not self.is_initializing():
       count = y.size // channels * axes.count
       unbiased = var * (count / max(count - 1, 1))
@@ -94,8 +95,14 @@ class InstanceNorm(nn.Module):
   affine: bool = False
 
   @nn.compact
-  def __call__(self, x, train: bool = False, axes: Axes = Axes()):
-    return instance_norm(x, *_scale_and_bias(self, x.shape[-1]), self.epsilon)
+  def __call__(self, x, train: bool = False, axes: Axes = Axes(), phases: int = 1):
+    scale, bias = _scale_and_bias(self, x.shape[-1] // phases)
+    if phases == 1:  # what other formats know as one operation
+      return instance_norm(x, scale, bias, self.epsilon)
+    y = at_least_float32(x)
+    y = y - _of_phases(y.mean((1, 2), keepdims=True), phases)
+    variance = _of_phases(jnp.square(y).mean((1, 2), keepdims=True), phases)
+    return _scaled(y, lax.rsqrt(variance + self.epsilon), scale, bias, x.dtype, phases)
 
 
 class LayerNorm(nn.Module):
@@ -129,17 +136,18 @@ def channel_mean(x):
   return x.mean((0, 1, 2))
 
 
-def _of_batch(x, scale, bias, epsilon: float, axes: Axes):
+def _of_batch(x, scale, bias, epsilon: float, axes: Axes, phases: int):
   """(x normalised by the statistics of its batch, mean, biased variance)."""
   y = at_least_float32(x)
-  mean = axes.mean(channel_mean(y))
-  y = y - per_channel(mean)
-  var = axes.mean(channel_mean(jnp.square(y)))
-  return _scaled(y, per_channel(lax.rsqrt(var + epsilon)), scale, bias, x.dtype), mean, var
+  mean = axes.mean(_joined(channel_mean(y), phases))
+  y = y - per_channel(mean, phases)
+  var = axes.mean(_joined(channel_mean(jnp.square(y)), phases))
+  inverse = per_channel(lax.rsqrt(var + epsilon), phases)
+  return _scaled(y, inverse, scale, bias, x.dtype, phases), mean, var
 
 
 # Gradients pass through the first of the three alone.
-_with_gradient = jax.custom_vjp(_of_batch, nondiff_argnums=(3, 4))
+_with_gradient = jax.custom_vjp(_of_batch, nondiff_argnums=(3, 4, 5))
 
 
 def _by_batch(*args):
@@ -147,31 +155,43 @@ def _by_batch(*args):
   return (_of_batch if conv_dispatch.recorded() else _with_gradient)(*args)
 
 
-def _by_batch_forward(x, scale, bias, epsilon, axes):
-  y, mean, var = _of_batch(x, scale, bias, epsilon, axes)  # its parts: penalties differentiate them
+def _by_batch_forward(x, scale, bias, epsilon, axes, phases):
+  # By its parts, which penalties differentiate.
+  y, mean, var = _of_batch(x, scale, bias, epsilon, axes, phases)
   return (y, mean, var), (x, scale, mean, var)
 
 
-def _by_batch_backward(epsilon, axes, saved, cotangents):
+def _by_batch_backward(epsilon, axes, phases, saved, cotangents):
   # In closed form two sums over all pixels, where its parts one by one take four.
   x, scale, mean, var = saved
   dy, inverse = at_least_float32(cotangents[0]), lax.rsqrt(var + epsilon)
-  unit = (at_least_float32(x) - per_channel(mean)) * per_channel(inverse)
-  flat, along = channel_mean(dy), channel_mean(dy * unit)
-  dx = dy - per_channel(axes.mean(flat)) - unit * per_channel(axes.mean(along))
-  dx = (dx * per_channel(inverse if scale is None else inverse * scale)).astype(x.dtype)
+  unit = (at_least_float32(x) - per_channel(mean, phases)) * per_channel(inverse, phases)
+  flat, along = (_joined(channel_mean(value), phases) for value in (dy, dy * unit))
+  dx = dy - per_channel(axes.mean(flat), phases) - unit * per_channel(axes.mean(along), phases)
+  dx = (dx * per_channel(inverse if scale is None else inverse * scale, phases)).astype(x.dtype)
   if scale is None:
     return dx, None, None
-  count = x.size // x.shape[-1]
+  count = x.size // x.shape[-1] * phases
   return dx, (count * along).astype(scale.dtype), (count * flat).astype(scale.dtype)
 
 
 _with_gradient.defvjp(_by_batch_forward, _by_batch_backward)
 
 
-def per_channel(x):
-  """[C] -> [1,1,1,C]: ranks are never promoted in silence."""
-  return x.reshape(1, 1, 1, -1)
+def per_channel(x, phases: int = 1):
+  """[C] -> [1,1,1,C]: ranks are never promoted in silence. phases: so many times side by side."""
+  return jnp.tile(x, phases).reshape(1, 1, 1, -1) if phases > 1 else x.reshape(1, 1, 1, -1)
+
+
+def _joined(means, phases):
+  """[phases*C] -> [C], of the mean of each phase that of all."""
+  return means.reshape(phases, -1).mean(0) if phases > 1 else means
+
+
+def _of_phases(means, phases):
+  """[B,1,1,phases*C]: of the mean of each phase that of all, for each."""
+  whole = means.reshape(len(means), 1, phases, -1).mean(2, keepdims=True)
+  return jnp.tile(whole, (1, 1, phases, 1)).reshape(means.shape)
 
 
 def at_least_float32(x):
@@ -196,8 +216,9 @@ def _scale_and_bias(module, channels):
       if module.affine else (None, None)
 
 
-def _scaled(centred, inverse, scale, bias, dtype):
+def _scaled(centred, inverse, scale, bias, dtype, phases=1):
   """centred * inverse * scale + bias."""
   if scale is None:
     return (centred * inverse).astype(dtype)
-  return (centred * (inverse * per_channel(scale)) + per_channel(bias)).astype(dtype)
+  return (centred * (inverse * per_channel(scale, phases))
+          + per_channel(bias, phases)).astype(dtype)
