@@ -141,11 +141,11 @@ def described(row):
 PAGE_HEAD = '''# Training steps through the compilers of TPUs and GPUs
 
 Written by `python benchmarks/accelerators.py` (JAX {jax}). No chip took part: XLA's compilers ran
-on CPUs. **Cycles are the compiler's estimates, by which it schedules a program, and no measurement.**
-Every device has the batch of the config. "Of peak" is the arithmetic of the step over what the chip
-computes in bfloat16 in these cycles. "Program" is the size of the compiled code. Compilers for GPUs
-give memory alone. How long compiling takes depends on what else the machine does; here two steps
-were compiled at a time on two cores.
+on CPUs. **Cycles are the compiler's estimates, by which it schedules a program; nothing was
+measured.** Every device has the batch of the config. "Of peak" is the arithmetic of the step over
+what the chip computes in bfloat16 in these cycles. "Program" is the size of the compiled code.
+Compilers for GPUs give memory alone. How long compiling takes depends on what else the machine
+does; here several steps were compiled at a time on two cores.
 '''
 
 

@@ -66,7 +66,8 @@ def main():
       ours = program(module, channels, args)
       print(f'| {name} | {reference.cycles / 1e6:.1f} M | {ours.cycles / 1e6:.1f} M | '
             f'{ours.cycles / reference.cycles:.2f} | {reference.seconds:.0f} | '
-            f'{ours.seconds:.0f} | {reference.hbm["code"] / 1e6:.0f} | {ours.hbm["code"] / 1e6:.0f} |', flush=True)
+            f'{ours.seconds:.0f} | {reference.hbm["code"] / 1e6:.0f} | '
+            f'{ours.hbm["code"] / 1e6:.0f} |', flush=True)
 
 
 if __name__ == '__main__':

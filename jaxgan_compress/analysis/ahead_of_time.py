@@ -193,13 +193,13 @@ def _plain(kind):
 
 
 def _collectives(lines, times):
-  found = collections.defaultdict(lambda: [0, 0.])
+  numbers, sizes = collections.Counter(), collections.Counter()
   for line in lines:
     kind = line.opcode.removesuffix('-start')
     if kind in COLLECTIVES:
-      found[kind][0] += times[line]
-      found[kind][1] += roofline.bytes_of(line.kind) * times[line]
-  return {kind: tuple(sums) for kind, sums in sorted(found.items())}
+      numbers[kind] += times[line]
+      sizes[kind] += roofline.bytes_of(line.kind) * times[line]
+  return {kind: (numbers[kind], sizes[kind]) for kind in sorted(numbers)}
 
 
 def _reason(message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import platform as host
 import re
@@ -122,13 +123,11 @@ def _examples() -> str:
 
 
 def _tpus(target: Target) -> list:
-  try:
-    import libtpu  # noqa: F401
-  except ImportError:
+  if importlib.util.find_spec('libtpu') is None:
     where = '' if host.system() == 'Linux' and host.machine() == 'x86_64' else \
         f'; it exists for Linux on x86-64, and this is {host.system()} on {host.machine()}'
     raise ImportError("compiling for TPUs needs their compiler, libtpu: pip install "
-                      f"'jaxgan-compress[tpu]'{where}") from None
+                      f"'jaxgan-compress[tpu]'{where}")
   for key, value in _LIBTPU.items():
     os.environ.setdefault(key, value)
   try:

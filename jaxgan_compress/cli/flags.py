@@ -113,7 +113,7 @@ class Verb:
     self.name, self.flags, self.arguments = name, flags, arguments
     self.several_processes = several_processes
 
-  def __call__(self, body: Callable[[SimpleNamespace], None]):
+  def __call__(self, body: Callable[[SimpleNamespace], int | None]):
     self.body, self.summary = body, (body.__doc__ or '').partition('\n')[0]
     VERBS[self.name] = self
     return body

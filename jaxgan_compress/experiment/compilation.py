@@ -50,8 +50,8 @@ def compile_stage(config: ConfigDict, target: str, stage: str | None = None, *,
     raise ValueError(f'dtype={dtype!r}; one of {", ".join(DTYPES)}')
   rows = (batch or config.stages[name].batch or config.batch) * mesh.size
   with build.blaming(f'stages.{name}'), xla.building_for(machine.platform):
-    method, state, batch = untrained(config, name, rows, dtype)
-    return compile_lowered(lower_step(method.step, mesh, state, batch), machine, mesh.size)
+    method, state, images = untrained(config, name, rows, dtype)
+    return compile_lowered(lower_step(method.step, mesh, state, images), machine, mesh.size)
 
 
 def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None

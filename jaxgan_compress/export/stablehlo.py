@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.export
 import jax.numpy as jnp
-import jaxlib
 from flax import linen
+from jaxlib.version import __version__ as jaxlib_version
 
 from jaxgan_compress.nn.layers import conv_dispatch
 
@@ -53,7 +53,7 @@ def lifetime(written: datetime.date) -> dict[str, Any]:
   `written`.
   """
   until = written + datetime.timedelta(days=184)  # as long as six months can be
-  return {'jax': jax.__version__, 'jaxlib': jaxlib.__version__, 'months_newer': MONTHS_NEWER,
+  return {'jax': jax.__version__, 'jaxlib': jaxlib_version, 'months_newer': MONTHS_NEWER,
           'weeks_older': WEEKS_OLDER, 'no_promise_after': until.isoformat()}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from jaxgan_compress.core import xla
 
 # The reference of each operation, then its optimized implementation, then others.
-IMPLEMENTATIONS = {
+IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     'upsample': ('transpose', 'subpixel'),  # transposed convolutions of stride 2
     'depthwise': ('grouped', 'taps'),
     'reflect': ('pad', 'gather', 'pieces'),  # reflection padding
@@ -32,7 +32,8 @@ IMPLEMENTATIONS = {
 # many channels to few ten times, and it compiles every operation by itself. A gather exports where
 # a reflecting pad does not, and is as fast. XLA:TPU rearranges maps of few images for every
 # convolution and gather (docs/accelerators.md). Elsewhere each maps to one library call.
-CHOSEN = {op: {'cpu': optimized} for op, (_, optimized, *_) in IMPLEMENTATIONS.items()} | {
+CHOSEN: dict[str, dict[str, str]] = {
+    op: {'cpu': optimized} for op, (_, optimized, *_) in IMPLEMENTATIONS.items()} | {
     'reflect': {'cpu': 'gather', 'gpu': 'gather', 'tpu': 'pieces'}, 'rows': {'tpu': 'products'}}
 
 _reference = contextvars.ContextVar('reference', default=False)
