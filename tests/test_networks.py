@@ -18,7 +18,14 @@ from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionBranches
 from jaxgan_compress.nn.generators.spades import InceptionModulatedBlock, Modulation
 from jaxgan_compress.nn.init import shapes
-from jaxgan_compress.nn.layers import blocks_tpu, conv_cpu, conv_dispatch, conv_tpu, upsample_cpu
+from jaxgan_compress.nn.layers import (
+  blocks_tpu,
+  conv_cpu,
+  conv_dispatch,
+  conv_tpu,
+  norms,
+  upsample_cpu,
+)
 from tests import published
 from tests.conftest import largest_difference
 from tests.published import nchw, nhwc
@@ -503,6 +510,21 @@ def test_implementations_of_convolution_agree(conv):
   np.testing.assert_allclose(reference[2], optimized[2], rtol=1e-3, atol=1e-2)
 
 
+def for_tpus(layer, params, x):
+  """What `both` gives of the reference and of what the layer is on TPUs, and gradients by x of
+  gradients."""
+  def run(platform, params, x):
+    with xla.building_for(platform) if platform else conv_dispatch.reference():
+      return layer.apply(params, x)
+
+  def slope_of_slope(platform, params, x):
+    loss = lambda x: jnp.square(weighted(run(platform, params, x))).sum()
+    return jax.grad(lambda x: jnp.square(jax.grad(loss)(x)).sum())(x)
+
+  weighted = lambda y: normal(*y.shape, seed=8) * y  # norms keep the sum of squares
+  return both(run, params, x, more=slope_of_slope, names=('', 'tpu'))
+
+
 @pytest.mark.parametrize('layer, size', [
     *((layers.Conv(5, *sides), (2, 8, 9, 3)) for sides in (
         (1, 1, 0), (3, 1, 1), (4, 1, 1), (4, 1, 2), (7, 1, 3), (3, 2, 1), (4, 2, 1), (4, 2, 2))),
@@ -516,15 +538,7 @@ def test_products_for_tpus_equal_convolutions(layer, size, monkeypatch):
   monkeypatch.setattr(conv_tpu, 'applies', lambda x, kernel, *args, ours=conv_tpu.applies: (
       chosen.append(ours(x, kernel[:, :, :1, :1], *args)) or chosen[-1]))
 
-  def run(platform, params, x):
-    with xla.building_for(platform) if platform else conv_dispatch.reference():
-      return layer.apply(params, x)
-
-  def slope_of_slope(platform, params, x):
-    loss = lambda x: jnp.square(run(platform, params, x)).sum()
-    return jax.grad(lambda x: jnp.square(jax.grad(loss)(x)).sum())(x)
-
-  reference, products = both(run, params, x, more=slope_of_slope, names=('', 'tpu'))
+  reference, products = for_tpus(layer, params, x)
   assert any(chosen)
   assert largest_difference(reference[:2], products[:2]) < 3e-5
   np.testing.assert_allclose(reference[2], products[2], rtol=1e-3, atol=1e-2)
@@ -554,6 +568,20 @@ def test_networks_for_tpus_are_the_same(module, monkeypatch):
   for ours, theirs in zip(jax.tree.leaves(forms), jax.tree.leaves(plain), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3,
                                atol=2e-5 * max(1, float(jnp.abs(theirs).max())))
+
+
+@pytest.mark.parametrize('affine', [False, True])
+@pytest.mark.parametrize('spread', [0, 3])
+def test_instance_norms_for_tpus_equal_their_parts(affine, spread, monkeypatch):
+  layer, x = layers.InstanceNorm(affine=affine), spread * normal(2, 5, 6, 4) + 1
+  closed = []
+  monkeypatch.setattr(norms, '_closed_instance_norm', lambda *args, ours=(
+      norms._closed_instance_norm): closed.append(args) or ours(*args))
+  reference, ours = for_tpus(layer, noise(layer, x), x)
+  assert closed
+  np.testing.assert_array_equal(reference[0], ours[0])
+  for one, other in zip(*map(jax.tree.leaves, (reference[1:], ours[1:])), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * float(jnp.abs(one).max()))
 
 
 def test_products_of_short_numbers_are_summed_in_long_ones():

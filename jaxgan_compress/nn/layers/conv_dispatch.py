@@ -26,6 +26,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     'dense': ('conv', 'winograd'),          # 3x3 convolutions of many channels to many
     'branches': ('apart', 'merged'),        # convolutions of one input, or into one sum
     'rows': ('conv', 'products'),           # convolutions of few images
+    'norm': ('parts', 'closed'),            # gradients of instance norms
 }
 # What 'auto' takes on each platform, where it is not the reference. XLA:CPU's gradients of
 # transposed, grouped, 1x1 and strided convolutions are several times slower, its convolutions of
@@ -34,7 +35,8 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
 # convolution and gather (docs/accelerators.md). Elsewhere each maps to one library call.
 CHOSEN: dict[str, dict[str, str]] = {
     op: {'cpu': optimized} for op, (_, optimized, *_) in IMPLEMENTATIONS.items()} | {
-    'reflect': {'cpu': 'gather', 'gpu': 'gather', 'tpu': 'pieces'}, 'rows': {'tpu': 'products'}}
+    'reflect': {'cpu': 'gather', 'gpu': 'gather', 'tpu': 'pieces'}, 'rows': {'tpu': 'products'},
+    'norm': {'tpu': 'closed'}}
 
 _reference = contextvars.ContextVar('reference', default=False)
 _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(

@@ -97,12 +97,7 @@ class InstanceNorm(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes(), phases: int = 1):
     scale, bias = _scale_and_bias(self, x.shape[-1] // phases)
-    if phases == 1:  # what other formats know as one operation
-      return instance_norm(x, scale, bias, self.epsilon)
-    y = at_least_float32(x)
-    y = y - _of_phases(y.mean((1, 2), keepdims=True), phases)
-    variance = _of_phases(jnp.square(y).mean((1, 2), keepdims=True), phases)
-    return _scaled(y, lax.rsqrt(variance + self.epsilon), scale, bias, x.dtype, phases)
+    return instance_norm(x, scale, bias, self.epsilon, phases)
 
 
 class LayerNorm(nn.Module):
@@ -122,12 +117,49 @@ class LayerNorm(nn.Module):
 
 
 @conv_dispatch.operation
-def instance_norm(x, scale=None, bias=None, epsilon: float = 1e-5):
+def instance_norm(x, scale=None, bias=None, epsilon: float = 1e-5, phases: int = 1):
   """What `InstanceNorm` computes; scale, bias: [C] or None."""
+  closed = conv_dispatch.is_optimized('norm') and not conv_dispatch.recorded()
+  return (_closed_instance_norm if closed else _instance_norm)(x, scale, bias, epsilon, phases)
+
+
+def _instance_norm(*args):
+  return _of_instances(*args)[0]
+
+
+_closed_instance_norm = jax.custom_vjp(_instance_norm, nondiff_argnums=(3, 4))
+
+
+def _of_instances(x, scale, bias, epsilon, phases):
+  """(x normalised by the statistics of each sample, mean, inverse standard deviation)."""
   y = at_least_float32(x)
-  y = y - y.mean((1, 2), keepdims=True)
-  inverse = lax.rsqrt(jnp.square(y).mean((1, 2), keepdims=True) + epsilon)
-  return _scaled(y, inverse, scale, bias, x.dtype)
+  mean = _of_phases(y.mean((1, 2), keepdims=True), phases)
+  y = y - mean
+  variance = _of_phases(jnp.square(y).mean((1, 2), keepdims=True), phases)
+  inverse = lax.rsqrt(variance + epsilon)
+  return _scaled(y, inverse, scale, bias, x.dtype, phases), mean, inverse
+
+
+def _instance_norm_forward(x, scale, bias, epsilon, phases):
+  y, mean, inverse = _of_instances(x, scale, bias, epsilon, phases)
+  return y, (x, scale, mean, inverse)
+
+
+def _instance_norm_backward(_, phases, saved, dy):
+  # Two sums over all pixels at once, where its parts one by one take up to four in two passes.
+  x, scale, mean, inverse = saved
+  dy, unit = at_least_float32(dy), (at_least_float32(x) - mean) * inverse
+  flat, along = (_of_phases(each.mean((1, 2), keepdims=True), phases) for each in (dy, dy * unit))
+  factor = inverse if scale is None else inverse * per_channel(scale, phases)
+  dx = ((dy - flat - unit * along) * factor).astype(x.dtype)
+  if scale is None:
+    return dx, None, None
+  pixels = x.shape[1] * x.shape[2] * phases
+  return dx, *((pixels * each[..., :scale.size].sum((0, 1, 2))).astype(scale.dtype)
+               for each in (along, flat))
+
+
+_closed_instance_norm.defvjp(_instance_norm_forward, _instance_norm_backward)
 
 
 @conv_dispatch.operation
@@ -190,6 +222,8 @@ def _joined(means, phases):
 
 def _of_phases(means, phases):
   """[B,1,1,phases*C]: of the mean of each phase that of all, for each."""
+  if phases == 1:
+    return means
   whole = means.reshape(len(means), 1, phases, -1).mean(2, keepdims=True)
   return jnp.tile(whole, (1, 1, phases, 1)).reshape(means.shape)
 
