@@ -13,6 +13,7 @@ not compiled again, so the command goes on where it stopped; --page only writes 
 import argparse
 import datetime
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,10 +118,12 @@ def page():
 
 def figures(row):
   if row['error']:
-    return f'{row["error"]} | | | '
+    needs = re.search(r'\(([\d.]+G)\)', row['error'])
+    return f'does not fit: needs {needs[1]} | | |' if needs else f'{row["error"]} | | |'
   cycles = f'{row["cycles"] / 1e6:.1f} M' if row['cycles'] else ''
   share = f'{row["share_of_peak"]:.1%}' if row['share_of_peak'] else ''
-  return f'{cycles} | {share} | {row["seconds"]:.0f} s | {row["hbm"]["code"] / 1e6:.0f} MB'
+  code = f'{row["hbm"]["code"] / 1e6:.0f} MB' if row['hbm']['code'] else ''
+  return f'{cycles} | {share} | {row["seconds"]:.0f} s | {code}'
 
 
 def ratio(ours, plain):

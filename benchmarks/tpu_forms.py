@@ -1,73 +1,123 @@
-"""What are the forms that TPUs get worth, by the compiler's estimate?
+"""What do the forms that layers take on TPUs gain there? Asks XLA's compiler, needs no TPU.
 
-    python benchmarks/tpu_forms.py [--only=U-Net] [--dtype=bfloat16] [--batch=4]
+    python benchmarks/tpu_forms.py [--dtype bfloat16] [--batch 4] [--only 7x7] [--target TPU]
 
-Compiles networks, forward and with the gradient by parameters and input, for one TPU: in the
-reference form of each operation, and in the forms that the library takes there
-(`nn/layers/conv_dispatch.py`). Prints the cycles that the compiler expects, the seconds that it
-takes and the size of the program, as Markdown. Nothing runs; the extra `tpu` brings the compiler.
+For layers as the networks have them: forward, and gradients by parameters and input, in one program
+for one device, compiled with all operations in their textbook forms and with those that
+`nn/layers/conv_dispatch.py` chooses for TPUs. Prints a Markdown table, a line as soon as it is
+known. The cycles are the compiler's estimates, by which it schedules the program: no measurement.
+`benchmarks/forms.py` measures the forms of the machine that it runs on. Needs
+`pip install 'jaxgan-compress[tpu]'`.
 """
 
 import argparse
+import datetime
+import functools
+from importlib import metadata
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
+from flax import linen
 
-from jaxgan_compress import analysis, nn
+from jaxgan_compress import analysis
+from jaxgan_compress.core import Axes
+from jaxgan_compress.nn import layers
+from jaxgan_compress.nn.generators.resnets import ExpansionBlock, ResidualBlock
 from jaxgan_compress.nn.layers import conv_dispatch
 
-FORMS = ('rows', 'reflect')  # the operations that have a form for TPUs
-NETWORKS = {  # name: (network, channels of the image)
-    'U-Net, ngf 64': (nn.unet(64), 3), 'U-Net, ngf 16': (nn.unet(16), 3),
-    'deeper U-Net, ngf 16': (nn.unet_deepest(16), 3),
-    'ResNet, ngf 64, 2 blocks': (nn.resnet(64, 2), 3),
-    'separable ResNet, ngf 64, 2 blocks': (nn.mobile_resnet(64, 2), 3),
-    'deeper ResNet, ngf 16, 2 blocks': (nn.mobile_deepest_resnet(16, 2), 3),
-    'inception, ngf 64, 2 blocks': (nn.inception(64, 2), 3),
-    'PatchGAN, ndf 128': (nn.PatchGAN(128, inputs=6, norm='batch'), 6)}
+BLOCK = dict(norm='instance', bias=True, padding='reflect', dropout=None, implementation='auto')
 
 
-def program(module, channels, args):
-  """A network's forward and backward pass, compiled."""
-  x = jax.ShapeDtypeStruct((args.batch, 256, 256, channels), jnp.float32)
-  variables = jax.eval_shape(module.init, jax.random.key(0), x)
-  state = {key: value for key, value in variables.items() if key != 'params'}
+class Block(linen.Module):
+  """A block of a network, in training."""
+  block: type[linen.Module]
+  fields: dict
 
-  def step(params, state, x, slope):
-    def apply(params, x):
-      y, moved = module.apply({**state, 'params': params}, x, True, mutable=list(state))
-      return jax.tree.leaves(y[0])[0], moved
+  @linen.compact
+  def __call__(self, x):
+    return self.block(**BLOCK, **self.fields)(x, True, Axes())
 
-    y, back, moved = jax.vjp(apply, params, x, has_aux=True)
-    return y, moved, back(y * slope)
 
-  return analysis.compile_for(step, variables['params'], state, x,
-                              jax.ShapeDtypeStruct((), jnp.float32), target=args.target)
+def cases(dtype):
+  """(what it is, layer, side of its input, channels of its input)."""
+  conv = functools.partial(layers.Conv, dtype=dtype)
+  halving = functools.partial(conv, kernel=4, stride=2, padding=1)
+  up = functools.partial(layers.UpConv, dtype=dtype)
+  separable = layers.SeparableConv(256, mode='reflect', dtype=dtype)
+  residual = dict(hidden=256, separable=False, dtype=dtype)
+  return [
+      ('stem 7x7 to 64, reflected', conv(64, 7, mode='reflect'), 256, 3),
+      ('image 7x7 to 3, reflected', conv(3, 7, mode='reflect'), 256, 64),
+      ('first of PatchGAN, 4x4 / 2 to 64', halving(64), 256, 6),
+      ('PatchGAN and U-Net, 4x4 / 2 to 128', halving(128), 128, 64),
+      ('3x3 to 256, reflected', conv(256, mode='reflect'), 64, 256),
+      ('3x3 to 64', conv(64), 128, 64),
+      ('1x1 to 64', conv(64, 1), 128, 16),
+      ('U-Net, up 4x4 to 3', up(3), 128, 128),
+      ('U-Net, up 4x4 to 64', up(64), 32, 256),
+      ('ResNet, up 3x3 to 128', up(128, 3), 64, 256),
+      ('separable 3x3 to 256, reflected', separable, 64, 256),
+      ('residual block', Block(ResidualBlock, residual), 64, 256),
+      ('residual block, separable', Block(ResidualBlock, {**residual, 'separable': True}), 64, 256),
+      ('expansion block', Block(ExpansionBlock, dict(dtype=dtype)), 128, 16),
+      ('instance norm', layers.InstanceNorm(), 256, 64),
+      ('instance norm, affine', layers.InstanceNorm(affine=True), 64, 256)]
+
+
+def step(layer, variables, x, dy):
+  """Output, and gradients by parameters and input where the output's is dy."""
+  y, back = jax.vjp(layer.apply, variables, x)
+  return y, back(dy)
+
+
+def compiled(layer, x, target, reference):
+  """The program of the layer's step, in textbook forms or in those chosen for the target."""
+  chosen = {op: {} for op in conv_dispatch.CHOSEN} if reference else {}
+  with mock.patch.dict(conv_dispatch.CHOSEN, chosen):
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    dy = jax.eval_shape(layer.apply, variables, x)
+    return analysis.compile_for(functools.partial(step, layer), variables, x, dy, target=target)
+
+
+def short(number):
+  """Three significant digits, thousands apart."""
+  return f'{float(f"{number:.3g}"):,.10g}'
+
+
+def line(title, x, reference, ours):
+  start = f'| {title} | {"x".join(map(str, x.shape))} | {x.dtype} '
+  if errors := [program.error for program in (reference, ours) if program.error]:
+    return f'{start}| not compiled: {errors[0]} | | | | | | |'
+  seconds = [short(program.seconds) for program in (reference, ours)]
+  code = [short(program.hbm['code'] / 1e6) for program in (reference, ours)]
+  return f'{start}| ' + ' | '.join([
+      short(reference.cycles), short(ours.cycles), f'{ours.cycles / reference.cycles:.2f}',
+      *seconds, *code]) + ' |'
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--only', default='')
-  parser.add_argument('--dtype', default='float32')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--batch', type=int, default=4)
+  parser.add_argument('--only', default='', help='layers whose title has this')
   parser.add_argument('--target', default='tpu:v5e:2x2')
   args = parser.parse_args()
-  jax.config.update('jax_platforms', 'cpu')
-  print(f'jax {jax.__version__}, {args.target}, batch {args.batch} at 256 px, {args.dtype}\n\n'
-        '| network | cycles, reference | for TPUs | ratio | compiling, s | | code, MB | |\n'
-        '|---|--:|--:|--:|--:|--:|--:|--:|')
-  for name, (module, channels) in NETWORKS.items():
-    if args.only in name:
-      module = module.clone(dtype=jnp.dtype(args.dtype).type)
-      with mock.patch.dict(conv_dispatch.CHOSEN, {op: {} for op in FORMS}):
-        reference = program(module, channels, args)
-      ours = program(module, channels, args)
-      print(f'| {name} | {reference.cycles / 1e6:.1f} M | {ours.cycles / 1e6:.1f} M | '
-            f'{ours.cycles / reference.cycles:.2f} | {reference.seconds:.0f} | '
-            f'{ours.seconds:.0f} | {reference.hbm["code"] / 1e6:.0f} | '
-            f'{ours.hbm["code"] / 1e6:.0f} |', flush=True)
+  found = [case for case in cases(jnp.dtype(args.dtype)) if args.only in case[0]]
+  if not found:
+    parser.error(f'--only={args.only} is in no title; titles are '
+                 + ', '.join(title for title, *_ in cases(jnp.float32)))
+  print(f'{args.target}, one device, {datetime.date.today()}, jax {jax.__version__}, '
+        f'libtpu {metadata.version("libtpu")}\n\n| layer | input | dtype | cycles, textbook | ours '
+        '| ratio | s to compile, textbook | ours | MB of code, textbook | ours |\n'
+        '|---|---|---|--:|--:|--:|--:|--:|--:|--:|')
+  number = jax.ShapeDtypeStruct((), args.dtype)
+  analysis.compile_for(jnp.negative, number, target=args.target)  # or the first would seem slow
+  for title, layer, side, channels in found:
+    x = jax.ShapeDtypeStruct((args.batch, side, side, channels), args.dtype)
+    programs = [compiled(layer, x, args.target, reference) for reference in (True, False)]
+    print(line(title, x, *programs), flush=True)
 
 
 if __name__ == '__main__':

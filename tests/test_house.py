@@ -13,6 +13,7 @@ import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -187,9 +188,13 @@ def test_the_networks_of_the_benchmarks_can_be_built(monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'benchmarks')
   import inference
   import jax_vs_torch
+  import tpu_forms
   pairs = inference.pairs((64,), (1,))
   for case in (*jax_vs_torch.CASES.values(), *(case for _, *both in pairs for case in both)):
     assert jax_vs_torch.networks(case, 'float32')
+  for title, layer, side, channels in tpu_forms.cases('float32'):
+    x = jax.ShapeDtypeStruct((1, side, side, channels), 'float32')
+    assert jax.eval_shape(layer.init_with_output, jax.random.key(0), x)[0].ndim == 4, title
 
 
 # Words of earlier versions, for what the field calls otherwise: as parts of names ...

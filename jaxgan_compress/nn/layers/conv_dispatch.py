@@ -32,7 +32,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
 # transposed, grouped, 1x1 and strided convolutions are several times slower, its convolutions of
 # many channels to few ten times, and it compiles every operation by itself. A gather exports where
 # a reflecting pad does not, and is as fast. XLA:TPU rearranges maps of few images for every
-# convolution and gather (docs/accelerators.md). Elsewhere each maps to one library call.
+# convolution and gather (docs/tpu_forms.md). Elsewhere each maps to one library call.
 CHOSEN: dict[str, dict[str, str]] = {
     op: {'cpu': optimized} for op, (_, optimized, *_) in IMPLEMENTATIONS.items()} | {
     'reflect': {'cpu': 'gather', 'gpu': 'gather', 'tpu': 'pieces'}, 'rows': {'tpu': 'products'},
