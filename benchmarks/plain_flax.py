@@ -513,7 +513,7 @@ def omgd(batch=4, dtype=jnp.float32, size=256, width=1., net='unet', abstract=Tr
 
 
 TEACHER = (64, 128, 256), ((42,) * 6,) * 9, (128, 64)
-# Of 4.6 G MACs, pruned from random weights as `scaling_model.untrained` does.
+# Of 4.6 G MACs, pruned from random weights as `compilation.untrained` does.
 STUDENT = (27, 36, 81), (
     (16, 12, 21, 13, 16, 10), (15, 14, 14, 11, 20, 13), (11, 18, 15, 16, 17, 15),
     (8, 11, 17, 19, 13, 11), (9, 13, 13, 11, 12, 8), (10, 9, 7, 12, 11, 14),
@@ -793,10 +793,9 @@ def distinct(step):
 
 def check(only='', batch=4):
   """Prints the table of multiply-accumulates: G an image and step, of this file and the library."""
-  from scaling_model import untrained
-
   from jaxgan_compress import config
   from jaxgan_compress.analysis import step_cost
+  from jaxgan_compress.experiment.compilation import untrained
   from jaxgan_compress.nn.layers import conv_dispatch
 
   print('| step | batch | traced, plain | traced, ours | distinct, plain | distinct, ours | '
@@ -806,7 +805,7 @@ def check(only='', batch=4):
       continue
     where, _, stage = name.partition(' ')
     c = config.load(where)
-    method, *ours = untrained(c, stage or c.run[0])  # a batch of four, too
+    method, *ours = untrained(c, stage or c.run[0], batch)
     counts = []
     for count in (lambda step: step, distinct):
       for step, args in (build(batch=batch), (method.step, ours)):

@@ -10,8 +10,6 @@ a simple model makes seconds. Students are cut from networks of random weights.
 import argparse
 from pathlib import Path
 
-import jax
-
 from jaxgan_compress import config
 from jaxgan_compress.analysis import step_cost
 from jaxgan_compress.config import build
@@ -50,9 +48,6 @@ def table(only):
       if not build.resolve(section.name, build.HOMES['method']).is_generator:
         continue
       method, state, batch = compilation.untrained(c, stage, ROWS)
-      # The memory of one replica, as a step sees it.
-      state = state.replace(replica_state=jax.tree.map(
-          lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.replica_state))
       cost = step_cost(lambda state, batch, axes, method=method: method.step(state, batch, axes),
                        state, batch)
       print(name, stage, cost, flush=True)

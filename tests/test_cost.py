@@ -15,6 +15,7 @@ from jax import lax
 import jaxgan_compress as jgc
 from jaxgan_compress import analysis, config, nn
 from jaxgan_compress.cli import main
+from jaxgan_compress.experiment import compilation
 from jaxgan_compress.nn.init import remembered, shapes
 from tests.test_convert import PRUNED, PRUNED_SPADE
 
@@ -317,8 +318,7 @@ def test_what_a_loop_sends_counts_as_often_as_it_is_sent():
 def test_a_step_in_plain_flax_has_the_products_of_ours(monkeypatch):
   monkeypatch.syspath_prepend(ROOT / 'benchmarks')
   import plain_flax
-  import scaling_model
-  method, *args = scaling_model.untrained(config.load('kd/cifar10:smoke'), 'd1_joint')
+  method, *args = compilation.untrained(config.load('kd/cifar10:smoke'), 'd1_joint', 4)
   plain = plain_flax.kd(batch=4, width=1 / 32, updates=1)
   macs = [analysis.step_cost(lambda *args, step=step: plain_flax.distinct(step)(*args[:-1]),
                              *args).macs for step, args in (plain, (method.step, args))]

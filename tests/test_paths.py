@@ -57,7 +57,8 @@ def test_every_flag_that_is_a_path_is_expanded(verb, home):
                and flag.kind is not int and not flag.choices
                and re.search(r'[Ff]older|\bfiles?\b|FILE|picture', flag.help)}
   assert described <= set(places), 'a flag that is new: is it a path?'
-  required = {'config': 'kd/digits', 'name': 'x', 'budget': '1', 'layout': 'paired'}
+  required = {'config': 'kd/digits', 'name': 'x', 'budget': '1', 'layout': 'paired',
+              'target': 'gpu:h100'}
   needed = ['--unit=ms'] * (verb.name == 'prune') + [
       f'--{flag.name}={required[flag.name]}' for flag in verb.flags
       if flag.required and flag.name in required]

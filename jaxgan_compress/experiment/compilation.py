@@ -56,8 +56,9 @@ def compile_stage(config: ConfigDict, target: str, stage: str | None = None, *,
 
 def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None
               ) -> tuple[Method, TrainState, dict[str, Any]]:
-  """(method, shapes of its state, shapes of a batch of so many rows an update) of a stage where
-  nothing has been trained. Students are pruned from networks of random weights."""
+  """(method, shapes of its state as one replica sees it, shapes of a batch of so many rows an
+  update) of a stage where nothing has been trained. Students are pruned from networks of random
+  weights."""
   stage = config.stages[name]
   teacher, init_from, pruned = next(iter(stage.teacher), None), {}, None
   method = build.method(config, name, teacher)
@@ -74,8 +75,10 @@ def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None
       method = build.method(config, name, teacher, pruned)
   method = computing_in(method, dtype) if dtype else method
   batch = batch_shapes(config, name, method, rows * method.updates)
-  return method, jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch,
-                                init_from or None), batch
+  state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch,
+                         init_from or None)
+  return method, state.replace(replica_state=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.replica_state)), batch
 
 
 def _pruned(config, name, theirs, batch):

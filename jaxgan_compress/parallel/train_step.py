@@ -79,14 +79,15 @@ def parallelize(step: Callable, mesh: Mesh | None = None, *, replicas: int | Non
 
 
 def lower_step(step: Callable, mesh: Mesh, state, batch) -> jax.stages.Lowered:
-  """The program of `parallelize(step, mesh, via='shard_map')`, one replica a device, for a state
-  and a batch of which shapes suffice, on devices that need not be here."""
+  """The program of `parallelize(step, mesh, via='shard_map')`, one replica a device, for a
+  state as one replica sees it and a whole batch, of which shapes suffice, on devices that need not
+  be here."""
   everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P('data'))
 
   def placed(tree, sharding):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
-  memory = jax.tree.map(lambda x: jax.ShapeDtypeStruct((mesh.size, *x.shape[1:]), x.dtype),
+  memory = jax.tree.map(lambda x: jax.ShapeDtypeStruct((mesh.size, *x.shape), x.dtype),
                         state.replica_state)
   inner = _on_shards(_on_device(step, Axes(('data',), ('replica',)), 1), mesh, (0, 1))
   return inner.lower(placed(state.replace(replica_state=()), everywhere), placed(memory, split),

@@ -97,7 +97,8 @@ class InstanceNorm(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes(), phases: int = 1):
     scale, bias = _scale_and_bias(self, x.shape[-1] // phases)
-    return instance_norm(x, scale, bias, self.epsilon, phases)
+    blocks = {'phases': phases} if phases > 1 else {}  # which no recorder knows
+    return instance_norm(x, scale, bias, self.epsilon, **blocks)
 
 
 class LayerNorm(nn.Module):
