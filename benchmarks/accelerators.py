@@ -150,9 +150,10 @@ what the chip computes in bfloat16 in these cycles. "Program" is the size of the
 Compilers for GPUs give memory alone. How long compiling takes depends on what else the machine
 does; here several steps were compiled at a time on two cores.
 
-From 16 images a chip on, the library takes XLA's own convolutions (`nn/layers/conv_tpu.py`); what
-remains between KD's step and the plain one are norms, which here centre before they square, as
-PyTorch's do. Steps that are not in the tables have not been compiled yet.
+From 16 images a chip on, the library takes XLA's own convolutions (`nn/layers/conv_tpu.py`). KD's
+step costs more than the plain one: convolutions cost alike, and sums of its norms, which centre
+before they square as PyTorch's do, are among its costliest places; whether these are the whole
+difference is not known. Steps that are not in the tables have not been compiled yet.
 '''
 
 
