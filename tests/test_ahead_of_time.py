@@ -30,10 +30,19 @@ HloModule jit_step
   ROOT %less = pred[] compare(%q, %constant.7), direction=LT
 }
 
+%either (r: f32[8,128]) -> f32[8,128] {
+  ROOT %f.3 = f32[8,128]{1,0} fusion(%r), kind=kLoop, calls=%e, backend_config={"estimated_cycles":"40"}
+}
+
+%or (r: f32[8,128]) -> f32[8,128] {
+  ROOT %f.4 = f32[8,128]{1,0} fusion(%r), kind=kLoop, calls=%f, backend_config={"estimated_cycles":"2"}
+}
+
 ENTRY %main (a: f32[8,128]) -> f32[8,128] {
   %a = f32[8,128]{1,0} parameter(0)
   %copy.1 = bf16[8,128]{0,1} copy(%a), backend_config={"estimated_cycles":"30"}
   %w = f32[8,128]{1,0} while(%a), condition=%bound, body=%turn
+  %cond.1 = f32[8,128]{1,0} conditional(%i, %a, %a), branch_computations={%either, %or}
   %all-reduce.1 = (f32[8,128]{1,0}, bf16[4]{0}) all-reduce(%w, %copy.1), to_apply=%add
   ROOT %f.2 = f32[8,128]{1,0} fusion(%w), kind=kLoop, calls=%d, metadata={op_name="jit(step)/jvp(Net)/jit(relu)/max"}, backend_config={"estimated_cycles":"5"}
 }
@@ -42,12 +51,12 @@ ENTRY %main (a: f32[8,128]) -> f32[8,128] {
 
 def test_a_program_is_read_as_worked_by_hand():
   lines, times = ahead_of_time._executed(roofline.parse(TEXT))
-  assert ahead_of_time._cycles(lines, times) == 7 * 100 + 30 + 5
+  assert ahead_of_time._cycles(lines, times) == 7 * 100 + 30 + 5 + 40 + 2
   assert ahead_of_time._collectives(lines, times) == {'all-reduce': (1, 8 * 128 * 4 + 8)}
   assert [(one.place, one.count, one.result, one.cycles)
           for one in ahead_of_time._costliest(lines, times)] == [
       ('Net/block1: convolution, gradient', 1, 'f32[8,128]', 700),
-      ('outside networks: rearrangement in memory', 1, 'bf16[8,128]', 30),
+      ('outside networks: rearrangement in memory', 3, 'f32[8,128]', 72),
       ('Net: elementwise arithmetic', 1, 'f32[8,128]', 5)]
 
 

@@ -28,6 +28,9 @@ _DOES = {'conv_general_dilated': 'convolution', 'dot_general': 'matrix product',
          'reduce_sum': 'sums', 'reduce_max': 'maxima', 'concatenate': 'concatenation',
          'pad': 'padding', 'gather': 'gathering', 'transpose': 'rearrangement in memory'}
 _MOVES = ('copy', 'slice', 'pad', 'bitcast', 'reverse', 'reshape', 'transpose')
+# Where an operation names the computations that it calls.
+_CALLED = re.compile(r'(?:body|to_apply|true_computation|false_computation|branch_computations)='
+                     r'(\{[^}]*\}|[^\s,]+)')
 # Parts of a place that name no layer.
 _FRAMES = ('shard_map', 'while', 'body', 'cond', 'closed_call', 'checkpoint',
            'rematted_computation')
@@ -57,7 +60,8 @@ class Program:
   flops: floating point operations of one device, two for a multiply-accumulate; None where the
     compiler does not say.
   cycles: the compiler's estimate of all operations, one after another; None where it gives none.
-    Loops count as often as they turn, where the program says how often.
+    Loops count as often as they turn, where the program says how often, else once; of a condition
+    all branches count.
   share_of_peak: flops over what the chip computes in bfloat16 in these cycles, or None.
   collectives: {kind: (number, bytes)} of what devices exchange. costliest: places, most cycles
     first.
@@ -139,10 +143,10 @@ def _executed(bodies):
       lines.append(line)
       times[line] = times.get(line, 0) + often
       if line.opcode in roofline.FRAMES:
-        called = dict(re.findall(r'(\w+)=%?([\w.\-]+)', line.rest))
-        turns = _turns(bodies.get(called.get('condition', ''), ()))
-        for key in ('body', 'to_apply', 'true_computation', 'false_computation'):
-          collect(bodies.get(called.get(key), ()), often * turns)
+        turns = _turns(bodies.get(line.group(r' condition=%?([\w.\-]+)'), ()))
+        for names in _CALLED.findall(line.rest):
+          for name in re.findall(r'[\w.\-]+', names):
+            collect(bodies.get(name, ()), often * turns)
 
   collect(bodies.get('', ()), 1)
   return list(dict.fromkeys(lines)), times

@@ -18,7 +18,9 @@ from jax import lax
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.resample import pad
 
-FEW_IMAGES = 16  # XLA's own convolutions are as good from so many images
+# Of 4 images products take fewer cycles, of 32 XLA's convolutions do, by the compiler's estimates
+# for a residual block (`benchmarks/tpu_forms.py --batch`); between the two nothing was compared.
+FEW_IMAGES = 16
 LANES = 128      # numbers side by side in a register
 THIN = 64        # numbers under a row of the kernel, up to which all rows make one product
 
