@@ -150,13 +150,13 @@ def _said_of(program):
   if program.error:
     yield f'It could not be compiled, after {program.seconds:.0f} s: {program.error}'
     return
-  memory = {key: value / 2**30 for key, value in program.hbm.items()}
+  memory = {key: f'{value / 2**20:,.1f} MiB' for key, value in program.hbm.items()}
   yield (f'Compiled in {program.seconds:.0f} s for {program.devices} '
          f'device{"s" * (program.devices > 1)} of {program.target}.')
-  yield (f'Memory of each device: {memory["total"]:.2f} GiB of {memory["available"]:.1f} GiB'
-         f'{"" if program.fits else ", which is too little"}; {memory["arguments"]:.2f} for the '
-         f'state and the batch, {memory["temporaries"]:.2f} for what is computed between, '
-         f'{memory["code"]:.2f} for the program itself.')
+  yield (f'Memory of each device: {memory["total"]} of {memory["available"]}'
+         f'{"" if program.fits else ", which is too little"}; {memory["arguments"]} for the '
+         f'state and the batch, {memory["temporaries"]} for what is computed between, '
+         f'{memory["code"]} for the program itself.')
   if program.flops:
     yield f'Arithmetic of each device: {program.flops / 1e9:,.1f} GFLOP.'
   if program.cycles is None:
