@@ -13,6 +13,7 @@ not compiled again, so the command goes on where it stopped; --page only writes 
 import argparse
 import datetime
 import json
+import math
 import re
 import subprocess
 import sys
@@ -30,24 +31,44 @@ KEY = ('config', 'stage', 'machine', 'dtype', 'plain')
 
 
 def work(row):
-  """The row with what the compiler says."""
+  """The row with what the compiler says, at the published batch and, where that does not fit, at
+  the largest half, quarter or so on of it that does."""
+  jax.config.update('jax_platforms', 'cpu')
+  c = config.load(row['config'])
+  published = batch = c.stages[row['stage']].batch or c.batch
+  found = compiled(row, c, batch)
+  published_needs = needed = memory_needed(found)
+  while needed and batch > 1:
+    fitting = batch * found.hbm['available'] / needed
+    batch = max(1, min(batch // 2, 2 ** int(math.log2(fitting))))
+    found = compiled(row, c, batch)
+    needed = memory_needed(found)
+  found = found.to_dict()
+  found['costliest'] = found['costliest'][:5]
+  return {**row, 'published_batch': published, 'published_needs': published_needs, 'batch': batch,
+          'jax': jax.__version__, 'date': datetime.date.today().isoformat(), **found}
+
+
+def compiled(row, c, batch):
+  """The `analysis.Program` of a row."""
   import plain_flax
 
   from jaxgan_compress import analysis, experiment
-  jax.config.update('jax_platforms', 'cpu')
-  c = config.load(row['config'])
   target, _, devices = row['machine'].rpartition('/')
-  batch = c.stages[row['stage']].batch or c.batch
   if row['plain']:
     step, args = plain_flax.STEPS[plain_name(row)](batch=batch, dtype=row['dtype'])
-    program = analysis.compile_for(step, *args, target=target, donate_argnums=(0,))
-  else:
-    program = experiment.compile_stage(c, target, row['stage'], devices=int(devices),
-                                       dtype=row['dtype'])
-  found = program.to_dict()
-  found['costliest'] = found['costliest'][:5]
-  return {**row, 'batch': batch, 'jax': jax.__version__,
-          'date': datetime.date.today().isoformat(), **found}
+    return analysis.compile_for(step, *args, target=target, donate_argnums=(0,), options={})
+  return experiment.compile_stage(c, target, row['stage'], devices=int(devices), batch=batch,
+                                  dtype=row['dtype'])
+
+
+def memory_needed(program):
+  """Bytes that a program needs which does not fit, as the compiler says; None if it fits, or was
+  refused for another reason."""
+  if not program.error:
+    return None if program.fits else program.hbm['total']
+  size = re.search(r'([\d.]+)([GM])', program.error)
+  return float(size[1]) * {'G': 2**30, 'M': 2**20}[size[2]] if size else None
 
 
 def plain_name(row):

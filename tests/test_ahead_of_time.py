@@ -79,7 +79,8 @@ def test_a_compiler_that_is_missing(monkeypatch, capsys):
 
 def test_what_is_compiled_follows_the_target():
   with xla.building_for('tpu'):
-    assert xla.platform() == 'tpu' and xla.compiler_options() == {}
+    assert xla.platform() == 'tpu'
+    assert xla.compiler_options()['xla_tpu_scoped_vmem_limit_kib'] == '12288'
   assert xla.platform() == jax.default_backend()
 
 

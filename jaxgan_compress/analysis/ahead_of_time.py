@@ -87,12 +87,13 @@ class Program:
     return {**dataclasses.asdict(self), 'fits': self.fits}
 
 
-def compile_for(function: Callable, *args, target: str, donate_argnums: tuple[int, ...] = ()
-                ) -> Program:
+def compile_for(function: Callable, *args, target: str, donate_argnums: tuple[int, ...] = (),
+                options: Mapping[str, str] | None = None) -> Program:
   """Compiles `function(*args)` for one device of a machine that need not be here.
 
   args: arrays or `jax.ShapeDtypeStruct`s. target: 'tpu:v5e:2x2', 'tpu:v5p:2x2x2', 'gpu:h100' and
-  the like. The layers of this library take the forms for that platform.
+  the like. The layers of this library take the forms for that platform. options: of XLA; default,
+  those with which this library compiles for that platform.
 
   Raises ValueError for an unknown target and ImportError where its compiler is not installed; what
   the compiler refuses is `error` of the result.
@@ -103,14 +104,18 @@ def compile_for(function: Callable, *args, target: str, donate_argnums: tuple[in
     # A function of its own, or the trace for another platform would be taken.
     lowered = jax.jit(lambda *args: function(*args), in_shardings=everywhere,
                       out_shardings=everywhere, donate_argnums=donate_argnums).lower(*args)
-  return compile_lowered(lowered, machine, 1)
+  return compile_lowered(lowered, machine, 1, options)
 
 
-def compile_lowered(lowered: Any, target: Target, devices: int) -> Program:
+def compile_lowered(lowered: Any, target: Target, devices: int,
+                    options: Mapping[str, str] | None = None) -> Program:
   """Compiles what `jax.jit(f).lower(...)` gave for `devices` devices of the target."""
+  if options is None:
+    with xla.building_for(target.platform):
+      options = xla.compiler_options()
   began = time.monotonic()
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=dict(options))
   except jax.errors.JaxRuntimeError as error:
     return Program(target.name, devices, _reason(str(error)), time.monotonic() - began,
                    {'available': target.chip.memory})

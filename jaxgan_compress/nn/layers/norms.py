@@ -104,6 +104,8 @@ class InstanceNorm(nn.Module):
 class LayerNorm(nn.Module):
   """The same with mean and variance of each sample over H, W, C: safe with a gradient penalty.
 
+  On TPUs the variance is the mean square less the squared mean.
+
   x: [B,H,W,C] -> the same shape and dtype; `scale` and `bias` are per channel.
   """
   epsilon: float = 1e-5
@@ -111,56 +113,72 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    y = at_least_float32(x)
-    y = y - y.mean((1, 2, 3), keepdims=True)
-    inverse = lax.rsqrt(jnp.square(y).mean((1, 2, 3), keepdims=True) + self.epsilon)
-    return _scaled(y, inverse, *_scale_and_bias(self, x.shape[-1]), x.dtype)
+    return _by_sample(x, *_scale_and_bias(self, x.shape[-1]), self.epsilon, None)
 
 
 @conv_dispatch.operation
 def instance_norm(x, scale=None, bias=None, epsilon: float = 1e-5, phases: int = 1):
   """What `InstanceNorm` computes; scale, bias: [C] or None."""
+  return _by_sample(x, scale, bias, epsilon, phases)
+
+
+def _by_sample(*args):
+  # phases=None: all channels of a sample have one mean and variance.
   closed = conv_dispatch.is_optimized('norm') and not conv_dispatch.recorded()
-  return (_closed_instance_norm if closed else _instance_norm)(x, scale, bias, epsilon, phases)
+  return _closed_by_sample(*args) if closed else _of_samples(*args)[0]
 
 
-def _instance_norm(*args):
-  return _of_instances(*args)[0]
-
-
-_closed_instance_norm = jax.custom_vjp(_instance_norm, nondiff_argnums=(3, 4))
-
-
-def _of_instances(x, scale, bias, epsilon, phases):
+def _of_samples(x, scale, bias, epsilon, phases):
   """(x normalised by the statistics of each sample, mean, inverse standard deviation)."""
   y = at_least_float32(x)
-  mean = _of_phases(y.mean((1, 2), keepdims=True), phases)
-  y = y - mean
-  variance = _of_phases(jnp.square(y).mean((1, 2), keepdims=True), phases)
+  together, phases = phases is None, phases or 1
+  if together:
+    statistic = lambda y: y.mean((1, 2, 3), keepdims=True)
+  else:
+    statistic = lambda y: _of_phases(y.mean((1, 2), keepdims=True), phases)
+  mean = statistic(y)
+  centred = y - mean
+  if together and conv_dispatch.is_optimized('norm'):
+    # In the pass of the mean, which XLA:TPU joins to the convolution before. As many digits are
+    # lost as the variance is smaller than the squared mean: few for all channels of a sample, while
+    # those of one channel may nearly be equal.
+    variance = jnp.maximum(statistic(jnp.square(y)) - jnp.square(mean), 0)
+  else:
+    variance = statistic(jnp.square(centred))
   inverse = lax.rsqrt(variance + epsilon)
-  return _scaled(y, inverse, scale, bias, x.dtype, phases), mean, inverse
+  return _scaled(centred, inverse, scale, bias, x.dtype, phases), mean, inverse
 
 
-def _instance_norm_forward(x, scale, bias, epsilon, phases):
-  y, mean, inverse = _of_instances(x, scale, bias, epsilon, phases)
+_closed_by_sample = jax.custom_vjp(lambda *args: _of_samples(*args)[0], nondiff_argnums=(3, 4))
+
+
+def _by_sample_forward(x, scale, bias, epsilon, phases):
+  y, mean, inverse = _of_samples(x, scale, bias, epsilon, phases)
   return y, (x, scale, mean, inverse)
 
 
-def _instance_norm_backward(_, phases, saved, dy):
+def _by_sample_backward(_, phases, saved, dy):
   # Two sums over all pixels at once, where its parts one by one take up to four in two passes.
   x, scale, mean, inverse = saved
   dy, unit = at_least_float32(dy), (at_least_float32(x) - mean) * inverse
-  flat, along = (_of_phases(each.mean((1, 2), keepdims=True), phases) for each in (dy, dy * unit))
-  factor = inverse if scale is None else inverse * per_channel(scale, phases)
-  dx = ((dy - flat - unit * along) * factor).astype(x.dtype)
+  flat, along = sums = [each.mean((1, 2), keepdims=True) for each in (dy, dy * unit)]
+  factor = 1 if scale is None else per_channel(scale, phases or 1)
+  if phases is None:
+    flat, along = ((each * factor).mean(3, keepdims=True) for each in sums)
+    dx = (dy * factor - flat - unit * along) * inverse
+  else:
+    flat, along = sums = [_of_phases(each, phases) for each in sums]
+    dx = (dy - flat - unit * along) * (inverse * factor)
+  dx = dx.astype(x.dtype)
   if scale is None:
     return dx, None, None
-  pixels = x.shape[1] * x.shape[2] * phases
-  return dx, *((pixels * each[..., :scale.size].sum((0, 1, 2))).astype(scale.dtype)
-               for each in (along, flat))
+  pixels = x.shape[1] * x.shape[2] * (phases or 1)
+  dbias, dscale = ((pixels * each[..., :scale.size].sum((0, 1, 2))).astype(scale.dtype)
+                   for each in sums)
+  return dx, dscale, dbias
 
 
-_closed_instance_norm.defvjp(_instance_norm_forward, _instance_norm_backward)
+_closed_by_sample.defvjp(_by_sample_forward, _by_sample_backward)
 
 
 @conv_dispatch.operation
