@@ -123,15 +123,16 @@ def page():
   versions = sorted({row['jax'] for row in rows.values()})
   yield (PAGE_HEAD.format(jax=', '.join(versions)))
   yield '## Beside plain Flax\n'
-  yield ('| step | batch | type | cycles | of peak | compiling | program | plain: cycles | of peak '
-         '| compiling | program | cycles, ours / plain |\n|---|--:|---|' + '--:|' * 9)
+  yield ('| step | type | batch | cycles | of peak | compiling | program | plain: batch | cycles | '
+         'of peak | compiling | program | cycles an image, ours / plain |\n|---|---|' + '--:|' * 11)
   for key, row in rows.items():
     if row['plain'] and (ours := rows.get((*key[:-1], False))):
-      yield (f'| {row["config"]} {row["stage"]} | {row["batch"]} | {row["dtype"]} | '
-             f'{" | ".join(map(figures, (ours, row)))} | {ratio(ours, row)} |')
+      sides = (f'{side["batch"]} | {figures(side)}' for side in (ours, row))
+      yield (f'| {row["config"]} {row["stage"]} | {row["dtype"]} | {" | ".join(sides)} | '
+             f'{ratio(ours, row)} |')
   yield '\n## All steps\n'
-  yield ('| step | machine | devices | type | memory, GiB | cycles | of peak | compiling | program '
-         '| exchanged, MiB |\n|---|---|--:|---|' + '--:|' * 6)
+  yield ('| step | batch | machine | devices | type | memory, GiB | cycles | of peak | compiling '
+         '| program | exchanged, MiB |\n|---|---|---|--:|---|' + '--:|' * 6)
   for row in sorted(rows.values(), key=lambda row: [str(row[key]) for key in KEY]):
     if not row['plain']:
       yield described(row)
@@ -148,8 +149,9 @@ def figures(row):
 
 
 def ratio(ours, plain):
-  both = ours['cycles'] and plain['cycles']
-  return f'**{ours["cycles"] / plain["cycles"]:.2f}**' if both else ''
+  if not ours['cycles'] or not plain['cycles']:
+    return ''
+  return f'**{ours["cycles"] / ours["batch"] / (plain["cycles"] / plain["batch"]):.2f}**'
 
 
 def described(row):
@@ -158,7 +160,10 @@ def described(row):
   if not row['error']:
     size = f'{row["hbm"]["total"] / 2**30:.2f}' + ('' if row['fits'] else ', too much')
   exchanged = sum(size for _, size in row['collectives'].values()) / 2**20
-  return (f'| {row["config"]} {row["stage"]}, batch {row["batch"]} | {target} | {devices} | '
+  batch = str(row['batch'])
+  if row.get('published_needs'):
+    batch += f' (at {row["published_batch"]} it needs {row["published_needs"] / 2**30:.0f} GiB)'
+  return (f'| {row["config"]} {row["stage"]} | {batch} | {target} | {devices} | '
           f'{row["dtype"]} | {size} | {figures(row)} | {exchanged:.1f} |')
 
 

@@ -1,7 +1,7 @@
 """How fast are our steps and our drawings beside PyTorch's? On this machine's CPUs, or one GPU.
 
     python benchmarks/jax_vs_torch.py --torch=/path/to/python/with/torch [--cases=unet,inference]
-        [--rounds=7] [--out=runs/speed]
+        [--rounds=7] [--runs=3] [--out=runs/speed]
 
 For each case both sides start from the same weights and take the same batch: first two steps must
 log equal losses, or drawings must be equal; else the case is refused, and a variant of PyTorch that
@@ -9,7 +9,9 @@ differs from its own eager mode is left out. Then both are called in turn, each 
 own that sleeps while another is timed. PyTorch runs plain, in channels_last, compiled and, with
 --half, under autocast to bfloat16; ours in float32 and, with --half, bfloat16. The ratio is our
 time over that of PyTorch's fastest variant of the same precision, round by round: below 1 we are
-faster. Compilation and the peak of memory stand apart. Both sides inherit the environment, as with
+faster. Ratios depend on the machine and the hour: --runs repeats all of it with new processes, one
+run of all cases after the other, and prints the lowest and the highest ratio of a run. Compilation
+and the peak of memory stand apart. Both sides inherit the environment, as with
 LD_PRELOAD=libjemalloc.so.2 in front of the command, which our large images want on CPUs.
 
 Writes a table (Markdown), every time (JSON) and a plot. PyTorch may live in another environment
@@ -32,6 +34,7 @@ import numpy as np
 
 TORCH = ('eager', 'channels_last', 'compile')
 RATE = 2e-4
+OPTIONS = 'CPU_OPTIONS'  # of the environment: options of XLA:CPU as JSON, in place of ours
 # As `core.xla.keep_memory` has it for ours, for both sides; of glibc, and of jemalloc.
 MEMORY = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2**31 - 1),
           'MALLOC_CONF': 'dirty_decay_ms:-1,muzzy_decay_ms:-1'}
@@ -188,6 +191,8 @@ def jax_worker(case, variant, folder, ahead=False):
   from jaxgan_compress import convert, core, nn
   from jaxgan_compress.core import Axes, xla
   from jaxgan_compress.parallel import parallelize, put_state
+  if OPTIONS in os.environ:
+    xla._OPTIONS['cpu'] = json.loads(os.environ[OPTIONS])
   modules = networks(case, jnp.dtype(variant))
   batch = batch_of(case)
   variables = {role: nn.initialise(module, jax.random.key(i))
@@ -215,7 +220,7 @@ def jax_worker(case, variant, folder, ahead=False):
     save(z=np.stack([Axes().sample(jax.random.normal, state.replace(step=jnp.int32(i)).key('z'),
                                  batch['z'].shape) for i in range(2)]))
   if ahead:
-    xla._CPU.clear()  # a program within one takes no options; off CPUs there are none
+    xla._OPTIONS.clear()  # a program within one takes none
   # Of the two, which are bitwise equal, the one that can be compiled without being run.
   step = parallelize(method.step, via='shard_map' if ahead else 'pmap')
   states, placed = [put_state(state, step.mesh, step.replicas)], step.place(batch)
@@ -412,6 +417,16 @@ def compare(case, folder, torch, variants, precisions, rounds, seconds):
   return found
 
 
+def merged(before, found):
+  """Two runs of a case as one, with the variants that both have; 'runs' are the rounds of each."""
+  if not before:
+    return {name: {**row, 'runs': [len(row['times'])]} for name, row in found.items()}
+  return {name: {**row, 'times': before[name]['times'] + row['times'],
+                 'runs': [*before[name]['runs'], len(row['times'])],
+                 'peak': max(before[name]['peak'], row['peak'])}
+          for name, row in found.items() if name in before}
+
+
 def median(found, name):
   """Seconds of a call of one variant."""
   return statistics.median(found[name]['times'])
@@ -425,11 +440,22 @@ def ratio(found, ours, theirs):
   return (*np.quantile(pairs, (.5, .25, .75)), best)
 
 
+def spread(found, ours, best):
+  """'; runs 0.81 to 0.95': the lowest and the highest median ratio of a run, of several."""
+  edges = np.cumsum(found[ours].get('runs', ()))
+  if len(edges) < 2:
+    return ''
+  pairs = np.divide(found[ours]['times'], found[best]['times'])
+  medians = [np.median(part) for part in np.split(pairs, edges[:-1])]
+  return f'; runs {min(medians):.2f} to {max(medians):.2f}'
+
+
 def row(name, found, half):
   ms = lambda key: f'{1e3 * median(found, key):.1f}' if key in found else ''
   middle, low, high, best = ratio(found, 'ours float32', TORCH)
   us, them = found['ours float32'], found[best]
-  cells = [name, ms('ours float32'), *map(ms, TORCH), f'**{middle:.2f}** ({low:.2f} to {high:.2f})',
+  cells = [name, ms('ours float32'), *map(ms, TORCH),
+           f'**{middle:.2f}** ({low:.2f} to {high:.2f}{spread(found, "ours float32", best)})',
            f'{us["compile"]:.0f}', f'{us["peak"] / 2**20:.0f}', f'{them["peak"] / 2**20:.0f}']
   if half:
     middle, low, high, best = ratio(found, 'ours bfloat16', (*TORCH, 'autocast'))
@@ -482,6 +508,7 @@ def main():
   parser.add_argument('--cases', default='', help='parts of names, one of which a case must have; '
                       'separated by commas, or by ; where names have commas')
   parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--runs', type=int, default=1, help='of all cases, one after the other')
   parser.add_argument('--seconds', type=float, default=1., help='of one timing, at least one call')
   parser.add_argument('--half', action='store_true', help='bfloat16 and autocast too')
   parser.add_argument('--out', type=lambda path: Path(path).expanduser(),
@@ -501,11 +528,11 @@ def main():
     print('\n'.join(names))
     return None
   results = {}
-  for i, name in enumerate(names):
+  for i, name in enumerate(args.runs * names):
     found = compare(CASES[name], args.out / f'case{list(CASES).index(name)}', args.torch,
                     TORCH + (('autocast',) if args.half else ()),
                     ('float32', *(('bfloat16',) if args.half else ())), args.rounds, args.seconds)
-    results[name] = found
+    results[name] = found = merged(results.get(name), found)
     if not i:
       about = {(each['version'], each['device']) for each in found.values()}
       print('; '.join(f'{version} on {device}' for version, device in sorted(about)),

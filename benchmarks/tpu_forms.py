@@ -1,13 +1,15 @@
 """What do the forms that layers take on TPUs gain there? Asks XLA's compiler, needs no TPU.
 
     python benchmarks/tpu_forms.py [--dtype bfloat16] [--batch 4] [--only 7x7] [--target TPU]
+    python benchmarks/tpu_forms.py --limits --only 'residual block' [...]
 
 For layers as the networks have them: forward, and gradients by parameters and input, in one program
 for one device, compiled with all operations in their textbook forms and with those that
-`nn/layers/conv_dispatch.py` chooses for TPUs. Prints a Markdown table, a line as soon as it is
-known. The cycles are the compiler's estimates, by which it schedules the program: no measurement.
-`benchmarks/forms.py` measures the forms of the machine that it runs on. Needs
-`pip install 'jaxgan-compress[tpu]'`.
+`nn/layers/conv_dispatch.py` chooses for TPUs, by XLA's own options. Prints a Markdown table, a line
+as soon as it is known. With --limits: in our forms alone, at several limits of the on-chip memory
+for one operation, of which `core.xla` chooses one. The cycles are the compiler's estimates, by
+which it schedules the program: no measurement. `benchmarks/forms.py` measures the forms of the
+machine that it runs on. Needs `pip install 'jaxgan-compress[tpu]'`.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.resnets import ExpansionBlock, ResidualBlock
 from jaxgan_compress.nn.layers import conv_dispatch
 
+LIMITS = (6, 8, 12, 16, 32)  # MiB of on-chip memory for one operation; XLA's own is 16
 BLOCK = dict(norm='instance', bias=True, padding='reflect', dropout=None, implementation='auto')
 
 
@@ -71,13 +74,14 @@ def step(layer, variables, x, dy):
   return y, back(dy)
 
 
-def compiled(layer, x, target, reference):
+def compiled(layer, x, target, reference, options):
   """The program of the layer's step, in textbook forms or in those chosen for the target."""
   chosen = {op: {} for op in conv_dispatch.CHOSEN} if reference else {}
   with mock.patch.dict(conv_dispatch.CHOSEN, chosen):
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
     dy = jax.eval_shape(layer.apply, variables, x)
-    return analysis.compile_for(functools.partial(step, layer), variables, x, dy, target=target)
+    return analysis.compile_for(functools.partial(step, layer), variables, x, dy, target=target,
+                                options=options)
 
 
 def short(number):
@@ -96,12 +100,22 @@ def line(title, x, reference, ours):
       *seconds, *code]) + ' |'
 
 
+def by_limit(layer, x, target):
+  """Cells of cycles, seconds to compile and MB of code at each of the `LIMITS`."""
+  programs = [compiled(layer, x, target, False, {
+      'xla_tpu_scoped_vmem_limit_kib': str(1024 * limit),
+      'xla_tpu_enable_deduplicated_calls': 'true'}) for limit in LIMITS]
+  return [program.error or ' / '.join(map(short, (
+      program.cycles, program.seconds, program.hbm['code'] / 1e6))) for program in programs]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--batch', type=int, default=4)
   parser.add_argument('--only', default='', help='layers whose title has this')
+  parser.add_argument('--limits', action='store_true')
   parser.add_argument('--target', default='tpu:v5e:2x2')
   args = parser.parse_args()
   found = [case for case in cases(jnp.dtype(args.dtype)) if args.only in case[0]]
@@ -109,14 +123,21 @@ def main():
     parser.error(f'--only={args.only} is in no title; titles are '
                  + ', '.join(title for title, *_ in cases(jnp.float32)))
   print(f'{args.target}, one device, {datetime.date.today()}, jax {jax.__version__}, '
-        f'libtpu {metadata.version("libtpu")}\n\n| layer | input | dtype | cycles, textbook | ours '
-        '| ratio | s to compile, textbook | ours | MB of code, textbook | ours |\n'
-        '|---|---|---|--:|--:|--:|--:|--:|--:|--:|')
+        f'libtpu {metadata.version("libtpu")}\n')
+  if args.limits:
+    heads = ' | '.join(f'{limit} MiB' for limit in LIMITS)
+    print(f'| layer: cycles / s to compile / MB of code | {heads} |\n|---{"|--:" * len(LIMITS)}|')
+  else:
+    print('| layer | input | dtype | cycles, textbook | ours | ratio | s to compile, textbook '
+          '| ours | MB of code, textbook | ours |\n|---|---|---|--:|--:|--:|--:|--:|--:|--:|')
   number = jax.ShapeDtypeStruct((), args.dtype)
   analysis.compile_for(jnp.negative, number, target=args.target)  # or the first would seem slow
   for title, layer, side, channels in found:
     x = jax.ShapeDtypeStruct((args.batch, side, side, channels), args.dtype)
-    programs = [compiled(layer, x, args.target, reference) for reference in (True, False)]
+    if args.limits:
+      print(f'| {title} | {" | ".join(by_limit(layer, x, args.target))} |', flush=True)
+      continue
+    programs = [compiled(layer, x, args.target, reference, {}) for reference in (True, False)]
     print(line(title, x, *programs), flush=True)
 
 

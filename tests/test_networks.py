@@ -528,8 +528,8 @@ def for_tpus(layer, params, x):
 @pytest.mark.parametrize('layer, size', [
     *((layers.Conv(5, *sides), (2, 8, 9, 3)) for sides in (
         (1, 1, 0), (3, 1, 1), (4, 1, 1), (4, 1, 2), (7, 1, 3), (3, 2, 1), (4, 2, 1), (4, 2, 2))),
-    (layers.Conv(2, 3, 2, 1), (1, 7, 6, conv_tpu.THIN)), (layers.Conv(3, 7, mode='reflect'),
-                                                         (2, 8, 9, 16)),
+    (layers.Conv(1, 4, 1, 1), (2, 8, 9, 3)), (layers.Conv(2, 3, 2, 1), (1, 7, 6, conv_tpu.THIN)),
+    (layers.Conv(3, 7, mode='reflect'), (2, 8, 9, 16)),
     *((layers.UpConv(5, kernel), (2, 5, 6, 3)) for kernel in (3, 4))], ids=str)
 def test_products_for_tpus_equal_convolutions(layer, size, monkeypatch):
   x = normal(*size)

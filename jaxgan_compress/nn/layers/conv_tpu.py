@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxgan_compress.nn.layers import conv_dispatch
@@ -28,10 +29,13 @@ THIN = 64        # numbers under a row of the kernel, up to which all rows make 
 def choose(x, kernel, stride: int, amount: int, implementation: str = 'auto') -> Callable | None:
   """The function of (x, kernel, stride, amount) that computes this convolution, or None."""
   grouped = kernel.shape[2] < x.shape[-1]
-  if not applies(x, kernel, implementation) or grouped or stride > 2 or amount >= len(kernel) or \
-      kernel.shape[-1] == 1:  # XLA makes it no product
+  # A stride makes the map four times smaller than it looks.
+  if not applies(x, kernel, implementation, 4 if stride == 1 else 1) or grouped or stride > 2 or \
+      amount >= len(kernel):
     return None
-  return products
+  if kernel.shape[-1] > 1:
+    return products
+  return to_one_channel if stride == 1 else None
 
 
 def choose_transposed(x, kernel, implementation: str = 'auto') -> Callable | None:
@@ -39,11 +43,12 @@ def choose_transposed(x, kernel, implementation: str = 'auto') -> Callable | Non
   return _transposed if applies(x, kernel, implementation) else None
 
 
-def applies(x, kernel, implementation: str = 'auto') -> bool:
+def applies(x, kernel, implementation: str = 'auto', larger: int = 1) -> bool:
   """Whether products are for convolutions of this map with kernels as large as this: where the
-  kernel is larger than the map, XLA's own are better, which do not rearrange it."""
+  kernel is more than so many times larger than the map, XLA's own are better, which do not
+  rearrange it."""
   return (not conv_dispatch.counting() and conv_dispatch.is_optimized('rows', implementation) and
-          len(x) < FEW_IMAGES and kernel.size <= x.size)
+          len(x) < FEW_IMAGES and kernel.size <= larger * x.size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -52,6 +57,18 @@ def products(x, kernel, stride, amount):
   each row, summed."""
   view = _view(pad(x, amount), kernel.shape, stride)
   return _summed(view, _rows_of(kernel, stride)).astype(x.dtype)
+
+
+def to_one_channel(x, kernel, stride, amount):
+  """A convolution of stride 1 to one channel, as of a discriminator's score: what each weight of
+  the kernel gives of a pixel, in one product, and the sum of these at their places. XLA makes no
+  product of a matrix of one column."""
+  del stride
+  k, across, depth, _ = kernel.shape
+  each = pad(_product(x, kernel.reshape(-1, depth).T), amount)
+  height, width = each.shape[1] - k + 1, each.shape[2] - across + 1
+  return sum(each[:, i:i + height, j:j + width, n:n + 1]
+             for n, (i, j) in enumerate(np.ndindex(k, across))).astype(x.dtype)
 
 
 def _view(x, shape, stride):
