@@ -2,14 +2,16 @@
 
     python benchmarks/tpu_forms.py [--dtype bfloat16] [--batch 4] [--only 7x7] [--target TPU]
     python benchmarks/tpu_forms.py --limits --only 'residual block' [...]
+    python benchmarks/tpu_forms.py --widths [...]
 
 For layers as the networks have them: forward, and gradients by parameters and input, in one program
 for one device, compiled with all operations in their textbook forms and with those that
 `nn/layers/conv_dispatch.py` chooses for TPUs, by XLA's own options. Prints a Markdown table, a line
-as soon as it is known. With --limits: in our forms alone, at several limits of the on-chip memory
-for one operation, of which `core.xla` chooses one. The cycles are the compiler's estimates, by
-which it schedules the program: no measurement. `benchmarks/forms.py` measures the forms of the
-machine that it runs on. Needs `pip install 'jaxgan-compress[tpu]'`.
+as soon as it is known. --limits: in our forms alone, at several limits of the on-chip memory for
+one operation, of which `core.xla` chooses one. --widths: a 3x3 convolution and its norm at many
+numbers of channels. The cycles are the compiler's estimates, by which it schedules the program: no
+measurement. `benchmarks/forms.py` measures the forms of the machine that it runs on. Needs
+`pip install 'jaxgan-compress[tpu]'`.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from jaxgan_compress.nn.generators.resnets import ExpansionBlock, ResidualBlock
 from jaxgan_compress.nn.layers import conv_dispatch
 
 LIMITS = (6, 8, 12, 16, 32)  # MiB of on-chip memory for one operation; XLA's own is 16
+WIDTHS = (16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 120, 128, 136, 160, 192, 224, 256)
 BLOCK = dict(norm='instance', bias=True, padding='reflect', dropout=None, implementation='auto')
 
 
@@ -109,6 +112,21 @@ def by_limit(layer, x, target):
       program.cycles, program.seconds, program.hbm['code'] / 1e6))) for program in programs]
 
 
+def by_width(args):
+  """Prints a line for each of the `WIDTHS`."""
+  print('| channels | cycles | cycles a multiply-accumulate, beside 128 channels |\n|--:|--:|--:|')
+  found = {}
+  for width in (128, *WIDTHS):  # the others are compared with the first
+    block = linen.Sequential([layers.Conv(width, mode='reflect', dtype=jnp.dtype(args.dtype)),
+                              layers.InstanceNorm()])
+    x = jax.ShapeDtypeStruct((args.batch, 64, 64, width), args.dtype)
+    if width not in found:
+      found[width] = compiled(block, x, args.target, False, None).cycles
+    if len(found) > 1:
+      each = found[width] / found[128] * (128 / width) ** 2
+      print(f'| {width} | {short(found[width])} | {each:.2f} |', flush=True)
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,6 +134,7 @@ def main():
   parser.add_argument('--batch', type=int, default=4)
   parser.add_argument('--only', default='', help='layers whose title has this')
   parser.add_argument('--limits', action='store_true')
+  parser.add_argument('--widths', action='store_true')
   parser.add_argument('--target', default='tpu:v5e:2x2')
   args = parser.parse_args()
   found = [case for case in cases(jnp.dtype(args.dtype)) if args.only in case[0]]
@@ -124,6 +143,9 @@ def main():
                  + ', '.join(title for title, *_ in cases(jnp.float32)))
   print(f'{args.target}, one device, {datetime.date.today()}, jax {jax.__version__}, '
         f'libtpu {metadata.version("libtpu")}\n')
+  if args.widths:
+    by_width(args)
+    return
   if args.limits:
     heads = ' | '.join(f'{limit} MiB' for limit in LIMITS)
     print(f'| layer: cycles / s to compile / MB of code | {heads} |\n|---{"|--:" * len(LIMITS)}|')
