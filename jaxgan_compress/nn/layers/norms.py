@@ -217,7 +217,9 @@ def _by_batch_backward(epsilon, axes, phases, saved, cotangents):
   x, scale, mean, var = saved
   dy, inverse = at_least_float32(cotangents[0]), lax.rsqrt(var + epsilon)
   unit = (at_least_float32(x) - per_channel(mean, phases)) * per_channel(inverse, phases)
-  flat, along = (_joined(channel_mean(value), phases) for value in (dy, dy * unit))
+  # In this order: with the product first, XLA:CPU makes a step of a U-Net 5 % slower.
+  flat = _joined(channel_mean(dy), phases)
+  along = _joined(channel_mean(dy * unit), phases)
   dx = dy - per_channel(axes.mean(flat), phases) - unit * per_channel(axes.mean(along), phases)
   dx = (dx * per_channel(inverse if scale is None else inverse * scale, phases)).astype(x.dtype)
   if scale is None:
