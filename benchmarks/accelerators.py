@@ -180,7 +180,8 @@ U-Net step took 253 s and KD's 60 s, here some were compiled beside other work.
 Programs of ours are compiled with the options of `core.xla`, which halve the time to compile for 1
 to 2 % more cycles (with XLA's own, an earlier version of OMGD's U-Net step took 995 s beside other
 work, 552 MB and 144.8 M cycles; with ours 256 s alone, 220 MB, 147.1 M); the plain ones with XLA's
-own, as a newcomer would. From 16 images a chip on, the library takes XLA's own convolutions
+own, as a newcomer would, and so are the rows of cat/maps and cat/horse2zebra, which are older than
+the options. From 16 images a chip on, the library takes XLA's own convolutions
 (`nn/layers/conv_tpu.py`), so that what is left between KD's two steps are their norms: with the
 variance in a pass of its own and the gradient that JAX derives, ours was 19.8 M; with the closed
 gradient 18.5 M; with the variance in the pass of the mean, as Flax has it, 16.4 M. At 42 % of the

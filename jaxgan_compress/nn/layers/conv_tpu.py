@@ -67,8 +67,9 @@ def to_one_channel(x, kernel, stride, amount):
   k, across, depth, _ = kernel.shape
   each = pad(_product(x, kernel.reshape(-1, depth).T), amount)
   height, width = each.shape[1] - k + 1, each.shape[2] - across + 1
-  return sum(each[:, i:i + height, j:j + width, n:n + 1]
-             for n, (i, j) in enumerate(np.ndindex(k, across))).astype(x.dtype)
+  return functools.reduce(jnp.add, (
+      each[:, i:i + height, j:j + width, n:n + 1]
+      for n, (i, j) in enumerate(np.ndindex(k, across)))).astype(x.dtype)
 
 
 def _view(x, shape, stride):
