@@ -100,6 +100,8 @@ def convolve7(y, kernel):
              for r in (0, 1) for s in (0, 1)]
   kernel = jnp.concatenate(shifted, -1).reshape(5, 2, 5, 2, depth, PIXELS * features)
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(5, 5, PIXELS * depth, -1)
+  if features < conv_tpu.FEW_CHANNELS:
+    return conv_tpu.to_few_channels(y, kernel)
   return conv_tpu.products(y, kernel, 1, 0)
 
 
