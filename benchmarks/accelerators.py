@@ -186,9 +186,9 @@ the options. From 16 images a chip on, the library takes XLA's own convolutions
 variance in a pass of its own and the gradient that JAX derives, ours was 19.8 M; with the closed
 gradient 18.5 M; with the variance in the pass of the mean, as Flax has it, 16.4 M. At 42 % of the
 peak, half of the plain step would be 83 %. Within OMGD's U-Net step no place stands out any more:
-the costliest, 331 rearrangements between operations, is 5 % of it. Image layers of 7x7 cost half since the rows of
-cat/maps, cat/gaugan and edges2shoes:net=resnet were compiled. Steps that are not in the tables
-have not been compiled yet.
+the costliest, 331 rearrangements between operations, is 5 % of it. Image layers of 7x7 cost half
+since the rows of cat/maps, cat/gaugan and edges2shoes:net=resnet were compiled. Steps that are not
+in the tables have not been compiled yet.
 '''
 
 
