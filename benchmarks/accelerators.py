@@ -174,8 +174,9 @@ on CPUs. **Cycles are the compiler's estimates, by which it schedules a program;
 measured.** Every device has the batch of the config, or where that does not fit, the largest half,
 quarter or so on that does. "Of peak" is the arithmetic of the step over what the chip computes in
 bfloat16 in these cycles. "Program" is the size of the compiled code. Compilers for GPUs give memory
-alone. How long compiling takes depends on what else the machine does: alone on two cores OMGD's
-U-Net step took 253 s and KD's 60 s, here some were compiled beside other work.
+alone. How long compiling takes depends on what else the machine does: OMGD's U-Net step took its
+253 s nearly alone on two cores, others were compiled beside other work. KD's step took 60 s alone
+before its norms were changed as below, and 89 s after the first of these changes.
 
 Programs of ours are compiled with the options of `core.xla`, which halve the time to compile for 1
 to 2 % more cycles (with XLA's own, an earlier version of OMGD's U-Net step took 995 s beside other
@@ -187,8 +188,8 @@ variance in a pass of its own and the gradient that JAX derives, ours was 19.8 M
 gradient 18.5 M; with the variance in the pass of the mean, as Flax has it, 16.4 M. At 42 % of the
 peak, half of the plain step would be 83 %. Within OMGD's U-Net step no place stands out any more:
 the costliest, 331 rearrangements between operations, is 5 % of it. Image layers of 7x7 cost half
-since the rows of cat/maps, cat/gaugan and edges2shoes:net=resnet were compiled. Steps that are not
-in the tables have not been compiled yet.
+since the row of edges2shoes:net=resnet was compiled. Steps that are not in the tables have not been
+compiled yet.
 '''
 
 
