@@ -12,7 +12,7 @@ from jaxgan_compress.cli.flags import Flag, Verb
 from jaxgan_compress.cli.models import CHECKPOINT, NETWORK, WORKDIR
 from jaxgan_compress.cli.output import show_progress
 from jaxgan_compress.cli.runs import OVERWRITE
-from jaxgan_compress.data import picture_files
+from jaxgan_compress.data import picture_files, upscaling
 from jaxgan_compress.inference.demo import MAX_SIDE, check_demo, serve
 from jaxgan_compress.inference.engines import ENGINES
 from jaxgan_compress.inference.gallery_page import PICTURES, SIDE, beside, prepare
@@ -123,6 +123,30 @@ def _list(title, found, shown):
     print(f'  and {len(found) - shown:,} more', file=sys.stderr)
 
 
+@Verb('record', WORKDIR, NETWORK, GENERATOR, CHECKPOINT,
+      Flag('input', 'The folder of photographs, with or without folders train, validation and test '
+           'inside.', Path, required=True),
+      Flag('output', 'The folder to write, to be read by data.upscaled.', Path, required=True),
+      Flag('splits', 'The splits to record.', list, 'train,validation,test'),
+      Flag('size', 'The pixels of a side of an input.', int, 64, low=8, high=1024),
+      Flag('each', 'The patches of each photograph of train.', int, 8, low=1, high=10_000),
+      Flag('each_held_out', 'The patches of each other photograph.', int, 3, low=1, high=10_000),
+      Flag('degradation', 'What happens to a patch before the network sees it: mild blurs, adds '
+           'noise and compresses; none makes it smaller and no more.', default='mild',
+           choices=upscaling.DEGRADATIONS),
+      Flag('engine', 'What runs the network; auto: the faster one, measured once and remembered.',
+           default='auto', choices=ENGINES))
+def record(flags):
+  """Record what an upscaler makes of photographs, for students that learn without it."""
+  made = inference.record_upscaler(
+      the_source('record', flags), flags.input, flags.output, flags.splits, progress=show_progress,
+      **{name: getattr(flags, name) for name in ('size', 'each', 'each_held_out', 'degradation',
+                                                 'engine', 'generator', 'checkpoint')})
+  for each in made:
+    how = f'recorded on {each.engine}' if each.made else 'recorded before'
+    print(f'{each.folder}: {each.pairs:,} pairs, {how}')
+
+
 @Verb('demo', WORKDIR, NETWORK, EXPORT, GENERATOR, CHECKPOINT, TEACHER, MORE, EDGES, DONT_CARE,
       Flag('max_side', 'What is given to the page is made smaller until no side has more pixels.',
            int, MAX_SIDE, low=16),
@@ -145,7 +169,8 @@ def show_demo(flags):
 
 def the_source(verb: str, flags) -> str:
   """The one of the three paths that was given. Raises ValueError for none or several."""
-  sources = [source for source in (flags.workdir, flags.network, flags.export) if source]
+  sources = [source for source in (flags.workdir, flags.network, vars(flags).get('export'))
+             if source]
   if len(sources) != 1:
     raise ValueError(f'{verb} takes --workdir=FOLDER of a run, --network=FILE, or '
                      '--export=FOLDER of an export; give one of them')

@@ -16,9 +16,10 @@ from jaxgan_compress.data.teacher_outputs import Latents, record, recorded
 from jaxgan_compress.data.tfds_sets import tfds
 from jaxgan_compress.data.transforms import frame, random_shift
 from jaxgan_compress.data.translation import folder, labels, paired, planes, swapped, unpaired
+from jaxgan_compress.data.upscaling import photographs, upscaled
 from jaxgan_compress.data.views import View
 
 __all__ = ['ArraySource', 'First', 'ImageError', 'Latents', 'Pipeline', 'Source', 'View',
-           'as_source', 'digits', 'folder', 'frame', 'labels', 'paired', 'planes',
+           'as_source', 'digits', 'folder', 'frame', 'labels', 'paired', 'photographs', 'planes',
            'prepared_batch', 'random_shift', 'record', 'recorded', 'samples', 'sizes_only',
-           'stack', 'swapped', 'tfds', 'unpaired']
+           'stack', 'swapped', 'tfds', 'unpaired', 'upscaled']

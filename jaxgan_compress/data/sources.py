@@ -22,12 +22,19 @@ class Source:
   view: how images are resized and cropped, if they are. labels: how label maps are encoded, as
   arguments of `decode.label_planes`. lost: how many unreadable files a neighbour stands in for.
   a, b: the domains that inputs and targets come from: the whole source, unless it is unpaired.
+  names: of the elements, where they have any. groups: what each element is a part of, as the
+  photograph of a patch: intervals are over groups. border: pixels on each side of a target that
+  comparisons leave out; scale: how many times larger it is than its input.
   """
   name: str = ''
   count: int = 0
   view: Any = None
   labels: Mapping[str, Any] | None = None
   lost: Any = 0
+  names: Sequence[str] = ()
+  groups: Sequence[str] = ()
+  border: int = 0
+  scale: int = 1
   a: Any = property(lambda self: self)
   b: Any = property(lambda self: self)
 
@@ -96,6 +103,9 @@ class First(Source):
     self.source = as_source(source)
     self.count = min(count, len(source))
     self.view, self.prepare = self.source.view, self.source.prepare
+    self.border, self.scale = self.source.border, self.source.scale
+    self.names, self.groups = (kept[:self.count] for kept in (self.source.names,
+                                                              self.source.groups))
     self.name = f'{self.source!r}[:{self.count}]'
 
   def __getitem__(self, i):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxgan_compress.data import decode
 from jaxgan_compress.data.sources import Source, as_source, prepared_batch, stack
 from jaxgan_compress.data.translation import check_channels, name_of
 
-LATENTS, ABOUT = 'z.npy', 'recorded.json'
+LATENTS, ABOUT, ORIGINAL = 'z.npy', 'recorded.json', 'original'
 
 
 class Latents(Source):
@@ -56,18 +56,22 @@ class Recorded(Source):
 
 def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | Path,
            split: str = 'train', *, batch: int = 16, bits: int | None = None,
+           about: Mapping[str, Any] | None = None,
            progress: Callable[[Iterable], Iterable] = lambda batches: batches) -> Path:
   """Keeps the image of `teacher` for every element of a source; returns `path/split`.
 
   teacher: any function of float32 [B,H,W,C] in [-1, 1] (or latents [B,size]) to pictures
-    [B,H,W,C] in [-1, 1], in any type that NumPy can read. It is called once for each image.
+    [B,H,W,C] in [-1, 1], in any type that NumPy can read. It is called once for each image. Its
+    pictures may be a whole number of times larger, as an upscaler's are.
   source: of images, as evaluation sees them, or `Latents`. bits: 8 or 16, of what is kept; None:
-    those of the source. progress: wraps the loop.
+    those of the source. about: what to keep with the images of the teacher, a value of JSON.
+    progress: wraps the loop.
 
   From images it makes the layout of `paired`, `A` the source and `B` the teacher's image, to be
   read by `data.paired(path, split)`; from latents what `data.recorded` reads. Both are PNGs, and
   `.npy` arrays if they have 16 bits or more than 4 channels; reading takes `channels` and `bits`.
-  Interrupted, it goes on where it was; the folder appears when it is whole.
+  Of larger pictures the targets of the source are kept, too, in `original`, and `data.upscaled`
+  reads all. Files are numbered, and have the source's `names` where it has any. Interrupted, it goes on where it was; the folder appears when it is whole.
 
   Raises FileExistsError if the folder is there, ValueError for pictures of another size, not
   finite, or outside [-1, 1] (by more than rounding), and for a source other than the one that an
@@ -83,18 +87,23 @@ def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | P
   check_channels(3, bits or 8)
   unfinished = target.with_name(f'incomplete.{split}')
   _same_source(unfinished / ABOUT, {'source': repr(source), 'count': len(source),
-                                    **({'bits': 16} if deep else {})})
+                                    **({'bits': 16} if deep else {}),
+                                    **({'teacher': dict(about)} if about else {})})
   (unfinished / 'B').mkdir(exist_ok=True)
   digits, latents = len(str(len(source) - 1)), 'z' in first
-  file = lambda side, i: unfinished / side / f'{i:0{digits}}'
+  names = getattr(source, 'names', ())
+  name = lambda i: f'{i:0{digits}}' + (f'_{names[i]}' if names else '')
+  file = lambda side, i: unfinished / side / name(i)
   made = {path.stem for path in decode.list_images(unfinished / 'B')}
-  todo = [i for i in range(len(source)) if f'{i:0{digits}}' not in made]
+  todo = [i for i in range(len(source)) if name(i) not in made]
   for rows in progress([todo[i:i + batch] for i in range(0, len(todo), batch)]):
     x = stack(source, rows)['z'] if latents else _pictures(as_source(source), rows)
     images = _checked(np.asarray(teacher(x)), x)
     for i, given, image in zip(rows, x, images, strict=True):
       if not latents:
         _write(file('A', i), given, deep)
+        if image.shape[0] > given.shape[0] and 'target' in first:
+          _write(file(ORIGINAL, i), _original(source, i, image.shape), deep)
       _write(file('B', i), image, deep)  # last: with it the pair is whole
   if latents:
     np.save(unfinished / LATENTS, stack(source, range(len(source)))['z'])
@@ -149,11 +158,22 @@ def _pictures(source, rows):
   return np.asarray(batch[name], np.float32)
 
 
+def _original(source, i, shape) -> np.ndarray:
+  """The target of an element in [-1, 1]. Raises ValueError unless it has the teacher's size."""
+  original = np.asarray(prepared_batch(as_source(source), [i])['target'][0], np.float32)
+  if original.shape != shape:
+    raise ValueError(f'the teacher made {list(shape)} where the target of {source!r} is '
+                     f'{list(original.shape)}; give the source the scale of the teacher')
+  return original
+
+
 def _checked(images, x):
   size = x.shape[1:3] if x.ndim == 4 else images.shape[1:3]
+  if x.ndim == 4 and images.ndim == 4:  # of an upscaler
+    size = tuple(max(1, images.shape[1] // x.shape[1]) * side for side in size)
   if images.ndim != 4 or images.shape[:3] != (len(x), *size) or not images.shape[3] or \
       min(size) < decode.SIDES[0]:  # as of channels before height
-    expected = ','.join(map(str, (len(x), *size))) if x.ndim == 4 else f'{len(x)},H,W'
+    expected = ','.join(map(str, x.shape[:3])) if x.ndim == 4 else f'{len(x)},H,W'
     raise ValueError(f'the teacher made {list(images.shape)} from {list(x.shape)}; pictures are '
                      f'[{expected},C], channels last')
   images = images.astype(np.float32)

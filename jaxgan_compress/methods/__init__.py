@@ -23,6 +23,7 @@ from jaxgan_compress.methods.offline import Offline
 from jaxgan_compress.methods.omgd import OMGD
 from jaxgan_compress.methods.omgd_unpaired import AlternatingSchedule, OMGDCycle
 from jaxgan_compress.methods.pix2pix import Pix2Pix
+from jaxgan_compress.methods.pretrained import Pretrained
 
 __all__ = [
   'CAT',
@@ -44,6 +45,7 @@ __all__ = [
   'Perceptual',
   'Pix2Pix',
   'Pixel',
+  'Pretrained',
   'Style',
   'Taps',
   'TotalVariation',

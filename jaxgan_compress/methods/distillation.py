@@ -246,17 +246,24 @@ class DistillLoss:
     dict(name='DistillLoss', ssim=dict(name='SSIM', weight=10.), ...).
   feature_net: what `Perceptual` and `Style` compare images in, init_from['features'] or random
     weights of a fixed seed, which is said in the log; say it in what you publish, too.
+  border: pixels on each side of an image that no term but `Taps` sees, where student and teacher
+    saw different surroundings.
 
   Ren et al. 2021. Raises ValueError for terms of which none has a weight, several `Taps`, and a
   feature network without a layer that a term needs.
   """
   terms: tuple
   feature_net: linen.Module
+  border: int
 
-  def __init__(self, *several, terms: tuple = (), feature_net: linen.Module = nn.VGG(16), **named):
+  def __init__(self, *several, terms: tuple = (), feature_net: linen.Module = nn.VGG(16),
+               border: int = 0, **named):
     terms = (*several, *terms, *named.values()) or PUBLISHED
     object.__setattr__(self, 'terms', terms)
     object.__setattr__(self, 'feature_net', feature_net)
+    object.__setattr__(self, 'border', border)
+    if border < 0:
+      raise ValueError(f'border={border}; at least 0')
     for term in terms:
       # Terms may be of the user's own classes.
       if isinstance(term, type) or not callable(getattr(term, 'values', None)):
@@ -296,6 +303,9 @@ class DistillLoss:
   def output(self, frozen, generated, taps: Mapping = {}) -> Output:
     """The `Output` of a generated image [B,H,W,C] in [-1, 1], of which features see
     `core.in_colour`."""
+    if self.border:
+      inner = slice(self.border, -self.border)
+      generated = generated[:, inner, inner]
     # Without ImageNet's mean, as published.
     seen = self.feature_net.apply(frozen['features'], (in_colour(generated) + 1) / 2) \
         if self._perceptual else {}

@@ -14,7 +14,7 @@ import numpy as np
 from jaxgan_compress import core, data
 from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.losses import image as image_losses
-from jaxgan_compress.metrics import feature_distances, formulas, segmentation
+from jaxgan_compress.metrics import feature_distances, formulas, segmentation, upscaling
 from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.extractors import Extractor
 from jaxgan_compress.metrics.segmenters import Segmenter
@@ -34,7 +34,12 @@ SEEN = {1: 'grey, repeated', 2: 'grey on white, repeated', 3: 'RGB', 4: 'RGB on 
 
 # Measures that are the mean of one number for each image, and their protocol.
 MEANS = {'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
-         'ssim': {'window': '11x11 Gaussian, inside the image'}}
+         'ssim': {'window': '11x11 Gaussian, inside the image'},
+         'sharpness': {'of': 'mean |Laplacian| over that of the target, mean over images'}}
+MEANS |= {f'{name}_original': MEANS[name] for name in ('psnr', 'ssim')}
+# And the one that is their median: of a flat target it may be any number.
+MEDIANS = {'grid_ratio': {'of': 'energy at periods of 4 and 2 pixels over that of the target, '
+                          'median over images'}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +115,9 @@ class Evaluator:
   train + test, paired tasks against test.
   inputs: a source of the generators' inputs, used once each, in order ('source' or 'image' of its
   elements; A of an unpaired source); None: `count` latents of `seed`. If its elements have a
-  'target', too, PSNR, SSIM and L1 compare the generated images with it.
+  'target', too, PSNR, SSIM and L1 compare the generated images with it; where targets are larger
+  than inputs, as of `data.upscaled`, as files of 8 bits and without the source's border, and so are
+  sharpness and grid ratio, and PSNR and SSIM to an 'original'.
   splits: of the inception score. batch: images at once (default: 2 megapixels).
   segmenter: predicts label maps from generated images, for mIoU.
 
@@ -149,6 +156,8 @@ class Evaluator:
                      'images': 'x'.join(map(str, shape)), 'view': ', '.join(views) or 'as they are',
                      **described, 'count': self.count, 'seed': seed, **extractor.protocol,
                      **self._seen(shape[-1])}
+    if self._upscales:
+      self.protocol |= {'compared': f'8 bits, without {self.inputs.border} pixels on each side'}
     # Programs of their own, so that equal networks generate equal images to the bit.
     self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
     self._generate = self._rows.jit(lambda x, generator: generator(x))
@@ -162,6 +171,8 @@ class Evaluator:
     return (*self.extractor.distances, 'precision', 'recall', 'vol',
             *(('is',) if 'probs' in self._real else ()),
             *(('psnr', 'ssim', 'l1') if self._inputs_have('target') else ()),
+            *(('sharpness', 'grid_ratio') if self._upscales else ()),
+            *(('psnr_original', 'ssim_original') if self._inputs_have('original') else ()),
             *(('miou', 'pixel_accuracy') if self.segmenter else ()))
 
   def latents(self, latent: int, count: int | None = None):
@@ -209,6 +220,10 @@ class Evaluator:
             'vol_channels': channels not in (1, 3)}
     return {key: seen for key, is_other in keys.items() if is_other}
 
+  @property
+  def _upscales(self) -> bool:
+    return self.inputs is not None and self.inputs.scale > 1
+
   def _inputs_have(self, name):
     return self.inputs is not None and name in self.inputs[0]
 
@@ -253,17 +268,27 @@ class Evaluator:
     if taught is not None:
       values['teacher'] = jnp.square(images - taught).mean((1, 2, 3))
     if 'target' in batch:
-      target = batch['target']
-      # 106 dB and no more: an image that is its target would make every mean infinite.
-      mse = jnp.square(images - target).mean((1, 2, 3)).clip(1e-10)
-      values |= {'psnr': 10 * jnp.log10(4 / mse), 'l1': jnp.abs(images - target).mean((1, 2, 3)),
-                 'ssim': jnp.asarray(image_losses.ssim((images + 1) / 2, (target + 1) / 2,
-                                                       padding=0))}
+      values |= self._of_pairs(images, batch['target'])
+    if 'original' in batch:
+      values |= {f'{name}_original': value
+                 for name, value in self._of_pairs(images, batch['original']).items()}
     if self.segmenter is not None:
       labels = self.segmenter.apply(segmenter_variables, images).argmax(-1)
       count = functools.partial(segmentation.count, classes=self.segmenter.classes)
       values['confusion'] = jax.vmap(count)(labels, batch['label_map'])
     return values
+
+  def _of_pairs(self, images, target) -> dict[str, jax.Array]:
+    values = {}
+    if self.inputs is not None and self._upscales:
+      images, target = (upscaling.visible(x, self.inputs.border) for x in (images, target))
+      values = {'sharpness': upscaling.sharpness(images, target),
+                'grid_ratio': upscaling.grid_ratio(images, target)}
+    # 106 dB and no more: an image that is its target would make every mean infinite.
+    mse = jnp.square(images - target).mean((1, 2, 3)).clip(1e-10)
+    return {**values, 'psnr': 10 * jnp.log10(4 / mse),
+            'l1': jnp.abs(images - target).mean((1, 2, 3)),
+            'ssim': jnp.asarray(image_losses.ssim((images + 1) / 2, (target + 1) / 2, padding=0))}
 
   def _mse_on_paths(self, generator, teacher):
     # Eight points on the straight path between each of 64 pairs of latents.
@@ -282,9 +307,10 @@ class Evaluator:
       measures['is'] = measure(functools.partial(formulas.inception_score, splits=splits),
                                arrays['probs'], splits=splits)
       measures['classes'] = self._constant(formulas.class_histogram(arrays['probs']).tolist())
-    for name, protocol in MEANS.items():
-      if name in arrays:
-        measures[name] = measure(_mean, arrays[name], **protocol)
+    for kinds, statistic in ((MEANS, _mean), (MEDIANS, _median)):
+      for name, protocol in kinds.items():
+        if name in arrays:
+          measures[name] = measure(*self._by_group(statistic, arrays[name]), **protocol)
     if self.segmenter is not None and 'confusion' in arrays:
       scores = lambda counts: segmentation.scores(segmentation.table(
           counts.astype(np.int64).sum(0)))
@@ -294,6 +320,17 @@ class Evaluator:
       measures['iou'] = self._constant(np.asarray(scores(arrays['confusion'])['iou']).tolist(),
                                        **self.segmenter.protocol)
     return measures
+
+  def _by_group(self, statistic, values):
+    """(statistic, array) of one number for each image; where images belong to groups, as patches
+    of one photograph, the array has a row for each group, so that intervals are over groups."""
+    groups = self.inputs.groups if self.inputs is not None else ()
+    if len(groups) != len(values):
+      return statistic, values
+    _, number = np.unique(groups, return_inverse=True)
+    members = [values[number == i] for i in range(number.max() + 1)]
+    return lambda rows: statistic(np.concatenate([members[i] for i in rows])), \
+        np.arange(len(members))
 
   def _measure(self, statistic, *arrays, intervals=0, **more) -> Measure:
     more |= {'intervals': intervals} if intervals and arrays else {}
@@ -315,3 +352,7 @@ def _picture(element):
 
 def _mean(x):
   return float(x.astype(np.float64).mean())
+
+
+def _median(x):
+  return float(np.median(x.astype(np.float64)))

@@ -1,0 +1,91 @@
+"""Real-ESRGAN on photographs: small students of its x4plus generator, cut from a published network.
+
+    ./launch/superres.sh
+
+makes everything: it fetches photographs, records what x4plus makes of patches of them, and calls
+
+    jaxgan-compress train --config=configs/superres/real_esrgan.py:path=runs/superres/recorded
+
+The students are pruned from animevideov3 (Real-ESRGAN's compact network, 29 times fewer MACs than
+x4plus; made for drawings, so that it is far from x4plus on photographs) by the activations of their
+channels, and learn x4plus' recorded images: 51, 111, 194 and 406 times fewer MACs than x4plus.
+Docs/results.md has what they came to. Arguments: `:path=` is the folder that `jaxgan-compress
+record` wrote, `:steps=3000` trains longer, `:baselines` adds the same widths cut at random and
+trained from scratch, the whole network taught, and small networks of their own, `:sharp` adds
+students that are as sharp as the teacher, `:smoke` takes a minute.
+"""
+
+from jaxgan_compress import config
+
+WIDTHS = (48, 32, 24, 16)
+PUBLISHED = 'realesrgan:animevideov3-x4'
+
+
+def get_config(arg=''):
+  arg = config.parse_arg(arg, smoke=False, path='runs/superres/recorded', steps=1200,
+                         baselines=False, sharp=False)
+  c = config.base()
+  # Cuts of 32 pixels, mirrored and turned; 16 pixels of the border of an image depend on what
+  # the teacher saw around a patch, and are not compared.
+  c.data = dict(name='upscaled', path=arg.path, crop=32, border=16)
+  c.batch = 8
+  c.evaluate.update(extractor=dict(name='random_vgg'), real=dict(split='validation'),
+                    test=dict(split='test'), select='psnr', every=arg.steps // 4)
+  c.checkpoint.every, c.log_every = c.evaluate.every, max(1, arg.steps // 40)
+
+  def learn(width, **method):
+    # The narrower, the faster: 5e-4 at 32 channels.
+    rate = dict(name='optax:cosine_decay_schedule', init_value=5e-4 * 32 / width,
+                decay_steps=arg.steps)
+    return dict(name='Offline', teacher=None, distill=distill_loss(),
+                tx=dict(name='jaxgan_compress.train.optimizers:clipped', max_norm=1.,
+                        tx=dict(name='adam', learning_rate=rate, b1=.9, b2=.99)), **method)
+
+  def cut(width, title, **prune):
+    return config.stage(
+        title=title, steps=arg.steps, teacher=('animevideov3',), method=learn(width),
+        prune=dict(budget=macs(width), scope='group', **prune))
+
+  published = lambda title, file, **generator: config.stage(
+      title=title, steps=1, batch=1, init_from=dict(generator=file) if file else {},
+      method=dict(name='Pretrained', generator=generator))
+  run = {
+      'bicubic': published('Bicubic', '', name='Resize', scale=4),
+      'animevideov3': published('animevideov3, as published', PUBLISHED, name='srvgg'),
+      'anime': published('x4plus-anime, as published', 'realesrgan:x4plus-anime', name='rrdbnet',
+                         blocks=6)}
+  run |= {f'w{width}': cut(width, f'{width} channels wide', criterion='activation')
+          for width in WIDTHS}
+  if arg.baselines:
+    for width in (32, 16):
+      run[f'random{width}'] = cut(width, f'{width} wide, cut at random', criterion='random')
+    scratch = lambda title, width, convs: config.stage(
+        title=title, steps=arg.steps,
+        method=learn(width / 2, student=dict(name='srvgg', features=width, convs=convs)))
+    run |= {'scratch32': scratch('32 wide, from scratch', 32, 16),
+            'scratch32_8': scratch('32 wide, 8 convolutions, from scratch', 32, 8),
+            'scratch16_4': scratch('16 wide, 4 convolutions, from scratch', 16, 4),
+            'whole': config.stage(
+                title='animevideov3, taught', steps=arg.steps, init_from=dict(student=PUBLISHED),
+                method=learn(80, student=dict(name='srvgg')))}
+  c.stages, c.run = run, tuple(run)
+  return smoke(c) if arg.smoke else c
+
+
+def distill_loss(**terms):
+  """L1 to the teacher's images, 8 pixels of their border left out, and other terms."""
+  return dict(name='DistillLoss', border=8, pixel=dict(name='Pixel', weight=1.), **terms)
+
+
+def macs(width, convs=16, pixels=64 * 64):
+  """Multiply-accumulates of a compact network that is `width` channels wide, for one input."""
+  return pixels * (27 * width + 9 * convs * width ** 2 + 9 * 48 * width)
+
+
+def smoke(c):
+  """The same on few steps."""
+  config.smoke(c)
+  for stage in c.stages.values():
+    if stage.method.name == 'Pretrained':
+      stage.steps = 1
+  return c
