@@ -60,7 +60,7 @@ def typed(function: Callable) -> Callable:
 def one_of(key: str, value, choices: Collection[str]):
   """Raises ValueError for a value that is none of the choices."""
   if value not in choices:
-    raise ValueError(f'{key}={value!r}; one of {", ".join(choices)}')
+    raise ValueError(f'{key}={value!r}; one of {", ".join(map(str, choices))}')
 
 
 def check(key: str, value, hint=Any):

@@ -28,6 +28,12 @@ from jaxgan_compress.nn.generators.spades import (
   spade,
 )
 from jaxgan_compress.nn.generators.unets import UNetGenerator, unet, unet_deepest
+from jaxgan_compress.nn.generators.upscalers import (
+  RRDBGenerator,
+  SRVGGGenerator,
+  rrdbnet,
+  srvgg,
+)
 from jaxgan_compress.nn.init import initialise
 from jaxgan_compress.nn.layers.conv import Conv, SeparableConv, UpConv
 from jaxgan_compress.nn.layers.inputs import input_kind
@@ -38,7 +44,8 @@ __all__ = [
   'DRN', 'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator',
   'DCGANGenerator', 'FIDInception', 'Group', 'InceptionGenerator', 'InceptionSPADEBlock',
   'InceptionSPADEGenerator', 'InstanceNorm', 'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN',
-  'PixelGAN', 'Plan', 'ResNetGenerator', 'SPADEBlock', 'SPADEGenerator', 'SeparableConv',
+  'PixelGAN', 'Plan', 'RRDBGenerator', 'ResNetGenerator', 'SPADEBlock', 'SPADEGenerator',
+  'SRVGGGenerator', 'SeparableConv',
   'SmallClassifier', 'SmallSegmenter', 'UNetGenerator', 'UpConv', 'inception', 'inception_spade',
   'initialise', 'input_kind', 'load', 'make_plan', 'mobile_deepest_resnet', 'mobile_resnet',
-  'mobile_spade', 'resnet', 'save', 'spade', 'unet', 'unet_deepest']
+  'mobile_spade', 'resnet', 'rrdbnet', 'save', 'spade', 'srvgg', 'unet', 'unet_deepest']

@@ -126,7 +126,7 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   def fill(path, x):
     nonlocal used
     name, scale = path[-1].key, std(path, x)
-    start = {'bias': 0, 'mean': 0, 'count': 0, 'scale': 1, 'var': 1}.get(name)
+    start = {'bias': 0, 'mean': 0, 'count': 0, 'scale': 1, 'var': 1, 'slope': 0.25}.get(name)
     if scale is None:
       if start is None:
         raise ValueError(f'no initial value for {jax.tree_util.keystr(path)}; call module.init '

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flax import linen
@@ -68,24 +68,28 @@ class Plan:
 
 
 def make_plan(module: linen.Module, groups: Mapping[str, Group],
-              parts: Mapping[str, tuple[str, ...]] | None = None) -> Plan:
+              parts: Mapping[str, tuple[str, ...]] | None = None,
+              joined: Sequence[tuple[str, ...]] = ()) -> Plan:
   """The plan of a module that has `with_widths`. Nothing runs: shapes are enough.
 
   Every group is given a width of its own, and how long an axis of a parameter has become tells
   whose channels lie along it: the widths are such that no two sums of them agree, and none is as
   short as an axis that stayed.
 
-  Raises ValueError for an axis that is no sum of at most two groups.
+  joined: groups that lie one after another along an axis, where networks join any number of maps.
+  Without it each two groups are thought to.
+
+  Raises ValueError for an axis that is no sum of at most two groups, or not among `joined`.
   """
-  wide, meaning = _telling(tuple(groups))
+  wide, meaning = _telling(tuple(groups), tuple(joined))
   leaves, shapes = {}, {}
   for name, x in init.flat(init.shapes(module.with_widths(wide))).items():
     path = tuple(name.split('/'))
     leaves[path] = tuple(meaning.get(length, () if length < LONG else None)
                          for length in x.shape)
     if None in leaves[path]:
-      raise ValueError(f'{name}: an axis is no sum of at most two widths; a network can '
-                       'be pruned where each axis is whole groups of channels')
+      raise ValueError(f'{name}: an axis is no sum of at most two widths, or none that is joined; '
+                       'a network can be pruned where each axis is whole groups of channels')
     shapes[path] = tuple(sum(n * groups[name].width for name, n in axis) or length
                          for axis, length in zip(leaves[path], x.shape, strict=True))
   return Plan(dict(groups), dict(parts or {}), leaves, shapes)
@@ -101,15 +105,18 @@ LONG = 1 << 20  # no axis of a parameter is, but those with a share of a telling
 
 
 @functools.cache
-def _telling(names: tuple[str, ...]) -> tuple[dict[str, int], dict[int, Axis]]:
+def _telling(names: tuple[str, ...], joined: tuple[tuple[str, ...], ...]
+             ) -> tuple[dict[str, int], dict[int, Axis]]:
   """(a width for each group, {length of an axis: what lies along it})."""
   rng = np.random.default_rng(0)
   while True:
     wide = {name: int(n) for name, n in zip(names, rng.integers(
         16 * LONG, 128 * LONG, len(names)), strict=True)}
     single = [(n * wide[name], (name, n)) for name in names for n in TIMES]
-    sums = [(a + b, (one, other)) for (a, one), (b, other) in itertools.combinations(single, 2)
-            if one[0] != other[0]]
+    sums = [(sum(wide[name] for name in each), tuple((name, 1) for name in each))
+            for each in joined] if joined else [
+        (a + b, (one, other)) for (a, one), (b, other) in itertools.combinations(single, 2)
+        if one[0] != other[0]]
     meaning = {length: (term,) for length, term in single} | dict(sums)
     if len(meaning) == len(single) + len(sums):
       return wide, meaning

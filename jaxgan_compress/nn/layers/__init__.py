@@ -3,14 +3,17 @@
 from jaxgan_compress.nn.layers.conv import (
   Conv,
   LatentProjection,
+  PReLU,
   SeparableConv,
   UpConv,
   convolve,
+  convolve_joined,
   convolve_sum,
   convolve_together,
   layer_of,
   leaky_relu,
   maybe_remat,
+  prelu,
   to_tanh_float32,
 )
 from jaxgan_compress.nn.layers.norms import (
@@ -21,9 +24,18 @@ from jaxgan_compress.nn.layers.norms import (
   conv_bias,
   norm,
 )
-from jaxgan_compress.nn.layers.resample import PADDINGS, pad, subsample, upsample
+from jaxgan_compress.nn.layers.resample import (
+  PADDINGS,
+  bicubic,
+  pad,
+  pixel_shuffle,
+  pixel_unshuffle,
+  subsample,
+  upsample,
+)
 
 __all__ = ['NORMS', 'PADDINGS', 'BatchNorm', 'Conv', 'InstanceNorm', 'LatentProjection',
-           'LayerNorm', 'SeparableConv', 'UpConv', 'conv_bias', 'convolve', 'convolve_sum',
-           'convolve_together', 'layer_of', 'leaky_relu', 'maybe_remat', 'norm', 'pad', 'subsample',
+           'LayerNorm', 'PReLU', 'SeparableConv', 'UpConv', 'bicubic', 'conv_bias', 'convolve',
+           'convolve_joined', 'convolve_sum', 'convolve_together', 'layer_of', 'leaky_relu',
+           'maybe_remat', 'norm', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'prelu', 'subsample',
            'to_tanh_float32', 'upsample']

@@ -83,6 +83,19 @@ class Conv(nn.Module):
     return _unit(jax.random.normal(self.make_rng('params'), shape))
 
 
+class PReLU(nn.Module):
+  """x where it is not negative, and slope x elsewhere: one slope a channel. He et al. 2015.
+
+  x: [B,H,W,C] -> the same shape. Slopes, `[C]`, start at 0.25; published ones may be negative or
+  above 1.
+  """
+
+  @nn.compact
+  def __call__(self, x):
+    slope = parameter(self, 'slope', nn.initializers.constant(0.25), (x.shape[-1],))
+    return prelu(x, slope.astype(x.dtype))
+
+
 class SeparableConv(nn.Module):
   """A depthwise k x k convolution, a norm without parameters, a 1x1 convolution; all biased.
 
@@ -191,6 +204,20 @@ def convolve_sum(convs: Sequence[Conv], inputs: Sequence, train: bool = False):
                   sum(bias) if conv.bias else None, implementation=conv.implementation)
 
 
+def convolve_joined(conv: Conv, parts: Sequence):
+  """What a `Conv` makes of several maps [B,H,W,.], one after another along their channels.
+
+  'parts' copies none of them: the sum of what each part of the kernel makes of its map.
+  """
+  if len(parts) == 1 or not conv_dispatch.is_optimized('joined', conv.implementation):
+    return conv(jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0])
+  kernel, bias = conv.weights(sum(x.shape[-1] for x in parts))
+  kernels = jnp.split(kernel, np.cumsum([x.shape[-1] for x in parts])[:-1], 2)
+  y = sum(convolve(x.astype(conv.dtype), kernel, None, conv.stride, conv.kernel // 2, conv.mode,
+                   conv.implementation) for x, kernel in zip(parts, kernels, strict=True))
+  return y if bias is None else y + per_channel(bias)
+
+
 def _weights(convs, inputs, train):
   return zip(*(conv.weights(x.shape[-1], train) for conv, x in zip(convs, inputs, strict=True)),
              strict=True)
@@ -219,6 +246,12 @@ def leaky_relu(x, slope: float = 0.2):
 @functools.partial(jax.jit, static_argnums=1)  # one operation, as jax.nn.leaky_relu
 def _leaky_relu(x, slope):
   return jnp.where(x > 0, x, slope * x)  # whose gradient at 0 is 1 in jax.nn.leaky_relu
+
+
+@conv_dispatch.operation
+def prelu(x, slope):
+  """x [..., C] where it is not negative, and slope [C] times x elsewhere."""
+  return jnp.where(x >= 0, x, slope * x)
 
 
 def to_tanh_float32(x):

@@ -39,9 +39,64 @@ def pad(x, amount: int, mode: str = 'zero', implementation: str = 'auto'):
 
 
 @conv_dispatch.operation
-def upsample(x):
-  """[B,h,w,C] -> [B,2h,2w,C], every pixel four times."""
-  return x.repeat(2, 1).repeat(2, 2)
+def upsample(x, factor: int = 2):
+  """[B,h,w,C] -> [B,factor h,factor w,C], every pixel factor^2 times."""
+  return x.repeat(factor, 1).repeat(factor, 2)
+
+
+@conv_dispatch.operation
+def pixel_shuffle(x, factor: int):
+  """[B,h,w,C factor^2] -> [B,factor h,factor w,C], in PyTorch's order: channel
+  c factor^2 + i factor + j holds row i and column j of each square. Shi et al. 2016."""
+  B, h, w, C = x.shape
+  x = x.reshape(B, h, w, C // factor ** 2, factor, factor).transpose(0, 1, 4, 2, 5, 3)
+  return x.reshape(B, factor * h, factor * w, C // factor ** 2)
+
+
+@conv_dispatch.operation
+def pixel_unshuffle(x, factor: int):
+  """The inverse of `pixel_shuffle`: [B,factor h,factor w,C] -> [B,h,w,C factor^2]."""
+  B, H, W, C = x.shape
+  x = x.reshape(B, H // factor, factor, W // factor, factor, C).transpose(0, 1, 3, 5, 2, 4)
+  return x.reshape(B, H // factor, W // factor, C * factor ** 2)
+
+
+@conv_dispatch.operation
+def bicubic(x, factor: float):
+  """x [B,H,W,C] at `factor` times its size, by the cubic of a = -0.75, half-pixel centres, borders
+  repeated and no antialiasing: PyTorch's 'bicubic' and ncnn's.
+
+  factor: 0.5 of sides that are even, or 0.75 of multiples of 4. Raises ValueError for another.
+  """
+  if factor not in BICUBIC:
+    raise ValueError(f'factor={factor!r}; one of {", ".join(map(str, BICUBIC))}')
+  phases, period = BICUBIC[factor]
+  border = 2
+  for axis in (1, 2):
+    n = x.shape[axis] // period
+    padded = jnp.pad(x, [(border, border) if i == axis else (0, 0) for i in range(4)], 'edge')
+    rows = []
+    for phase in range(phases):
+      at, weights = _cubic_taps(phase, period / phases)
+      rows.append(sum(weight * lax.slice_in_dim(
+          padded, start := at + i + border, start + (n - 1) * period + 1, period, axis)
+          for i, weight in enumerate(weights)))
+    x = jnp.stack(rows, axis + 1)
+    x = x.reshape(*x.shape[:axis], phases * n, *x.shape[axis + 2:])
+  return x
+
+
+BICUBIC = {0.5: (1, 2), 0.75: (3, 4)}  # {factor: (pixels that come out, of so many)}
+
+
+def _cubic_taps(i: int, step: float, a: float = -0.75) -> tuple[int, list[float]]:
+  """(the first of the four pixels that make pixel i, their weights). Keys 1981."""
+  center = (i + 0.5) * step - 0.5
+  first = int(np.floor(center)) - 1
+  d = np.abs(center - np.arange(first, first + 4))
+  weights = np.where(d <= 1, (a + 2) * d ** 3 - (a + 3) * d ** 2 + 1,
+                     a * (d ** 3 - 5 * d ** 2 + 8 * d - 4))
+  return first, [float(weight) for weight in weights]
 
 
 @conv_dispatch.operation
