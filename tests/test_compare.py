@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from jaxgan_compress.cli import main
-from jaxgan_compress.experiment.compare_runs import compare, front
+from jaxgan_compress.experiment.compare_runs import compare
+from jaxgan_compress.experiment.plots import front
 from jaxgan_compress.experiment.report import rounded
 
 pytestmark = pytest.mark.usefixtures('kept_programs')

@@ -7,7 +7,7 @@ makes everything: it fetches photographs, records what x4plus makes of patches o
     jaxgan-compress train --config=configs/superres/real_esrgan.py:path=runs/superres/recorded
 
 The students are pruned from animevideov3 (Real-ESRGAN's compact network, 29 times fewer MACs than
-x4plus; made for drawings, so that it is far from x4plus on photographs) by the activations of their
+x4plus; made for anime, so that it is far from x4plus on photographs) by the activations of their
 channels, and learn x4plus' recorded images: 51, 111, 194 and 406 times fewer MACs than x4plus.
 Docs/results.md has what they came to. Arguments: `:path=` is the folder that `jaxgan-compress
 record` wrote, `:steps=3000` trains longer, `:baselines` adds the same widths cut at random and

@@ -24,7 +24,8 @@ class Source:
   a, b: the domains that inputs and targets come from: the whole source, unless it is unpaired.
   names: of the elements, where they have any. groups: what each element is a part of, as the
   photograph of a patch: intervals are over groups. border: pixels on each side of a target that
-  comparisons leave out; scale: how many times larger it is than its input.
+  comparisons leave out; scale: how many times larger it is than its input. teacher: what is known
+  of the network whose images the targets are.
   """
   name: str = ''
   count: int = 0
@@ -34,6 +35,7 @@ class Source:
   names: Sequence[str] = ()
   groups: Sequence[str] = ()
   border: int = 0
+  teacher: Mapping[str, Any] = {}
   scale: int = 1
   a: Any = property(lambda self: self)
   b: Any = property(lambda self: self)

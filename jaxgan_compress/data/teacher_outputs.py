@@ -71,7 +71,8 @@ def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | P
   read by `data.paired(path, split)`; from latents what `data.recorded` reads. Both are PNGs, and
   `.npy` arrays if they have 16 bits or more than 4 channels; reading takes `channels` and `bits`.
   Of larger pictures the targets of the source are kept, too, in `original`, and `data.upscaled`
-  reads all. Files are numbered, and have the source's `names` where it has any. Interrupted, it goes on where it was; the folder appears when it is whole.
+  reads all. Files are numbered, and have the source's `names` where it has any. Interrupted, it
+  goes on where it was; the folder appears when it is whole.
 
   Raises FileExistsError if the folder is there, ValueError for pictures of another size, not
   finite, or outside [-1, 1] (by more than rounding), and for a source other than the one that an
@@ -90,21 +91,15 @@ def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | P
                                     **({'bits': 16} if deep else {}),
                                     **({'teacher': dict(about)} if about else {})})
   (unfinished / 'B').mkdir(exist_ok=True)
-  digits, latents = len(str(len(source) - 1)), 'z' in first
-  names = getattr(source, 'names', ())
-  name = lambda i: f'{i:0{digits}}' + (f'_{names[i]}' if names else '')
-  file = lambda side, i: unfinished / side / name(i)
+  latents, names = 'z' in first, _file_names(source)
   made = {path.stem for path in decode.list_images(unfinished / 'B')}
-  todo = [i for i in range(len(source)) if name(i) not in made]
+  todo = [i for i, name in enumerate(names) if name not in made]
   for rows in progress([todo[i:i + batch] for i in range(0, len(todo), batch)]):
     x = stack(source, rows)['z'] if latents else _pictures(as_source(source), rows)
     images = _checked(np.asarray(teacher(x)), x)
     for i, given, image in zip(rows, x, images, strict=True):
-      if not latents:
-        _write(file('A', i), given, deep)
-        if image.shape[0] > given.shape[0] and 'target' in first:
-          _write(file(ORIGINAL, i), _original(source, i, image.shape), deep)
-      _write(file('B', i), image, deep)  # last: with it the pair is whole
+      for side, each in _kept_of(source, i, given, image).items():
+        _write(unfinished / side / names[i], each, deep)
   if latents:
     np.save(unfinished / LATENTS, stack(source, range(len(source)))['z'])
   os.replace(unfinished, target)
@@ -156,6 +151,21 @@ def _pictures(source, rows):
     raise ValueError(f'{source!r} has {", ".join(batch)}; a teacher generates from latents, or '
                      "from pictures called 'source' or 'image'")
   return np.asarray(batch[name], np.float32)
+
+
+def _file_names(source) -> list[str]:
+  """Numbers of one length, and the source's names behind them."""
+  digits, names = len(str(len(source) - 1)), as_source(source).names
+  return [f'{i:0{digits}}' + (f'_{names[i]}' if names else '') for i in range(len(source))]
+
+
+def _kept_of(source, i, given, image) -> dict[str, np.ndarray]:
+  """{folder: picture} of an element, the teacher's image last: with it the element is whole."""
+  if given.ndim == 1:
+    return {'B': image}
+  upscaled = image.shape[0] > given.shape[0] and 'target' in source[i]
+  return {'A': given, **({ORIGINAL: _original(source, i, image.shape)} if upscaled else {}),
+          'B': image}
 
 
 def _original(source, i, shape) -> np.ndarray:

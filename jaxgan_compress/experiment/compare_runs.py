@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,6 @@ from jaxgan_compress.train import CheckpointError
 
 COLUMNS, MAX_ROWS = 6, 30  # of the sheet of generated images
 MARK = '<meta name="generator" content="jaxgan_compress comparison">'
-COSTS = {'macs': 'multiply-accumulate operations for one image',
-         'ms_per_image_batch1': 'milliseconds per image, generated alone'}
 
 
 @typed
@@ -77,17 +74,6 @@ def _writable(out: Path) -> Path:
   if out.exists() and MARK.encode() not in out.read_bytes()[:1000]:
     raise FileExistsError(f'{out} is there and is no comparison; use another --output')
   return out
-
-
-def front(points: Sequence[tuple[float, float]], metric: str) -> list[tuple[float, float]]:
-  """The (cost, value) that no other beats in both, cheapest first."""
-  sign = 1 if SELECT[metric] == 'min' else -1
-  best, unbeaten = math.inf, []
-  for cost, value in sorted(points, key=lambda point: (point[0], sign * point[1])):
-    if sign * value < best:
-      best = sign * value
-      unbeaten.append((cost, value))
-  return unbeaten
 
 
 def _task(row) -> str:
@@ -156,14 +142,7 @@ def _family(task: str, generators: list[tuple[dict, str, list[dict]]], metric: s
   metric = _metric(task, generators, metric)
   generators.sort(key=lambda g: (_mean(g[2], 'macs'), g[0]['series'], g[1]))
   dots = _dots(generators, metric)
-  charts = {}
-  for cost, label in COSTS.items():
-    known = [{**dot, 'at': (dot['costs'][cost], dot['mean'])}
-             for dot in dots if cost in dot['costs']]
-    unbeaten = front([dot['at'] for dot in known], metric)
-    for dot in known:
-      dot['best'] += [cost] * (dot['at'] in unbeaten)
-    charts[cost] = plots.tradeoff(known, unbeaten, label, metric.upper())
+  charts = plots.tradeoffs(dots, metric)
   nets = {measure['protocol'].get('feature_crc32') for _, _, rows in generators for row in rows
           for measure in row['best']['measures'].values()}
   return {'task': task, 'charts': charts, 'rows': dots, 'feature_nets': len(nets),
@@ -180,7 +159,8 @@ def _dots(generators, metric) -> list[dict[str, Any]]:
   several = len({group['series'] for group, _, _ in generators}) > 1
   dots = []
   for i, (group, _, rows) in enumerate(generators):
-    costs = {key: _mean(rows, key) for key in ('params', *COSTS) if all(key in row for row in rows)}
+    costs = {key: _mean(rows, key) for key in ('params', *plots.TRADED)
+             if all(key in row for row in rows)}
     values = [row['best']['measures'][metric]['value'] for row in rows]
     mean = float(np.mean(values))
     title, role = f'{i + 1}. {rows[0]["title"]}', rows[0]['role']

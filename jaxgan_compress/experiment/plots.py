@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxgan_compress.config import SELECT
+
+TRADED = {'macs': 'multiply-accumulate operations for one image',
+          'ms_per_image_batch1': 'milliseconds per image, generated alone'}
 SERIES = 8  # colours of a page: --c0 to --c7 for series, --c8 for text, --c9 for grids
 DASHES = ('-', '--', ':')  # of the first eight series, the next, ...; CSS has the same three
 TEXT, GRID = '#00ff08', '#00ff09'  # stand for the variables until the SVG is written
@@ -66,6 +71,34 @@ def tradeoff(dots: Sequence[Mapping[str, Any]], front: Sequence[tuple[float, flo
               scalex=False)
     axes.set(xlabel=cost, ylabel=quality)
     return _svg(axes)
+
+
+def tradeoffs(dots: Sequence[dict[str, Any]], metric: str, label: str = '') -> dict[str, str]:
+  """{cost: an SVG of a measure against it, with the Pareto front}, of the costs in `TRADED`.
+
+  dots: as of `tradeoff`, and 'costs', the 'mean' of the measure, and 'best', a list to which the
+  costs are added in which no other dot beats it. metric: of `config.SELECT`. label: of the measure.
+  """
+  charts = {}
+  for cost, axis in TRADED.items():
+    known = [{**dot, 'at': (dot['costs'][cost], dot['mean'])}
+             for dot in dots if cost in dot['costs']]
+    unbeaten = front([dot['at'] for dot in known], metric)
+    for dot in known:
+      dot['best'] += [cost] * (dot['at'] in unbeaten)
+    charts[cost] = tradeoff(known, unbeaten, axis, label or metric.upper())
+  return charts
+
+
+def front(points: Sequence[tuple[float, float]], metric: str) -> list[tuple[float, float]]:
+  """The (cost, value) that no other beats in both, cheapest first."""
+  sign = 1 if SELECT[metric] == 'min' else -1
+  best, unbeaten = math.inf, []
+  for cost, value in sorted(points, key=lambda point: (point[0], sign * point[1])):
+    if sign * value < best:
+      best = sign * value
+      unbeaten.append((cost, value))
+  return unbeaten
 
 
 def si(number: float, digits: int = 3) -> str:

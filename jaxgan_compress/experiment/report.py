@@ -16,7 +16,8 @@ from PIL import Image
 from jaxgan_compress.analysis.image_grid import contact_sheet, shown_as
 from jaxgan_compress.experiment import plots
 
-CURVES = ('fid', 'fd', 'is', 'ssim', 'mse')
+CURVES = ('fid', 'fd', 'is', 'psnr', 'ssim', 'mse')
+FEWEST = 3  # generators that a chart of quality against cost is worth
 
 
 def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
@@ -25,8 +26,9 @@ def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
 
   results: as `experiment.Run.results`. groups: by what is generated from, 'latents', 'source' or
   'target': 'images', [(generator, [B,H,W,C] in [-1, 1])] of the same inputs; 'pictures', these
-  inputs or None; 'targets', what should come out or None; 'real', real images. curves: {stage:
-  lines of evaluations.jsonl}.
+  inputs or None; 'targets', what should come out or None, and 'originals', what a recorded teacher
+  was given in full size, or None; 'detail', which part of them is shown, or ''; 'real', real
+  images. curves: {stage: lines of evaluations.jsonl}.
   """
   rows = {}
   for series, (name, row) in enumerate(results['generators'].items()):
@@ -39,8 +41,25 @@ def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
                       for line in curves.get(name, ()) if key in line['measures']])
       for name, row in rows.items()]) for key in CURVES}
   return page('report.html.jinja2', rows=rows, groups=groups, quality=_quality(results, rows),
-              charts=charts, environment=results['environment'], config=config,
+              recorded=results.get('recorded_teacher'), metric=config['evaluate']['select'],
+              tradeoffs=_tradeoffs(rows, config['evaluate']['select']), charts=charts,
+              environment=results['environment'], config=config,
               config_text=json.dumps(config, indent=1))
+
+
+def _tradeoffs(rows: Mapping[str, Mapping[str, Any]], metric: str) -> list[dict[str, str]]:
+  """Of each kind of input, {cost: chart} of the measure that chose checkpoints against it."""
+  charts = []
+  for source in dict.fromkeys(row['from'] for row in rows.values()):
+    dots = [{'label': name, 'series': row['series'], 'role': row['role'], 'best': [],
+             'costs': {cost: row[cost] for cost in plots.TRADED if cost in row},
+             'mean': (value := row['best']['measures'][metric]['value']), 'values': [value],
+             'note': f'{row["title"]}: {rounded(value)}'}
+            for name, row in rows.items()
+            if row['from'] == source and metric in row.get('best', {'measures': ()})['measures']]
+    if len(dots) >= FEWEST:
+      charts.append(plots.tradeoffs(dots, metric))
+  return charts
 
 
 def _quality(results, rows) -> Iterator[tuple[str, Mapping[str, Any], str | None, list]]:

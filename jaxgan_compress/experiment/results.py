@@ -14,6 +14,7 @@ import numpy as np
 from jaxgan_compress import config as configs
 from jaxgan_compress import data
 from jaxgan_compress.analysis import model_cost
+from jaxgan_compress.analysis.details import busiest, enlarged
 from jaxgan_compress.core import paths
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.core.xla import jit
@@ -24,6 +25,7 @@ from jaxgan_compress.metrics import Measure
 from jaxgan_compress.train import log_files
 
 COLUMNS = 16  # generated images that the report shows of each generator
+DETAIL, ZOOM = 64, 3  # pixels of a side that it shows of an upscaled image, and how much larger
 
 
 @typed
@@ -55,12 +57,8 @@ def tabulate(run: Run) -> dict[str, Any]:
   teachers = {generator.teacher for generator in generators}
   table = {generator.name: _row(run, generator, generator in teachers)
            for generator in generators}
-  first_teacher = next((g.name for g in generators if g in teachers), '')
-  for row in table.values():
-    if base := table.get(row['teacher'] or first_teacher):
-      row['ratio_macs'] = base['macs'] / row['macs']
-      row['ratio_paper'] = base['params_paper'] / row['params_paper']
-      row['ratio'] = base['params'] / row['params']
+  recorded = recorded_teacher(run)
+  _add_ratios(table, recorded, next((g.name for g in generators if g in teachers), ''))
   apply = jit(lambda generator, x: generator(x))
   for size in (1, 64 if any(g.from_latents for g in generators) else 4):
     seconds = model_cost.latency({
@@ -69,9 +67,24 @@ def tabulate(run: Run) -> dict[str, Any]:
     for name, timing in seconds.items():
       table[name][f'ms_per_image_batch{size}'] = 1e3 * timing.median / size
   real = run.evaluation.real() if configs.measures(run.config) else {'real': {}}
-  return {'generators': table, **{
+  return {'generators': table, **({'recorded_teacher': recorded} if recorded else {}), **{
       which: {key: measure.to_dict() for key, measure in measures.items()}
       for which, measures in real.items()}, 'environment': log_files.environment()}
+
+
+def _add_ratios(table: Mapping[str, dict[str, Any]], recorded: Mapping[str, Any], teacher: str):
+  """How many times less each generator costs than the recorded teacher, its own, or this one."""
+  for row in table.values():
+    if base := recorded or table.get(row['teacher'] or teacher):
+      row |= {ratio: base[cost] / row[cost] for ratio, cost in (
+          ('ratio_macs', 'macs'), ('ratio_paper', 'params_paper'), ('ratio', 'params'))
+          if base.get(cost) and row[cost]}
+
+
+def recorded_teacher(run: Run) -> dict[str, Any]:
+  """What is known of the teacher whose images the run's data are, see `data.record`; {} where they
+  are none: 'network', and its 'macs' for an input as of the data and 'params'."""
+  return dict(run.source().teacher) if run.config.data else {}
 
 
 def _row(run, generator: TrainedGenerator, is_teacher: bool) -> dict[str, Any]:
@@ -114,7 +127,8 @@ def write_report(run: Run, results: Mapping[str, Any]) -> Path:
   groups: dict[str, dict[str, Any]] = {}
   for name, row in results['generators'].items():
     generator = run.generator(name)
-    group = groups.setdefault(row['from'], {'images': [], 'pictures': None, 'targets': None})
+    group = groups.setdefault(row['from'], {'images': [], 'pictures': None, 'targets': None,
+                                            'originals': None, 'detail': ''})
     if generator.from_latents:
       x = jax.random.normal(jax.random.key(run.config.evaluate.seed),
                             (COLUMNS, generator.module.latent))
@@ -122,7 +136,10 @@ def write_report(run: Run, results: Mapping[str, Any]) -> Path:
       examples = generator.examples(COLUMNS // 2)
       x, group['pictures'] = examples['source'], np.asarray(examples['picture'])
       group['targets'] = np.asarray(examples['target']) if 'target' in examples else None
+      group['originals'] = examples.get('original')
     group['images'].append((name, np.asarray(generator.bound()(x))))
+  for group in groups.values():
+    _show_details(group)
   for kind, group in groups.items():
     source = run.evaluation.sides(run.evaluation.final, kind == 'target')[-1]
     source = source.b
@@ -136,3 +153,21 @@ def write_report(run: Run, results: Mapping[str, Any]) -> Path:
   paths.write_atomically(path, report.render(results, groups, curves,
                                              configs.to_json(run.config)))
   return path
+
+
+def _show_details(group: dict[str, Any]):
+  """Puts the enlarged square with the strongest edges in place of images that are larger than their
+  inputs; says so under 'detail'."""
+  targets, pictures = group['targets'], group['pictures']
+  if targets is None or targets.shape[1] <= pictures.shape[1]:
+    return
+  scale = targets.shape[1] // pictures.shape[1]
+  side = min(DETAIL, *targets.shape[1:3]) // scale * scale
+  corners = busiest(targets, side, scale)
+  show = lambda images: enlarged(images, corners, side, ZOOM)
+  group['detail'] = f'details of {side}x{side} pixels, {ZOOM} times as large'
+  group['pictures'] = enlarged(pictures, corners // scale, side // scale, ZOOM * scale)
+  group['images'] = [(name, show(images)) for name, images in group['images']]
+  group['targets'] = show(targets)
+  if group['originals'] is not None:
+    group['originals'] = show(group['originals'])

@@ -10,6 +10,6 @@ from jaxgan_compress.inference.overlap import Field, receptive_field
 from jaxgan_compress.inference.recording import Recording, record_upscaler
 from jaxgan_compress.inference.tiles import TiledGenerator
 
-__all__ = ['Demo', 'Field', 'Gallery', 'Generated', 'JaxEngine', 'Network', 'OnnxEngine', 'Recording',
-           'Runner', 'TiledGenerator', 'bind', 'choose_engine', 'gallery', 'generate',
+__all__ = ['Demo', 'Field', 'Gallery', 'Generated', 'JaxEngine', 'Network', 'OnnxEngine',
+           'Recording', 'Runner', 'TiledGenerator', 'bind', 'choose_engine', 'gallery', 'generate',
            'open_network', 'open_networks', 'receptive_field', 'record_upscaler']

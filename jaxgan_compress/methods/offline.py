@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState
+from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
+from jaxgan_compress.methods.adversary import Adversary
 from jaxgan_compress.methods.distillation import DistillLoss
+from jaxgan_compress.methods.pix2pix import pix2pix_step
 from jaxgan_compress.methods.setup import check_batch, init_net, need_teacher, refuse_dropout
 from jaxgan_compress.methods.students import (
   check_extra,
@@ -40,6 +43,9 @@ class Offline:
   extra_students: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
   ema: float = 0.
   init_scheme: str = 'normal'
+  adversary: Adversary | None = None
+  adv_weight: float = 1.
+  adv_rise: int = 0
 
   main = 'student'
   is_generator = True
@@ -53,6 +59,11 @@ class Offline:
     if self.teacher is None and self.distill.taps:
       raise ValueError(f'{self.distill.taps} and teacher=None, whose images are all that is known '
                        'of it; leave out Taps')
+    if self.adversary:
+      self.adversary.check_translation()
+      if self.extra_students or self.distill.adapted:
+        raise ValueError('an adversary is for one student without adapters; leave out '
+                         'extra_students, and take another similarity')
 
   @property
   def students(self) -> dict[str, linen.Module]:
@@ -65,11 +76,13 @@ class Offline:
   @property
   def roles(self) -> Roles:
     return Roles('student', tuple(self.students), tuple(self.teachers),
-                 dict.fromkeys(self.students, 'teacher') if self.teacher else {})
+                 dict.fromkeys(self.students, 'teacher') if self.teacher else {},
+                 disc=('disc',) if self.adversary else ())
 
   @property
   def modules(self) -> dict[str, linen.Module]:
-    return {**self.students, **self.teachers, **self.distill.modules}
+    return {**self.students, **self.teachers, **self.distill.modules,
+            **({'disc': self.adversary.disc} if self.adversary else {})}
 
   @property
   def _needed(self) -> tuple[str, ...]:
@@ -85,25 +98,50 @@ class Offline:
                            scheme=self.init_scheme, init_from=init_from)
             for i, (role, module) in enumerate(self.students.items())}
     adapters = init_adapters(self, {**nets, **teacher}, source, a_key, init_from)
-    return core.create(rng, {role: (net, self.tx) for role, net in {**nets, **adapters}.items()},
+    learning = {role: (net, self.tx) for role, net in {**nets, **adapters}.items()}
+    if self.adversary:
+      image = self._taught({'teacher': teacher['teacher']} if self.teacher else {}, batch)[0][:1]
+      disc = init_net('disc', self.adversary.disc, jax.random.fold_in(rng, 0), image, source,
+                      scheme=self.init_scheme, init_from=init_from)
+      learning['disc'] = disc, self.adversary.tx
+    return core.create(rng, learning,
                        frozen={**teacher, **self.distill.frozen(init_from)},
                        ema=nets if self.ema else ())
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
     """As of `OMGD`, for the students."""
     check_batch(self, batch, *self._needed)
-    generated = self.teacher.apply(state.frozen['teacher'], batch['source']) if self.teacher else (
-        batch['target'], {})
-    teachers = {'teacher': teacher_output(self, state, generated)}
+    teachers = {'teacher': teacher_output(self, state, self._taught(state.frozen, batch))}
     losses, *rest = student_losses(
         self, params, state, {role: (module, batch['source'], teachers)
                               for role, module in self.students.items()}, axes)
     return losses, (*rest, state.replica_state)
 
+  def _taught(self, frozen, batch):
+    """(the teacher's images, its taps)."""
+    return self.teacher.apply(frozen['teacher'], batch['source']) if self.teacher else (
+        batch['target'], {})
+
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
+    if self.adversary:
+      return self._adversarial_step(state, batch, axes)
     return core.update_together(
         state, lambda params: self.losses(params, state, batch, axes), state.nets,
         dict.fromkeys(state.nets, self.tx), axes, ema=self.ema)
+
+  def _adversarial_step(self, state, batch, axes):
+    check_batch(self, batch, *self._needed)
+    taught = self._taught(state.frozen, batch)
+    teachers = {'teacher': teacher_output(self, state, taught)}
+
+    def terms(generated, taps, helpers):
+      student = self.distill.output(state.frozen, generated, taps)
+      return self.distill.loss('student', student, teachers, None, axes)[1]
+
+    rise = jnp.minimum(1., (state.step + 1) / self.adv_rise) if self.adv_rise else 1.
+    names = self.distill.taps.names if self.distill.taps else ()
+    return pix2pix_step(self, state, {**batch, 'target': stop_gradient(taught[0])}, axes, terms,
+                        batch['source'], taps=names, adv_weight=self.adv_weight * rise)
 
   def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
     return {**{role: BoundGenerator(state.nets[role].averaged, module)

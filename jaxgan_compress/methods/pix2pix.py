@@ -71,14 +71,14 @@ class Pix2Pix:
 
 
 def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condition, taps=(),
-                 helpers=()):
+                 helpers=(), adv_weight=None):
   """A step of a discriminator, then of the main generator of `method`.
 
   more_terms: (generated image, its taps, {helper: params}) -> {term: value} that the generator
-  minimises in addition to `method.adv_weight` times its GAN loss; helpers are networks that learn
-  with it. condition: what the discriminator sees next to an image, or None. taps: those that
-  `more_terms` reads. The discriminator's statistics move with each of its passes: generated image,
-  target, generated image for the generator.
+  minimises in addition to `adv_weight` (default: the method's) times its GAN loss; helpers are
+  networks that learn with it. condition: what the discriminator sees next to an image, or None.
+  taps: those that `more_terms` reads. The discriminator's statistics move with each of its passes:
+  generated image, target, generated image for the generator.
   """
   check_batch(method, batch, 'source', 'target')
   role, module, adversary = method.main, method.modules[method.main], method.adversary
@@ -111,7 +111,8 @@ def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condi
   def g_loss(outputs, helpers):
     adv, disc_collections = adversary.generator_loss(moved_disc, outputs[0], target, condition,
                                                      axes)
-    terms = {'adv': method.adv_weight * adv, **more_terms(*outputs, helpers)}
+    weight = method.adv_weight if adv_weight is None else adv_weight
+    terms = {'adv': weight * adv, **more_terms(*outputs, helpers)}
     return sum(terms.values()), (terms, disc_collections)
 
   (loss, (terms, disc_collections)), (slopes, helper_grads) = jax.value_and_grad(

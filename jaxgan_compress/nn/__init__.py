@@ -4,7 +4,7 @@ A class says every width, so a pruned network is just another value; the functio
 give the widths of the papers: `nn.mobile_resnet(ngf=16)` is a `ResNetGenerator`.
 """
 
-from jaxgan_compress.nn.discriminators import MultiScale, PatchGAN, PixelGAN
+from jaxgan_compress.nn.discriminators import MultiScale, PatchGAN, PixelGAN, UNetDiscriminator
 from jaxgan_compress.nn.feature_nets.classifiers import LeNet5, SmallClassifier, SmallSegmenter
 from jaxgan_compress.nn.feature_nets.drn import DRN
 from jaxgan_compress.nn.feature_nets.fid_inception import FIDInception
@@ -12,6 +12,7 @@ from jaxgan_compress.nn.feature_nets.vgg import VGG, Adapter
 from jaxgan_compress.nn.files.network import load, save
 from jaxgan_compress.nn.generators.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionGenerator, inception
+from jaxgan_compress.nn.generators.interpolation import Resize
 from jaxgan_compress.nn.generators.resnets import (
   ResNetGenerator,
   mobile_deepest_resnet,
@@ -41,11 +42,52 @@ from jaxgan_compress.nn.layers.norms import BatchNorm, InstanceNorm, LayerNorm
 from jaxgan_compress.nn.prunable import Group, Plan, make_plan
 
 __all__ = [
-  'DRN', 'VGG', 'Adapter', 'BatchNorm', 'Branches', 'Conv', 'DCGANDiscriminator',
-  'DCGANGenerator', 'FIDInception', 'Group', 'InceptionGenerator', 'InceptionSPADEBlock',
-  'InceptionSPADEGenerator', 'InstanceNorm', 'LayerNorm', 'LeNet5', 'MultiScale', 'PatchGAN',
-  'PixelGAN', 'Plan', 'RRDBGenerator', 'ResNetGenerator', 'SPADEBlock', 'SPADEGenerator',
-  'SRVGGGenerator', 'SeparableConv',
-  'SmallClassifier', 'SmallSegmenter', 'UNetGenerator', 'UpConv', 'inception', 'inception_spade',
-  'initialise', 'input_kind', 'load', 'make_plan', 'mobile_deepest_resnet', 'mobile_resnet',
-  'mobile_spade', 'resnet', 'rrdbnet', 'save', 'spade', 'srvgg', 'unet', 'unet_deepest']
+  'DRN',
+  'VGG',
+  'Adapter',
+  'BatchNorm',
+  'Branches',
+  'Conv',
+  'DCGANDiscriminator',
+  'DCGANGenerator',
+  'FIDInception',
+  'Group',
+  'InceptionGenerator',
+  'InceptionSPADEBlock',
+  'InceptionSPADEGenerator',
+  'InstanceNorm',
+  'LayerNorm',
+  'LeNet5',
+  'MultiScale',
+  'PatchGAN',
+  'PixelGAN',
+  'Plan',
+  'RRDBGenerator',
+  'ResNetGenerator',
+  'Resize',
+  'SPADEBlock',
+  'SPADEGenerator',
+  'SRVGGGenerator',
+  'SeparableConv',
+  'SmallClassifier',
+  'SmallSegmenter',
+  'UNetDiscriminator',
+  'UNetGenerator',
+  'UpConv',
+  'inception',
+  'inception_spade',
+  'initialise',
+  'input_kind',
+  'load',
+  'make_plan',
+  'mobile_deepest_resnet',
+  'mobile_resnet',
+  'mobile_spade',
+  'resnet',
+  'rrdbnet',
+  'save',
+  'spade',
+  'srvgg',
+  'unet',
+  'unet_deepest',
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -109,6 +110,47 @@ class PixelGAN(ImageNetwork):
     return Images(self.inputs)
 
 
+class UNetDiscriminator(ImageNetwork):
+  """A U-Net of spectrally normalised convolutions that gives every pixel a logit.
+
+  image, condition: as `PatchGAN`, sides multiples of 8; a smaller condition, as the input of an
+  upscaler, is enlarged -> `{'real': [B,H,W,1]}` and taps 'stem', 'down1' .. 'up1'.
+
+  Its first and its last convolutions have no stride, so that it sees, and its gradients have, no
+  grid. ndf: channels of the stem, twice as many after each of three strided convolutions; the way
+  up is bilinear, with sums. Wang et al. 2021, Real-ESRGAN; after Schonfeld et al. 2020.
+  """
+  ndf: int = 64
+  inputs: int = 3
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image, condition=None, train: bool = False, axes: Axes = Axes()):
+    x = _conditioned(image, condition)
+    self.takes.check(x, 'this UNetDiscriminator')
+    conv = functools.partial(Conv, kernel=3, padding=1, dtype=self.dtype)
+    normalised = functools.partial(conv, bias=False, spectral=True)
+    x = leaky_relu(conv(self.ndf, name='stem')(x))
+    taps, skips = {'stem': x}, [x]
+    for k in (1, 2, 3):
+      x = taps[f'down{k}'] = leaky_relu(normalised(
+          2 ** k * self.ndf, kernel=4, stride=2, name=f'down{k}')(x, train))
+      skips.append(x)
+    skips.pop()
+    for k in (3, 2, 1):
+      B, h, w, C = x.shape
+      x = jax.image.resize(x, (B, 2 * h, 2 * w, C), 'linear')
+      x = leaky_relu(normalised(2 ** (k - 1) * self.ndf, name=f'up{k}')(x, train)) + skips.pop()
+      taps[f'up{k}'] = x
+    for k in (1, 2):
+      x = leaky_relu(normalised(self.ndf, name=f'out{k}')(x, train))
+    return {'real': at_least_float32(conv(1, name='logits')(x))}, taps
+
+  @property
+  def takes(self) -> Images:
+    return Images(self.inputs, 8, 8)
+
+
 class MultiScale(ImageNetwork):
   """The same small discriminator, with its own weights, on the image and on smaller copies.
 
@@ -155,7 +197,13 @@ class MultiScale(ImageNetwork):
 
 
 def _conditioned(image, condition):
-  return image if condition is None else jnp.concatenate([condition, image], -1)
+  """Both side by side along channels; a smaller condition, as of an upscaler, is enlarged."""
+  if condition is None:
+    return image
+  if condition.shape[1:3] != image.shape[1:3]:
+    shape = *image.shape[:3], condition.shape[-1]
+    condition = jax.image.resize(condition, shape, 'cubic')
+  return jnp.concatenate([condition, image], -1)
 
 
 def _halved(x):
