@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import example
-from jaxgan_compress.nn.layers.norms import BatchNorm
+from jaxgan_compress.nn.layers.norms import BatchNorm, shapes_alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _look(module, *inputs):
     return call(*args, **kwargs)
 
   # Fewer operations, the same parameters.
-  with conv_dispatch.reference(), linen.intercept_methods(note):
+  with conv_dispatch.reference(), shapes_alone(), linen.intercept_methods(note):
     return jax.eval_shape(module.init, jax.random.key(0), *inputs), batch_norms
 
 

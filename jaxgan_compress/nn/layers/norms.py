@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+
 import jax
 import jax.numpy as jnp
 from flax import errors
@@ -254,11 +257,25 @@ def at_least_float32(x):
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+_shapes_alone = contextvars.ContextVar('shapes_alone', default=False)
+
+
+@contextlib.contextmanager
+def shapes_alone():
+  """Inside, parameters that are made are zeros: random ones are most of the time to trace them."""
+  token = _shapes_alone.set(True)
+  try:
+    yield
+  finally:
+    _shapes_alone.reset(token)
+
+
 def parameter(module: nn.Module, name: str, initializer, shape: tuple[int, ...]):
   """`module.param(...)` without its trace of the initializer where the parameter is there, for the
   shape alone: a third of the time to trace a network."""
   if not module.has_variable('params', name):
-    return module.param(name, initializer, shape)
+    return module.param(name, nn.initializers.zeros_init() if _shapes_alone.get() else initializer,
+                        shape)
   value = module.get_variable('params', name)
   if jnp.shape(value) != shape:
     raise errors.ScopeParamShapeError(name, '/'.join(module.path), jnp.shape(value), shape)
