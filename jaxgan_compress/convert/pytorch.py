@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, traverse_util
 
-from jaxgan_compress.convert.pytorch_families import FAMILIES, OPEN, Family
+from jaxgan_compress.convert.pytorch_families import FAMILIES, OPEN, Family, newer_names
 from jaxgan_compress.nn.discriminators import PatchGAN
 from jaxgan_compress.nn.files import arrays
 from jaxgan_compress.nn.files.network import build, is_network, spell
@@ -25,8 +25,8 @@ from jaxgan_compress.nn.layers.conv_dispatch import IMPLEMENTATIONS
 from jaxgan_compress.nn.layers.norms import NORMS
 from jaxgan_compress.nn.layers.resample import PADDINGS
 
-_LEAVES = {'bias': 'bias', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var',
-           'count': 'num_batches_tracked', 'u': 'weight_u', 'v': 'weight_v'}
+_LEAVES = {'bias': 'bias', 'scale': 'weight', 'slope': 'weight', 'mean': 'running_mean',
+           'var': 'running_var', 'count': 'num_batches_tracked', 'u': 'weight_u', 'v': 'weight_v'}
 UNUSED = 'unused'  # a collection of what PyTorch keeps and no forward pass reads
 
 
@@ -68,13 +68,14 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **overrides
 
   Spectral norm is kept where the network has it (SPADE, its discriminator), also of newer names
   (`parametrizations`), which become the older ones. Elsewhere it is folded into the weights as
-  PyTorch's eval mode does, W / (u' W v), with a UserWarning; so is weight norm.
+  PyTorch's eval mode does, W / (u' W v), with a UserWarning; so is weight norm. The names of
+  ESRGAN's own files become those that Real-ESRGAN gives the same network.
 
   Raises ValueError, with what to do, for an unknown family, missing or unknown keys, wrong shapes
   or dtypes, NaN or infinity in what a forward pass reads, a prefix on every key, unknown overrides.
   """
   state = _without_prefix({key: np.asarray(x) for key, x in state.items()}, prefix)
-  state = _without_weight_norm(_older_names(state))
+  state = _without_weight_norm(newer_names(_older_names(state)))
   shapes = {key.removesuffix('_orig'): x.shape for key, x in state.items()} | {
       key: x.shape for key, x in state.items()}
   family = _family(shapes)

@@ -7,7 +7,9 @@ lies in theirs. Sequential containers number every layer, also those without par
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,6 +21,7 @@ from jaxgan_compress.nn.feature_nets.drn import bilinear_kernel
 from jaxgan_compress.nn.feature_nets.fid_inception import BLOCKS, CLASSES, STEM, stages
 from jaxgan_compress.nn.feature_nets.vgg import VGG_STAGES, vgg_layers
 from jaxgan_compress.nn.generators.spades import block_names
+from jaxgan_compress.nn.generators.upscalers import DENSE, GROWING
 from jaxgan_compress.nn.layers.norms import conv_bias
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -318,6 +321,56 @@ def _spade_rows(m):
   yield Row('conv_img', 'to_image')
 
 
+# Real-ESRGAN's upscalers ------------------------------------------------------------------------
+
+
+def _rrdb(shapes, overrides):
+  growth = tuple(
+      tuple(shapes[f'body.{i}.rdb{j}.conv{k}.weight'][0] for j in range(1, DENSE + 1)
+            for k in range(1, GROWING + 1)) for i in range(_count(shapes, r'body\.(\d+)\.')))
+  (trunk, inputs), channels = shapes['conv_first.weight'][:2], shapes['conv_last.weight'][0]
+  unshuffle = {4: 2, 16: 4}.get(inputs // channels, 1)  # squares of 2 and 4 pixels in channels
+  return nn.RRDBGenerator(
+      trunk=trunk, growth=growth, up=tuple(shapes[f'conv_up{i}.weight'][0] for i in (1, 2)),
+      last=shapes['conv_hr.weight'][0], inputs=inputs // unshuffle ** 2, channels=channels,
+      unshuffle=unshuffle)
+
+
+def _rrdb_rows(m):
+  yield Row('conv_first', 'stem')
+  for i, j, k in itertools.product(range(len(m.growth)), range(1, DENSE + 1),
+                                   range(1, GROWING + 2)):
+    yield Row(f'body.{i}.rdb{j}.conv{k}', f'block{i + 1}/dense{j}/conv{k}')
+  for torch, ours in (('body', 'body'), ('up1', 'up1'), ('up2', 'up2'), ('hr', 'last'),
+                      ('last', 'to_image')):
+    yield Row(f'conv_{torch}', ours)
+
+
+def newer_names(state: Mapping) -> dict:
+  """The names that Real-ESRGAN gives RRDBNet for those of ESRGAN's own files."""
+  if not _starts(state, 'RRDB_trunk.'):
+    return dict(state)
+  names = ((r'^RRDB_trunk\.(\d+)\.RDB', r'body.\1.rdb'), (r'^trunk_conv\.', 'conv_body.'),
+           (r'^upconv', 'conv_up'), (r'^HRconv\.', 'conv_hr.'))
+  return {functools.reduce(lambda key, name: re.sub(*name, key), names, key): x
+          for key, x in state.items()}
+
+
+def _srvgg(shapes, overrides):
+  convs = [shapes[f'body.{i}.weight'] for i in _numbers(shapes, r'body\.(\d+)\.weight$', rank=4)]
+  inputs = convs[0][1]
+  shuffle = math.isqrt(convs[-1][0] // inputs)
+  return nn.SRVGGGenerator(hidden=tuple(shape[0] for shape in convs[:-1]), inputs=inputs,
+                           channels=convs[-1][0] // shuffle ** 2, shuffle=shuffle)
+
+
+def _srvgg_rows(m):
+  for i in range(len(m.hidden)):
+    yield Row(f'body.{2 * i}', f'layer{i + 1}')
+    yield Row(f'body.{2 * i + 1}', f'prelu{i + 1}')
+  yield Row(f'body.{2 * len(m.hidden)}', 'to_image')
+
+
 # Discriminators ---------------------------------------------------------------------------------
 
 
@@ -534,6 +587,17 @@ FAMILIES = (
            ('separable_norm', 'upsampling', 'norm'),
            'convolutions padded with zeros, nearest pixels of the label map, ReLU in modulations, '
            f'leaky ReLUs of slope 0.2, tanh, {_PUBLISHED}'),
+    Family('RRDBNet', nn.RRDBGenerator,
+           r'(body\.\d+\.rdb[123]\.conv[1-5]|conv_(first|body|up[12]|hr|last))\.(weight|bias)',
+           lambda s: _any(s, r'body\.\d+\.rdb\d\.') or {'conv_first.weight', 'conv_hr.weight'} <=
+           s.keys(), _rrdb, _rrdb_rows,
+           built_in='leaky ReLUs of slope 0.2, branches times 0.2, zeros around, nearest pixels of '
+           'smaller maps, images in [0, 1] inside'),
+    Family('SRVGGNetCompact', nn.SRVGGGenerator, r'body\.\d+\.(weight|bias)',
+           lambda s: len(s.get('body.0.weight', ())) == 4 and len(s.get('body.1.weight', ())) == 1,
+           _srvgg, _srvgg_rows,
+           built_in='PReLUs, zeros around, nearest pixels of the input added, images in [0, 1] '
+           'inside'),
     Family('PatchGAN discriminator', nn.PatchGAN, r'model\.\d+\.' + _LEAF,
            lambda s: (4, 4) in (s.get(f'model.{i}.weight', ())[2:] for i in (0, 2)),
            _patch, _patch_rows, ('norm',), _JUDGING),

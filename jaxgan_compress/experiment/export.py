@@ -15,6 +15,7 @@ from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.experiment.workdir import open_run
 from jaxgan_compress.export import DEFAULT, sides, write_folder
+from jaxgan_compress.nn.files import network
 
 BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}  # of pictures, by their type
 CALIBRATION = 32  # inputs for the ranges of int8
@@ -40,7 +41,8 @@ def export_run(workdir: str | Path, name: str | None = None, out: str | Path | N
       generator, bound.module, int8)
   out = paths.expand(out) if out else run.workdir / 'export' / generator.name
   return out, write_folder(bound, out, inputs, to=to, layout=layout, **more_of_inputs,
-                           facts=_facts(run, generator.name, checkpoint), **more)
+                           facts=_facts(run, generator.name, checkpoint),
+                           notice=generator.stage.notice, **more)
 
 
 def _latent_inputs(generator, module, int8):
@@ -112,7 +114,8 @@ def export_network(path: str | Path, out: str | Path, shape: Sequence[int], *,
         rng.integers(0, shape[-1], (3, *shape[1:3]))])
   pictures = None if len(shape) == 2 or bits or shape[-1] in (1, 3) else inputs[0][..., :3] * 2 - 1
   return write_folder(BoundGenerator(variables, module), out, inputs, to=to, layout=layout,
-                      facts={'weights': Path(path).name}, pictures=pictures, bits=bits, **more)
+                      facts={'weights': Path(path).name}, pictures=pictures, bits=bits,
+                      notice=network.notice_of(path), **more)
 
 
 def latents(module, seed: int, count: int = 8) -> list[np.ndarray]:

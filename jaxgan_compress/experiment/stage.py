@@ -166,6 +166,20 @@ class Stage:
       nets[role] = Net.of(variables)
     return nets
 
+  @property
+  def notice(self) -> str:
+    """What whoever passes on its networks has to say, of the files and the stages that it starts or
+    learns from: kept in its folder once it has started, for the files may go."""
+    if self.notice_file.is_file():
+      return self.notice_file.read_text().strip()
+    texts = [network.notice_of(path) for path in self.spec.init_from.values()]
+    texts += [stage.notice for stage in self.candidates]
+    return '\n'.join(dict.fromkeys(line for text in texts for line in text.splitlines()))
+
+  @property
+  def notice_file(self) -> Path:
+    return self.folder / 'notice.txt'
+
   def as_teacher(self, nets: Mapping[str, Net]) -> dict[str, Net]:
     """This stage's networks under the roles that its student's method gives them."""
     main = self.recipe.main

@@ -43,6 +43,8 @@ def train_stage(stage: Stage, stop: StopSignal):
     batches = stage.pipeline()
     first = normalise(batches.prepare(batches[0]))
   init = functools.partial(method.init, stage.key, first, stage.init_from())
+  if notice := stage.notice:
+    by_main(lambda: _write_notice(stage, notice), f'{stage.name} has its notice')
   if measuring := configs.measures(config) and method.is_generator:
     TrainedGenerator(stage, method.main).evaluator()  # made now, not in the middle of the stage
 
@@ -161,6 +163,11 @@ class _Session:
     return method.update_best_teachers(state, scores)
 
 
+def _write_notice(stage: Stage, notice: str):
+  stage.folder.mkdir(parents=True, exist_ok=True)
+  paths.write_atomically(stage.notice_file, f'{notice}\n')
+
+
 def _prune(stage: Stage, teacher: Stage):
   """Prunes the teacher's generator for the students of a stage and writes what is left."""
   spec, run = stage.spec, stage.run
@@ -181,7 +188,8 @@ def _prune(stage: Stage, teacher: Stage):
     for role, result in results.items():
       path = stage.pruned.paths[role]
       Image.fromarray(pruning.plot_masks(result.masks, title)).save(path.with_suffix('.png'))
-      nn.save(path, result.module, result.variables, overwrite=True, like=whole.module)
+      nn.save(path, result.module, result.variables, overwrite=True, like=whole.module,
+              notice=teacher.notice)
       run.reporter.say(f'{stage.name}: pruned from {result.before:,} to {result.cost:,} '
                        f'{spec.prune.get("unit", "macs")}')
 

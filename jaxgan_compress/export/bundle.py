@@ -32,14 +32,18 @@ from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.data import decode, picture_files, picture_folders
 from jaxgan_compress.export import litert, onnx, stablehlo
-from jaxgan_compress.nn.files import arrays, network
+from jaxgan_compress.export.ncnn import run_ncnn
+from jaxgan_compress.nn.files import arrays, ncnn, network
 
-FORMATS = {'stablehlo': 'network.stablehlo', 'onnx': 'network.onnx', 'litert': 'network.tflite'}
+FORMATS = {'stablehlo': 'network.stablehlo', 'onnx': 'network.onnx', 'litert': 'network.tflite',
+           'ncnn': 'network.param'}
+WEIGHTS = {'network.param': 'network.bin'}  # beside an artefact, where they are not in it
 DEFAULT = ('stablehlo', 'onnx')  # LiteRT needs TensorFlow
 INT8 = {'onnx': 'network.int8.onnx', 'litert': 'network.int8.tflite'}
-# The largest difference that is rounding, images in [-1, 1]. int8 rounds by design: there the mean
-# difference is bounded.
-TOLERANCE, MEAN_INT8 = 1e-4, 0.1
+# The largest difference that is rounding, images in [-1, 1]. int8 rounds by design, and so do the
+# float16 weights of ncnn: there the mean difference is bounded, for ncnn by half a step of 8 bits.
+TOLERANCE, MEAN_INT8, MEAN_FLOAT16 = 1e-4, 0.1, 1 / 255
+MEANS = {**dict.fromkeys(INT8.values(), MEAN_INT8), FORMATS['ncnn']: MEAN_FLOAT16}
 RUNNER = Path(__file__).with_name('runner.py')
 PROOF, EXAMPLES, INPUT = 'proof.json', 'examples.npz', 'input.json'
 # The modules without JAX that read and write pictures, which the runner needs, too.
@@ -60,7 +64,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
                  calibration: np.ndarray | None = None, facts: Mapping[str, Any] | None = None,
                  pictures: np.ndarray | None = None, labels: Mapping[str, Any] | None = None,
                  colors: str = 'input', bits: int | None = None,
-                 tolerance: float = TOLERANCE, overwrite: bool = False
+                 tolerance: float = TOLERANCE, notice: str = '', overwrite: bool = False
                  ) -> dict[str, Any]:
   """Writes a generator in every format asked for, with all that its user needs; returns the proof.
 
@@ -76,10 +80,13 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   channels are pictures of 8 bits. colors: 'rgb' for a network that paints grey pictures in colour;
   else what it makes of a grey picture stays grey. tolerance: the largest error of float32
   artefacts; instance norms of maps of a few pixels may amplify rounding beyond the default.
+  notice: what whoever passes the weights on has to say, see `network.notice_of`: it stands in the
+  model card, in the proof and in network.safetensors.
 
   network.safetensors        weights and architecture, for `nn.load`
   network.onnx, .stablehlo   for others; architecture.json: what `nn.files.network` can build
   network.tflite             for LiteRT
+  network.param, .bin        for ncnn, weights in float16, images in [0, 1]: upscalers alone
   run_onnx.py                generates with ONNX Runtime and without JAX
   input.json, decode.py ...  what it takes, and the code by which training reads files and these do
   examples.npz               the inputs, and what the network made of them; samples.png shows them
@@ -94,7 +101,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   without the extra 'export', for LiteRT 'tf', OSError for a full disk.
   """
   out = paths.expand(out)
-  formats = _checked_formats(to, out, overwrite, int8=calibration is not None)
+  formats = _checked_formats(to, out, overwrite, calibration is not None, generator.module)
   takes = _takes(generator.module, inputs[0].shape, labels, layout, bits)
   module, variables = generator.module, jax.device_get(generator.variables)
   if 'dtype' in _fields(module):
@@ -106,7 +113,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
                  colors=colors)
   out.absolute().parent.mkdir(parents=True, exist_ok=True)
   with _whole(out) as part:
-    _save(part, module, variables)
+    _save(part, module, variables, notice)
     examples: dict[str, Any] = {f'input{i}': x for i, x in enumerate(inputs)} | {
         f'image{i}': y for i, y in enumerate(images)}
     np.savez_compressed(part / EXAMPLES, **examples)
@@ -120,7 +127,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
         'device': _device(), 'versions': _versions(), 'written': today.isoformat(),
         'expires': {name: stablehlo.lifetime(today) for name in artefacts
                     if name == FORMATS['stablehlo']},
-        'facts': dict(facts or {}),
+        'facts': dict(facts or {}), 'notice': notice,
         'artefacts': {name: _prove(part / name, inputs, images, layout, tolerance)
                       for name in artefacts}}
     _write_instructions(part, proof, takes, _picture_of(inputs[0], pictures, images[0], takes),
@@ -177,7 +184,7 @@ def _export_again(folder, proof, shape) -> str:
           '--to=stablehlo --output=NEW_FOLDER')
 
 
-def _checked_formats(to, out, overwrite, int8) -> tuple[str, ...]:
+def _checked_formats(to, out, overwrite, int8, module) -> tuple[str, ...]:
   """The formats asked for, before any work is done."""
   formats = tuple(to)
   if not formats or not FORMATS.keys() >= set(formats):
@@ -190,6 +197,8 @@ def _checked_formats(to, out, overwrite, int8) -> tuple[str, ...]:
     raise FileExistsError(f'{out} is no export, so it is not overwritten; use another folder')
   if 'litert' in formats:
     litert.package()
+  if 'ncnn' in formats:
+    ncnn.graph(module)  # raises for any other network than an upscaler
   return formats
 
 
@@ -204,7 +213,10 @@ def _write_artefacts(folder, module, variables, shape, formats, layout, calibrat
       'onnx': lambda: onnx.to_onnx(module, variables, shape, layout).SerializeToString(),
       'litert': lambda: litert.to_litert(module, variables, shape)}
   for name in formats:
-    (folder / FORMATS[name]).write_bytes(write[name]())
+    if name == 'ncnn':
+      ncnn.write(folder / FORMATS[name], module, variables)
+    else:
+      (folder / FORMATS[name]).write_bytes(write[name]())
   coarse = [] if calibration is None else [name for name in INT8 if name in formats]
   if 'onnx' in coarse:
     _quantize(folder / FORMATS['onnx'], folder / INT8['onnx'], _as_layout(calibration, layout))
@@ -236,14 +248,15 @@ def _stand_alone(source: str) -> str:
   return re.sub(r'^from jaxgan_compress\.data import (.*)$', r'import \1', source, flags=re.M)
 
 
-def _save(folder, module, variables):
+def _save(folder, module, variables, notice):
   try:
     described = network.describe(module)
   except ValueError:  # a network of its user's, whose code is elsewhere
     flat = traverse_util.flatten_dict(dict(variables), sep='/')
-    arrays.write(folder / 'network.safetensors', {k: np.asarray(x) for k, x in flat.items()})
+    arrays.write(folder / 'network.safetensors', {k: np.asarray(x) for k, x in flat.items()},
+                 {'notice': notice} if notice else None)
     return
-  nn.save(folder / 'network.safetensors', module, variables)
+  nn.save(folder / 'network.safetensors', module, variables, notice=notice)
   (folder / 'architecture.json').write_text(json.dumps(described, indent=1))
 
 
@@ -272,13 +285,14 @@ def _prove(path, inputs, images, layout, tolerance):
   errors = [np.abs(np.asarray(run(x), np.float64) - y) for x, y in zip(inputs, images, strict=True)]
   largest = max(float(x.max()) for x in errors)
   mean = float(np.mean([x.mean() for x in errors]))
-  within = mean <= MEAN_INT8 if path.name in INT8.values() else largest <= tolerance
+  within = mean <= MEANS[path.name] if path.name in MEANS else largest <= tolerance
   if not within:  # also for NaN
     raise ExportError(f'{path.name} generates something else than the network: images in [-1, 1] '
                       f'are off by {largest:.2g} at most and {mean:.2g} on average; nothing was '
                       'kept')
   one = inputs[0][:1]
-  return {'max_error': largest, 'mean_error': mean, 'bytes': path.stat().st_size,
+  files = {path, path.with_name(WEIGHTS.get(path.name, path.name))}
+  return {'max_error': largest, 'mean_error': mean, 'bytes': sum(x.stat().st_size for x in files),
           'ms': _milliseconds(lambda: run(one)),
           'shapes': [list(x.shape) for x in inputs]}
 
@@ -301,6 +315,8 @@ def _load(path, layout) -> Callable[[np.ndarray], np.ndarray]:
     return run_stablehlo
   if path.suffix == '.tflite':
     return litert.run_litert(path.read_bytes())
+  if path.suffix == '.param':
+    return run_ncnn(path)
   run = onnx.run_onnx(path.read_bytes())
   if layout == 'NHWC':
     return run
@@ -352,7 +368,7 @@ def _device():
 
 def _versions():
   versions = {'python': platform.python_version(), 'jaxgan-compress': __version__}
-  for name in ('jax', 'flax', 'onnx', 'onnxruntime', 'tensorflow-cpu', 'ai-edge-litert'):
+  for name in ('jax', 'flax', 'onnx', 'onnxruntime', 'tensorflow-cpu', 'ai-edge-litert', 'ncnn'):
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       versions[name] = importlib.metadata.version(name)
   return versions
@@ -442,6 +458,14 @@ network.allocate_tensors()
 network.set_tensor(source['index'], x)
 network.invoke()
 image = network.get_tensor(output['index'])
+''', 'ncnn': '''\
+import ncnn                                                   # ncnn alone: one picture in [0, 1]
+network = ncnn.Net()
+network.load_param('network.param'), network.load_model('network.bin')
+extractor = network.create_extractor()
+planes = np.ascontiguousarray((x[0].transpose(2, 0, 1) + 1) / 2)
+extractor.input('data', ncnn.Mat(planes))
+image = 2 * np.array(extractor.extract('output')[1]).transpose(1, 2, 0)[None] - 1
 '''}
 
 
@@ -469,7 +493,8 @@ def _expiry(proof, described: bool) -> str:
 # Why other artefacts can be read by later programs.
 _LASTING = {
     'onnx': f'operator set {onnx.OPSET}; ONNX Runtime reads all from 7 on',
-    'litert': 'new versions of LiteRT read old files'}
+    'litert': 'new versions of LiteRT read old files',
+    'ncnn': 'a graph as text, and float16 weights'}
 
 
 def _card(proof, takes, from_images, expiry):
@@ -486,6 +511,8 @@ def _card(proof, takes, from_images, expiry):
   taken = textwrap.fill(
       f'It takes {taken}. It makes images in [-1, 1], and takes any batch, float32, as NHWC, in '
       f'ONNX as {proof["layout"]}. `{INPUT}` says so to programs.', 100)
+  notice = ''.join(f'{line}. Its notices and disclaimer go with the weights.\n\n'
+                   for line in proof['notice'].splitlines())
   without_jax = f'Without JAX: `python run_onnx.py {usage}`, see `--help`. ' \
       if FORMATS['onnx'] in artefacts else ''
   imports = '' if takes['kind'] == 'latents' else \
@@ -513,5 +540,5 @@ from jaxgan_compress import nn                                # Flax: train on, 
 module, variables = nn.load('network.safetensors')
 {alone}```
 
-{without_jax}Say here what the data was and what others may do with the weights.
+{notice}{without_jax}Say here what the data was and what others may do with the weights.
 """

@@ -11,6 +11,7 @@ from flax import linen
 
 from jaxgan_compress.export import onnx
 from jaxgan_compress.export.onnx import CHANNELS_FIRST, CHANNELS_LAST
+from jaxgan_compress.nn.layers import resample
 
 
 def to_litert(module: linen.Module, variables: Mapping, shape: Sequence[int],
@@ -161,6 +162,42 @@ def _axis(x, axis):
   return CHANNELS_FIRST[axis] if len(x.shape) == 4 else axis
 
 
+def _resize(tf, x, _, scales, *, mode, **__):
+  if mode == 'cubic':
+    return _bicubic(tf, x, float(scales[2]))
+  factor = int(scales[2])
+  return tf.nn.depth_to_space(tf.concat([x] * factor ** 2, -1), factor)
+
+
+def _bicubic(tf, x, factor):
+  phases, period = resample.BICUBIC[factor]
+  border = 2
+  x = _pad(tf, x, [0, 0, border, border], mode='edge')
+
+  def pixels(x, axis):
+    """For each phase, its pixels along an axis. Ends count from the end, as in `_conv_transpose`.
+    """
+    for phase in range(phases):
+      first, weights = resample.cubic_taps(phase, period / phases)
+      taps = [slice(first + i + border, first + i - 1 - period, period) for i in range(4)]
+      yield sum(weight * x[(slice(None),) * axis + (tap,)]
+                for weight, tap in zip(weights, taps, strict=True))
+
+  parts = [y for rows in pixels(x, 1) for y in pixels(rows, 2)]
+  return tf.nn.depth_to_space(tf.concat(parts, -1), phases) if phases > 1 else parts[0]
+
+
+def _depth_to_space(tf, x, *, blocksize, mode):
+  # TensorFlow has the channels of one pixel of each square side by side.
+  order = np.arange(x.shape[-1]).reshape(-1, blocksize ** 2).T.reshape(-1)
+  return tf.nn.depth_to_space(tf.gather(x, order, axis=-1), blocksize)
+
+
+def _prelu(tf, x, slope):
+  # Not tf.where, whose branches LiteRT would compute apart.
+  return tf.nn.relu(x) + slope.reshape(-1) * tf.minimum(x, 0.)
+
+
 def _instance_norm(tf, x, scale, bias, *, epsilon):
   # An axis after the other: LiteRT adds a whole map up one by one, and rounds as often.
   mean = lambda x: tf.reduce_mean(tf.reduce_mean(x, 1, keepdims=True), 2, keepdims=True)
@@ -184,5 +221,7 @@ _OPERATIONS = {
     'ReduceMean': lambda tf, x, axes, keepdims: tf.reduce_mean(
         x, [_axis(x, axis) for axis in axes], keepdims=bool(keepdims)),
     'Conv': _conv, 'ConvTranspose': _conv_transpose, 'Pad': _pad, 'Slice': _slice,
-    'Resize': lambda tf, x, *_, **__: tf.nn.depth_to_space(tf.concat([x] * 4, -1), 2),
+    'Resize': _resize, 'DepthToSpace': _depth_to_space, 'PRelu': _prelu,
+    'SpaceToDepth': lambda tf, x, blocksize: tf.nn.space_to_depth(x, blocksize),
+    'Gather': lambda tf, x, order, axis: tf.gather(x, order, axis=_axis(x, axis)),
     'InstanceNormalization': _instance_norm}

@@ -15,6 +15,7 @@ from jax.core import ShapedArray
 from jax.extend import core
 
 from jaxgan_compress.nn.layers import conv_dispatch
+from jaxgan_compress.nn.layers.resample import CUBIC
 
 LAYOUTS = ('NHWC', 'NCHW')
 OPSET = 17
@@ -368,9 +369,34 @@ def _pad(graph, eqn, x):
 
 
 def _upsample(graph, eqn, x):
-  return graph.add('Resize', [x, '', np.array([1, 1, 2, 2], np.float32)], _shape(eqn),
+  factor = eqn.params['fixed']['factor']
+  return graph.add('Resize', [x, '', np.array([1, 1, factor, factor], np.float32)], _shape(eqn),
                    mode='nearest', coordinate_transformation_mode='asymmetric',
                    nearest_mode='floor')
+
+
+def _bicubic(graph, eqn, x):
+  factor = eqn.params['fixed']['factor']
+  return graph.add('Resize', [x, '', np.array([1, 1, factor, factor], np.float32)], _shape(eqn),
+                   mode='cubic', coordinate_transformation_mode='half_pixel',
+                   cubic_coeff_a=CUBIC)
+
+
+def _pixel_shuffle(graph, eqn, x):
+  return graph.add('DepthToSpace', [x], _shape(eqn), blocksize=eqn.params['fixed']['factor'],
+                   mode='CRD')
+
+
+def _pixel_unshuffle(graph, eqn, x):
+  # ONNX has the channels of one pixel of each square side by side.
+  factor, shape = eqn.params['fixed']['factor'], _shape(eqn)
+  x = graph.add('SpaceToDepth', [x], shape, blocksize=factor)
+  order = np.arange(shape[-1]).reshape(factor ** 2, -1).T.reshape(-1)
+  return graph.add('Gather', [x, order], shape, axis=1)
+
+
+def _prelu(graph, eqn, x, slope):
+  return graph.add('PRelu', [x, np.asarray(slope, np.float32)[:, None, None]], x.shape)
 
 
 def _subsample(graph, eqn, x):
@@ -405,4 +431,6 @@ _EMITTERS = {
     'integer_pow': _power, 'square': _power, 'convert_element_type': _same, 'copy': _same,
     'conv_general_dilated': _conv, 'dot_general': _matmul, 'reshape': _reshape, 'slice': _slice,
     'concatenate': _concatenate, 'pad': _pad, 'upsample': _upsample, 'subsample': _subsample,
-    'leaky_relu': _leaky_relu, 'instance_norm': _instance_norm, 'channel_mean': _channel_mean}
+    'leaky_relu': _leaky_relu, 'instance_norm': _instance_norm, 'channel_mean': _channel_mean,
+    'bicubic': _bicubic, 'pixel_shuffle': _pixel_shuffle, 'pixel_unshuffle': _pixel_unshuffle,
+    'prelu': _prelu}

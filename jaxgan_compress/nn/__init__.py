@@ -37,7 +37,7 @@ from jaxgan_compress.nn.generators.upscalers import (
 )
 from jaxgan_compress.nn.init import initialise
 from jaxgan_compress.nn.layers.conv import Conv, SeparableConv, UpConv
-from jaxgan_compress.nn.layers.inputs import input_kind
+from jaxgan_compress.nn.layers.inputs import input_kind, output_scale
 from jaxgan_compress.nn.layers.norms import BatchNorm, InstanceNorm, LayerNorm
 from jaxgan_compress.nn.prunable import Group, Plan, make_plan
 
@@ -83,6 +83,7 @@ __all__ = [
   'mobile_deepest_resnet',
   'mobile_resnet',
   'mobile_spade',
+  'output_scale',
   'resnet',
   'rrdbnet',
   'save',

@@ -104,8 +104,10 @@ def write(path: str | Path, module: linen.Module, variables: Mapping, *, overwri
 
 
 def is_ncnn(path: str | Path) -> bool:
-  """Whether a path is that of a file of ncnn, by its suffix."""
-  return Path(path).suffix in ('.param', '.bin')
+  """Whether a path is of a file of ncnn, by its suffix; other programs have .bin files, too."""
+  path = paths.expand(path)
+  return path.suffix == '.param' or (path.suffix == '.bin' and
+                                     path.with_suffix('.param').is_file())
 
 
 def graph(module: linen.Module) -> list[Layer]:
@@ -125,7 +127,7 @@ def graph(module: linen.Module) -> list[Layer]:
 
 def _both(path) -> tuple[Path, Path]:
   path = paths.expand(path)
-  if not is_ncnn(path):
+  if path.suffix not in ('.param', '.bin'):
     raise ValueError(f'{path} is no name of a file of ncnn; give NAME.param, beside which NAME.bin '
                      'is')
   return path.with_suffix('.param'), path.with_suffix('.bin')

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen, traverse_util
 
 from jaxgan_compress.nn.files import arrays as files
+from jaxgan_compress.nn.files import ncnn, realesrgan
 from jaxgan_compress.nn.init import flat, shapes
 from jaxgan_compress.nn.layers.inputs import example
 
@@ -24,11 +25,12 @@ RENAMED = {'form': ('implementation', {'plain': 'reference', 'fast': 'optimized'
 
 
 def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrite: bool = False,
-         like: linen.Module | None = None):
+         like: linen.Module | None = None, notice: str = ''):
   """Writes module and variables, to be opened by `load`.
 
   Arrays are named 'params/block1/conv1/kernel'. The metadata holds the architecture as JSON and a
-  checksum. like: see `load`. Raises FileExistsError if the file is there and may not be
+  checksum. like: see `load`. notice: what whoever passes the weights on has to say, see
+  `notice_of`. Raises FileExistsError if the file is there and may not be
   overwritten, and ValueError for a module that `describe` cannot describe, or variables that are
   not those of the module.
   """
@@ -36,11 +38,13 @@ def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrit
   _check(module, arrays, 'these variables')
   files.write(path, arrays, {
       'format': FORMAT, 'architecture': json.dumps(describe(module, like=like)),
-      'crc32': str(checksum(arrays))}, overwrite=overwrite)
+      'crc32': str(checksum(arrays)), **({'notice': notice} if notice else {})},
+      overwrite=overwrite)
 
 
 def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Module, dict]:
-  """The module and its variables (NumPy arrays) from a file that `save` wrote, and that alone.
+  """The module and its variables (NumPy arrays) from a file that `save` wrote, from files of ncnn
+  (see `nn.files.ncnn`), or of the name of a published upscaler, 'realesrgan:x4plus'.
 
   like: a network of your own, whose classes the file may name besides those of
   `jaxgan_compress.nn`. A file never says what is imported.
@@ -49,6 +53,10 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
   arrays are not those of its architecture. No code of the file runs: it can only name networks of
   `jaxgan_compress.nn`.
   """
+  if realesrgan.is_name(path):
+    return realesrgan.published(str(path))
+  if ncnn.is_ncnn(path):
+    return ncnn.read(path)
   metadata = files.metadata(path)
   if is_network(path) and metadata['format'] != FORMAT:
     raise ValueError(f'{path} is of the format {metadata["format"]!r} and this version reads '
@@ -72,9 +80,21 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
   return module, traverse_util.unflatten_dict(arrays, sep='/')
 
 
+def notice_of(*sources: str | Path) -> str:
+  """What whoever passes on weights that derive from these files has to say, a line for each notice:
+  of the metadata of `save`, and of what `load` takes besides; '' where there is nothing."""
+  lines: dict[str, None] = {}
+  for path in sources:
+    known = realesrgan.is_name(path) or ncnn.is_ncnn(path)
+    text = realesrgan.notice(path) if known else files.metadata(path).get('notice', '')
+    lines |= dict.fromkeys(text.splitlines())
+  return '\n'.join(lines)
+
+
 def is_network(path: str | Path) -> bool:
   """Whether a file was written by `save`, of this version or another."""
-  return files.metadata(path).get('format', '').startswith(FORMAT.rstrip('0123456789'))
+  return not realesrgan.is_name(path) and files.metadata(path).get('format', '').startswith(
+      FORMAT.rstrip('0123456789'))
 
 
 def describe(value: Any, field: str = '', like: linen.Module | None = None) -> Any:

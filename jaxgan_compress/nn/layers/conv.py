@@ -250,8 +250,8 @@ def _leaky_relu(x, slope):
 
 @conv_dispatch.operation
 def prelu(x, slope):
-  """x [..., C] where it is not negative, and slope [C] times x elsewhere."""
-  return jnp.where(x >= 0, x, slope * x)
+  """x [B,H,W,C] where it is not negative, and slope [C] times x elsewhere."""
+  return jnp.where(x >= 0, x, per_channel(slope) * x)
 
 
 def to_tanh_float32(x):

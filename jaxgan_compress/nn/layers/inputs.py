@@ -68,6 +68,13 @@ def input_kind(network: nn.Module) -> str:
   return kind
 
 
+def output_scale(network: nn.Module) -> int:
+  """How many times larger than its input a network's image is: its property `scale`, of upscalers,
+  and 1 for networks without one."""
+  # Most networks have none, and a user's need not.
+  return getattr(network, 'scale', 1)
+
+
 def example(network: nn.Module) -> jax.ShapeDtypeStruct:
   """The shape of the network's `example()`. Raises ValueError where the network has none."""
   if 'example' not in dir(network):

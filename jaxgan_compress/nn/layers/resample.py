@@ -77,7 +77,7 @@ def bicubic(x, factor: float):
     padded = jnp.pad(x, [(border, border) if i == axis else (0, 0) for i in range(4)], 'edge')
     rows = []
     for phase in range(phases):
-      at, weights = _cubic_taps(phase, period / phases)
+      at, weights = cubic_taps(phase, period / phases)
       rows.append(sum(weight * lax.slice_in_dim(
           padded, start := at + i + border, start + (n - 1) * period + 1, period, axis)
           for i, weight in enumerate(weights)))
@@ -87,15 +87,16 @@ def bicubic(x, factor: float):
 
 
 BICUBIC = {0.5: (1, 2), 0.75: (3, 4)}  # {factor: (pixels that come out, of so many)}
+CUBIC = -0.75  # the slope of the kernel at distance 1; Keys has -0.5
 
 
-def _cubic_taps(i: int, step: float, a: float = -0.75) -> tuple[int, list[float]]:
+def cubic_taps(i: int, step: float) -> tuple[int, list[float]]:
   """(the first of the four pixels that make pixel i, their weights). Keys 1981."""
   center = (i + 0.5) * step - 0.5
   first = int(np.floor(center)) - 1
   d = np.abs(center - np.arange(first, first + 4))
-  weights = np.where(d <= 1, (a + 2) * d ** 3 - (a + 3) * d ** 2 + 1,
-                     a * (d ** 3 - 5 * d ** 2 + 8 * d - 4))
+  weights = np.where(d <= 1, (CUBIC + 2) * d ** 3 - (CUBIC + 3) * d ** 2 + 1,
+                     CUBIC * (d ** 3 - 5 * d ** 2 + 8 * d - 4))
   return first, [float(weight) for weight in weights]
 
 
