@@ -61,6 +61,13 @@ class Plan:
   def widths(self) -> dict[str, int]:
     return {name: group.width for name, group in self.groups.items()}
 
+  @property
+  def readers(self) -> list[Path]:
+    """Paths of the layers that mix the channels of groups: these lie along the input axis of their
+    kernel."""
+    return [path[1:-1] for path, axes in self.leaves.items()
+            if path[0] == 'params' and path[-1] == 'kernel' and len(axes) > 1 and axes[-2]]
+
   def feeders(self, path: Path) -> list[tuple[str, ...]]:
     """Sets of groups: the leaf at `path` dies when all of any one set are empty."""
     inside = '/'.join(path[1:])

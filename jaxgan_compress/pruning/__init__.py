@@ -16,6 +16,12 @@ Any network with `plan` and `with_widths` can be pruned; see `nn.prunable`.
 """
 
 from jaxgan_compress.analysis.mask_plot import plot_masks
+from jaxgan_compress.pruning.activation import (
+  ActivationStatistics,
+  ReaderStatistics,
+  activation_statistics,
+  keep_means,
+)
 from jaxgan_compress.pruning.budget_search import SearchResult, keep, search, tighten, widths
 from jaxgan_compress.pruning.gradual import GradualPruning, roles, schedule
 from jaxgan_compress.pruning.importance import scores
@@ -32,17 +38,21 @@ from jaxgan_compress.pruning.width_cost import Cost, cost
 
 __all__ = [
   'BACKENDS',
+  'ActivationStatistics',
   'Cost',
   'GradualPruning',
   'LatencyTable',
   'PruneResult',
+  'ReaderStatistics',
   'SearchResult',
+  'activation_statistics',
   'apply_masks',
   'compact',
   'cost',
   'expand',
   'init_student',
   'keep',
+  'keep_means',
   'latency_table',
   'milliseconds',
   'plot_masks',

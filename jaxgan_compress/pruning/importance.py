@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from flax import traverse_util
 
 from jaxgan_compress.core import AnyArray
 from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
 
-CRITERIA = ('norm', 'l1', 'l2', 'taylor', 'random')
+if TYPE_CHECKING:
+  from jaxgan_compress.pruning.activation import ActivationStatistics
+
+CRITERIA = ('norm', 'l1', 'l2', 'taylor', 'activation', 'random')
 
 
 def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None,
-           key: jax.Array | None = None) -> dict[str, AnyArray]:
+           key: jax.Array | None = None, statistics: ActivationStatistics | None = None
+           ) -> dict[str, AnyArray]:
   """Scores of the channels of each group that can be ranked, float32 [width].
 
   criterion:
@@ -24,15 +29,26 @@ def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None,
     'l1', 'l2': mean |w|, root mean w^2, of the kernels that make the channel. Li et al. 2017.
     'taylor': |sum of gradient * w| over everything of the channel, with `grads` like `params`: what
       the loss would change by, to first order. Molchanov et al. 2019.
+    'activation': standard deviation of the activation times L2 norm of the weights that read it, by
+      the `statistics` of `activation_statistics`: what varies less where the channel is replaced by
+      its mean. Of several readers, which may see the channel after different norms, and of copies,
+      the root of the sum of squares: where all see the same, that is its deviation times the L2
+      norm of all weights together. Also of groups whose width follows another's, whose best
+      channels then stay. Not inside a compiled function.
     'random': uniform, from `key`.
 
   Jit-able; outside a compiled function NumPy arrays. Raises ValueError for another `criterion`, or
-  one whose gradient, key or scales are missing.
+  one whose gradient, statistics, key or scales are missing or of another network.
   """
   if criterion not in CRITERIA:
     raise ValueError(f'criterion={criterion!r}; one of {", ".join(CRITERIA)}')
   if criterion == 'taylor' and grads is None:
     raise ValueError("criterion='taylor' takes the gradient of a loss, grads=..., like params")
+  if criterion == 'activation':
+    if statistics is None:
+      raise ValueError("criterion='activation' takes statistics=..., which activation_statistics "
+                       'collects from a few batches')
+    return _of_activations(plan, statistics)
   ranked = {name: group for name, group in plan.groups.items() if not group.follows}
   if criterion == 'random':
     if key is None:
@@ -62,9 +78,23 @@ def _of_scales(ranked, flat, xp):
   return found
 
 
+def _of_activations(plan, statistics):
+  squares: dict[str, Any] = {}
+  for reader in plan.readers:
+    path, of = ('params', *reader, 'kernel'), statistics.readers.get(reader)
+    if of is None or len(of.std) != plan.shapes[path][-2]:
+      raise ValueError(f'the statistics are of another network: {"/".join(reader)} reads '
+                       f'{plan.shapes[path][-2]} channels here')
+    square = np.square(of.std * of.weight)[:, None]
+    for name, _ in plan.leaves[path][-2]:
+      squares[name] = squares.get(name, 0) + _of_group(square, plan, path, -2, name, np).sum(-1)
+  return {name: np.sqrt(squares[name]).astype(np.float32) for name in plan.groups
+          if name in squares}
+
+
 def _of_leaves(plan, flat, name, criterion, xp):
   """[width] of one group, of the kernels that make it ('l1', 'l2') or all leaves ('taylor')."""
-  seen = [_along(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
+  seen = [_of_group(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
           if path in flat for axis, groups in enumerate(axes)
           if name in dict(groups) and (criterion == 'taylor' or _makes(path, axes, axis))]
   if criterion == 'taylor':
@@ -78,7 +108,7 @@ def _makes(path, axes, axis):
   return path[-1] == 'kernel' and axis == len(axes) - 1
 
 
-def _along(x, plan, path, axis, name, xp):
+def _of_group(x, plan, path, axis, name, xp):
   """[width, everything else] of a group along one axis, its copies next to each other."""
   start = 0
   for each, times in plan.leaves[path][axis]:

@@ -15,7 +15,7 @@ from flax import linen
 from jaxgan_compress import analysis, export, nn
 from jaxgan_compress.core import xla
 from jaxgan_compress.pruning.budget_search import find, widths
-from jaxgan_compress.pruning.one_shot import PruneResult, prune
+from jaxgan_compress.pruning.one_shot import PruneResult, prune, statistics_of
 from jaxgan_compress.pruning.width_cost import Cost, cost
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,8 @@ def prune_to_latency(module: linen.Module, variables: Mapping, shape: Sequence[i
   not `near`.
   more: as of `prune`, which says what is raised.
   """
+  if (batches := more.get('batches')) is not None:  # which may be read once
+    more['batches'] = statistics_of(module, variables, more.get('criterion', 'norm'), batches)
   found = []
   for _ in range(tries):
     try:

@@ -1,6 +1,6 @@
 """From a network and a budget to a smaller network with weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,11 @@ from flax import linen, traverse_util
 
 from jaxgan_compress.nn import initialise
 from jaxgan_compress.nn.prunable import Plan
+from jaxgan_compress.pruning.activation import (
+  ActivationStatistics,
+  activation_statistics,
+  keep_means,
+)
 from jaxgan_compress.pruning.budget_search import Masks, search, widths
 from jaxgan_compress.pruning.importance import scores
 from jaxgan_compress.pruning.surgery import compact
@@ -34,7 +39,8 @@ class PruneResult(NamedTuple):
 def prune(module: linen.Module, variables: Mapping, shape=None, *, budget: float,
         unit: str | Callable[[Mapping[str, int]], float] = 'macs', criterion: str = 'norm',
         min_channels: int = 1, round_to: int = 1, scope: str = 'global', cat_search: bool = False,
-        student_init: str = 'inherit', scheme: str = 'normal', key=None) -> PruneResult:
+        student_init: str = 'inherit', scheme: str = 'normal', key=None,
+        batches: Iterable | ActivationStatistics | None = None) -> PruneResult:
   """The largest network inside this one that costs at most `budget` by its scores: scores, search
   and first weights.
 
@@ -42,17 +48,37 @@ def prune(module: linen.Module, variables: Mapping, shape=None, *, budget: float
   -> number, as a `LatencyTable`; criterion: see `scores`; min_channels, round_to, scope,
   cat_search: see `search`; student_init, scheme: see `init_student`. key: for fresh weights and
   random scores.
+  batches: for criterion='activation', inputs of the network, or what `activation_statistics` made
+  of them, where several budgets are met; then biases take what removed channels gave on average,
+  see `keep_means`, before `student_init='inherit'` keeps what is left.
 
   Jin et al. 2021, CAT: unit='cat', min_channels=16, student_init='reinit'. Raises ValueError as
   these do.
   """
   plan = module.plan()
   price = cost(module, plan, shape, unit) if isinstance(unit, str) else unit
-  found = search(plan, scores(plan, variables['params'], criterion, key=key), price, budget,
-                 min_channels=min_channels, round_to=round_to, scope=scope, cat_search=cat_search)
+  statistics = statistics_of(module, variables, criterion, batches)
+  ranked = scores(plan, variables['params'], criterion, key=key, statistics=statistics)
+  found = search(plan, ranked, price, budget, min_channels=min_channels, round_to=round_to,
+                 scope=scope, cat_search=cat_search)
+  if statistics and student_init == 'inherit':
+    variables = keep_means(module, variables, found.masks, statistics)
   small, first = init_student(module, plan, variables, found.masks, student_init, key=key,
                               scheme=scheme)
   return PruneResult(small, first, found.masks, found.threshold, price(plan.widths), found.cost)
+
+
+def statistics_of(module: linen.Module, variables: Mapping, criterion: str,
+                  batches: Iterable | ActivationStatistics | None) -> ActivationStatistics | None:
+  """The statistics that a criterion takes, None for one that takes none. Raises ValueError for
+  batches that are missing or would change nothing."""
+  if (batches is None) == (criterion == 'activation'):
+    raise ValueError("criterion='activation' takes batches=..., inputs of the network, a few of "
+                     'those that it trained on' if batches is None else
+                     f'criterion={criterion!r} takes no batches; leave them out')
+  if batches is None or isinstance(batches, ActivationStatistics):
+    return batches
+  return activation_statistics(module, variables, batches)
 
 
 def init_student(module: linen.Module, plan: Plan, variables: Mapping, masks: Mapping,

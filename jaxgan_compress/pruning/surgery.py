@@ -29,7 +29,7 @@ def apply_masks(plan: Plan, params, masks: Mapping[str, AnyArray]):
     path, x = ('params', *path), xp.asarray(x)
     for i, axis in enumerate(plan.leaves[path]):
       if axis:
-        alive = _along(axis, masks, xp).astype(x.dtype)
+        alive = mask_along(axis, masks, xp).astype(x.dtype)
         x = x * alive.reshape([-1 if j == i else 1 for j in range(x.ndim)])
     for groups in plan.feeders(path):
       x = x * functools.reduce(operator.or_, (masks[name].any() for name in groups)).astype(x.dtype)
@@ -71,7 +71,7 @@ def expand(plan: Plan, small: Mapping, masks: Mapping[str, AnyArray]) -> dict:
 
 def _where(plan, path, masks):
   """The open mesh of indices that stay of a leaf."""
-  return np.ix_(*(np.flatnonzero(_along(axis, masks, np)) if axis else np.arange(size)
+  return np.ix_(*(np.flatnonzero(mask_along(axis, masks, np)) if axis else np.arange(size)
                   for axis, size in zip(plan.leaves[path], plan.shapes[path], strict=True)))
 
 
@@ -79,5 +79,6 @@ def _lives(plan, path, masks):
   return all(any(np.any(masks[name]) for name in groups) for groups in plan.feeders(path))
 
 
-def _along(axis, masks, xp):
+def mask_along(axis, masks, xp):
+  """The masks of the groups that lie along an axis, one after another."""
   return xp.concatenate([xp.tile(xp.asarray(masks[name]), times) for name, times in axis])
