@@ -10,12 +10,13 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from flax import linen
 from PIL import Image
 
@@ -24,10 +25,13 @@ from jaxgan_compress.cli.flags import Flag, Verb
 from jaxgan_compress.cli.output import check_output, print_table
 from jaxgan_compress.cli.runs import CONFIG, MOVED, OVERWRITE
 from jaxgan_compress.config import build
+from jaxgan_compress.data import picture_files, picture_folders
+from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.nn.files import arrays, network, realesrgan
 from jaxgan_compress.train import log_files
 
 LARGEST = 8192  # pixels of a side
+CALIBRATION_BATCH = 8  # pictures, where no config says more
 OF_A_RUN = ('workdir',)
 WORKDIR = Flag('workdir', 'Instead of --network: the folder of a run, or gs://BUCKET/RUN.', Path)
 NETWORK = Flag('network', 'The file of the network, which convert, prune or nn.save wrote.', Path)
@@ -204,7 +208,13 @@ def _recognise(flags: SimpleNamespace):
       Flag('backend', 'What measures milliseconds: JAX on this device, or ONNX Runtime on this '
            'CPU.', default='jax', choices=pruning.BACKENDS, needs=('unit=ms',)),
       Flag('criterion', 'Channel importance criterion.', default='norm',
-           choices=('norm', 'l1', 'l2', 'random')),
+           choices=('norm', 'l1', 'l2', 'activation', 'random')),
+      Flag('input', 'The picture, or the folder or pattern of pictures, in which activations are '
+           'looked at; default with --workdir: the data that the stage trained on.', Path,
+           needs=('criterion=activation',)),
+      Flag('calibration_batches', f'The number of batches in which activations are looked at: of '
+           f'the training data, or of {CALIBRATION_BATCH} pictures or latents.', int,
+           config.CALIBRATION_BATCHES, low=1, needs=('criterion=activation',)),
       Flag('scope', 'The scope of the threshold: one for all layers, or the same share of the '
            'channels of every group.', default='global', choices=('global', 'group')),
       Flag('min_channels', 'The smallest number of channels of every layer that cannot vanish.',
@@ -231,11 +241,14 @@ def prune(flags):
   module, variables, shape = _load_generator(run, flags, 'prune')
   notice = _notice(run, flags)
   network.describe(module, like=module)  # before time is spent: what is left will be saved
+  batches = _calibration(run, flags, module, variables, shape) if \
+      flags.criterion == 'activation' else None
   table, backend = _latency_table(flags, module, shape) if flags.unit == 'ms' else (None, '')
   options: dict[str, Any] = {
       'criterion': flags.criterion, 'min_channels': flags.min_channels,
       'round_to': flags.round_to, 'scope': flags.scope, 'cat_search': flags.cat_search,
-      'student_init': flags.student_init, 'key': jax.random.key(flags.seed)}
+      'student_init': flags.student_init, 'key': jax.random.key(flags.seed),
+      'batches': batches}
   if table and not flags.table:
     results = [pruning.prune_to_latency(module, variables, shape, budget=budget, table=table,
                                         backend=backend, **options)[0] for budget in budgets]
@@ -252,6 +265,41 @@ def prune(flags):
     title = f'{out.name}: channels that stay (dark), in their order'
     Image.fromarray(pruning.plot_masks(each.masks, title)).save(out.with_suffix('.png'))
     print(f'{out} and {out.with_suffix(".png").name}: {network.spell(each.module)}')
+
+
+def _calibration(run: experiment.Run | None, flags: SimpleNamespace, module: linen.Module,
+                 variables: Mapping, shape: Sequence[int]) -> pruning.ActivationStatistics:
+  """Statistics of activations: in --input, in the data of the run, or in latents."""
+  count, kind = flags.calibration_batches, nn.input_kind(module)
+  if flags.input and kind != 'image':
+    raise ValueError(f'--input is for networks of pictures, and a {type(module).__name__} takes '
+                     + ('latents, which are drawn by --seed; leave it out' if kind == 'latent' else
+                        'label maps; leave it out, and give its run as --workdir'))
+  if flags.input:
+    batches = _pictures(flags.input, shape, count)
+  elif run:
+    generator = _find_generator(run, flags)
+    batches = generator.stage.calibration(module, count, generator.is_reverse)
+  elif kind == 'latent':
+    key = jax.random.key(flags.seed)
+    batches = (jax.random.normal(jax.random.fold_in(key, i), (CALIBRATION_BATCH, *shape[1:]))
+               for i in range(count))
+  else:
+    raise ValueError('--criterion=activation looks at what the network does with its inputs: give '
+                     + ('pictures as --input=FOLDER, like those that it trained on' if
+                        kind == 'image' else 'the run of this network of label maps as --workdir'))
+  return pruning.activation_statistics(module, variables, batches)
+
+
+def _pictures(path: str, shape: Sequence[int], count: int) -> Iterator[np.ndarray]:
+  """Batches of pictures at this size, float32 in [-1, 1]: of more than there may be, evenly many
+  of all. A last batch may have fewer."""
+  files = [file for file, _ in picture_folders.find(path)]
+  chosen = np.linspace(0, len(files) - 1, min(len(files), count * CALIBRATION_BATCH)).astype(int)
+  for first in range(0, len(chosen), CALIBRATION_BATCH):
+    pictures = [picture_files.read(files[i].read_bytes(), shape[-1], name=str(files[i])).resized(
+        *shape[1:3]).pixels for i in chosen[first:first + CALIBRATION_BATCH]]
+    yield np.stack([x / np.float32(np.iinfo(x.dtype).max / 2) - 1 for x in pictures])
 
 
 def _compare_costs(nets, results: Sequence[pruning.PruneResult], shape: Sequence[int], unit: str,
@@ -305,21 +353,25 @@ def _open_run(flags: SimpleNamespace, verb: str) -> experiment.Run | None:
   return experiment.open_run(flags.workdir, moved=flags.moved) if flags.workdir else None
 
 
+def _find_generator(run: experiment.Run, flags: SimpleNamespace) -> TrainedGenerator:
+  generators = {generator.name: generator for generator in run.measured_generators()}
+  name = flags.stage or next(iter(generators))
+  if name not in generators:
+    raise ValueError(f'--stage={name}: {config.suggest(name, generators)}')
+  return generators[name]
+
+
 def _load_generator(run: experiment.Run | None, flags: SimpleNamespace, verb: str):
   """(module, variables, shape of an input) of the generator of a run, or of --network."""
   if run is None:
     module, variables = nn.load(flags.network)
     shape = _input_shape(module, flags.size, verb)
   else:
-    generators = {generator.name: generator for generator in run.measured_generators()}
-    name = flags.stage or next(iter(generators))
-    if name not in generators:
-      raise ValueError(f'--stage={name}: {config.suggest(name, generators)}')
-    bound = generators[name].bound(flags.checkpoint)
+    generator = _find_generator(run, flags)
+    bound = generator.bound(flags.checkpoint)
     module, variables = bound.module, jax.device_get(bound.variables)
-    shape = _input_shape(module, flags.size, verb) if flags.size else \
-        generators[name].input_shape()
-    print(f'{name}, {flags.checkpoint} checkpoint, {"x".join(map(str, shape))}')
+    shape = _input_shape(module, flags.size, verb) if flags.size else generator.input_shape()
+    print(f'{generator.name}, {flags.checkpoint} checkpoint, {"x".join(map(str, shape))}')
   if not hasattr(module, 'plan'):  # any network that has one can be pruned, see nn.prunable
     raise ValueError(f'a {type(module).__name__} has no plan and cannot be pruned; generators can')
   return module, variables, shape

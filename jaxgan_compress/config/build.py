@@ -228,6 +228,10 @@ def _unknown_metric(c):
                 if metric not in configs.SELECT)
 
 
+def _is_count(x):
+  return isinstance(x, int) and not isinstance(x, bool) and x >= 1
+
+
 def _one_of(names):
   return f'one of {", ".join(names)}' if names else 'there is none'
 
@@ -276,6 +280,12 @@ STAGE_RULES = (
         ' is of the generator of a teacher and there is none; give teacher')),
     (lambda c, s, before: s.prune and not s.prune.get('budget'), 'prune', lambda c, s, before: (
         ': prune has no budget; give what the student may cost, as budget=2.6e9')),
+    (lambda c, s, before: 'calibration_batches' in s.prune and s.prune.get('criterion') !=
+     'activation', 'prune', lambda c, s, before: (
+         ": calibration_batches are for criterion='activation'; leave them out, or give that too")),
+    (lambda c, s, before: not _is_count(s.prune.get('calibration_batches', 1)), 'prune',
+     lambda c, s, before: f': calibration_batches={s.prune.calibration_batches!r} is no whole '
+                          f'number from 1; default: {configs.CALIBRATION_BATCHES}'),
     (lambda c, s, before: 'teacher' in s.init_from and s.teacher, 'init_from.teacher',
      lambda c, s, before: f' and teacher={tuple(s.teacher)} both say who teaches; give one'),
 )

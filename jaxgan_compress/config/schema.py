@@ -30,6 +30,7 @@ SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'p
           'pixel_accuracy': 'max'}
 MANY = 48  # names that a message lists
 CHECKPOINTS = ('best', 'last')
+CALIBRATION_BATCHES = 8  # in which pruning looks at activations, by default
 
 # How a stage spreads over devices, see `parallel.parallelize`.
 VIA = ('pmap', 'shard_map')
@@ -46,8 +47,10 @@ STAGE = {
     'shift': 0,                # augmentation: pixels of random shift
     'prune': {},               # dict(budget=...): the student is pruned from the teacher's
                                # generator,
-                               # see `pruning.prune` for what else it takes; several
-                               # budgets give extra students, where a method has them
+                               # see `pruning.prune` for what else it takes;
+                               # criterion='activation' looks at calibration_batches=8 of the
+                               # stage's training batches; several budgets give extra students,
+                               # where a method has them
     'init_from': {},               # {role: file of `convert`}: networks to start or learn from, as
                                # features='vgg16.safetensors' for perceptual terms
 }

@@ -90,6 +90,7 @@ def _pruned(config, name, theirs, batch):
     weights = nn.initialise(whole, key)
     # Scales that nothing has trained yet are all alike.
     settings = {**config.stages[name].prune.to_dict(), 'criterion': 'random'}
+    settings.pop('calibration_batches', None)
     return {role: pruning.prune(whole, weights, shape, key=key, **{**settings, 'budget': budget})
             for role, budget in build.budgets(config, name).items()}
 

@@ -90,7 +90,7 @@ class DryRun:
         raise ValueError(f'stages.{stage.name} is pruned from a network of {count:,} parameters; '
                          f'at most {MOST:,} can be: give a narrower one')
       self._trials[trial] = tuple(
-          stage.prune(module, nn.initialise(module, jax.random.key(0))).values())
+          stage.prune(module, nn.initialise(module, jax.random.key(0)), trial=True).values())
     # Stages with equal budgets may call their networks differently.
     return dict(zip(stage.pruned.paths, self._trials[trial], strict=True))
 

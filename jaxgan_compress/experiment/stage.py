@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from flax import linen
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn, pruning
-from jaxgan_compress.config import CHECKPOINTS, SELECT, build
-from jaxgan_compress.core import Method, Net, TrainState
+from jaxgan_compress.config import CALIBRATION_BATCHES, CHECKPOINTS, SELECT, build
+from jaxgan_compress.core import Method, Net, TrainState, normalise
 from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.nn.files import network
 from jaxgan_compress.train import Checkpointer, log_files
@@ -124,11 +124,29 @@ class Stage:
 
   def pipeline_of(self, method: Method) -> data.Pipeline:
     """The batches that a method of this stage trains on."""
+    return self._pipeline(self.batch * method.updates)
+
+  def _pipeline(self, batch: int, **share) -> data.Pipeline:
     config = self.run.config
     return data.Pipeline(
-        self.source(), seed=config.seed, batch=self.batch * method.updates,
-        workers=config.workers,
-        augment=data.random_shift(self.spec.shift) if self.spec.shift else None)
+        self.source(), seed=config.seed, batch=batch, workers=config.workers,
+        augment=data.random_shift(self.spec.shift) if self.spec.shift else None, **share)
+
+  def calibration(self, module: linen.Module, count: int, reverse: bool = False) -> Iterator:
+    """The first `count` batches of inputs that a generator trains on here, float32: the same on
+    every host and whenever they are read. reverse: it translates targets to sources."""
+    if nn.input_kind(module) == 'latent':
+      key = self._pruning_key()
+      for i in range(count):
+        yield jax.random.normal(jax.random.fold_in(key, i), (self.batch, module.latent))
+      return
+    batches = self._pipeline(self.batch, host=0, hosts=1)
+    for i in range(count):
+      yield normalise(batches.prepare(batches[i]))['target' if reverse else 'source']
+
+  def _pruning_key(self):
+    return jax.random.fold_in(jax.random.key(self.run.config.seed),
+                              zlib.crc32(f'{self.name}.prune'.encode()))
 
   def example(self, method: Method):
     """One element of the data as a batch, {} for a method that needs none."""
@@ -187,13 +205,14 @@ class Stage:
     return {'teacher': nets[main], **{role: net for role, net in nets.items()
                                       if role != main and not role.endswith('_adapters')}}
 
-  def prune(self, module: linen.Module, variables, own=lambda role: None
+  def prune(self, module: linen.Module, variables, own=lambda role: None, *, trial: bool = False
             ) -> dict[str, pruning.PruneResult]:
     """{role: what is left} of a network, for the stage's students, each of which holds the smaller
     ones.
 
-    own: role -> variables of another network of this kind, which is pruned instead, or None. Raises
-    ValueError for a budget that cannot be met.
+    own: role -> variables of another network of this kind, which is pruned instead, or None.
+    trial: of weights that mean nothing, whose activations are not looked at. Raises ValueError for
+    a budget that cannot be met.
     """
     shape = module.example().shape if nn.input_kind(module) == 'latent' else (
         1, *data.prepared_batch(self.source(), [0])['source'].shape[1:])
@@ -201,11 +220,22 @@ class Stage:
       if not hasattr(module, 'plan'):  # networks of users' own may have none
         raise ValueError(f'a {type(module).__name__} has no plan() of what may be pruned; see '
                          'docs/howto.md')
-      key = jax.random.fold_in(jax.random.key(self.run.config.seed),
-                               zlib.crc32(f'{self.name}.prune'.encode()))
-      results = {role: pruning.prune(module, own(role) or variables, shape, key=key,
-                                     **{**self.spec.prune.to_dict(), 'budget': budget})
-                 for role, budget in build.budgets(self.run.config, self.name).items()}
+      settings, shared, results = self.spec.prune.to_dict(), None, {}
+      count = settings.pop('calibration_batches', CALIBRATION_BATCHES)
+      by_activation = settings.get('criterion') == 'activation'
+      if by_activation and trial:
+        settings['criterion'], by_activation = 'random', False
+
+      def statistics(weights):
+        return pruning.activation_statistics(module, weights, self.calibration(module, count))
+
+      for role, budget in build.budgets(self.run.config, self.name).items():
+        mine = own(role)
+        if by_activation:
+          shared = shared if mine or shared else statistics(variables)
+          settings['batches'] = statistics(mine) if mine else shared
+        results[role] = pruning.prune(module, mine or variables, shape, key=self._pruning_key(),
+                                      **{**settings, 'budget': budget})
       for result in results.values():
         network.describe(result.module, like=module)  # it will have to be saved
       return results
