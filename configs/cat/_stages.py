@@ -125,6 +125,29 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
   return smoke(c) if arg.smoke else c
 
 
+def sample_pairs(c, arg, task, *, size=64):
+  """`sample_students` of pairs of images: an inception teacher that learns as pix2pix."""
+
+  def adversary(tx, **fields):
+    return common.adversary(24, tx(2e-4), norm='batch', **fields)
+
+  def train(generator, tx):
+    return dict(name='Pix2Pix', tx=tx, ema=EMA, adversary=adversary(whole),
+                **({'generator': generator} if generator else {}))
+
+  def online(student, tx, others):
+    return dict(name='OMGD', tx=tx, teacher_tx=others(SLOW), wide=teacher, ema=EMA,
+                teacher_params='ema', distill=DISTILL,
+                adversary=adversary(others, heads=('wide',)),
+                **({'student': student} if student else {}))
+
+  whole = lambda rate: common.linear(rate, arg.steps)
+  teacher = dict(name='inception', ngf=16, blocks=4, norm='batch')
+  return sample_students(
+      c, arg, task, size=size, teacher=teacher, taps=('stem', 'block2', 'block4'),
+      train=train, learn=dict(adversary=adversary(whole)), online=online)
+
+
 def smoke(c):
   config.smoke(c)
   for stage in c.stages.values():

@@ -193,6 +193,14 @@ def sample_pairs(c, arg, task, *, wide, student, distill, norm, extra_students=N
   fill(c, run)
 
 
+def emoji(c, arg):
+  """The run on `samples:emoji` as arg has it; with arg.smoke on drawings that need no download."""
+  name = 'samples:drawings' if arg.smoke else 'samples:emoji'
+  c.data = dict(name=name, size=arg.size, pair=arg.pair,
+                **({'path': arg.path} if arg.path and not arg.smoke else {}))
+  return c
+
+
 def sample_sets(c, arg, task, *, teacher, student, distill, disc=24, size=48):
   """The same without pairs: the student of a CycleGAN online, a CycleGAN of its own size alone, and
   after a finished CycleGAN.

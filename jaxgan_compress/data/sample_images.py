@@ -1,19 +1,22 @@
-"""Real images of installed packages: no download, no network.
+"""Built-in tasks: real images of installed packages, images made by code, and emoji.
 
 Photographs and textures ship inside scikit-image and scikit-learn (the extra 'samples'); the label
-maps come from a seeded procedure, so they are exact.
+maps come from a seeded procedure, so they are exact. No download but for 'emoji'.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from jaxgan_compress.core.arguments import one_of
+from jaxgan_compress.data import emoji
 from jaxgan_compress.data.decode import with_channels
+from jaxgan_compress.data.drawings import Drawings
 from jaxgan_compress.data.sources import Source, installed
 from jaxgan_compress.data.translation import Unpaired, label_batch, label_element
 
@@ -81,24 +84,44 @@ class Scenes(Source):
     return label_batch(batch, self.classes)
 
 
-def samples(task: str, split: str = 'train', *, size: int = 64, count: int | None = None):
+def samples(task: str, split: str = 'train', *, size: int = 64, count: int | None = None,
+            pair: str | None = None, paired: bool | None = None, path: str | Path | None = None):
   """A built-in task: its source, for training or evaluation.
 
   task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired;
-  'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps. All images have
-  three channels. split: 'train', 'validation' or 'test', of disjoint parts of the pictures.
-  size: 32 to 256 pixels; above 128 few pictures are large enough for all three splits.
-  count: elements (default 2048, 128 and 256).
+  'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps; 'emoji', thousands
+  of drawings in two styles, and 'drawings', a dozen made by code in the same styles. All images
+  have three channels. split: 'train', 'validation' or 'test', of disjoint parts of the pictures; of
+  'emoji' and 'drawings' of disjoint names, of which those of one emoji belong together.
+  size: 32 to 256 pixels; above 128 few photographs are large enough for all three splits.
+  count: elements (default 2048, 128 and 256; of 'emoji' all, and at most those that there are).
 
-  Raises ValueError for another task, split or size, and ImportError with the extra that is missing.
+  Of 'emoji' and 'drawings' alone: pair is 'mono2flat' (black to plain colours, the default) or
+  'flat2shaded' (to light and shadow); paired=False gives `Unpaired`, of 'emoji' with other names in
+  A than in B. Of 'emoji' alone: path, the folder that launch/get_emoji.sh has filled (default:
+  where it does so by itself, `~/.cache/jaxgan_compress/emoji`); see `data.emoji` for the licence.
+
+  Raises ValueError for another task, split or size, or an argument that the task does not take,
+  ImportError with the extra that is missing, and FileNotFoundError with the command that draws the
+  emoji.
   """
   one_of('task', task, TASKS)
   one_of('split', split, SPLITS)
   if not isinstance(size, int) or not SIZES[0] <= size <= SIZES[1]:
     raise ValueError(f'size={size!r}; samples have {SIZES[0]} to {SIZES[1]} pixels')
-  count = COUNTS[split] if count is None else count
-  if count < 1:
+  if count is not None and count < 1:
     raise ValueError(f'count={count}; at least 1')
+  for key, value, takers in (('pair', pair, DRAWN), ('paired', paired, DRAWN),
+                             ('path', path, ('emoji',))):
+    if value is not None and task not in takers:
+      raise ValueError(f'{key}={value!r}; samples:{task} has no {key}, {" and ".join(takers)} alone')
+  if task in DRAWN:
+    pair, paired = pair or 'mono2flat', paired is not False
+    one_of('pair', pair, emoji.PAIRS)
+    if task == 'emoji':
+      return emoji.emoji(split, pair, size=size, count=count, paired=paired, path=path)
+    return _drawings(split, pair, paired, size, count or COUNTS[split])
+  count = COUNTS[split] if count is None else count
   if task == 'shapes':
     return Scenes(split, size, count)
   if task in PAIRS:
@@ -121,7 +144,8 @@ def edges(picture: np.ndarray) -> dict[str, np.ndarray]:
 
 
 PAIRS = {'colorize': colorize, 'edges2photo': edges}
-TASKS = (*PAIRS, 'grass2gravel', 'brick2gravel', 'shapes')
+DRAWN = 'emoji', 'drawings'
+TASKS = (*PAIRS, 'grass2gravel', 'brick2gravel', 'shapes', *DRAWN)
 
 
 def scene(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
@@ -183,3 +207,11 @@ def _crops(names, make, split, size, count, name):
   if not parts:
     raise ValueError(f'{name}/{split}: no picture is large enough for size={size}; take less')
   return Crops(parts, make, size, count, SPLITS.index(split), f'{name}/{split}')
+
+
+def _drawings(split, pair, paired, size, count):
+  styles, name = emoji.PAIRS[pair], f'samples:drawings/{pair}/{split}'
+  if paired:
+    return Drawings(dict(zip(('source', 'target'), styles, strict=True)), split, size, count, name)
+  a, b = (Drawings({'image': style}, split, size, count, f'{name}/{style}') for style in styles)
+  return Unpaired(a, b, f'{name} unpaired')
