@@ -41,6 +41,15 @@ def compile_stage(config: ConfigDict, target: str, stage: str | None = None, *,
   installed; what the compiler refuses is `error` of the result.
   """
   machine = parse_target(target)
+  lowered = lower_stage(config, target, stage, devices=devices, batch=batch, dtype=dtype)
+  return compile_lowered(lowered, machine, machine.mesh(devices).size)
+
+
+def lower_stage(config: ConfigDict, target: str, stage: str | None = None, *,
+                devices: int | None = None, batch: int | None = None, dtype: str | None = None
+                ) -> jax.stages.Lowered:
+  """The program that `compile_stage` compiles, of the same arguments."""
+  machine = parse_target(target)
   mesh = machine.mesh(devices)
   name = stage or next(name for name in reversed(config.run) if build.resolve(
       config.stages[name].method.name, build.HOMES['method']).is_generator)
@@ -51,7 +60,7 @@ def compile_stage(config: ConfigDict, target: str, stage: str | None = None, *,
   rows = (batch or config.stages[name].batch or config.batch) * mesh.size
   with build.blaming(f'stages.{name}'), xla.building_for(machine.platform):
     method, state, images = untrained(config, name, rows, dtype)
-    return compile_lowered(lower_step(method.step, mesh, state, images), machine, mesh.size)
+    return lower_step(method.step, mesh, state, images)
 
 
 def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None
