@@ -1,17 +1,24 @@
 """What compilers for TPUs and GPUs say of published training steps: writes docs/accelerators.md.
 
     python benchmarks/accelerators.py [--only=omgd/edges2shoes]
-        [--machines=tpu:v5e:2x2/1,gpu:h100/1] [--dtypes=float32] [--plain] [--page]
+        [--machines=tpu:v5e:2x2/1,gpu:h100/1] [--dtypes=float32] [--plain] [--timeout=30]
+        [--alone] [--page]
 
 Compiles each stage of each shipped config at its published size, every device with the batch of the
 config, for the --machines (target/devices), and with --plain also the same step in plain Flax
 (`plain_flax.py`). Nothing runs, no chip is needed; `jaxgan-compress[tpu]` and `[cuda13]` bring the
-compilers. A large step takes minutes and up to 9 GB. What is in docs/accelerators.jsonl already is
-not compiled again, so the command goes on where it stopped; --page only writes the page from it.
+compilers. A large step takes minutes and up to 9 GB; small images come first, and after --timeout
+minutes the row says that its step was not compiled in that time. --alone says that nothing else
+keeps the machine busy: only then the page shows how long compiling took. What is in
+docs/accelerators.jsonl already is not compiled again, so the command goes on where it stopped. Nor
+is a step that differs from one there in numbers alone, such as a learning rate: its row has the
+figures of that one. --page only writes the page.
 """
 
 import argparse
 import datetime
+import hashlib
+import itertools
 import json
 import math
 import re
@@ -22,21 +29,36 @@ from pathlib import Path
 import jax
 
 from jaxgan_compress import config
+from jaxgan_compress.analysis import Program
 from jaxgan_compress.config import build
 
 DOCS = Path(__file__).parent.parent / 'docs'
 ROWS, PAGE = DOCS / 'accelerators.jsonl', DOCS / 'accelerators.md'
 MACHINES = ('tpu:v5e:2x2/1', 'tpu:v5e:4x4/16', 'tpu:v5e:16x16/256', 'tpu:v5p:2x2x2/8', 'gpu:h100/1')
 KEY = ('config', 'stage', 'machine', 'dtype', 'plain')
+PROGRAM = ('fingerprint', 'machine', 'dtype', 'plain', 'jax')
+# Of a program's text: the places of results in the state, and single numbers. 0 and 1 stay, since
+# compilers leave out what they are multiplied with.
+PLACE = re.compile(r'jax\.result_info = "[^"]*"')
+NUMBER = re.compile(r'dense<-?(?!0\.0+E\+00>|1\.0+E\+00>)[\d.]+(?:E[+-]\d+)?>(?= : tensor<b?f\d+>)',
+                    re.IGNORECASE)
+WHOLE_NUMBER = re.compile(r'dense<-?(?![01]>)\d+>(?= : tensor<i32>)')
 
 
-def work(row):
+def work(row, timeout):
   """The row with what the compiler says, at the published batch and, where that does not fit, at
-  the largest half, quarter or so on of it that does."""
+  the largest half, quarter or so on of it that does; or with what it said of an equal program."""
   jax.config.update('jax_platforms', 'cpu')
   c = config.load(row['config'])
-  published = batch = c.stages[row['stage']].batch or c.batch
-  found = compiled(row, c, batch)
+  lowered, batch = None, row['published_batch']
+  if not row['plain']:
+    lowered = lower(row, c, batch)
+    row['fingerprint'] = fingerprint(lowered.as_text())
+    if equal := equal_row(row, timeout):
+      return {**equal, **{key: row[key] for key in (*KEY, 'date')},
+              'same_as': f'{equal["config"]} {equal["stage"]}'}
+    print(json.dumps(row), flush=True)  # what remains if the time is over
+  found = compiled(row, c, batch, lowered)
   published_needs = needed = memory_needed(found)
   while needed and batch > 1:
     fitting = batch * found.hbm['available'] / needed
@@ -45,21 +67,54 @@ def work(row):
     needed = memory_needed(found)
   found = found.to_dict()
   found['costliest'] = found['costliest'][:5]
-  return {**row, 'published_batch': published, 'published_needs': published_needs, 'batch': batch,
-          'jax': jax.__version__, 'date': datetime.date.today().isoformat(), **found}
+  return {**row, 'published_needs': published_needs, 'batch': batch, **found}
 
 
-def compiled(row, c, batch):
-  """The `analysis.Program` of a row."""
+def lower(row, c, batch):
+  """The program of a row of ours, as the compiler gets it."""
+  from jaxgan_compress.experiment import compilation
+  target, devices = machine_of(row)
+  return compilation.lower_stage(c, target, row['stage'], devices=devices, batch=batch,
+                                 dtype=row['dtype'])
+
+
+def compiled(row, c, batch, lowered=None):
+  """The `analysis.Program` of a row; `lowered` saves lowering it again."""
   import plain_flax
 
-  from jaxgan_compress import analysis, experiment
-  target, _, devices = row['machine'].rpartition('/')
+  from jaxgan_compress import analysis
+  from jaxgan_compress.analysis import ahead_of_time, targets
+  target, devices = machine_of(row)
   if row['plain']:
     step, args = plain_flax.STEPS[plain_name(row)](batch=batch, dtype=row['dtype'])
     return analysis.compile_for(step, *args, target=target, donate_argnums=(0,), options={})
-  return experiment.compile_stage(c, target, row['stage'], devices=int(devices), batch=batch,
-                                  dtype=row['dtype'])
+  return ahead_of_time.compile_lowered(lowered or lower(row, c, batch),
+                                       targets.parse_target(target), devices)
+
+
+def machine_of(row):
+  target, _, devices = row['machine'].rpartition('/')
+  return target, int(devices)
+
+
+def fingerprint(text):
+  """What programs (StableHLO) have in common that differ only in names and in single numbers."""
+  text = NUMBER.sub('number', PLACE.sub('', text))
+  if 'stablehlo.while' not in text:  # a whole number may say how often a loop turns
+    text = WHOLE_NUMBER.sub('number', text)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def equal_row(row, timeout):
+  """The row of a program with this fingerprint that was compiled, or None."""
+  wanted = [row[key] for key in PROGRAM]
+  return next((one for one in known().values() if [one.get(key) for key in PROGRAM] == wanted
+               and 'same_as' not in one and finished(one, timeout)), None)
+
+
+def finished(row, timeout):
+  """Whether a row was compiled, or given up after no less than so many minutes."""
+  return row.get('given_up_after', timeout) >= timeout
 
 
 def memory_needed(program):
@@ -95,26 +150,47 @@ def known():
   return {tuple(row[key] for key in KEY): row for row in map(json.loads, lines)}
 
 
-def compile_missing(args):
-  """Compiles one row after the other, each in a process of its own, and appends what came of it."""
+def size(where):
+  """(side of an image, images): large images take large networks, whatever the batch."""
+  c = config.load(where[0])
+  side = c.data.get('size', 256)
+  return side if isinstance(side, int) else max(side), c.stages[where[1]].batch or c.batch
+
+
+def missing(args):
+  """Rows that have not been compiled, small images first."""
   import plain_flax
-  for name, stage in stages():
-    for machine in args.machines.split(','):
-      for dtype in args.dtypes.split(','):
-        for plain in (False, True)[:1 + args.plain]:
-          row = dict(zip(KEY, (name, stage, machine, dtype, plain), strict=True))
-          if args.only not in f'{name} {stage}' or tuple(row.values()) in known() or (
-              plain and plain_name(row) not in plain_flax.STEPS):
-            continue
-          done = subprocess.run([sys.executable, __file__, f'--work={json.dumps(row)}'],
-                                stdout=subprocess.PIPE, text=True)
-          if done.returncode:
-            print(f'{" ".join(map(str, row.values()))} ended with {done.returncode}', flush=True)
-            continue
-          line = done.stdout.splitlines()[-1]
-          with ROWS.open('a') as file:
-            file.write(line + '\n')
-          print(line[:300], flush=True)
+  for where, *rest in itertools.product(
+      sorted(stages(), key=size), args.machines.split(','), args.dtypes.split(','),
+      (False, True)[:1 + args.plain]):
+    row = dict(zip(KEY, (*where, *rest), strict=True))
+    before = known().get(tuple(row.values()))
+    if args.only in ' '.join(where) and not (before and finished(before, args.timeout)) and (
+        not row['plain'] or plain_name(row) in plain_flax.STEPS):
+      batch = size(where)[1]
+      yield {**row, 'alone': args.alone, 'published_batch': batch, 'batch': batch,
+             'jax': jax.__version__, 'date': datetime.date.today().isoformat()}
+
+
+def compile_row(row, timeout):
+  """Compiles a row in a process of its own and appends what came of it."""
+  try:
+    done = subprocess.run(
+        [sys.executable, __file__, f'--work={json.dumps(row)}', f'--timeout={timeout}'],
+        stdout=subprocess.PIPE, timeout=60 * timeout)
+  except subprocess.TimeoutExpired as late:
+    found = Program(*machine_of(row), f'not compiled within {timeout:g} minutes').to_dict()
+    said = (late.stdout or b'{}').splitlines()[-1]
+    found |= {**row, **json.loads(said), 'given_up_after': timeout}
+  else:
+    if done.returncode:
+      print(f'{" ".join(map(str, row.values()))} ended with {done.returncode}', flush=True)
+      return
+    found = json.loads(done.stdout.splitlines()[-1])
+  line = json.dumps(found)
+  with ROWS.open('a') as file:
+    file.write(line + '\n')
+  print(line[:300], flush=True)
 
 
 def page():
@@ -133,9 +209,12 @@ def page():
   yield '\n## All steps\n'
   yield ('| step | batch | machine | devices | type | memory, GiB | cycles | of peak | compiling '
          '| program | exchanged, MiB |\n|---|---|---|--:|---|' + '--:|' * 6)
+  equal = {}
   for row in sorted(rows.values(), key=lambda row: [str(row[key]) for key in KEY]):
+    name = f'{row["config"]} {row["stage"]}'
     if not row['plain']:
-      yield described(row)
+      equal.setdefault((row.get('same_as', name), row['machine'], row['dtype']), []).append(row)
+  yield from map(described, equal.values())
 
 
 def figures(row):
@@ -145,7 +224,8 @@ def figures(row):
   cycles = f'{row["cycles"] / 1e6:.1f} M' if row['cycles'] else ''
   share = f'{row["share_of_peak"]:.1%}' if row['share_of_peak'] else ''
   code = f'{row["hbm"]["code"] / 1e6:.0f} MB' if row['hbm']['code'] else ''
-  return f'{cycles} | {share} | {row["seconds"]:.0f} s | {code}'
+  seconds = f'{row["seconds"]:.0f} s' if row.get('alone') else ''
+  return f'{cycles} | {share} | {seconds} | {code}'
 
 
 def ratio(ours, plain):
@@ -154,8 +234,11 @@ def ratio(ours, plain):
   return f'**{ours["cycles"] / ours["batch"] / (plain["cycles"] / plain["batch"]):.2f}**'
 
 
-def described(row):
-  target, _, devices = row['machine'].rpartition('/')
+def described(rows):
+  """The line of rows of one program."""
+  row = next((row for row in rows if 'same_as' not in row), rows[0])
+  names = ', '.join(f'{one["config"]} {one["stage"]}' for one in rows)
+  target, devices = machine_of(row)
   size = ''
   if not row['error']:
     size = f'{row["hbm"]["total"] / 2**30:.2f}' + ('' if row['fits'] else ', too much')
@@ -163,7 +246,7 @@ def described(row):
   batch = str(row['batch'])
   if row.get('published_needs'):
     batch += f' (at {row["published_batch"]} it needs {row["published_needs"] / 2**30:.0f} GiB)'
-  return (f'| {row["config"]} {row["stage"]} | {batch} | {target} | {devices} | '
+  return (f'| {names} | {batch} | {target} | {devices} | '
           f'{row["dtype"]} | {size} | {figures(row)} | {exchanged:.1f} |')
 
 
@@ -174,9 +257,10 @@ on CPUs. **Cycles are the compiler's estimates, by which it schedules a program;
 measured.** Every device has the batch of the config, or where that does not fit, the largest half,
 quarter or so on that does. "Of peak" is the arithmetic of the step over what the chip computes in
 bfloat16 in these cycles. "Program" is the size of the compiled code. Compilers for GPUs give memory
-alone. How long compiling takes depends on what else the machine does: OMGD's U-Net step took its
-253 s nearly alone on two cores, others were compiled beside other work. KD's step took 60 s alone
-before its norms were changed as below, and 89 s after the first of these changes.
+alone. How long compiling takes depends on what else the machine does, so it stands only where that
+was nothing (on two cores). KD's step took 60 s alone before its norms were changed as below, and
+89 s after the first of these changes. Steps in one line are one program but for single numbers,
+such as learning rates and weights of losses, and were compiled once.
 
 Programs of ours are compiled with the options of `core.xla`, which halve the time to compile for 1
 to 2 % more cycles (with XLA's own, an earlier version of OMGD's U-Net step took 995 s beside other
@@ -200,14 +284,17 @@ def main():
   parser.add_argument('--machines', default=','.join(MACHINES))
   parser.add_argument('--dtypes', default='float32,bfloat16')
   parser.add_argument('--plain', action='store_true')
+  parser.add_argument('--timeout', type=float, default=30)
+  parser.add_argument('--alone', action='store_true')
   parser.add_argument('--page', action='store_true')
   parser.add_argument('--work', help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.work:
-    print(json.dumps(work(json.loads(args.work))))
+    print(json.dumps(work(json.loads(args.work), args.timeout)))
     return
   if not args.page:
-    compile_missing(args)
+    for row in missing(args):
+      compile_row(row, args.timeout)
   PAGE.write_text('\n'.join(page()) + '\n')
 
 

@@ -1,13 +1,19 @@
 """Programs compiled for machines that are not here: what is read of them, and the verb compile."""
 
+import argparse
+import functools
 import importlib.util
 import json
+import subprocess
+import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import Mesh
 
-from jaxgan_compress import analysis, config, experiment
+from jaxgan_compress import analysis, config, experiment, parallel
 from jaxgan_compress.analysis import ahead_of_time, roofline, targets
 from jaxgan_compress.cli import main
 from jaxgan_compress.core import xla
@@ -89,6 +95,109 @@ def test_a_method_computes_in_another_type():
              for dtype in (None, 'bfloat16')]
   assert {module.dtype for module in methods[0].modules.values()} == {jnp.float32}
   assert {module.dtype for module in methods[1].modules.values()} == {jnp.bfloat16}
+
+
+@pytest.fixture
+def accelerators(monkeypatch, tmp_path):
+  """The benchmark of that name, with pages of its own."""
+  monkeypatch.syspath_prepend(Path(__file__).parent.parent / 'benchmarks')
+  import accelerators
+  monkeypatch.setattr(accelerators, 'ROWS', tmp_path / 'rows.jsonl')
+  return accelerators
+
+
+@functools.cache
+def step_text(rows=2, **changes):
+  """The step of kd/digits' student of a loss with several weights, lowered for here."""
+  c = config.load('kd/digits')
+  method = c.stages['student_joint'].method
+  for place, value in changes.items():
+    method.update_from_flattened_dict({place.replace('__', '.'): value})
+  made, state, batch = experiment.compilation.untrained(c, 'student_joint', rows)
+  mesh = Mesh(jax.devices()[:1], ('data',))
+  return parallel.lower_step(made.step, mesh, state, batch).as_text()
+
+
+@pytest.mark.parametrize('equal, changes', [
+    (True, dict(adv_weight=.3, distill_weight=.5, tx__learning_rate__init_value=3e-2,
+                tx__learning_rate__decay_steps=70, adversary__tx__b1=.7)),
+    (False, dict(student__d=4)), (False, dict(rows=3))], ids=str)
+def test_steps_that_differ_in_numbers_alone_have_one_fingerprint(accelerators, equal, changes):
+  texts = step_text(), step_text(**changes)
+  assert texts[0] != texts[1]
+  one, other = map(accelerators.fingerprint, texts)
+  assert (one == other) == equal
+
+
+@pytest.mark.parametrize('equal, one, other', [
+    (True, 'dense<2.000000e-02> : tensor<f32>', 'dense<-9.99999993E-9> : tensor<f32>'),
+    (True, 'dense<1.00195694> : tensor<bf16>', 'dense<3.0> : tensor<bf16>'),
+    (True, 'i32, jax.result_info = "result[0].nets[\'a\']"', 'i32, jax.result_info = "result"'),
+    (False, 'dense<2.0> : tensor<f32>', 'dense<2.0> : tensor<bf16>'),
+    (False, 'dense<2.000000e+00> : tensor<f32>', 'dense<1.000000e+00> : tensor<f32>'),
+    (False, 'dense<2.000000e+00> : tensor<f32>', 'dense<0.000000e+00> : tensor<f32>'),
+    (False, 'dense<2.000000e+00> : tensor<f32>', 'dense<0xFF800000> : tensor<f32>'),
+    (True, 'dense<2> : tensor<i32>', 'dense<-3> : tensor<i32>'),
+    (False, 'dense<2> : tensor<i32>', 'dense<1> : tensor<i32>'),
+    (False, 'stablehlo.while dense<2> : tensor<i32>', 'stablehlo.while dense<3> : tensor<i32>'),
+    (False, 'dense<2> : tensor<3xi32>', 'dense<3> : tensor<3xi32>'),
+    (False, 'dense<2.0> : tensor<2xf32>', 'dense<2.0> : tensor<3xf32>'),
+    (False, 'call @relu(%1)', 'call @relu(%2)')])
+def test_what_a_fingerprint_leaves_out(accelerators, equal, one, other):
+  assert (accelerators.fingerprint(one) == accelerators.fingerprint(other)) == equal
+
+
+def test_an_equal_program_is_not_compiled_again(accelerators, monkeypatch):
+  made = analysis.Program('tpu:v5e:2x2', 1, seconds=7., cycles=5e6, hbm={
+      'total': 1, 'available': 2, 'code': 0})
+  compiled = []
+  monkeypatch.setattr(accelerators, 'lower', lambda row, c, batch: types.SimpleNamespace(
+      as_text=lambda: row['stage'][-5:]))
+  monkeypatch.setattr(accelerators, 'compiled', lambda row, *_: compiled.append(row) or made)
+  for name, stage, machine in (
+      ('kd/cifar10', 'd2_mse', 'tpu:v5e:2x2/1'), ('kd/celeba', 'd2_mse', 'tpu:v5e:2x2/1'),
+      ('kd/mnist', 'd2_mse', 'tpu:v5e:4x4/16'), ('kd/cifar10', 'd2_joint', 'tpu:v5e:2x2/1')):
+    row = accelerators.work({
+        'config': name, 'stage': stage, 'machine': machine, 'dtype': 'float32', 'plain': False,
+        'alone': name == 'kd/mnist', 'published_batch': 128, 'batch': 128, 'jax': '0.1',
+        'date': ''}, 20)
+    with accelerators.ROWS.open('a') as file:
+      file.write(json.dumps(row) + '\n')
+  assert [row['config'] for row in compiled] == ['kd/cifar10', 'kd/mnist', 'kd/cifar10']
+  rows = accelerators.known()
+  same = rows['kd/celeba', 'd2_mse', 'tpu:v5e:2x2/1', 'float32', False]
+  assert same['same_as'] == 'kd/cifar10 d2_mse' and same['cycles'] == 5e6
+  lines = [line for line in '\n'.join(accelerators.page()).split('\n') if '5.0 M' in line]
+  assert [line.split(' | ')[0] for line in lines] == [
+      '| kd/celeba d2_mse, kd/cifar10 d2_mse', '| kd/cifar10 d2_joint', '| kd/mnist d2_mse']
+  accelerators.ROWS.write_text(''.join(reversed(accelerators.ROWS.read_text().splitlines(True))))
+  third = {**same, 'config': 'kd/digits'}
+  assert accelerators.equal_row(third, 20)['config'] == 'kd/cifar10'  # not one that took figures
+  assert ['7 s' in line for line in lines] == [False, False, True]  # alone
+
+
+@pytest.mark.parametrize('said', [b'{"fingerprint": "f"}\n', None])
+def test_a_step_that_takes_too_long_says_so(accelerators, monkeypatch, said):
+  def never(command, timeout, **_):
+    raise subprocess.TimeoutExpired(command, timeout, said)
+
+  given = dict(only='kd/digits teacher', machines='tpu:v5e:2x2/1', dtypes='float32', plain=False,
+               alone=False)
+  asked = lambda timeout: list(accelerators.missing(argparse.Namespace(**given, timeout=timeout)))
+  monkeypatch.setattr(accelerators, 'stages', lambda: [('kd/digits', 'teacher')])
+  monkeypatch.setattr(subprocess, 'run', never)
+  [row] = asked(20)
+  accelerators.compile_row(row, 20)
+  assert asked(20) == [] and asked(10) == [] and asked(40) == [row]
+  assert 'not compiled within 20 minutes' in '\n'.join(accelerators.page())
+  equal = {**row, 'stage': 'scratch', 'fingerprint': 'f'}
+  assert bool(accelerators.equal_row(equal, 20)) == bool(said)
+  assert not accelerators.equal_row(equal, 40)
+
+
+def test_small_images_are_compiled_first(accelerators):
+  names = ('cat/maps', 'teacher'), ('omgd/horse2zebra', 'omgd'), ('kd/digits', 'teacher')
+  assert sorted(names, key=accelerators.size) == [*names[:0:-1], names[0]]
 
 
 @tpu
