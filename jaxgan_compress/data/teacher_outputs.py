@@ -87,9 +87,7 @@ def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | P
   deep = (bits or _bits(first)) == 16
   check_channels(3, bits or 8)
   unfinished = target.with_name(f'incomplete.{split}')
-  _same_source(unfinished / ABOUT, {'source': repr(source), 'count': len(source),
-                                    **({'bits': 16} if deep else {}),
-                                    **({'teacher': dict(about)} if about else {})})
+  _same_source(unfinished / ABOUT, _describe(source, deep, about))
   (unfinished / 'B').mkdir(exist_ok=True)
   latents, names = 'z' in first, _file_names(source)
   made = {path.stem for path in decode.list_images(unfinished / 'B')}
@@ -129,6 +127,15 @@ def recorded(path: str | Path, split: str = 'train', *, channels: int = 3, bits:
 
 def _bits(element):
   return 16 if any(x.dtype == np.uint16 for x in element.values()) else 8
+
+
+def _describe(source, deep, about) -> dict[str, Any]:
+  described = {'source': repr(source), 'count': len(source)}
+  if deep:
+    described['bits'] = 16
+  if about:
+    described['teacher'] = dict(about)
+  return described
 
 
 def _same_source(file, about):

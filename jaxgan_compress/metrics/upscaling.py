@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxgan_compress.core import in_colour
 
-LEAST = 1e-3  # levels of 255 that a flat target counts as, so that ratios to it stay finite
+# What a flat target counts as, so that ratios to it stay finite: levels of 255, and their squares.
+LEAST_EDGE, LEAST_GRID = 1e-3, 1e-5
 
 
 def visible(images, border: int):
@@ -23,7 +24,7 @@ def sharpness(images, target):
 
   A grid or noise is sharp, too: read it beside `grid_ratio`.
   """
-  return _edges(images) / jnp.maximum(_edges(target), LEAST)
+  return _edges(images) / jnp.maximum(_edges(target), LEAST_EDGE)
 
 
 def grid_ratio(images, target):
@@ -33,7 +34,7 @@ def grid_ratio(images, target):
   Upscalers by four draw patterns of 4 and 2 pixels: the nine pairs of frequencies are 1/4, 1/2 and
   3/4 of the sampling rate down and across, behind a Hann window.
   """
-  return _grid(images) / jnp.maximum(_grid(target), LEAST)
+  return _grid(images) / jnp.maximum(_grid(target), LEAST_GRID)
 
 
 def _grey(images):
