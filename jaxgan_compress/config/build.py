@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import pruning
+from jaxgan_compress import convert, nn, pruning
 from jaxgan_compress.core import arguments, paths
 
 # Where a bare name in a section of this key is looked up.
@@ -211,9 +211,12 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
     for role, path in stage.init_from.items():
-      if not isinstance(path, str) or not paths.expand(path).is_file():
+      if isinstance(path, str) and path in convert.PACKAGED:
+        convert.packaged_file(path)
+      elif not isinstance(path, str) or not paths.expand(path).is_file():
         raise ValueError(f'stages.{name}.init_from.{role}: there is no file {path}; make one by '
-                         'jaxgan-compress convert')
+                         'jaxgan-compress convert, or name weights that a package brings: '
+                         f'{", ".join(convert.PACKAGED)}')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
       _check_order(config, name, built, config.run[:i])
@@ -307,6 +310,12 @@ def _check_order(config, name, built, before):
                      f'{schedule.steps} (total={schedule.total} of the teachers, and '
                      f'student_steps={schedule.student_steps} of the students after every '
                      f'teacher_steps={schedule.teacher_steps}); give steps={schedule.steps}')
+  if isinstance(built.modules.get('features'), nn.EfficientNetLite0) and \
+      'features' not in stage.init_from:
+    raise ValueError(f'stages.{name}.init_from has no features, and without its trained weights an '
+                     "EfficientNetLite0 is no measure; give features='efficientnet_lite0', which "
+                     'the package of the extra \'features\' brings, or take a VGG, which may be '
+                     'random')
   for role in budgets(config, name).keys() & set(stage.init_from):
     raise ValueError(f'stages.{name}.init_from.{role} and stages.{name}.prune both say where '
                      f'{role} '

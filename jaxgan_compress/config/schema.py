@@ -25,9 +25,9 @@ from jaxgan_compress.core import paths
 from jaxgan_compress.core.arguments import KINDS, shown, typed
 
 # Measures that can decide, and which way is better.
-SELECT = {'fd': 'min', 'fid': 'min', 'mmd': 'min', 'kid': 'min', 'is': 'max', 'precision': 'max',
-          'recall': 'max', 'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'miou': 'max',
-          'pixel_accuracy': 'max'}
+SELECT = {'fd': 'min', 'fid': 'min', 'fd_efficientnet_lite0': 'min', 'mmd': 'min', 'kid': 'min',
+          'mmd_efficientnet_lite0': 'min', 'is': 'max', 'precision': 'max', 'recall': 'max',
+          'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'miou': 'max', 'pixel_accuracy': 'max'}
 MANY = 48  # names that a message lists
 CHECKPOINTS = ('best', 'last')
 CALIBRATION_BATCHES = 8  # in which pruning looks at activations, by default
@@ -52,7 +52,8 @@ STAGE = {
                                # stage's training batches; several budgets give extra students,
                                # where a method has them
     'init_from': {},               # {role: file of `convert`}: networks to start or learn from, as
-                               # features='vgg16.safetensors' for perceptual terms
+                               # features='vgg16.safetensors' for perceptual terms, or the
+                               # name of weights of a package, 'efficientnet_lite0'
 }
 
 
@@ -103,7 +104,8 @@ def base() -> Config:
       'evaluate': {
           'classifier': '',    # the stage whose network measures
           'extractor': {},     # or a network of `metrics`: dict(name='inception', path=...),
-                               # dict(name='random_vgg'); neither: nothing is measured
+                               # dict(name='efficientnet_lite0'), dict(name='random_vgg');
+                               # neither: nothing is measured
           'every': 500,
           'segmenter': {},     # reads labels back: dict(stage=...) or dict(name='drn', path=...)
           'count': 5000,       # images of each generator; of translations, at most all of `real`

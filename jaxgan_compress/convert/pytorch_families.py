@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen
 
 from jaxgan_compress import nn
+from jaxgan_compress.nn.feature_nets import efficientnet
 from jaxgan_compress.nn.feature_nets.drn import bilinear_kernel
 from jaxgan_compress.nn.feature_nets.fid_inception import BLOCKS, CLASSES, STEM, stages
 from jaxgan_compress.nn.feature_nets.vgg import VGG_STAGES, vgg_layers
@@ -522,6 +523,34 @@ def _conv_bn(torch, ours):
   yield Row(f'{torch}.bn', f'{ours}/norm')
 
 
+_LITE0_BLOCK = r'_blocks\.(\d+)\.'
+
+
+def _lite0(shapes, overrides):
+  blocks = _count(shapes, _LITE0_BLOCK)
+  layers = [name for count, name in efficientnet.ENDS.items() if count <= blocks]
+  layers += [name for name, key in (('pooled', '_conv_head.weight'), ('logits', '_fc.weight'))
+             if key in shapes]
+  return nn.EfficientNetLite0(tuple(layers))
+
+
+def _lite0_rows(m=None):
+  conv_bn = lambda ours, conv, bn: (Row(conv, f'{ours}/conv'), Row(bn, f'{ours}/norm'))
+  yield from conv_bn('stem', '_conv_stem', '_bn0')
+  for i, (_, _, expansion, _) in enumerate(efficientnet.BLOCKS):
+    for bn, kind in enumerate(('expand', 'depthwise', 'project')):
+      if bn or expansion > 1:
+        yield from conv_bn(f'block{i + 1}/{kind}', f'_blocks.{i}._{kind}_conv',
+                           f'_blocks.{i}._bn{bn}')
+  yield from conv_bn('head', '_conv_head', '_bn1')
+  yield Row('_fc', 'classifier')
+
+
+def _of_lite0(key):
+  """Whether it is of the whole network, of whose layers some were asked for."""
+  return key.rpartition('.')[0] in {row.torch for row in _lite0_rows()}
+
+
 def _drn(shapes, overrides):
   blocks = tuple(_count(shapes, rf'base\.{i}\.(\d+)\.conv1\.') for i in range(3, 7))
   return nn.DRN(
@@ -624,6 +653,11 @@ FAMILIES = (
            _fid_inception, _fid_inception_rows, (),
            'poolings of the graph of 2015-12-05, ReLU, epsilon 1e-3 in norms',
            dead=lambda m: ('AuxLogits.',)),
+    Family('EfficientNet-Lite0', nn.EfficientNetLite0,
+           rf'({_LITE0_BLOCK}(_\w+_conv|_bn\d)|_conv_stem|_conv_head|_bn[01])\.' + _LEAF
+           + r'|_fc\.(weight|bias)', lambda s: _any(s, _LITE0_BLOCK), _lite0, _lite0_rows,
+           ('layers',), "strides, TensorFlow's SAME padding, ReLU6, epsilon 1e-3 in norms, inputs "
+           'of (pixel - 127) / 128', beyond=_of_lite0),
     Family('DRN', nn.DRN,
            r'base\.\d\.\d+\.((conv|bn)\d\.|downsample\.[01]\.)?' + _LEAF
            + r'|seg\.(weight|bias)|up\.weight', lambda s: _any(s, r'base\.[03]\.0\.'),

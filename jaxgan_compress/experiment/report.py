@@ -16,7 +16,7 @@ from PIL import Image
 from jaxgan_compress.analysis.image_grid import contact_sheet, shown_as
 from jaxgan_compress.experiment import plots
 
-CURVES = ('fid', 'fd', 'is', 'psnr', 'ssim', 'mse')
+CURVES = ('fid', 'fd', 'fd_efficientnet_lite0', 'is', 'psnr', 'ssim', 'mse')
 FEWEST = 3  # generators that a chart of quality against cost is worth
 
 

@@ -14,7 +14,7 @@ import jax
 from flax import linen
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import data, nn, pruning
+from jaxgan_compress import convert, data, nn, pruning
 from jaxgan_compress.config import CALIBRATION_BATCHES, CHECKPOINTS, SELECT, build
 from jaxgan_compress.core import Method, Net, TrainState, normalise
 from jaxgan_compress.experiment.generators import TrainedGenerator
@@ -174,7 +174,7 @@ class Stage:
     nets = {}
     for role, path in self.spec.init_from.items():
       with build.blaming(f'stages.{self.name}.init_from.{role}'), self.run.placed():
-        module, variables = nn.load(path, method.modules.get(role))
+        module, variables = convert.open_network(path, method.modules.get(role))
         if role not in method.modules:
           raise ValueError(f'{type(method).__name__} has no network of this role; it has '
                            f'{", ".join(method.modules)}')

@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
-from jaxgan_compress import distributed
+from jaxgan_compress import convert, distributed
 from jaxgan_compress.config import build
 from jaxgan_compress.core import paths
 from jaxgan_compress.core.arguments import typed
@@ -48,13 +48,14 @@ def open_run(workdir: str | Path, reporter: Reporter | None = None, *,
 
 
 def named_paths(config: ConfigDict) -> dict[str, str]:
-  """{dotted key: path} of the files and folders that a config names."""
+  """{dotted key: path} of the files and folders that a config names, not of weights of packages."""
 
   def walk(section, prefix, in_files):
     for key, value in section.items():
       if isinstance(value, Mapping):
         yield from walk(value, f'{prefix}{key}.', in_files or key == 'init_from')
-      elif isinstance(value, str) and (in_files or key in ('path', 'data_dir')):
+      elif isinstance(value, str) and (in_files or key in ('path', 'data_dir')) \
+          and value not in convert.PACKAGED:
         yield prefix + key, value
 
   return dict(walk(config.to_dict(), '', False))

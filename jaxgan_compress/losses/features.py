@@ -33,6 +33,18 @@ def perceptual(features, target):
   return absolute(features - target).mean()
 
 
+def weighted(features: Mapping, target: Mapping, shares: Mapping[str, float]):
+  """The sum of share * `perceptual` over those layers of `features` that `shares` has.
+
+  features, target: `{layer: [B,H,W,C]}` of the same layers. shares: {layer: its share}, also of
+  layers that are not there. Raises ValueError where none is, which would compare nothing.
+  """
+  if not (there := [name for name in features if name in shares]):
+    raise ValueError(f'of {", ".join(features) or "no layers"} none has a share; there are shares '
+                     f'of {", ".join(shares)}')
+  return sum(shares[name] * perceptual(features[name], target[name]) for name in there)
+
+
 def channel_means(features, target):
   """mean over B and C of (mean over H, W of features - mean over H, W of target)^2.
 

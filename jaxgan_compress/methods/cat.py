@@ -16,6 +16,7 @@ from jaxgan_compress.methods.adversary import Adversary
 from jaxgan_compress.methods.distillation import Output, Taps
 from jaxgan_compress.methods.gaugan import (
   VGG19_LAYERS,
+  check_feature_net,
   check_label_adversary,
   feature_modules,
   frozen_features,
@@ -218,6 +219,7 @@ class CATGauGAN(_Aligned):
   def __post_init__(self):
     check_label_adversary(self.adversary)
     check_weights(self, 'adv_weight', 'match_weight', 'feature_weight', 'align_weight')
+    check_feature_net(self)
     self._check_alignment()
 
   @property

@@ -14,12 +14,13 @@ from jaxgan_compress import core, nn
 from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import features, image
 from jaxgan_compress.methods.adversary import Adversary
-from jaxgan_compress.methods.distillation import feature_variables
+from jaxgan_compress.methods.distillation import LITE0_SHARES, feature_variables
 from jaxgan_compress.methods.pix2pix import init_generator
 from jaxgan_compress.methods.setup import check_batch, forward_train
 
 VGG19_LAYERS = {'relu1_1': 1 / 32, 'relu2_1': 1 / 16, 'relu3_1': 1 / 8, 'relu4_1': 1 / 4,
                 'relu5_1': 1.}
+SHARES = VGG19_LAYERS | LITE0_SHARES
 
 
 def check_label_adversary(adversary: Adversary):
@@ -40,14 +41,14 @@ class GauGAN:
 
   match_weight compares every activation of the discriminator for generated image and target, mean
   over scales; feature_weight weighs relu1_1 .. relu5_1 by 1/32 .. 1, of images in [-1, 1] as they
-  are.
+  are, or the layers of an `nn.EfficientNetLite0` by `LITE0_SHARES`.
 
   batch: `{'source': labels as planes, 'target'}`, as `data.labels` has them.
   adversary: `nn.MultiScale(inputs=planes + 3)`. feature_net: see `DistillLoss`.
   ema, init_from: as `Pix2Pix`.
 
   Roles: 'generator', 'disc', frozen 'features'. Park et al. 2019, SPADE. Raises ValueError for an
-  adversary of another kind.
+  adversary of another kind, and a feature network of whose layers none has a weight.
   """
   generator: linen.Module
   adversary: Adversary
@@ -67,6 +68,7 @@ class GauGAN:
 
   def __post_init__(self):
     check_label_adversary(self.adversary)
+    check_feature_net(self)
 
   @property
   def modules(self) -> dict[str, linen.Module]:
@@ -80,6 +82,15 @@ class GauGAN:
 
   def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
     return {'generator': BoundGenerator(state.nets['generator'].averaged, self.generator)}
+
+
+def check_feature_net(method):
+  """Raises ValueError where `feature_weight` would weigh nothing."""
+  layers = method.feature_net.layers
+  if method.feature_weight and not SHARES.keys() & set(layers):
+    raise ValueError(f'feature_weight={method.feature_weight} weighs {", ".join(SHARES)}, and '
+                     f'feature_net has {", ".join(layers)}; name some of the former in its '
+                     'layers, or give feature_weight=0')
 
 
 def feature_modules(method) -> dict[str, linen.Module]:
@@ -122,9 +133,7 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
   def feature_term(generated):
     fake, real = (method.feature_net.apply(state.frozen['features'], core.in_colour(x))
                   for x in (generated, stop_gradient(target)))
-    return method.feature_weight * sum(
-        weight * features.perceptual(fake[name], real[name])
-        for name, weight in VGG19_LAYERS.items() if name in fake)
+    return method.feature_weight * features.weighted(fake, real, SHARES)
 
   def g_loss(params):
     generated, student_taps, collections = generate(params[role], state.nets[role].collections)

@@ -3,7 +3,13 @@
 from jaxgan_compress.metrics import resize, segmentation
 from jaxgan_compress.metrics.confidence import bootstrap
 from jaxgan_compress.metrics.evaluator import Evaluator, Measure
-from jaxgan_compress.metrics.extractors import Extractor, classifier, inception, random_vgg
+from jaxgan_compress.metrics.extractors import (
+  Extractor,
+  classifier,
+  efficientnet_lite0,
+  inception,
+  random_vgg,
+)
 from jaxgan_compress.metrics.feature_distances import (
   kernel_distance,
   precision_recall,
@@ -23,7 +29,7 @@ from jaxgan_compress.metrics.segmenters import Segmenter, cityscapes_scores, drn
 
 __all__ = ['Evaluator', 'Extractor', 'Measure', 'Moments', 'Segmenter', 'bootstrap',
            'cityscapes_scores', 'class_histogram', 'classifier', 'compare_folders',
-           'drn', 'folder_features', 'frechet_distance',
+           'drn', 'efficientnet_lite0', 'folder_features', 'frechet_distance',
            'gaussian_frechet_distance', 'inception', 'inception_score', 'kernel_distance',
            'precision_recall', 'psnr', 'random_vgg', 'resize',
            'segmentation', 'segmenter', 'squared_mmd', 'variance_of_laplacian']

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from jaxgan_compress import core, nn
+from jaxgan_compress import convert, core, nn
 from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.metrics import resize
 
 PROTOCOLS = {'fid_pytorch': resize.fid_pytorch, 'fid_clean': resize.fid_clean}
 STRIP = 2 ** 21  # pixels that a network of convolutions is given at once
 HALO = 48  # relu4_3 depends on 42 pixels around its own 8, which begin at multiples of 8
+LITE0_SIDE = 224  # pixels of the images that it was trained on
 INCEPTION_TAPS = ('64', '192', '768', '2048')
 
 
@@ -30,7 +31,8 @@ class Extractor:
 
   apply takes float32 [B,H,W,C] in [-1, 1], or uint8 as in a file, and can be jitted. protocol holds
   everything that the features depend on, the weights as their CRC-32. `distances` are the names of
-  the Frechet and of the kernel distance; only those of `inception` may be called FID and KID.
+  the Frechet and of the kernel distance; only those of `inception` may be called FID and KID, and
+  those of another published network bear its name.
   in_colour: the network knows RGB, and images of other channels become `core.in_colour`.
   """
   apply: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
@@ -70,6 +72,42 @@ def inception(path: str | Path, protocol: str = 'fid_pytorch', tap: str = '2048'
   name = 'inception' if tap == '2048' else f'inception/{tap}'
   return Extractor(apply, variables, _protocol(name, variables, resize=protocol),
                    ('fid', 'kid') if tap == '2048' else ('fd', 'mmd'), in_colour=True)
+
+
+def efficientnet_lite0(path: str | Path = 'efficientnet_lite0') -> Extractor:
+  """EfficientNet-Lite0 with its ImageNet weights: trained features where Inception's are not at
+  hand.
+
+  1280 features, the means over the image before the classifier, each in [0, 6]. Images become 8
+  bits by rounding and 224x224 as `resize.bicubic` does: all of the image is seen, whatever its
+  shape, and one of 64 pixels is enlarged, by which it gains no detail. Distances are called
+  fd_efficientnet_lite0 and mmd_efficientnet_lite0; they compare with themselves alone.
+
+  path: weights that a package brings, the extra 'features', or a file that `convert` made. Raises
+  ImportError, with what to install, where the package is missing, and ValueError for another
+  network, or one without the layer 'pooled'.
+  """
+  network, variables = convert.open_network(path)
+  if not isinstance(network, nn.EfficientNetLite0) or 'pooled' not in network.layers:
+    raise ValueError(f'{path} holds {nn.files.network.spell(network)}; these features take an '
+                     "EfficientNetLite0 with its layer 'pooled': leave path out, or make it by "
+                     'jaxgan-compress convert --input=efficientnet-lite0-57934424.pth '
+                     '--output=efficientnet_lite0.safetensors')
+  network = network.clone(layers=('pooled',))
+  params = {name: x for name, x in variables['params'].items() if name != 'classifier'}
+  variables = {**variables, 'params': params}
+
+  def apply(variables, images):
+    images = _colour(images)
+    if images.dtype != jnp.uint8:
+      images = resize.to_uint8(images, round=True)
+    with jax.default_matmul_precision('highest'):  # on every accelerator the same
+      seen = network.apply(variables, resize.bicubic(images, LITE0_SIDE) / 127.5 - 1)
+    return {'features': seen['pooled'][:, 0, 0]}
+
+  return Extractor(apply, variables, _protocol(
+      'efficientnet_lite0', variables, resize=f'bicubic_{LITE0_SIDE}'),
+      ('fd_efficientnet_lite0', 'mmd_efficientnet_lite0'), in_colour=True)
 
 
 @functools.lru_cache(maxsize=1)  # a run has several evaluators, and it is large

@@ -24,33 +24,40 @@ def fid_pytorch(images):
   pixels of images larger than 598. Raises ValueError for another shape or dtype.
   """
   _check(images)
-  return 2 * _resize(images.astype(jnp.float32) / 255, _linear, antialias=False) - 1
+  return 2 * _resize(images.astype(jnp.float32) / 255, 299, _linear, antialias=False) - 1
 
 
 def fid_clean(images):
   """uint8 [B,H,W,3] -> float32 [B,299,299,3] in [-1, 127/128], as clean-fid has it.
 
-  Bicubic with antialias, as Pillow resizes a channel of floats, clipped to 0..255, not rounded;
-  then (x - 128) / 128, the scale of the network that clean-fid uses. Raises ValueError for another
-  shape or dtype. Parmar et al. 2022.
+  `bicubic`, then (x - 128) / 128, the scale of the network that clean-fid uses. Raises ValueError
+  for another shape or dtype. Parmar et al. 2022.
+  """
+  return (bicubic(images, 299) - 128) / 128
+
+
+def bicubic(images, side: int):
+  """uint8 [B,H,W,3] -> float32 [B,side,side,3] in [0, 255], made smaller or larger.
+
+  Bicubic with antialias, as Pillow resizes a channel of floats, clipped to 0..255, not rounded.
+  Raises ValueError for another shape or dtype.
   """
   _check(images)
-  x = _resize(images.astype(jnp.float32), _cubic, antialias=True)
-  return (jnp.clip(x, 0, 255) - 128) / 128
+  return jnp.clip(_resize(images.astype(jnp.float32), side, _cubic, antialias=True), 0, 255)
 
 
-def _resize(x, kernel, antialias):
+def _resize(x, side, kernel, antialias):
   # jax.image.resize finds its weights in float32, which costs up to 0.003 grey levels.
-  down, across = (jnp.asarray(_weights(size, kernel, antialias), jnp.float32)
+  down, across = (jnp.asarray(_weights(size, side, kernel, antialias), jnp.float32)
                   for size in x.shape[1:3])
   x = jnp.einsum('Hh,bhwc->bHwc', down, x, precision='highest')
   return jnp.einsum('Ww,bHwc->bHWc', across, x, precision='highest')
 
 
-def _weights(size, kernel, antialias):
-  """The weight of each of `size` pixels in each of 299, [299,size]; half-pixel centres."""
-  scale = size / 299
-  centres = (np.arange(299) + .5) * scale - .5
+def _weights(size, side, kernel, antialias):
+  """The weight of each of `size` pixels in each of `side`, [side,size]; half-pixel centres."""
+  scale = size / side
+  centres = (np.arange(side) + .5) * scale - .5
   distances = np.abs(np.arange(size) - centres[:, None])
   weights = kernel(distances / (max(scale, 1) if antialias else 1))
   return weights / weights.sum(1, keepdims=True)  # the image ends: its edge weighs more

@@ -7,6 +7,7 @@ give the widths of the papers: `nn.mobile_resnet(ngf=16)` is a `ResNetGenerator`
 from jaxgan_compress.nn.discriminators import MultiScale, PatchGAN, PixelGAN, UNetDiscriminator
 from jaxgan_compress.nn.feature_nets.classifiers import LeNet5, SmallClassifier, SmallSegmenter
 from jaxgan_compress.nn.feature_nets.drn import DRN
+from jaxgan_compress.nn.feature_nets.efficientnet import EfficientNetLite0
 from jaxgan_compress.nn.feature_nets.fid_inception import FIDInception
 from jaxgan_compress.nn.feature_nets.vgg import VGG, Adapter
 from jaxgan_compress.nn.files.network import load, save
@@ -50,6 +51,7 @@ __all__ = [
   'Conv',
   'DCGANDiscriminator',
   'DCGANGenerator',
+  'EfficientNetLite0',
   'FIDInception',
   'Group',
   'InceptionGenerator',
