@@ -80,9 +80,12 @@ def shown_as(channels: int) -> str:
 def contact_sheet(rows, gap: int = 2) -> np.ndarray:
   """One image uint8 [h,w,3] of a grid with a row for each [B,H,W,C] in [-1, 1].
 
-  Channels are shown as by `core.in_colour`, which `shown_as` says in words.
+  Channels are shown as by `core.in_colour`, which `shown_as` says in words. Rows of smaller images,
+  as the inputs of an upscaler, are enlarged by the whole number that makes them fit.
   """
   rows = [to_uint8(in_colour(np.asarray(row, np.float32))) for row in rows]
+  times = [max(row.shape[1] for row in rows) // row.shape[1] for row in rows]
+  rows = [row.repeat(k, 1).repeat(k, 2) for row, k in zip(rows, times, strict=True)]
   frame = ((0, 0), (0, gap), (0, gap), (0, 0))
   strips = [np.concatenate(np.pad(row, frame, constant_values=255), 1) for row in rows]
   return np.concatenate(strips)[:-gap, :-gap]

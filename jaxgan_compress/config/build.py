@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import convert, nn, pruning
-from jaxgan_compress.core import arguments, paths
+from jaxgan_compress.core import arguments
 
 # Where a bare name in a section of this key is looked up.
 HOMES = {
@@ -211,12 +211,10 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
     for role, path in stage.init_from.items():
-      if isinstance(path, str) and path in convert.PACKAGED:
-        convert.packaged_file(path)
-      elif not isinstance(path, str) or not paths.expand(path).is_file():
+      if not isinstance(path, str) or not convert.is_there(path):
         raise ValueError(f'stages.{name}.init_from.{role}: there is no file {path}; make one by '
                          'jaxgan-compress convert, or name weights that a package brings: '
-                         f'{", ".join(convert.PACKAGED)}')
+                         f'{", ".join(convert.brought())}')
     for teacher in tuple(stage.teacher) or (None,):
       built = method(config, name, teacher)
       _check_order(config, name, built, config.run[:i])

@@ -6,7 +6,14 @@
     module, variables = convert.published('realesrgan:x4plus')         # with the extra 'superres'
 """
 
-from jaxgan_compress.convert.packaged import PACKAGED, Package, open_network, packaged_file
+from jaxgan_compress.convert.packaged import (
+  PACKAGED,
+  Package,
+  brought,
+  is_there,
+  open_network,
+  packaged_file,
+)
 from jaxgan_compress.convert.pytorch import assumed, built_in, from_torch, load, to_torch
 from jaxgan_compress.nn.files.ncnn import is_ncnn
 from jaxgan_compress.nn.files.ncnn import read as from_ncnn
@@ -14,5 +21,6 @@ from jaxgan_compress.nn.files.ncnn import write as to_ncnn
 from jaxgan_compress.nn.files.network import save
 from jaxgan_compress.nn.files.realesrgan import published
 
-__all__ = ['PACKAGED', 'Package', 'assumed', 'built_in', 'from_ncnn', 'from_torch', 'is_ncnn',
-           'load', 'open_network', 'packaged_file', 'published', 'save', 'to_ncnn', 'to_torch']
+__all__ = ['PACKAGED', 'Package', 'assumed', 'brought', 'built_in', 'from_ncnn', 'from_torch',
+           'is_ncnn', 'is_there', 'load', 'open_network', 'packaged_file', 'published', 'save',
+           'to_ncnn', 'to_torch']

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from flax import linen
 
 from jaxgan_compress.convert.pytorch import from_torch, load
-from jaxgan_compress.nn.files import network
+from jaxgan_compress.core import paths
+from jaxgan_compress.nn.files import network, realesrgan
 
 
 class Package(NamedTuple):
@@ -56,9 +57,24 @@ def packaged_file(name: str) -> Path:
   return file
 
 
+def brought() -> tuple[str, ...]:
+  """The names of all networks whose weights a package brings."""
+  return (*PACKAGED, *(realesrgan.PREFIX + name for name in realesrgan.FILES))
+
+
+def is_there(path: str) -> bool:
+  """Whether there is a file at `path`. Of a name in `brought` there is, or ImportError or
+  FileNotFoundError says what is missing."""
+  if path in PACKAGED:
+    return packaged_file(path).is_file()
+  if realesrgan.is_name(path):
+    return realesrgan.find(path)[0].exists()
+  return paths.expand(path).is_file()
+
+
 def open_network(path: str | Path, like: linen.Module | None = None
                  ) -> tuple[linen.Module, dict[str, Any]]:
-  """The network of a file, as `nn.load` gives it, or of a package, by its name in `PACKAGED`.
+  """The network of a file, as `nn.load` gives it, or of a package, by its name in `brought`.
 
   path: the name 'efficientnet_lite0' is of the package; './efficientnet_lite0' is a file. like: see
   `nn.load`. Variables are NumPy arrays.

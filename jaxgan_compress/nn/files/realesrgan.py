@@ -59,13 +59,19 @@ def notice(path: str | Path) -> str:
   return NOTICE if digest[:16] in KNOWN else ''
 
 
-def _with_files(name, read):
-  """What `read` makes of the .param of that name, beside which its .bin is."""
+def find(name: str | Path) -> tuple[Path, str]:
+  """(the folder with the files, or a wheel; the file's name without its ending) of a published
+  upscaler. Raises as `published`, and reads nothing."""
   short = os.fspath(name).removeprefix(PREFIX)
   if short not in FILES:
     raise ValueError(f'no published upscaler {short!r}; there are '
                      f'{", ".join(PREFIX + known for known in FILES)}')
-  place, file = _place(short), FILES[short]
+  return _place(short), FILES[short]
+
+
+def _with_files(name, read):
+  """What `read` makes of the .param of that name, beside which its .bin is."""
+  place, file = find(name)
   if place.is_dir():
     inner = place / PACKAGE / FOLDER
     return read((inner if inner.is_dir() else place) / f'{file}.param')
