@@ -65,6 +65,10 @@ FAMILIES = [
      {'upsampling': 'normal'}, None),
     (nn.mobile_spade(4), {}, None),
     (nn.mobile_spade(4, separable_norm=False), {'separable_norm': False}, None),
+    (nn.rrdbnet(6, 4, 2), {}, 72), (nn.rrdbnet(4, 2, 1, scale=2), {}, None),
+    (nn.rrdbnet(4, 2, 0, scale=1), {}, None),
+    (nn.RRDBGenerator(5, ((1, 2, 3, 4) * 3,), (6, 7), 8), {}, None),
+    (nn.srvgg(5, 3), {}, 14), (nn.SRVGGGenerator((3, 5), shuffle=2), {}, None),
     (nn.PatchGAN(8), {}, 10),
     (nn.PatchGAN(8, 5, norm='batch_stat'), {}, None),
     (nn.PatchGAN(8, 2, norm='instance_affine', inputs=6), {}, None),
@@ -110,6 +114,21 @@ def test_a_state_dict_comes_back_exactly(module, hints, entries):
   assert same(convert.to_torch(found, variables), state)
   fits = shapes(module)
   assert jax.tree.map(np.shape, {k: variables[k] for k in fits}) == jax.tree.map(np.shape, fits)
+
+
+def test_the_first_names_of_esrgan_are_read():
+  module = nn.rrdbnet(6, 4, 2)
+  state = published_dict(module)
+  names = {'body.': 'RRDB_trunk.', 'rdb': 'RDB', 'conv_body': 'trunk_conv', 'conv_up': 'upconv',
+           'conv_hr': 'HRconv'}
+  old = {}
+  for key, x in state.items():
+    for new, first in names.items():
+      key = key.replace(new, first) if key.startswith(new) or new == 'rdb' else key
+    old[key] = x
+  assert 'RRDB_trunk.1.RDB3.conv5.weight' in old and 'upconv2.bias' in old and len(old) == 72
+  found, variables = convert.from_torch(old)
+  assert found == module and same(convert.to_torch(found, variables), state)
 
 
 def test_known_dead_parameters_are_kept_apart():

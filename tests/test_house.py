@@ -154,7 +154,8 @@ def public():
                  core.update, core.axes, build, arrays, jgc.config.schema, jgc.nn.layers.conv,
                  jgc.nn.layers.conv_cpu, jgc.nn.layers.conv_dispatch, jgc.nn.layers.inputs,
                  jgc.nn.layers.norms, jgc.nn.layers.resample, jgc.nn.layers.upsample_cpu,
-                 jgc.nn.files.network, jgc.nn.init, jgc.nn.prunable):
+                 jgc.nn.files.ncnn, jgc.nn.files.network, jgc.nn.files.realesrgan,
+                 jgc.nn.init, jgc.nn.prunable):
     for name, value in vars(module).items():
       if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != '_':
         yield f'{module.__name__}.{name}', value

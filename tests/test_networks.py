@@ -284,7 +284,8 @@ PARAMETERS = [
     (nn.PatchGAN(128, shared=3, norm='batch', **HEADS), 19_449_474),
     (nn.PatchGAN(128, shared=4, norm='batch', **HEADS), 11_058_818),
     (nn.PatchGAN(128, shared=0, **HEADS), 22_081_282),
-    (nn.MultiScale(), 5_601_410)]
+    (nn.MultiScale(), 5_601_410), (nn.rrdbnet(), 16_697_987), (nn.rrdbnet(blocks=6), 4_467_779),
+    (nn.srvgg(), 621_424)]
 
 
 @pytest.mark.parametrize('module, published', PARAMETERS)

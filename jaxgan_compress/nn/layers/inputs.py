@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,11 +68,10 @@ def input_kind(network: nn.Module) -> str:
   return kind
 
 
-def output_scale(network: nn.Module) -> int:
+def output_scale(network: Any) -> int:
   """How many times larger than its input a network's image is: its property `scale`, of upscalers,
   and 1 for networks without one."""
-  # Most networks have none, and a user's need not.
-  return getattr(network, 'scale', 1)
+  return network.scale if 'scale' in dir(network) else 1
 
 
 def example(network: nn.Module) -> jax.ShapeDtypeStruct:
