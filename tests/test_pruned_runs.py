@@ -4,14 +4,17 @@ import dataclasses
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, methods, nn, pruning
+from jaxgan_compress.cli import models
 from jaxgan_compress.config import build
 from jaxgan_compress.experiment import dry_run, runner, training
+from jaxgan_compress.nn.files import network
 from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
 from tests.test_translation_runs import ADAM, adversary, base, with_stages
@@ -79,13 +82,16 @@ def test_a_student_costs_at_most_its_budget(finished):
   assert largest_difference(first[1], cut.variables) == 0 < largest_difference(alone[1], first[1])
 
 
-def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path):
-  """They nest, each meets its budget, and each starts from what was left for it."""
+def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path, monkeypatch):
+  """They nest, each meets its budget, each starts from what was left for it, and each passes on what
+  their teacher has to say of its weights."""
   c = recipe(budget=(BUDGET, MORE))
   c.stages.student.method = dict(name='Offline', tx=ADAM, distill=dict(
       name='DistillLoss', ssim=dict(name='SSIM'), pixel=dict(name='Pixel', weight=1.)))
   c.run = ('teacher', 'student')
-  rows = jgc.run(*after_its_teacher(c, finished, tmp_path / 'run'), quiet=True)['generators']
+  c, workdir = after_its_teacher(c, finished, tmp_path / 'run')
+  (workdir / 'teacher' / 'notice.txt').write_text('Derived from A\nDerived from B\n')
+  rows = jgc.run(c, workdir, quiet=True)['generators']
   second = list(pruning.roles('student', (BUDGET, MORE)))[1]
   assert rows['student']['macs'] <= BUDGET < rows[f'student.{second}']['macs'] <= MORE
   assert {rows[name]['teacher'] for name in rows if name != 'teacher'} == {'teacher'}
@@ -94,6 +100,13 @@ def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path):
   assert all(a <= b for a, b in zip(small.stem, large.stem, strict=True)) and small != large
   file = f'{second.replace("student", "pruned")}.safetensors'
   assert nn.load(tmp_path / 'run' / 'student' / file)[0] == large
+  notice = 'Derived from A\nDerived from B'
+  assert notice == network.notice_of(workdir / 'student' / file) == run.stages['student'].notice
+  (workdir / 'teacher' / 'notice.txt').unlink()  # each stage keeps its own
+  exported = {}
+  monkeypatch.setattr(experiment.export, 'write_folder', lambda *_, **more: exported.update(more))
+  experiment.export_run(workdir)
+  assert exported['notice'] == models._notice(run, SimpleNamespace(stage='student')) == notice
   c.stages.student.method = recipe().stages.student.method
   with pytest.raises(ValueError, match="CAT has no argument 'extra_students'"):
     build.validate(c)

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxgan_compress import analysis, convert, export, nn
+from jaxgan_compress import analysis, convert, experiment, export, nn
 from jaxgan_compress.cli import main as cli
 from jaxgan_compress.core import BoundGenerator
 from jaxgan_compress.nn.files import ncnn as files
 from jaxgan_compress.nn.files import network, realesrgan
-from jaxgan_compress.nn.generators import upscalers
 from jaxgan_compress.nn.init import flat
 from jaxgan_compress.nn.layers import resample
+from jaxgan_compress.train.progress import Reporter
+from tests import tiny_run
 
 # What PyPI's ncnn 1.0.20261020 made of the published files, every option off, of 8x6 pixels:
 # {name: (sum, sum of magnitudes, least, largest, pixel [0,0], pixel in the middle, last pixel)}
@@ -54,7 +55,7 @@ def main(*argv):
   assert cli.main(argv) == 0
 
 
-def filled(module, half=True, inputs=()):
+def filled(module, half=True):
   """Variables whose kernels float16 holds; some slopes are negative or above 1."""
   rng = np.random.default_rng(0)
 
@@ -63,7 +64,7 @@ def filled(module, half=True, inputs=()):
     return values.astype(np.float16 if half and len(x.shape) == 4 else np.float32).astype(
         np.float32)
 
-  return jax.tree_util.tree_map_with_path(fill, dict(nn.init.shapes(module, *inputs)))
+  return jax.tree_util.tree_map_with_path(fill, dict(nn.init.shapes(module)))
 
 
 def pixels(height, width, batch=1, seed=0):
@@ -263,18 +264,6 @@ def test_scales():
   scales = [(nn.rrdbnet(scale=n), nn.srvgg(scale=n)) for n in (1, 2, 3, 4)]
   assert [tuple(map(nn.output_scale, both)) for both in scales] == [(n, n) for n in (1, 2, 3, 4)]
   assert nn.output_scale(nn.resnet(4)) == nn.output_scale(nn.DCGANGenerator(1)) == 1
-
-
-def test_parts_of_a_convolution_are_the_whole():
-  """Both implementations, forward and gradient; widths differ, so no part is another's."""
-  x, weights = np.random.default_rng(2).normal(size=(2, 1, 4, 5, 6)).astype(np.float32)
-  blocks = [upscalers.DenseBlock((2, 3), how, jnp.float32) for how in ('concat', 'parts')]
-  variables = filled(blocks[0], inputs=(x,))
-  loss = lambda variables, block: (block.apply(variables, x) * weights).sum()
-  both = [jax.jit(jax.value_and_grad(loss), static_argnums=1)(variables, block)
-          for block in blocks]
-  for a, b in zip(*map(jax.tree.leaves, both), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_sums_are_float32_where_convolutions_are_short():
@@ -507,6 +496,11 @@ def test_a_notice_goes_from_the_source_to_the_model_card(package, monkeypatch, t
   for end in ('param', 'bin'):
     assert (tmp_path / f'again.{end}').read_bytes() == (
         tmp_path / 'out' / f'network.{end}').read_bytes()
+  # A stage of a run takes it from the files that it starts from; it keeps it once it has begun.
+  c = tiny_run.get_config()
+  c.stages.gan.init_from = {'generator': 'student.safetensors', 'features': 'gone.safetensors'}
+  stage = experiment.Run(c, tmp_path / 'run', Reporter(quiet=True)).stages['gan']
+  assert stage.notice == realesrgan.NOTICE
   # Without a notice nothing is said.
   nn.save('plain.safetensors', *nn.load('again.safetensors'))
   assert network.notice_of('plain.safetensors', 'again.safetensors') == ''

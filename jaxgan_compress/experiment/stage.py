@@ -16,7 +16,7 @@ from flax import linen
 from jaxgan_compress import config as configs
 from jaxgan_compress import convert, data, nn, pruning
 from jaxgan_compress.config import CALIBRATION_BATCHES, CHECKPOINTS, SELECT, build
-from jaxgan_compress.core import Method, Net, TrainState, normalise
+from jaxgan_compress.core import Method, Net, TrainState, normalise, paths
 from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.nn.files import network
 from jaxgan_compress.train import Checkpointer, log_files
@@ -186,11 +186,12 @@ class Stage:
 
   @property
   def notice(self) -> str:
-    """What whoever passes on its networks has to say, of the files and the stages that it starts or
-    learns from: kept in its folder once it has started, for the files may go."""
+    """What whoever passes on its networks has to say of the files and stages that it starts or learns
+    from. It is kept in the folder once the stage has started, for the files may go."""
     if self.notice_file.is_file():
       return self.notice_file.read_text().strip()
-    texts = [network.notice_of(path) for path in self.spec.init_from.values()]
+    texts = [network.notice_of(path) for path in self.spec.init_from.values()
+             if convert.is_there(path)]
     texts += [stage.notice for stage in self.candidates]
     return '\n'.join(dict.fromkeys(line for text in texts for line in text.splitlines()))
 

@@ -7,7 +7,6 @@ from jaxgan_compress.nn.layers.conv import (
   SeparableConv,
   UpConv,
   convolve,
-  convolve_joined,
   convolve_sum,
   convolve_together,
   layer_of,
@@ -36,6 +35,6 @@ from jaxgan_compress.nn.layers.resample import (
 
 __all__ = ['NORMS', 'PADDINGS', 'BatchNorm', 'Conv', 'InstanceNorm', 'LatentProjection',
            'LayerNorm', 'PReLU', 'SeparableConv', 'UpConv', 'bicubic', 'conv_bias', 'convolve',
-           'convolve_joined', 'convolve_sum', 'convolve_together', 'layer_of', 'leaky_relu',
+           'convolve_sum', 'convolve_together', 'layer_of', 'leaky_relu',
            'maybe_remat', 'norm', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'prelu', 'subsample',
            'to_tanh_float32', 'upsample']

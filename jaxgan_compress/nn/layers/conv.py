@@ -204,20 +204,6 @@ def convolve_sum(convs: Sequence[Conv], inputs: Sequence, train: bool = False):
                   sum(bias) if conv.bias else None, implementation=conv.implementation)
 
 
-def convolve_joined(conv: Conv, parts: Sequence):
-  """What a `Conv` makes of several maps [B,H,W,.], one after another along their channels.
-
-  'parts' copies none of them: the sum of what each part of the kernel makes of its map.
-  """
-  if len(parts) == 1 or not conv_dispatch.is_optimized('joined', conv.implementation):
-    return conv(jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0])
-  kernel, bias = conv.weights(sum(x.shape[-1] for x in parts))
-  kernels = jnp.split(kernel, np.cumsum([x.shape[-1] for x in parts])[:-1], 2)
-  y = sum(convolve(x.astype(conv.dtype), kernel, None, conv.stride, conv.kernel // 2, conv.mode,
-                   conv.implementation) for x, kernel in zip(parts, kernels, strict=True))
-  return y if bias is None else y + per_channel(bias)
-
-
 def _weights(convs, inputs, train):
   return zip(*(conv.weights(x.shape[-1], train) for conv, x in zip(convs, inputs, strict=True)),
              strict=True)

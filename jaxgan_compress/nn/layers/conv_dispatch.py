@@ -25,7 +25,6 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     'border': ('conv', 'padded'),           # zeros around convolutions, for their weight gradients
     'dense': ('conv', 'winograd'),          # 3x3 convolutions of many channels to many
     'branches': ('apart', 'merged'),        # convolutions of one input, or into one sum
-    'joined': ('concat', 'parts'),          # convolutions of several maps as one
     'rows': ('conv', 'products'),           # convolutions of few images
     'norm': ('parts', 'closed'),            # gradients of instance norms
 }
