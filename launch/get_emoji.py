@@ -2,11 +2,12 @@
 
     python launch/get_emoji.py [FOLDER] [TARBALL]
 
-Needs resvg-py and, without a tarball, npm; nothing of jaxgan_compress.
+Needs resvg-py, Pillow and, without a tarball, npm; nothing of jaxgan_compress.
 """
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -22,9 +23,10 @@ SHA256 = 'ec892e607e854859b812c7d827801756adc19955b0ef56d4ae8afcddd19492c5'
 STYLES = {'high-contrast': 'mono', 'flat': 'flat', 'modern': 'shaded'}  # the package's words, ours
 SIZE = 256
 RECORD = 'emoji.json'  # in the folder: what it holds, whether or not all is drawn
+FETCHED = '.fetched.tgz'  # in the folder until all is drawn
 
 
-class Problem(Exception):
+class FetchError(Exception):
   """Something that the user has to put right."""
 
 
@@ -37,7 +39,8 @@ def default() -> Path:
 def get(folder, tarball=None, *, draw=None, sha256=SHA256, size=SIZE, say=print):
   """Fills the folder with `STYLE/NAME.png`; what is there already stays as it is.
 
-  draw: (SVG text, pixels) -> bytes of a square PNG on white; default: by resvg-py. Raises Problem.
+  draw: (SVG text, pixels) -> bytes of a square PNG on white; default: by resvg-py. Raises
+  FetchError.
   """
   folder = Path(folder).expanduser()
   record = {'package': PACKAGE, 'sha256': sha256, 'size': size}
@@ -48,9 +51,9 @@ def get(folder, tarball=None, *, draw=None, sha256=SHA256, size=SIZE, say=print)
     return
   draw = draw or _resvg()
   folder.mkdir(parents=True, exist_ok=True)
-  for unfinished in folder.glob('.fetch*'):
+  for unfinished in folder.glob('.fetching*'):
     shutil.rmtree(unfinished)
-  with tempfile.TemporaryDirectory(prefix='.fetch', dir=folder) as fetched:
+  with tempfile.TemporaryDirectory(prefix='.fetching', dir=folder) as fetched:
     tarball = _checked(Path(tarball).expanduser(), sha256) if tarball else \
         _fetch(folder, Path(fetched), sha256, say)
   with tarfile.open(tarball) as package:
@@ -59,24 +62,24 @@ def get(folder, tarball=None, *, draw=None, sha256=SHA256, size=SIZE, say=print)
     _write(folder / RECORD, json.dumps({**record, 'pictures': pictures}, indent=1).encode())
     _write(folder / 'LICENSE', licence)
     _draw_all(folder, package, drawings, draw, size, say)
-  (folder / _tarball_name()).unlink(missing_ok=True)
+  (folder / FETCHED).unlink(missing_ok=True)
   say(f'{folder}: ' + ', '.join(f'{count} {style}' for style, count in pictures.items()))
 
 
 def _look(folder, record):
-  """What the record of the folder says, or None where there is none. Raises Problem for a folder of
-  something else, which stays as it is."""
+  """What the record of the folder says, or None where there is none. Raises FetchError for a folder
+  of something else, which stays as it is."""
   if not folder.exists():
     return None
   if not folder.is_dir():
-    raise Problem(f'{folder} is a file; give a folder')
-  # A killed fetch leaves hidden parts and the tarball.
-  others = [each.name for each in folder.iterdir() if each.name != _tarball_name()
-            and not each.name.startswith('.fetch') and each.suffix != '.part']
+    raise FetchError(f'{folder} is a file; give a folder')
+  # A killed call leaves hidden parts.
+  others = [each.name for each in folder.iterdir()
+            if not each.name.startswith('.fetch') and each.suffix != '.part']
   if RECORD not in others:
     if others:
-      raise Problem(f'{folder} holds other things ({", ".join(sorted(others)[:3])}) and no '
-                    f'{RECORD}; nothing was changed. Give a new or empty folder')
+      raise FetchError(f'{folder} holds other things ({", ".join(sorted(others)[:3])}) and no '
+                       f'{RECORD}; nothing was changed. Give a new or empty folder')
     return None
   try:
     there = json.loads((folder / RECORD).read_text())
@@ -84,20 +87,29 @@ def _look(folder, record):
   except (ValueError, AttributeError):
     same = False
   if not same:
-    raise Problem(f'{folder / RECORD} is not of {record["package"]} at {record["size"]} pixels; '
-                  'nothing was changed. Give another folder, or remove this one')
+    raise FetchError(f'{folder / RECORD} is not of {record["package"]} at {record["size"]} pixels; '
+                     'nothing was changed. Give another folder, or remove this one')
   return there
 
 
 def _resvg():
   try:
     import resvg_py
-  except ImportError:
-    raise Problem(f'{sys.executable} has no resvg-py, which draws SVG files; install it: '
-                  f"{sys.executable} -m pip install 'resvg-py>=0.5,<1'  (or the extra: pip install "
-                  "-e '.[emoji]'), or name another interpreter in JAXGAN_PYTHON") from None
-  return lambda svg, size: bytes(resvg_py.svg_to_bytes(
-      svg_string=square(svg, size), background='white', skip_system_fonts=True))
+    from PIL import Image
+  except ImportError as e:
+    raise FetchError(
+        f'{sys.executable} has no {e.name}; resvg-py draws SVG files, and Pillow writes them: '
+        f"{sys.executable} -m pip install 'resvg-py>=0.5,<1' pillow  (or the extra: pip install -e "
+        "'.[emoji]'), or name another interpreter in JAXGAN_PYTHON") from None
+
+  def draw(svg, size):
+    png = resvg_py.svg_to_bytes(svg_string=square(svg, size), background='white',
+                                skip_system_fonts=True)
+    rgb = io.BytesIO()  # without the alpha that white has filled, it is read twice as fast
+    Image.open(io.BytesIO(png)).convert('RGB').save(rgb, 'PNG', compress_level=3)
+    return rgb.getvalue()
+
+  return draw
 
 
 def square(svg, size):
@@ -111,32 +123,33 @@ def _tarball_name():
 
 def _fetch(folder, fetched, sha256, say):
   """The package's tarball from npm, kept in the folder until all is drawn."""
-  kept = folder / _tarball_name()
+  kept = folder / FETCHED
   if kept.is_file() and _digest(kept) == sha256:
     return kept
   name = _tarball_name()
   npm = shutil.which('npm')
   if npm is None:
-    raise Problem(f'npm was not found, which fetches {PACKAGE}; install it (on Debian: apt-get '
-                  f'install npm), or fetch https://registry.npmjs.org/fluentui-emoji/-/{name} and '
-                  f'give it: get_emoji.sh {folder} {name}')
+    raise FetchError(
+        f'npm was not found, which fetches {PACKAGE}; install it (on Debian: apt-get install npm), '
+        f'or fetch https://registry.npmjs.org/fluentui-emoji/-/{name} and give it: get_emoji.sh '
+        f'{folder} {name}')
   say(f'Fetching {PACKAGE} (24 MB) ...')
   done = subprocess.run([npm, 'pack', PACKAGE, '--silent'], cwd=fetched, text=True,
                         capture_output=True, check=False)
   if done.returncode or not (fetched / name).is_file():
-    raise Problem(f'npm pack {PACKAGE} failed: {(done.stderr or done.stdout).strip()[-500:]}\n'
-                  'It needs a network that reaches the registry of npm; run this again to go on')
+    raise FetchError(f'npm pack {PACKAGE} failed: {(done.stderr or done.stdout).strip()[-500:]}\n'
+                     'It needs a network that reaches the registry of npm; run this again to go on')
   os.replace(_checked(fetched / name, sha256), kept)
   return kept
 
 
 def _checked(tarball, sha256):
   if not tarball.is_file():
-    raise Problem(f'there is no file {tarball}')
+    raise FetchError(f'there is no file {tarball}')
   found = _digest(tarball)
   if found != sha256:
-    raise Problem(f'{tarball} is not {PACKAGE}: its SHA-256 is {found}, and {sha256} is expected; '
-                  'fetch it again')
+    raise FetchError(f'{tarball} is not {PACKAGE}: its SHA-256 is {found}, and {sha256} is '
+                     'expected; fetch it again')
   return tarball
 
 
@@ -169,7 +182,7 @@ def _draw_all(folder, package, drawings, draw, size, say):
     try:
       png = draw(svg, size)
     except ValueError as e:
-      raise Problem(f'{style}/{name}.svg cannot be drawn: {e}') from e
+      raise FetchError(f'{style}/{name}.svg cannot be drawn: {e}') from e
     _write(folder / style / f'{name}.png', png)
     now = time.monotonic()
     if now - told > 10:
@@ -197,7 +210,7 @@ def main(argv=None):
   flags = parser.parse_args(argv)
   try:
     get(flags.folder, flags.tarball, say=lambda text: print(text, flush=True))
-  except (Problem, OSError) as e:
+  except (FetchError, OSError) as e:
     sys.exit(f'get_emoji.sh: {e}')
   except KeyboardInterrupt:
     sys.exit('get_emoji.sh: interrupted; run it again to go on')

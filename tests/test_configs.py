@@ -364,7 +364,7 @@ def test_a_width_that_was_not_published_is_refused():
     config.load('omgd/edges2shoes:net=vgg')
 
 
-@pytest.mark.parametrize('task', ['colorize', 'edges2photo', 'grass2gravel'])
+@pytest.mark.parametrize('task', ['colorize', 'edges2photo', 'emoji', 'grass2gravel'])
 def test_sample_runs_have_students_twenty_times_smaller(task):
   c = config.load(f'omgd/{task}:rivals')
   rows = {(row['stage'], row['role']): row['macs'] for row in experiment.describe(c)}
@@ -458,6 +458,18 @@ def test_budgets_of_sample_students_are_shares_of_their_teacher(task):
     assert rows[f'cat_{share}', 'student']['budget'] == share / 100 * teacher
   assert ('online_30' in c.run) == (task != 'shapes')
   assert {'kept_10', 'blind_10'} < set(c.run) and 'blind_30' not in c.run
+
+
+@pytest.mark.parametrize('kind', ['omgd', 'cat'])
+def test_emoji_runs_are_what_their_arguments_say(kind):
+  c = config.load(f'{kind}/emoji:size=128,pair=flat2shaded,path=pictures')
+  assert c.data.to_dict() == dict(name='samples:emoji', size=128, pair='flat2shaded',
+                                  path='pictures')
+  assert experiment.workdir.named_paths(c) == {'data.path': 'pictures'}
+  c = config.load(f'{kind}/emoji:smoke,path=nowhere')
+  assert c.data.to_dict() == dict(name='samples:drawings', size=64, pair='mono2flat')
+  assert (build.source(c.data)[0]['target'].shape, c.run[0]) == (
+      (64, 64, 3), {'omgd': 'omgd', 'cat': 'teacher'}[kind])
 
 
 def test_students_that_take_turns_learn_to_their_end():

@@ -174,7 +174,8 @@ def test_slow_imports_wait_until_they_are_needed():
   assert done.stdout == 'set()\n'
 
 
-@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh', 'reference.sh'])
+@pytest.mark.parametrize('script', ['quickstart.sh', 'test.sh', 'reference.sh',
+                                    'get_emoji.sh'])
 def test_scripts_say_in_one_line_what_is_missing(script, tmp_path):
   done = subprocess.run(
       [ROOT / 'launch' / script], capture_output=True, text=True, check=False, cwd=tmp_path,

@@ -25,6 +25,27 @@ def test_shell_scripts_are_sound():
   subprocess.run(['shellcheck', '-x', '-P', 'SCRIPTDIR', *files], check=True)
 
 
+@pytest.mark.parametrize('has', [True, False])
+def test_emoji_are_drawn_by_the_interpreter_that_can(has, tmp_path):
+  for name, can in (('venv', False), ('other', has)):
+    python = tmp_path / name / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text(f"""#!/usr/bin/env bash
+case "$*" in
+  *resvg_py*) exit {0 if can else 1} ;;
+  -c*) exit 0 ;;
+esac
+echo {name} "${{@:2}}"
+""")
+    python.chmod(0o755)
+  (tmp_path / 'other' / 'bin' / 'python').rename(tmp_path / 'other' / 'bin' / 'python3.11')
+  done = subprocess.run(
+      [ROOT / 'launch' / 'get_emoji.sh', 'my pictures', 'x.tgz'], text=True, capture_output=True,
+      check=True, env={'JAXGAN_VENV': str(tmp_path / 'venv'),
+                       'PATH': f'{tmp_path / "other" / "bin"}:{os.environ["PATH"]}'})
+  assert done.stdout == f'{"other" if has else "venv"} my pictures x.tgz\n'
+
+
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
   """What one process with two devices comes to."""

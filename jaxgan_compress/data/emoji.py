@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,12 +21,26 @@ from jaxgan_compress.data.views import View
 RECORD = 'emoji.json'  # in the folder, of launch/get_emoji.py
 # 'mono' is black on white, 'flat' in plain colours, 'shaded' with light and shadow.
 PAIRS = {'mono2flat': ('mono', 'flat'), 'flat2shaded': ('flat', 'shaded')}
-# What makes another drawing of the same emoji.
-VARIANT = re.compile('-(medium-light|medium-dark|light|medium|dark|default)$')
+# Words that name another drawing of the same emoji, by skin, sex and age, hair, direction, colour,
+# hour.
+VARIANTS = {
+    'default', 'light', 'medium', 'dark', 'man', 'woman', 'men', 'women', 'person', 'people', 'old',
+    'older', 'blonde', 'red', 'white', 'curly', 'hair', 'bald', 'beard', 'left', 'right',
+    'leftwards', 'rightwards', 'facing', 'up', 'down', 'orange', 'yellow', 'green', 'blue',
+    'purple', 'brown', 'black', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight',
+    'nine', 'ten', 'eleven', 'twelve'}
+# Others that differ by less than 9 of 255, RMS at 32x32, as they are or mirrored.
+TWINS = {'anger-bubble': 'speech-balloon', 'chart-increasing': 'chart-decreasing',
+         'fast-reverse-button': 'fast-forward-button', 'full-moon': 'circle',
+         'grinning-cat': 'cat-face', 'last-quarter-moon-face': 'first-quarter-moon-face',
+         'multiply': 'cross-mark', 'optical-disk': 'dvd', 'pouting-face': 'angry-face',
+         'raised-back-of-hand': 'raised-hand', 'reverse-button': 'play-button',
+         'speech-bubble': 'speech-balloon', 'square-button': 'square',
+         'star-of-david': 'dotted-pointed-star'}
 SHARES = {'test': 10, 'validation': 20, 'train': 100}  # per cent of the emoji, below which
 
 
-def emoji(split: str, pair: str, *, size: int, count: int | None, paired: bool,
+def pairs(split: str, pair: str, *, size: int, count: int | None, paired: bool,
           path: str | Path | None) -> Source:
   """`samples('emoji', ...)`, which checks the arguments.
 
@@ -79,8 +92,9 @@ def split_of(name: str) -> str:
 
 
 def emoji_of(name: str) -> str:
-  """The emoji of a name, without the tone of skin."""
-  return VARIANT.sub('', name)
+  """The emoji of a name: what is left without `VARIANTS`; '' for those that are nothing else."""
+  words = '-'.join(word for word in name.split('-') if word not in VARIANTS)
+  return TWINS.get(words, words)
 
 
 def part(name: str, purpose: str, whole: int = 100) -> int:

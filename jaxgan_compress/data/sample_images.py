@@ -114,12 +114,13 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
   for key, value, takers in (('pair', pair, DRAWN), ('paired', paired, DRAWN),
                              ('path', path, ('emoji',))):
     if value is not None and task not in takers:
-      raise ValueError(f'{key}={value!r}; samples:{task} has no {key}, {" and ".join(takers)} alone')
+      raise ValueError(f'{key}={value!r}; samples:{task} has no {key}, '
+                       f'{" and ".join(takers)} alone')
   if task in DRAWN:
     pair, paired = pair or 'mono2flat', paired is not False
     one_of('pair', pair, emoji.PAIRS)
     if task == 'emoji':
-      return emoji.emoji(split, pair, size=size, count=count, paired=paired, path=path)
+      return emoji.pairs(split, pair, size=size, count=count, paired=paired, path=path)
     return _drawings(split, pair, paired, size, count or COUNTS[split])
   count = COUNTS[split] if count is None else count
   if task == 'shapes':

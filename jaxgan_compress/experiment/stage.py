@@ -18,7 +18,7 @@ from jaxgan_compress import convert, data, nn, pruning
 from jaxgan_compress.config import CALIBRATION_BATCHES, CHECKPOINTS, SELECT, build
 from jaxgan_compress.core import Method, Net, TrainState, normalise, paths
 from jaxgan_compress.experiment.generators import TrainedGenerator
-from jaxgan_compress.nn.files import network
+from jaxgan_compress.nn.files import network, realesrgan
 from jaxgan_compress.train import Checkpointer, log_files
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Stage:
     if self.notice_file.is_file():
       return self.notice_file.read_text().strip()
     texts = [network.notice_of(path) for path in self.spec.init_from.values()
-             if convert.is_there(path)]
+             if realesrgan.is_name(path) or paths.expand(path).is_file()]
     texts += [stage.notice for stage in self.candidates]
     return '\n'.join(dict.fromkeys(line for text in texts for line in text.splitlines()))
 
