@@ -11,8 +11,8 @@ compilers. A large step takes minutes and up to 9 GB; small images come first, a
 minutes the row says that its step was not compiled in that time. --alone says that nothing else
 keeps the machine busy: only then the page shows how long compiling took. What is in
 docs/accelerators.jsonl already is not compiled again, so the command goes on where it stopped. Nor
-is a step that differs from one there in numbers alone, such as a learning rate: its row has the
-figures of that one. --page only writes the page.
+is a step that differs from one there only in arithmetic on single numbers, such as learning rates:
+its row has the figures of that one. --page only writes the page.
 """
 
 import argparse
@@ -37,12 +37,9 @@ ROWS, PAGE = DOCS / 'accelerators.jsonl', DOCS / 'accelerators.md'
 MACHINES = ('tpu:v5e:2x2/1', 'tpu:v5e:4x4/16', 'tpu:v5e:16x16/256', 'tpu:v5p:2x2x2/8', 'gpu:h100/1')
 KEY = ('config', 'stage', 'machine', 'dtype', 'plain')
 PROGRAM = ('fingerprint', 'machine', 'dtype', 'plain', 'jax')
-# Of a program's text: the places of results in the state, and single numbers. 0 and 1 stay, since
-# compilers leave out what they are multiplied with.
-PLACE = re.compile(r'jax\.result_info = "[^"]*"')
-NUMBER = re.compile(r'dense<-?(?!0\.0+E\+00>|1\.0+E\+00>)[\d.]+(?:E[+-]\d+)?>(?= : tensor<b?f\d+>)',
-                    re.IGNORECASE)
-WHOLE_NUMBER = re.compile(r'dense<-?(?![01]>)\d+>(?= : tensor<i32>)')
+# Of a program's text: lines with arrays, and names of values and of functions.
+ARRAY = re.compile(r'tensor<\d')
+NAME = re.compile(r'%\w+(?:[:#]\d+)?|(?<=[ .]call )@\w+')
 
 
 def work(row, timeout):
@@ -98,11 +95,15 @@ def machine_of(row):
 
 
 def fingerprint(text):
-  """What programs (StableHLO) have in common that differ only in names and in single numbers."""
-  text = NUMBER.sub('number', PLACE.sub('', text))
-  if 'stablehlo.while' not in text:  # a whole number may say how often a loop turns
-    text = WHOLE_NUMBER.sub('number', text)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
+  """What programs (StableHLO) have in common that differ only in names and in arithmetic on single
+  numbers, as of learning rates and weights of losses: their operations on arrays, in order, and the
+  conditions of loops, which say how often they turn."""
+  kept, condition = [], False
+  for line in text.splitlines():
+    condition = (condition or line.endswith(' cond {')) and '} do {' not in line
+    if condition or (ARRAY.search(line) and not re.search(r'func\.func|return', line)):
+      kept.append(NAME.sub('', line).strip())
+  return hashlib.sha256('\n'.join(kept).encode()).hexdigest()[:16]
 
 
 def equal_row(row, timeout):
@@ -259,8 +260,8 @@ quarter or so on that does. "Of peak" is the arithmetic of the step over what th
 bfloat16 in these cycles. "Program" is the size of the compiled code. Compilers for GPUs give memory
 alone. How long compiling takes depends on what else the machine does, so it stands only where that
 was nothing (on two cores). KD's step took 60 s alone before its norms were changed as below, and
-89 s after the first of these changes. Steps in one line are one program but for single numbers,
-such as learning rates and weights of losses, and were compiled once.
+89 s after the first of these changes. Steps in one line are one program but for arithmetic on
+single numbers, such as learning rates and weights of losses, and were compiled once.
 
 Programs of ours are compiled with the options of `core.xla`, which halve the time to compile for 1
 to 2 % more cycles (with XLA's own, an earlier version of OMGD's U-Net step took 995 s beside other
