@@ -186,8 +186,8 @@ class Stage:
 
   @property
   def notice(self) -> str:
-    """What whoever passes on its networks has to say of the files and stages that it starts or learns
-    from. It is kept in the folder once the stage has started, for the files may go."""
+    """What whoever passes on its networks has to say of the files and stages that it starts or
+    learns from. It is kept in the folder once the stage has started, for the files may go."""
     if self.notice_file.is_file():
       return self.notice_file.read_text().strip()
     texts = [network.notice_of(path) for path in self.spec.init_from.values()

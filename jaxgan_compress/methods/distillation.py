@@ -28,7 +28,8 @@ SCOPES = ('global', 'replica', 'replica_sum')
 # Of an `nn.EfficientNetLite0`: with these shares each map adds a fifth to a sum of about 1 for two
 # photographs that have nothing in common (mean |difference| of 64 to 224 pixels: 6.4, 8.8, 8.1,
 # 7.1, 3.0).
-LITE0_SHARES = {'stride2': .03, 'stride4': .023, 'stride8': .025, 'stride16': .028, 'stride32': .065}
+LITE0_SHARES = {'stride2': .03, 'stride4': .023, 'stride8': .025, 'stride16': .028,
+                'stride32': .065}
 
 
 @dataclasses.dataclass(frozen=True)
