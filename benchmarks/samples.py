@@ -3,11 +3,13 @@
     python benchmarks/samples.py --configs=omgd/colorize,omgd/grass2gravel --workdir=runs/omgd
     python benchmarks/samples.py --configs=cat/colorize,cat/grass2gravel,cat/shapes \
         --workdir=runs/cat
+    python benchmarks/samples.py --configs=superres/real_esrgan:path=runs/superres/recorded
 
 For each seed, a config with `:rivals`. Of OMGD: the student online; the same student alone with a
 discriminator of its own at two rates; the same teacher by itself; and the student that learns from
 it when it has finished. Of CAT: students of two budgets cut, started and taught in several ways,
-see configs/cat/_stages.py. All take the same number of steps on the same batches. Measured on the
+see configs/cat/_stages.py. Of upscalers: cut from a published network or at random, or trained from
+scratch. All take the same number of steps on the same batches. Measured on the
 'test' split, at the last checkpoint and at the one chosen on 'validation'. Run again, it goes on
 where it was. Writes the tables of docs/results.md, every value, and a picture of each config.
 """
@@ -25,8 +27,10 @@ from jaxgan_compress import analysis, config, experiment
 PAIRS, SETS, LABELS = (('mmd', 'fd', 'psnr', 'ssim', 'psnr_teacher'),
                        ('mmd', 'fd', 'precision', 'recall', 'psnr_teacher'),
                        ('miou', 'mmd', 'fd', 'psnr'))
+UPSCALED = 'psnr', 'ssim', 'sharpness', 'grid_ratio', 'psnr_original'
 CONFIGS = {'omgd/colorize': PAIRS, 'omgd/grass2gravel': SETS, 'cat/colorize': PAIRS,
-           'cat/grass2gravel': SETS, 'cat/shapes': LABELS}
+           'cat/grass2gravel': SETS, 'cat/shapes': LABELS,
+           'superres/real_esrgan': UPSCALED}
 # Of CAT: what is compared with what, and what the difference of the two is.
 PARTS = {'CAT against alone': ('cat', 'alone'),
          'cut and taught against alone': ('taught', 'alone'),
@@ -38,13 +42,16 @@ PARTS = {'CAT against alone': ('cat', 'alone'),
          'pruned online against cut and taught': ('online', 'taught')}
 NAMES = {'mmd': 'MMD x 1000 ↓', 'fd': 'FD ↓', 'psnr': 'PSNR ↑', 'ssim': 'SSIM ↑',
          'psnr_teacher': 'PSNR to teacher ↑', 'precision': 'precision ↑', 'recall': 'recall ↑',
-         'miou': 'mIoU ↑'}
+         'miou': 'mIoU ↑', 'sharpness': 'sharpness', 'grid_ratio': 'grid ratio',
+         'psnr_original': 'PSNR to original'}
 BETTER = {'mmd': min, 'fd': min, 'psnr': max, 'ssim': max, 'precision': max, 'recall': max,
           'miou': max}
 
 
 def recipe(name, seed, steps):
-  c = config.load(f'{name}:rivals' + (f',steps={steps}' if steps else ''))
+  name, _, more = name.partition(':')
+  c = config.load(f'{name}:rivals' + (f',{more}' if more else '')
+                  + (f',steps={steps}' if steps else ''))
   c.seed = seed
   # Two looks at each whole stage, in the middle and at the end, are enough to choose by.
   longest = max(stage.steps for stage in c.stages.values())
@@ -81,7 +88,12 @@ def table(results, metrics):
 def claims(name, results, metrics):
   """Markdown: one way against another, a seed each, at the last checkpoint; of two rates at which a
   student is alone the better one."""
-  if name.startswith('omgd/'):
+  if name.startswith('superres/'):
+    pairs = {f'{ours} against {theirs}': (ours, (theirs,)) for ours, theirs in (
+        ('w32', 'bicubic'), ('w32', 'animevideov3'), ('w32', 'anime'), ('w32', 'random32'),
+        ('w32', 'scratch32'), ('w32', 'scratch32_8'), ('w16', 'bicubic'), ('w16', 'animevideov3'),
+        ('w16', 'random16'), ('w16', 'scratch16_4'))}
+  elif name.startswith('omgd/'):
     pairs = {'online against alone': ('omgd', ('alone', 'alone_slow')),
              'online against offline': ('omgd', ('offline',))}
   else:
@@ -143,7 +155,8 @@ def main():
   parser.add_argument('--steps', type=int, default=0)
   args = parser.parse_args()
   for name in args.configs.split(','):
-    metrics, stem = CONFIGS[name], name.replace('/', '_')
+    kind = name.partition(':')[0]
+    metrics, stem = CONFIGS[kind], kind.replace('/', '_')
     folders = [args.workdir / f'{stem}_{seed}' for seed in args.seeds.split(',')]
     results = [experiment.run(recipe(name, int(folder.name.split('_')[-1]), args.steps), folder)
                for folder in folders]

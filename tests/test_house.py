@@ -35,7 +35,7 @@ ALLOWED = {
     'nn': {'core'},
     'data': {'core'},
     'parallel': {'core'},
-    'convert': {'nn'},
+    'convert': {'core', 'nn'},
     'analysis': {'core', 'nn'},
     'export': {'analysis', 'core', 'data', 'nn', '_version'},
     'metrics': {'convert', 'core', 'data', 'losses', 'nn', 'parallel'},

@@ -10,7 +10,7 @@ The students are pruned from animevideov3 (Real-ESRGAN's compact network, 29 tim
 x4plus; made for anime, so that it is far from x4plus on photographs) by the activations of their
 channels, and learn x4plus' recorded images: 51, 111, 194 and 406 times fewer MACs than x4plus.
 Docs/results.md has what they came to. Arguments: `:path=` is the folder that `jaxgan-compress
-record` wrote, `:steps=3000` trains longer, `:baselines` adds the same widths cut at random and
+record` wrote, `:steps=3000` trains longer, `:rivals` adds the same widths cut at random and
 trained from scratch, the whole network taught, and small networks of their own, `:sharp` adds
 students that are as sharp as the teacher, `:smoke` takes a minute.
 """
@@ -23,7 +23,7 @@ PUBLISHED = 'realesrgan:animevideov3-x4'
 
 def get_config(arg=''):
   arg = config.parse_arg(arg, smoke=False, path='runs/superres/recorded', steps=1200,
-                         baselines=False, sharp=False)
+                         rivals=False, sharp=False)
   c = config.base()
   # Cuts of 32 pixels, mirrored and turned; 16 pixels of the border of an image depend on what
   # the teacher saw around a patch, and are not compared.
@@ -33,10 +33,10 @@ def get_config(arg=''):
                     test=dict(split='test'), select='psnr', every=arg.steps // 4)
   c.checkpoint.every, c.log_every = c.evaluate.every, max(1, arg.steps // 40)
 
-  def learn(width, **method):
+  def learn(width, steps=arg.steps, **method):
     # The narrower, the faster: 5e-4 at 32 channels.
     rate = dict(name='optax:cosine_decay_schedule', init_value=5e-4 * 32 / width,
-                decay_steps=arg.steps)
+                decay_steps=steps)
     return dict(name='Offline', teacher=None, distill=distill_loss(),
                 tx=dict(name='jaxgan_compress.train.optimizers:clipped', max_norm=1.,
                         tx=dict(name='adam', learning_rate=rate, b1=.9, b2=.99)), **method)
@@ -56,7 +56,7 @@ def get_config(arg=''):
                          blocks=6)}
   run |= {f'w{width}': cut(width, f'{width} channels wide', criterion='activation')
           for width in WIDTHS}
-  if arg.baselines:
+  if arg.rivals:
     for width in (32, 16):
       run[f'random{width}'] = cut(width, f'{width} wide, cut at random', criterion='random')
     scratch = lambda title, width, convs: config.stage(
@@ -66,8 +66,9 @@ def get_config(arg=''):
             'scratch32_8': scratch('32 wide, 8 convolutions, from scratch', 32, 8),
             'scratch16_4': scratch('16 wide, 4 convolutions, from scratch', 16, 4),
             'whole': config.stage(
-                title='animevideov3, taught', steps=arg.steps, init_from=dict(student=PUBLISHED),
-                method=learn(80, student=dict(name='srvgg')))}
+                title='animevideov3, taught', steps=arg.steps // 2,
+                init_from=dict(student=PUBLISHED),
+                method=learn(80, arg.steps // 2, student=dict(name='srvgg')))}
   c.stages, c.run = run, tuple(run)
   return smoke(c) if arg.smoke else c
 
