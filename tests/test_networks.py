@@ -755,7 +755,7 @@ def test_programs_are_compiled_with_what_this_platform_likes(monkeypatch):
 
 
 @pytest.mark.parametrize('build', [
-    functools.partial(nn.resnet, 2, 6, norm='batch'),
+    functools.partial(nn.resnet, 2, 6, norm='batch'), functools.partial(nn.rrdbnet, 4, 2, 1),
     functools.partial(nn.mobile_deepest_resnet, 2, 1), functools.partial(nn.inception, 4, 5),
     functools.partial(nn.spade, 2, labels=3, upsampling='normal'),
     functools.partial(PRUNED_SPADE.clone, upsampling='normal')])

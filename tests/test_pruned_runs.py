@@ -83,8 +83,8 @@ def test_a_student_costs_at_most_its_budget(finished):
 
 
 def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path, monkeypatch):
-  """They nest, each meets its budget, each starts from what was left for it, and each passes on
-  what their teacher has to say of its weights."""
+  """They nest, each meets its budget and starts from what was left for it. What their teacher has
+  to say of its weights goes with them."""
   c = recipe(budget=(BUDGET, MORE))
   c.stages.student.method = dict(name='Offline', tx=ADAM, distill=dict(
       name='DistillLoss', ssim=dict(name='SSIM'), pixel=dict(name='Pixel', weight=1.)))

@@ -348,10 +348,14 @@ BROKEN = {
     'a layer': (_text('PReLU ', 'Swish '), r"layer 'PRelu_1' \(Swish\) is not of a type"),
     'a graph': (_text('1=4.000000e+00', '1=3.000000e+00'), r"layer 'Resize_9' \(Interp\) does not "
                 'belong to the compact SRVGGNet that .* which has Interp 0=1 1=4.000000e\\+00'),
+    'a width': (_text('0=5 1=3', '0=999999999999999 1=3'), "layer 'Conv_0' .* 0=OUTPUTS and"),
+    'no width': (_text('0=5 1=3', '0=0 1=3'), "layer 'Conv_0' .* which are 9 for each input"),
+    'a shuffle': (_text(' 0=4\n', ' 0=0\n'), "'DepthToSpace_7' .* has 0=0; 0=1, 2, 3 or 4"),
     'a stride': (_text('4=1 5=1', '3=2 4=1 5=1'), "layer 'Conv_0' .* does not belong"),
     'an input': (_text('1 1 21 ', '1 1 99 '), "'DepthToSpace_7' .* reads '99', which no layer"),
     'a short graph': (lambda param: param.write_text('\n'.join(
         ['7767517', '11 12', *param.read_text().splitlines()[2:-1]]) + '\n'), 'layers without'),
+    'no int8': (_text('5=1 6=', '5=1 8=x 6='), r"is quantised to int8 \(8=x\)"),
     'int8': (_text('5=1 6=', '5=1 8=2 6='), r"layer 'Conv_0' .* is quantised to int8 \(8=2\)"),
     'no bin': (lambda param: param.with_suffix('.bin').unlink(), 'net.bin does not exist; ncnn'),
     'no param': (lambda param: param.unlink(), 'net.param does not exist; ncnn has a network in'),

@@ -26,12 +26,13 @@ KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: '
 # The range of numbers by the name of the argument, also of a user's own classes: [low, high).
 RANGES = {
     **dict.fromkeys(('d', 'ngf', 'ndf', 'channels', 'size', 'load', 'latent', 'features', 'width',
-                     'widths', 'classes', 'inputs', 'hidden', 'stem', 'up', 'down', 'labels'),
+                     'widths', 'classes', 'inputs', 'hidden', 'stem', 'up', 'down', 'labels',
+                     'growth'),
                     (1, 2 ** 16)),
     **dict.fromkeys(('layers', 'scales', 'depth', 'kernel', 'disc_steps', 'teacher_every',
                      'reduction'),
                     (1, 2 ** 8)),
-    **dict.fromkeys(('blocks', 'shared'), (0, 2 ** 8)),
+    **dict.fromkeys(('blocks', 'shared', 'convs'), (0, 2 ** 8)),
     **dict.fromkeys(('teacher_steps', 'student_steps', 'total', 'every', 'round_to'), (1, 2 ** 31)),
     **dict.fromkeys(('pool', 'epoch', 'constant', 'decay', 'stride', 'decay_steps', 'at',
                      'transition_steps', 'warmup_steps'), (0, 2 ** 31)),

@@ -508,9 +508,10 @@ def _card(proof, takes, from_images, expiry):
   caption = 'inputs above, outputs below' if from_images else 'outputs'
   alone = ''.join(text for name, text in _ALONE.items() if FORMATS[name] in artefacts)
   taken, usage, make_x = _in_words(takes)
+  larger = f'{takes["scale"]:.12g} times larger ' if takes.get('scale', 1) != 1 else ''
   taken = textwrap.fill(
-      f'It takes {taken}. It makes images in [-1, 1], and takes any batch, float32, as NHWC, in '
-      f'ONNX as {proof["layout"]}. `{INPUT}` says so to programs.', 100)
+      f'It takes {taken}. It makes images {larger}in [-1, 1], and takes any batch, float32, as '
+      f'NHWC, in ONNX as {proof["layout"]}. `{INPUT}` says so to programs.', 100)
   notice = ''.join(f'{line}. Its notices and disclaimer go with the weights.\n\n'
                    for line in proof['notice'].splitlines())
   without_jax = f'Without JAX: `python run_onnx.py {usage}`, see `--help`. ' \

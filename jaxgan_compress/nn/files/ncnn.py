@@ -31,6 +31,7 @@ MAGIC = '7767517'
 FLOAT16, FLOAT32 = 0x01306B47, 0  # what stands before weights
 QUANTISED = {0x000D4B38: '8-bit weights', 0x0002C056: 'weights for 8-bit arithmetic'}
 INPUT, OUTPUT = 'data', 'output'
+WIDEST = 2 ** 16  # channels of a layer are fewer
 # {type of a layer: {parameter: what it is where the file leaves it out, or the parameter that it
 # is equal to then}}
 DEFAULTS: dict[str, dict[str, str | tuple[str]]] = {
@@ -298,7 +299,7 @@ def _recognise(layers: Sequence[Layer]) -> linen.Module:
     if layer.kind not in DEFAULTS:
       raise ValueError(f'{_where(layer)} is not of a type that is read, {", ".join(DEFAULTS)}. '
                        'RRDBNet and the compact SRVGGNet are read, as Real-ESRGAN publishes them')
-    if layer.kind == 'Convolution' and int(layer.parameters.get('8', '0') or 0):
+    if layer.kind == 'Convolution' and layer.parameters.get('8', '0') != '0':
       raise ValueError(f'{_where(layer)} is quantised to int8 (8={layer.parameters["8"]}); give '
                        'the file with floating-point weights')
   compact = any(layer.kind == 'PReLU' for layer in layers)
@@ -365,8 +366,8 @@ def _convs(layers) -> list[tuple[int, int]]:
   for layer in layers:
     if layer.kind == 'Convolution':
       outputs, weights = (layer.parameters.get(key, '') for key in '06')
-      if not (outputs.isdecimal() and weights.isdecimal() and int(outputs) and int(weights)) or \
-          int(weights) % (9 * int(outputs)):
+      if not (outputs.isdecimal() and weights.isdecimal() and 0 < int(outputs) < WIDEST and
+              0 < int(weights) < WIDEST ** 2) or int(weights) % (9 * int(outputs)):
         raise ValueError(f'{_where(layer)} has {_spelled(layer)}; 0=OUTPUTS and 6=WEIGHTS, which '
                          'are 9 for each input and output')
       sizes.append((int(weights) // (9 * int(outputs)), int(outputs)))
@@ -374,12 +375,18 @@ def _convs(layers) -> list[tuple[int, int]]:
 
 
 def _resize_of(layers) -> float:
-  return next((float(layer.parameters.get('1', 1)) for layer in layers
+  return next((_parameters(layer).get('1', (1.,))[0] for layer in layers
                if layer.kind == 'Interp' and layer.parameters.get('0') == '3'), 1.)
 
 
 def _stride_of(layers, kind) -> int:
-  return next((int(layer.parameters.get('0', 1)) for layer in layers if layer.kind == kind), 1)
+  for layer in layers:
+    if layer.kind == kind:
+      stride = layer.parameters.get('0', '')
+      if stride not in ('1', '2', '3', '4'):
+        raise ValueError(f'{_where(layer)} has {_spelled(layer)}; 0=1, 2, 3 or 4')
+      return int(stride)
+  return 1
 
 
 def _rrdb_of(layers) -> RRDBGenerator:
