@@ -601,3 +601,198 @@ def test_what_scores_at_the_threshold_goes():
   found = pruning.search(plan, scores, lambda widths: widths['a'], 3)  # met exactly
   assert found.threshold == 1 and found.cost == 3 and found.masks['a'].tolist() == [
       False, True, True, True]
+
+
+# --- by activations ---
+
+class Readers(linen.Module):
+  """Channels with readers of every kind, whose outputs add up: with a bias, with a norm that has
+  running statistics, and with neither, which the last layer reads through an activation function.
+  """
+  width: int = 2
+  kernel: int = 1
+
+  @linen.compact
+  def __call__(self, x, train=False):
+    x = linen.relu(nn.Conv(self.width, 1, name='made')(x))
+    read = lambda name, **more: nn.Conv(2, self.kernel, name=name, **more)(x)
+    y = read('biased') + nn.BatchNorm(name='norm')(read('normed', bias=False), train)
+    y = jnp.concatenate([y, linen.leaky_relu(read('bare', bias=False))], -1)
+    return nn.Conv(1, 1, name='to_image')(y), {}
+
+  def plan(self):
+    return prunable.make_plan(self, {'made': prunable.Group(self.width)})
+
+  def with_widths(self, widths):
+    return self.clone(width=widths['made'])
+
+  def example(self):
+    return jnp.zeros((1, 4, 4, 1))
+
+
+def readers(kernel, slopes, biases):
+  """(network, variables) whose first layer computes relu(x * slope + bias) in each channel."""
+  module = Readers(len(slopes), kernel)
+  variables = filled(module)
+  variables['params']['made'] = {'kernel': np.reshape(np.float32(slopes), (1, 1, 1, -1)),
+                                 'bias': np.float32(biases)}
+  # Of one sign, so that its mean is exact where the other channels vary.
+  for name in ('bare', 'biased', 'normed'):
+    variables['params'][name]['kernel'] = abs(variables['params'][name]['kernel'])
+  return module, variables
+
+
+# Half of all pixels are 0 and half 1, differently in two pictures.
+ZEROS_AND_ONES = np.zeros((2, 4, 4, 1), np.float32)
+ZEROS_AND_ONES[0, :3] = ZEROS_AND_ONES[1, 0] = 1
+
+
+def test_activations_by_hand():
+  module, variables = readers(3, (1, -4, .5), (0, 3, .25))
+  found = pruning.activation_statistics(module, variables, [ZEROS_AND_ONES])
+  params, total = variables['params'], 0
+  assert set(found.readers) == {('biased',), ('normed',), ('bare',)}
+  for (name,), of in found.readers.items():
+    # x, relu(3 - 4 x), 0.25 + x / 2, of x that is 0 and 1 equally often.
+    np.testing.assert_allclose(of.mean, [.5, 1.5, .5], rtol=1e-6)
+    np.testing.assert_allclose(of.std, [.5, 1.5, .25], rtol=1e-6)
+    squares = np.square(params[name]['kernel']).sum((0, 1, 3))
+    np.testing.assert_allclose(of.weight, np.sqrt(squares), rtol=1e-6)
+    total += squares
+  scores = pruning.scores(module.plan(), params, 'activation', statistics=found)
+  np.testing.assert_allclose(scores['made'], [.5, 1.5, .25] * np.sqrt(total), rtol=1e-6)
+
+
+def test_the_split_into_batches_does_not_matter():
+  _, variables = readers(1, (1, -4), (0, 3))
+  x = 100 + np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype(np.float32)
+  variables['params']['made']['bias'] += np.float32(1000)  # the mean is far above what varies
+  class Unbounded(Readers):  # of numbers that are no pictures
+    input_kind = 'labels'
+  whole, parts = (pruning.activation_statistics(Unbounded(2, 1), variables, batches).readers
+                  for batches in ([x], (each for each in (x[:3], x[3:5], x[5:]))))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4), parts, whole)
+
+
+@pytest.mark.parametrize('kernel', [1, 3])
+def test_a_constant_channel_goes_first_and_nothing_changes(kernel):
+  """But at borders, where a kernel reads zeros beside it."""
+  module, variables = readers(kernel, (1, 0, .5), (0, 3, 99))  # so that no sum is negative
+  cost = pruning.cost(module, module.plan(), (1, 4, 4, 1))
+  found = pruning.prune(module, variables, (1, 4, 4, 1), budget=cost({'made': 2}),
+                        criterion='activation', batches=[ZEROS_AND_ONES])
+  assert found.masks['made'].tolist() == [True, False, True]
+  x = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 1)).astype(np.float32)
+  wanted, small = draw(module, variables, x), draw(found.module, found.variables, x)
+  inside = slice(kernel // 2, 8 - kernel // 2)
+  np.testing.assert_allclose(small[:, inside, inside], wanted[:, inside, inside], rtol=1e-5)
+  lost = draw(found.module, pruning.compact(module.plan(), variables, found.masks), x)
+  assert np.abs(small - wanted).max() < np.abs(lost - wanted).max()
+  assert np.abs(lost - wanted)[:, inside, inside].min() > .1
+  assert (kernel > 1) == bool(np.abs(small - wanted).max() > 1e-2)  # said to be approximate
+
+
+def test_batches_that_can_be_read_once_suffice_for_a_cut_to_time(monkeypatch):
+  module, variables = readers(1, (1, 0, .5, 2), (0, 3, 99, 0))
+  price = pruning.cost(module, module.plan(), (1, 4, 4, 1))
+  whole = price(module.plan().widths)
+  times = iter([4., 2.])
+  monkeypatch.setattr('jaxgan_compress.pruning.latency.milliseconds',
+                      lambda *_, **__: [0., next(times)])
+  found, ms = pruning.prune_to_latency(
+      module, variables, (1, 4, 4, 1), budget=2., table=pruning.LatencyTable(
+          price, (1, whole), (0., 3.)), criterion='activation', batches=iter([ZEROS_AND_ONES]))
+  assert ms == 2 and found.masks['made'].tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize('bias', [None, True])
+def test_constant_branches_vanish_and_nothing_changes(bias):
+  """Of a block that reflects at borders: sums of layers with a bias, or with none, before a norm;
+  a branch that vanishes leaves its bias and its mean behind."""
+  module = NETWORKS['inception_batch'].clone(bias=bias)
+  plan, variables, x = module.plan(), filled(module), inputs(module)
+  masks = {each: np.ones(group.width, bool) for each, group in plan.groups.items()}
+  for branch, gone in (('dense1', [0]), ('dense3', [0, 2, 3]), ('dense5', [0, 1, 2, 3]),
+                       ('depthwise3', [1, 2]), ('depthwise5', [0, 1, 2, 3])):
+    masks[f'block1/{branch}'][gone] = False
+    norm = f'{branch}_norm2' if branch.startswith('depthwise') else f'{branch}_norm'
+    variables['params']['block1'][norm]['scale'][gone] = 0
+    variables['params']['block1'][norm]['bias'][gone] = 1 + np.arange(len(gone))
+  found = pruning.activation_statistics(module, variables, [x])
+  kept = pruning.keep_means(module, variables, masks, found)
+  small = module.with_widths(pruning.widths(masks))
+  draws = [np.asarray(draw(small, pruning.compact(plan, each, masks), x))
+           for each in (kept, variables)]
+  wanted = draw(module, variables, x)
+  np.testing.assert_allclose(draws[0], wanted, atol=2e-4)
+  assert np.abs(draws[1] - wanted).max() > .1
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_network_is_pruned_by_activations(name):
+  module = NETWORKS[name]
+  plan, variables, x = module.plan(), filled(module), inputs(module)
+  shape = (1, *x.shape[1:])
+  cost = pruning.cost(module, plan, shape)
+  found = pruning.activation_statistics(module, variables, [x])
+  scores = pruning.scores(plan, variables['params'], 'activation', statistics=found)
+  assert {each: len(score) for each, score in scores.items()} == plan.widths
+  assert sum(score.sum() for score in scores.values()) > 0
+  result = pruning.prune(module, variables, shape, budget=.6 * cost(plan.widths), scope='group',
+                         criterion='activation', batches=found)
+  assert .3 * cost(plan.widths) < result.cost <= .6 * cost(plan.widths)
+  # What is left is what masks leave of the corrected whole.
+  whole = pruning.keep_means(module, variables, result.masks, found)
+  jax.tree.map(np.testing.assert_array_equal, pruning.compact(plan, whole, result.masks),
+               result.variables)
+  jax.tree.map(np.testing.assert_array_equal, pruning.apply_masks(plan, whole['params'],
+               result.masks), pruning.expand(plan, result.variables, result.masks)['params'])
+  # Where nothing is removed nothing changes.
+  everything = {each: np.ones(n, bool) for each, n in plan.widths.items()}
+  jax.tree.map(np.testing.assert_array_equal,
+               pruning.keep_means(module, variables, everything, found), variables)
+
+
+def test_transposed_convolutions_keep_the_mean_of_their_phases():
+  module = nn.DCGANGenerator(2, size=32)
+  plan, variables = module.plan(), filled(module)
+  found = pruning.activation_statistics(module, variables, [inputs(module)])
+  masks = {name: np.arange(n) >= n // 2 for name, n in plan.widths.items()}
+  kept = pruning.keep_means(module, variables, masks, found)['params']
+  for reader, group in (('layer2', 'layer1'), ('layer3', 'layer2'), ('to_image', 'layer3')):
+    mean = np.where(masks[group], 0, found.readers[(reader,)].mean)
+    before = variables['params'][reader]
+    np.testing.assert_allclose(kept[reader]['bias'], before['bias'] + mean @ before[
+        'kernel'].sum((0, 1)) / 4, atol=1e-6)
+
+
+def test_weights_under_spectral_norm_count_as_they_apply():
+  module = NETWORKS['spade']
+  variables = filled(module)
+  found = pruning.activation_statistics(module, variables, [inputs(module)])
+  path = 'head', 'conv0'
+  kernel, u, v = variables['params']['head']['conv0']['kernel'], *(
+      variables['spectral']['head']['conv0'][x] for x in 'uv')
+  sigma = np.einsum('hwio,hwi,o', kernel, v, u)
+  np.testing.assert_allclose(found.readers[path].weight,
+                             np.sqrt(np.square(kernel).sum((0, 1, 3))) / abs(sigma), rtol=1e-4)
+
+
+@pytest.mark.parametrize('fields, message', [
+    (dict(batches=[]), 'there is no batch'), (dict(), 'takes batches='),
+    (dict(batches=[np.zeros((2, 8, 8, 3), np.uint8)]), 'a batch is of uint8; .* core.normalise'),
+    (dict(batches=[np.full((2, 8, 8, 3), np.nan)]), 'not finite'),
+    (dict(batches=[np.full((2, 8, 8, 3), 200.)]), r'from 200 to 200; images are in \[-1, 1]'),
+    (dict(batches=[np.zeros((2, 8, 8, 1))]), r'takes \[B,H,W,3\] and got \(2, 8, 8, 1\)'),
+    (dict(batches=[np.zeros((0, 8, 8, 3))]), 'is empty'),
+    (dict(batches=[np.zeros((2, 8, 8, 3))], criterion='l1'), "criterion='l1' takes no batches"),
+    (dict(batches=pruning.ActivationStatistics({}, np.zeros(1))), 'of another network: block1'),
+    (dict(batches=[np.zeros((2, 8, 8, 3))], broken=True), 'activations that .* are not finite')])
+def test_batches_that_say_nothing_are_refused(fields, message):
+  module = nn.resnet(2, 1)
+  variables = filled(module)
+  if fields.pop('broken', False):
+    variables['params']['stem1']['kernel'][0] = np.inf
+  with pytest.raises(ValueError, match=message):
+    pruning.prune(module, variables, (1, 8, 8, 3), budget=1e4,
+                  **{'criterion': 'activation', **fields})
