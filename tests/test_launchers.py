@@ -26,7 +26,7 @@ def test_shell_scripts_are_sound():
 
 
 @pytest.mark.parametrize('has', [True, False])
-def test_emoji_are_drawn_by_the_interpreter_that_can(has, tmp_path):
+def test_emoji_are_rendered_by_the_interpreter_that_can(has, tmp_path):
   for name, can in (('venv', False), ('other', has)):
     python = tmp_path / name / 'bin' / 'python'
     python.parent.mkdir(parents=True)

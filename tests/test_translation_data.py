@@ -731,7 +731,7 @@ def test_a_file_lost_in_training_is_stood_in_for(photographs, tmp_path, caplog):
 # Samples.
 
 @pytest.mark.parametrize('task', ['colorize', 'edges2photo', 'grass2gravel', 'brick2gravel',
-                                  'shapes', 'drawings'])
+                                  'shapes', 'icons'])
 @pytest.mark.parametrize('size', [32, 64])
 def test_samples_are_whole(task, size):
   for split in ('train', 'validation', 'test'):
@@ -777,7 +777,7 @@ SOURCES = {
     'unpaired': lambda root: data.unpaired(root, size=16),
     'samples': lambda root: data.samples('grass2gravel', size=32),
     'shapes': lambda root: data.samples('shapes', size=32),
-    'drawings': lambda root: data.samples('drawings', size=32),
+    'icons': lambda root: data.samples('icons', size=32),
     'device': lambda root: data.unpaired(root, size=16, backend='device')}
 
 

@@ -1,11 +1,11 @@
-"""Emoji in colour from black drawings, or shaded from flat ones, 64x64: students pruned, CAT.
+"""Emoji in colour from black pictures, or shaded from flat ones, 64x64: students pruned, CAT.
 
     ./launch/get_emoji.sh
     jaxgan-compress train --config=configs/cat/emoji.py --workdir=runs/emoji_cat
 
 Teacher and students are those of colorize.py, the data those of configs/omgd/emoji.py. Nobody has
 published a run. Arguments: `:pair=flat2shaded` (default: mono2flat), `:size=128`, `:path=FOLDER`
-of the pictures; `:smoke` takes a few minutes, on a dozen drawings made by code; others as of
+of the pictures; `:smoke` takes a few minutes, on a dozen icons made by code; others as of
 colorize.py.
 """
 

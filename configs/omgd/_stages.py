@@ -194,8 +194,8 @@ def sample_pairs(c, arg, task, *, wide, student, distill, norm, extra_students=N
 
 
 def emoji(c, arg):
-  """The run on `samples:emoji` as arg has it; with arg.smoke on drawings that need no download."""
-  name = 'samples:drawings' if arg.smoke else 'samples:emoji'
+  """The run on `samples:emoji` as arg has it; with arg.smoke on icons that need no download."""
+  name = 'samples:icons' if arg.smoke else 'samples:emoji'
   c.data = dict(name=name, size=arg.size, pair=arg.pair,
                 **({'path': arg.path} if arg.path and not arg.smoke else {}))
   return c

@@ -1,6 +1,6 @@
-"""Pairs of emoji in two styles, of the pictures that launch/get_emoji.sh has drawn.
+"""Pairs of emoji in two styles, of the pictures that launch/get_emoji.sh has rendered.
 
-The drawings are Microsoft's Fluent emoji, from the npm package fluentui-emoji 1.3.0, under the MIT
+The pictures are Microsoft's Fluent emoji, from the npm package fluentui-emoji 1.3.0, under the MIT
 licence: Copyright (c) Microsoft Corporation; of the package, Copyright (c) 2022 Mohammad Abu
 Mattar. The licence lies with the pictures, which are no part of this library.
 """
@@ -21,7 +21,7 @@ from jaxgan_compress.data.views import View
 RECORD = 'emoji.json'  # in the folder, of launch/get_emoji.py
 # 'mono' is black on white, 'flat' in plain colours, 'shaded' with light and shadow.
 PAIRS = {'mono2flat': ('mono', 'flat'), 'flat2shaded': ('flat', 'shaded')}
-# Words that name another drawing of the same emoji, by skin, sex and age, hair, direction, colour,
+# Words that name another picture of the same emoji, by skin, sex and age, hair, direction, colour,
 # hour.
 VARIANTS = {
     'default', 'light', 'medium', 'dark', 'man', 'woman', 'men', 'women', 'person', 'people', 'old',
@@ -66,7 +66,7 @@ def pairs(split: str, pair: str, *, size: int, count: int | None, paired: bool,
 
 def names_of(folder: Path, style: str) -> set[str]:
   """The names of the pictures of a style. Raises FileNotFoundError."""
-  cure = f'; ./launch/get_emoji.sh {folder} draws them, in four minutes'
+  cure = f'; ./launch/get_emoji.sh {folder} renders them, in four minutes'
   try:
     count = json.loads((folder / RECORD).read_text())['pictures'][style]
   except (OSError, ValueError, LookupError, TypeError):

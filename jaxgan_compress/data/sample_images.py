@@ -16,7 +16,7 @@ from PIL import Image
 from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.data import emoji
 from jaxgan_compress.data.decode import with_channels
-from jaxgan_compress.data.drawings import Drawings
+from jaxgan_compress.data.icons import Icons
 from jaxgan_compress.data.sources import Source, installed
 from jaxgan_compress.data.translation import Unpaired, label_batch, label_element
 
@@ -90,20 +90,20 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
 
   task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired;
   'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps; 'emoji', thousands
-  of drawings in two styles, and 'drawings', a dozen made by code in the same styles. All images
+  of pictures in two styles, and 'icons', a dozen made by code in the same styles. All images
   have three channels. split: 'train', 'validation' or 'test', of disjoint parts of the pictures; of
-  'emoji' and 'drawings' of disjoint names, of which those of one emoji belong together.
+  'emoji' and 'icons' of disjoint names, of which those of one emoji belong together.
   size: 32 to 256 pixels; above 128 few photographs are large enough for all three splits.
   count: elements (default 2048, 128 and 256; of 'emoji' all, and at most those that there are).
 
-  Of 'emoji' and 'drawings' alone: pair is 'mono2flat' (black to plain colours, the default) or
+  Of 'emoji' and 'icons' alone: pair is 'mono2flat' (black to plain colours, the default) or
   'flat2shaded' (to light and shadow); paired=False gives `Unpaired`, of 'emoji' with other names in
   A than in B. Of 'emoji' alone: path, the folder that launch/get_emoji.sh has filled (default:
   where it does so by itself, `~/.cache/jaxgan_compress/emoji`); see `data.emoji` for the licence.
 
   Raises ValueError for another task, split or size, or an argument that the task does not take,
-  ImportError with the extra that is missing, and FileNotFoundError with the command that draws the
-  emoji.
+  ImportError with the extra that is missing, and FileNotFoundError with the command that renders
+  the emoji.
   """
   one_of('task', task, TASKS)
   one_of('split', split, SPLITS)
@@ -111,17 +111,17 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
     raise ValueError(f'size={size!r}; samples have {SIZES[0]} to {SIZES[1]} pixels')
   if count is not None and count < 1:
     raise ValueError(f'count={count}; at least 1')
-  for key, value, takers in (('pair', pair, DRAWN), ('paired', paired, DRAWN),
+  for key, value, takers in (('pair', pair, STYLED), ('paired', paired, STYLED),
                              ('path', path, ('emoji',))):
     if value is not None and task not in takers:
       raise ValueError(f'{key}={value!r}; samples:{task} has no {key}, '
                        f'{" and ".join(takers)} alone')
-  if task in DRAWN:
+  if task in STYLED:
     pair, paired = pair or 'mono2flat', paired is not False
     one_of('pair', pair, emoji.PAIRS)
     if task == 'emoji':
       return emoji.pairs(split, pair, size=size, count=count, paired=paired, path=path)
-    return _drawings(split, pair, paired, size, count or COUNTS[split])
+    return _icons(split, pair, paired, size, count or COUNTS[split])
   count = COUNTS[split] if count is None else count
   if task == 'shapes':
     return Scenes(split, size, count)
@@ -145,8 +145,8 @@ def edges(picture: np.ndarray) -> dict[str, np.ndarray]:
 
 
 PAIRS = {'colorize': colorize, 'edges2photo': edges}
-DRAWN = 'emoji', 'drawings'
-TASKS = (*PAIRS, 'grass2gravel', 'brick2gravel', 'shapes', *DRAWN)
+STYLED = 'emoji', 'icons'
+TASKS = (*PAIRS, 'grass2gravel', 'brick2gravel', 'shapes', *STYLED)
 
 
 def scene(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
@@ -210,9 +210,9 @@ def _crops(names, make, split, size, count, name):
   return Crops(parts, make, size, count, SPLITS.index(split), f'{name}/{split}')
 
 
-def _drawings(split, pair, paired, size, count):
-  styles, name = emoji.PAIRS[pair], f'samples:drawings/{pair}/{split}'
+def _icons(split, pair, paired, size, count):
+  styles, name = emoji.PAIRS[pair], f'samples:icons/{pair}/{split}'
   if paired:
-    return Drawings(dict(zip(('source', 'target'), styles, strict=True)), split, size, count, name)
-  a, b = (Drawings({'image': style}, split, size, count, f'{name}/{style}') for style in styles)
+    return Icons(dict(zip(('source', 'target'), styles, strict=True)), split, size, count, name)
+  a, b = (Icons({'image': style}, split, size, count, f'{name}/{style}') for style in styles)
   return Unpaired(a, b, f'{name} unpaired')

@@ -1,4 +1,4 @@
-"""A dozen drawings of our own in the styles of `samples:emoji`, made by code: no download."""
+"""A dozen icons of our own in the styles of `samples:emoji`, made by code: no download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RED, ORANGE, YELLOW, GREEN, BLUE, VIOLET, BROWN, SAND, GREY = (
 
 
 def polygon(*numbers: float) -> np.ndarray:
-  """Corners [N,2] of x, y, x, y, ...; a drawing fills x and y from 0 to 1, y downwards."""
+  """Corners [N,2] of x, y, x, y, ...; an icon fills x and y from 0 to 1, y downwards."""
   return np.array(numbers, float).reshape(-1, 2)
 
 
@@ -37,7 +37,7 @@ def star(x: float, y: float, outer: float, inner: float, points: int) -> np.ndar
 
 
 # {name: parts from behind to the front: (corners, colour, what it is in 'mono')}.
-DRAWINGS = {
+ICONS = {
     'sun': ((star(.5, .5, .45, .33, 12), ORANGE, INK), (disc(.5, .5, .26), YELLOW, PAPER)),
     'moon': ((disc(.45, .5, .4), YELLOW, INK), (disc(.62, .42, .32), PAPER, PAPER)),
     'star': ((star(.5, .54, .47, .21, 5), YELLOW, INK),
@@ -61,15 +61,15 @@ DRAWINGS = {
              (disc(.65, .4, .06, .09), BROWN, PAPER), (disc(.5, .67, .2, .1), RED, PAPER)),
     'balloon': ((box(.485, .6, .515, .97), GREY, INK), (disc(.5, .35, .3, .32), VIOLET, INK),
                 (disc(.39, .25, .06, .1), PAPER, PAPER))}
-SPLITS = {'train': tuple(DRAWINGS)[:8], 'validation': tuple(DRAWINGS)[8:10],
-          'test': tuple(DRAWINGS)[10:]}
+SPLITS = {'train': tuple(ICONS)[:8], 'validation': tuple(ICONS)[8:10],
+          'test': tuple(ICONS)[10:]}
 
 
-class Drawings(Source):
-  """Drawings of a split, each time placed and coloured a little otherwise.
+class Icons(Source):
+  """Icons of a split, each time placed and coloured a little otherwise.
 
   styles: {name in an element: 'mono', 'flat' or 'shaded'}. An element is `{name: uint8
-  [size,size,3]}` of one drawing; element i is always the same.
+  [size,size,3]}` of one icon; element i is always the same.
   """
 
   def __init__(self, styles: dict[str, str], split: str, size: int, count: int, name: str):
@@ -77,10 +77,10 @@ class Drawings(Source):
     self.name, self._seed = name, tuple(SPLITS).index(split)
 
   def augmented(self, i, rng):
-    if rng is None or self._seed:  # only the training split has drawings without end
+    if rng is None or self._seed:  # only the training split has icons without end
       rng = np.random.default_rng([11, self._seed, i])
-    parts = varied(DRAWINGS[self.names[i % len(self.names)]], rng)
-    return {name: draw(parts, style, self.size) for name, style in self.styles.items()}
+    parts = varied(ICONS[self.names[i % len(self.names)]], rng)
+    return {name: paint(parts, style, self.size) for name, style in self.styles.items()}
 
 
 def varied(parts, rng: np.random.Generator):
@@ -93,7 +93,7 @@ def varied(parts, rng: np.random.Generator):
   return [(place(corners), colour(rgb), mono) for corners, rgb, mono in parts]
 
 
-def draw(parts, style: str, size: int) -> np.ndarray:
+def paint(parts, style: str, size: int) -> np.ndarray:
   """uint8 [size,size,3], on white: 'mono' in black, 'flat' in plain colours, 'shaded' lit from
   above."""
   y = (np.mgrid[:size, :size][0][..., None] + .5) / size
