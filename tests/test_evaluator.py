@@ -1,5 +1,6 @@
 """Evaluation of image translation: extractors, pairs, labels, folders, protocols."""
 
+import dataclasses
 import json
 import shutil
 
@@ -136,7 +137,8 @@ def test_labels_are_read_back():
   assert sees['miou'].interval[0] <= sees['miou'].value <= sees['miou'].interval[1]
   assert len(sees['iou'].value) == 6
   # A run can choose by what something measures, and by nothing else; sharpness has no better side.
-  assert {*evaluator.names, 'fid', 'kid', 'is'} == {*SELECT, 'vol'}
+  others = {'fid', 'kid', 'fd_efficientnet_lite0', 'mmd_efficientnet_lite0', 'is'}
+  assert {*evaluator.names, *others} == {*SELECT, 'vol'}
   truth = np.stack([test[i]['label_map'] for i in range(16)])
   assert blind['pixel_accuracy'].value == pytest.approx((truth == 0).mean(), abs=.05)
 
@@ -404,6 +406,62 @@ def test_precision_is_of_the_first_folder_and_recall_of_the_second(tmp_path):
   wanted = metrics.precision_recall(varied, dull)
   assert wanted[0] != wanted[1]
   assert (found['precision'].value, found['recall'].value) == wanted
+
+
+@pytest.fixture(scope='module')
+def lite0(tmp_path_factory):
+  """A file of EfficientNet-Lite0 with random weights."""
+  network = nn.EfficientNetLite0(('stride4', 'pooled'))
+  path = tmp_path_factory.mktemp('weights') / 'lite0.safetensors'
+  nn.save(path, network, nn.initialise(network, jax.random.key(0), scheme='he'))
+  return path
+
+
+def test_features_of_a_published_network_bear_its_name(lite0, folders, monkeypatch, capsys):
+  extractor = metrics.efficientnet_lite0(lite0)
+  network, variables = nn.load(lite0)
+  assert extractor.protocol == {
+      'feature_net': 'efficientnet_lite0', 'resize': 'bicubic_224',
+      'feature_crc32': metrics.extractors.checksum(extractor.variables)}
+  # Whatever the size, the whole image is seen at one.
+  monkeypatch.setattr(metrics.extractors, 'LITE0_SIDE', 32)
+  levels = np.random.default_rng(0).integers(0, 256, (1, 64, 40, 3), np.uint8)
+  apply = jax.jit(extractor.apply)
+  found = apply(extractor.variables, levels)
+  assert list(found) == ['features'] and found['features'].shape == (1, 1280)
+  seen = metrics.resize.bicubic(levels, 32) / 127.5 - 1
+  pooled = jax.jit(network.apply)(variables, seen)['pooled'].ravel()
+  np.testing.assert_allclose(found['features'][0], pooled, atol=1e-5)
+  floats = (levels / 127.5 - 1 + 1e-3).astype(np.float32)  # they become the same 8 bits
+  np.testing.assert_array_equal(apply(extractor.variables, floats)['features'], found['features'])
+  means = dataclasses.replace(extractor, apply=lambda _, x: {'features': x.mean((1, 2))})
+  monkeypatch.setattr(metrics, 'efficientnet_lite0', lambda path: means)
+  assert main.main(['fid', str(folders / 'source'), str(folders / 'target'), '--json',
+                    '--weights=efficientnet_lite0']) == 0
+  measures = json.loads(capsys.readouterr().out)
+  assert measures.keys() == {'fd_efficientnet_lite0', 'mmd_efficientnet_lite0', 'precision',
+                             'recall'}
+  assert main.main(['fid', 'a', 'b', '--weights=efficientnet_lite0', '--protocol=fid_clean']) == 2
+  assert '--protocol=fid_clean is of the Inception network' in capsys.readouterr().err
+
+
+def test_other_weights_than_its_own_are_refused(lite0, inception, tmp_path):
+  with pytest.raises(ValueError, match='holds a EfficientNetLite0; FID takes the Inception'):
+    metrics.inception(lite0)
+  few = nn.EfficientNetLite0(('stride2',))
+  nn.save(tmp_path / 'few.safetensors', few, nn.initialise(few, jax.random.key(0)))
+  for path, said in ((inception, r'holds FIDInception\(\)'), (
+      tmp_path / 'few.safetensors', r"holds EfficientNetLite0\(layers=\('stride2',\)\)")):
+    with pytest.raises(ValueError, match=said + "; these features take .* layer 'pooled'"):
+      metrics.efficientnet_lite0(path)
+
+
+@pytest.mark.parametrize('size', [(64, 64), (300, 451)])
+def test_bicubic_resizing_is_that_of_pillow(size):
+  levels = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+  channel = Image.fromarray(levels[0, ..., 1].astype(np.float32))
+  theirs = np.asarray(channel.resize((224, 224), Image.Resampling.BICUBIC)).clip(0, 255)
+  np.testing.assert_allclose(metrics.resize.bicubic(levels, 224)[0, ..., 1], theirs, atol=1e-3)
 
 
 @pytest.mark.parametrize('protocol, rounds', [('fid_pytorch', False), ('fid_clean', True)])

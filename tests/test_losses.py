@@ -88,6 +88,8 @@ KINKS = {
     'mse': (lambda x: image.mse(x, jnp.ones((1, 4, 4, 2))), 1., 0.),
     'total_variation': (image.total_variation, 1., 0.),
     'perceptual': (lambda x: features.perceptual(x, jnp.ones((1, 4, 4, 2))), 1., 0.),
+    'weighted': (lambda x: features.weighted({'a': x, 'b': x}, {'a': jnp.ones((1, 4, 4, 2))},
+                                             {'a': 1., 'c': 9.}), 1., 0.),
     'style': (lambda x: features.style({'a': x}, {'a': jnp.ones((1, 4, 4, 2))}), 1., 0.),
     'channel_means': (lambda x: features.channel_means(x, jnp.ones((1, 4, 4, 2))), 1., 0.),
 }

@@ -644,6 +644,42 @@ def test_perceptual_terms_see_other_channels_as_rgb(channels):
     np.testing.assert_allclose(features(x)[name], taps, atol=1e-6)
 
 
+def lite0(*layers):
+  return nn.EfficientNetLite0(layers or ('stride2', 'stride4'))
+
+
+def test_perceptual_terms_compare_maps_of_lite0_by_their_shares(sgd, caplog):
+  """Of images in [-1, 1], which it scales itself, and of those layers that it has."""
+  loss = methods.DistillLoss(methods.Perceptual(10.), feature_net=lite0('stride4', 'stride2'))
+  variables = nn.initialise(loss.feature_net, jax.random.key(1), scheme='he')
+  frozen = loss.frozen({'features': Net.of(variables)})
+  assert not caplog.text
+  x, y = jax.random.uniform(jax.random.key(0), (2, 1, 8, 8, 3), minval=-1)
+  a, b = (loss.output(frozen, image) for image in (x, y))
+  look = jax.jit(loss.feature_net.apply)
+  one, two = (look(variables, image) for image in (x, y))
+  differ = {name: float(np.abs(one[name] - two[name]).mean()) for name in one}
+  _, terms, _, _ = loss.loss('student', a, {'teacher': b})
+  np.testing.assert_allclose(terms['feature_teacher'], 10 * (
+      .03 * differ['stride2'] + .023 * differ['stride4']), rtol=1e-4)
+  with pytest.raises(ValueError, match='compares .* which feature_net leaves out; it has pooled'):
+    methods.DistillLoss(methods.Perceptual(), feature_net=lite0('pooled'))
+  gaugan = dataclasses.replace(small_gaugan(sgd), feature_net=lite0())
+  shapes = images_of('shapes', 1)
+  state = jax.eval_shape(gaugan.init, jax.random.key(0), shapes)
+  assert 'feature' in jax.eval_shape(gaugan.step, state, shapes)[1]['generator']
+  assert 'EfficientNetLite0 of random weights' in caplog.text
+
+
+@pytest.mark.parametrize('kind', [methods.GauGAN, methods.CATGauGAN])
+def test_a_weight_of_no_features_is_refused(sgd, kind):
+  adversary = methods.Adversary(nn.MultiScale(2, layers=2, inputs=10), sgd, 'hinge')
+  generators = (STUDENT,) * (1 + (kind is methods.CATGauGAN))
+  for network in (nn.VGG(19, ('relu1_2',)), lite0('pooled')):
+    with pytest.raises(ValueError, match=f'feature_net has {network.layers[0]}; name some of the'):
+      kind(*generators, adversary, sgd, feature_net=network)
+
+
 def test_label_maps_are_turned_into_other_channels_than_rgb(sgd):
   method = small_gaugan(sgd, 4)
   batch = {'source': jnp.zeros((1, 8, 8, 7)), 'target': jnp.zeros((1, 8, 8, 4))}
@@ -656,6 +692,8 @@ def test_other_features_are_refused(sgd, batch):
   other = nn.initialise(nn.VGG(16, layers=('relu1_2',)), jax.random.key(0))
   with pytest.raises(ValueError, match='is no VGG16 up to relu2_2: its conv2_1 is missing'):
     small_omgd(sgd).init(jax.random.key(0), batch, {'features': Net(other['params'])})
+  with pytest.raises(ValueError, match='is no EfficientNetLite0 up to stride4: its block1 is miss'):
+    distillation.feature_variables(lite0(), {'features': Net(other['params'])})
 
 
 @pytest.fixture(scope='module')
