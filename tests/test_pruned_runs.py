@@ -11,6 +11,7 @@ import pytest
 
 import jaxgan_compress as jgc
 from jaxgan_compress import config, experiment, methods, nn, pruning
+from jaxgan_compress.cli import main as cli
 from jaxgan_compress.cli import models
 from jaxgan_compress.config import build
 from jaxgan_compress.experiment import dry_run, runner, training
@@ -112,6 +113,45 @@ def test_students_of_several_budgets_learn_in_one_step(finished, tmp_path, monke
     build.validate(c)
 
 
+def test_a_stage_is_pruned_by_what_its_batches_activate(finished, tmp_path, monkeypatch):
+  """The same whenever it is asked for, with statistics of one teacher taken once; its dry run reads
+  no batch for them."""
+  c = recipe(criterion='activation', calibration_batches=2, budget=(BUDGET, MORE))
+  c.stages.student.method = dict(name='Offline', tx=ADAM, distill=dict(
+      name='DistillLoss', pixel=dict(name='Pixel', weight=1.)))
+  c.run, taken = ('teacher', 'student'), []
+  c, workdir = after_its_teacher(c, finished, tmp_path / 'run')
+  run = experiment.Run(c, workdir, Reporter(quiet=True))
+  with monkeypatch.context() as patched:
+    patched.setattr(pruning, 'activation_statistics', None)
+    dry_run.check(run)
+  statistics = pruning.activation_statistics
+
+  def counted(module, variables, batches):
+    taken.append(list(batches))
+    return statistics(module, variables, taken[-1])
+
+  monkeypatch.setattr(pruning, 'activation_statistics', counted)
+  training._prune(run.stages['student'], run.stages['teacher'])  # as a stage begins
+  assert len(taken) == 1 and [x.shape for x in taken[0]] == [(c.batch, *SHAPE[1:])] * 2
+  pipeline = run.stages['student'].pipeline_of(run.stages['student'].method)
+  for i, x in enumerate(taken[0]):
+    assert largest_difference(x, pipeline[i]['source'] / 127.5 - 1) < 1e-6
+  teacher = run.generator('teacher').bound('best')
+  networks = run.stages['student'].pruned.load(whole())
+  assert len(networks) == 2
+  for (module, variables), budget in zip(networks.values(), (BUDGET, MORE), strict=True):
+    cut = pruning.prune(teacher.module, jax.device_get(teacher.variables), SHAPE, budget=budget,
+                        min_channels=2, criterion='activation', batches=taken[0])
+    assert module == cut.module and largest_difference(variables, cut.variables) == 0
+  # The verb takes the data of the teacher's stage, which here is the student's.
+  file = tmp_path / 'verb.safetensors'
+  assert cli.main(['prune', f'--workdir={finished[0]}', '--stage=teacher', '--min_channels=2',
+                   '--criterion=activation', '--calibration_batches=2', f'--budget={MORE}',
+                   f'--output={file}']) == 0
+  assert largest_difference(nn.load(file)[1], variables) == 0
+
+
 def test_stages_of_one_budget_may_call_their_networks_differently(finished, tmp_path):
   c = recipe()
   c.stages.alone.prune = c.stages.student.prune.to_dict()
@@ -154,6 +194,10 @@ def stopping(train, stops):
 @pytest.mark.parametrize('change, message', [
     (dict(budget=1.), 'stages.student.prune: a budget of 1 is below'),
     (dict(unit='ms'), "stages.student.prune: unit='ms'; one of macs"),
+    (dict(calibration_batches=4), "calibration_batches are for criterion='activation'; leave"),
+    *((dict(criterion='activation', calibration_batches=bad), f'={bad} is no whole number from 1')
+      for bad in (0, 2.5, True)),
+    (dict(criterion='activation', budget=1.), 'stages.student.prune: a budget of 1 is below'),
     (dict(flor=2), 'stages.student.prune: .*flor')])
 def test_what_cannot_be_cut_is_said_before_training(tmp_path, change, message):
   with pytest.raises(ValueError, match=message):

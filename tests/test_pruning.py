@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
+from PIL import Image
 
 from jaxgan_compress import analysis, convert, nn, pruning
 from jaxgan_compress.cli import main as cli
@@ -422,7 +424,8 @@ def test_the_published_search_ends_where_only_the_floor_fits(small_search):
 
 @pytest.mark.parametrize('fields, message', [
     (dict(criterion='best'), 'one of norm, l1'), (dict(criterion='taylor'), 'grads=...'),
-    (dict(criterion='random'), 'takes a key'), ({}, 'no norm of this network has scales')])
+    (dict(criterion='random'), 'takes a key'), ({}, 'no norm of this network has scales'),
+    (dict(criterion='activation'), 'takes statistics=')])
 def test_scores_that_cannot_be_had_are_refused(fields, message):
   module = nn.resnet(2, 1)
   with pytest.raises(ValueError, match=message):
@@ -517,6 +520,34 @@ def test_the_verb_writes_students_that_nest(tmp_path, capsys):
   assert run('--budget=1e6,2e6') == 2 and 'exists' in capsys.readouterr().err
   assert run('--budget=1') == 2 and 'is below' in capsys.readouterr().err
   assert run('--budget=lots') == 2 and 'give numbers' in capsys.readouterr().err
+
+
+def test_the_verb_looks_at_activations(tmp_path, capsys):
+  module, file, photos = nn.resnet(2, 1), tmp_path / 'net.safetensors', tmp_path / 'photos'
+  variables, rng = filled(module), np.random.default_rng(0)
+  nn.save(file, module, variables)
+  photos.mkdir()
+  pixels = rng.integers(0, 256, (11, 8, 12, 3), np.uint8)
+  for i, x in enumerate(pixels):
+    Image.fromarray(x).save(photos / f'{i:02d}.png')
+  run = lambda *more: cli.main(['prune', f'--network={file}', '--size=8x12', '--budget=5e4', *more,
+                                f'--output={tmp_path / "small.safetensors"}',
+                                '--criterion=activation'])
+  assert run() == 2 and 'give pictures as --input=FOLDER' in capsys.readouterr().err
+  assert run(f'--input={tmp_path / "none"}') == 2 and 'is not there' in capsys.readouterr().err
+  assert run(f'--input={photos}') == 0
+  batches = pixels / np.float32(127.5) - 1
+  wanted = pruning.prune(module, variables, (1, 8, 12, 3), budget=5e4, criterion='activation',
+                         batches=[batches[:8], batches[8:]])
+  small, found = nn.load(tmp_path / 'small.safetensors')
+  assert small == wanted.module != module
+  jax.tree.map(np.testing.assert_array_equal, found, wanted.variables)
+  labels, file = nn.spade(2, 'normal', hidden=4, labels=5), tmp_path / 'labels.safetensors'
+  nn.save(file, labels, filled(labels))
+  command = ['prune', f'--network={file}', '--size=32', '--budget=4e5', '--criterion=activation',
+             f'--output={tmp_path / "s.safetensors"}']
+  for more in ([], [f'--input={photos}']):
+    assert cli.main([*command, *more]) == 2 and '--workdir' in capsys.readouterr().err
 
 
 def test_a_budget_of_milliseconds(small_search):

@@ -273,7 +273,7 @@ def _calibration(run: experiment.Run | None, flags: SimpleNamespace, module: lin
   count, kind = flags.calibration_batches, nn.input_kind(module)
   if flags.input and kind != 'image':
     raise ValueError(f'--input is for networks of pictures, and a {type(module).__name__} takes '
-                     + ('latents, which are drawn by --seed; leave it out' if kind == 'latent' else
+                     + ('latents, which --seed makes; leave it out' if kind == 'latent' else
                         'label maps; leave it out, and give its run as --workdir'))
   if flags.input:
     batches = _pictures(flags.input, shape, count)

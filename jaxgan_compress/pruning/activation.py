@@ -204,28 +204,35 @@ class _Pair:
     y, leaf = call(x, *args, **kwargs), ('batch_stats', *path, 'mean')
     if tracked:
       return jnp.concatenate([y, self._after(y, leaf, _mean(x - other), _mean(y), -1)])
-    dead = self._dies(leaf)
-    return jnp.concatenate([y, jnp.where(dead, y - _mean(y).astype(y.dtype),
-                                         call(other, *args, **kwargs))])
+    return jnp.concatenate([y, self._if_dead(leaf, _less(y, _mean(y)), call(other, *args, **kwargs))
+                            ])
 
   def _after(self, y, leaf, lacking, all_, sign=1):
     """What the second half has after a layer: y, where its leaf takes what is lacking. all_: what
     is lacking where the layer itself is removed."""
-    dead = self._dies(leaf)
+    other = y
     if leaf in self.plan.leaves:
       name = '/'.join(leaf)
-      self.shifts[name] = self.shifts.get(name, 0) + jnp.where(dead, 0, sign * lacking)
-      lacking = jnp.zeros_like(lacking)
-    return y - jnp.where(dead, all_, lacking).astype(y.dtype)
+      shift = self._if_dead(leaf, jnp.zeros_like(lacking), sign * lacking)
+      self.shifts[name] = self.shifts.get(name, 0) + shift
+    else:
+      other = _less(y, lacking)
+    return self._if_dead(leaf, _less(y, all_), other)
 
-  def _dies(self, leaf):
+  def _if_dead(self, leaf, dead, alive):
+    """One of two values, by whether masks remove the layer of this leaf."""
     empty = [~jnp.stack([self.masks[name].any() for name in groups]).any()
              for groups in self.plan.feeders(leaf)]
-    return jnp.stack(empty).any() if empty else jnp.asarray(False)
+    return jnp.where(jnp.stack(empty).any(), dead, alive) if empty else alive
 
 
 def _wide(x):
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _less(x, values):
+  """x [..., C] less one value a channel, in its own dtype."""
+  return x - values.reshape(*(1,) * (x.ndim - 1), -1).astype(x.dtype)
 
 
 def _mean(x):
@@ -235,7 +242,7 @@ def _mean(x):
 def _moments(x):
   """Around the mean: the sum of squares alone would lose what matters to cancellation."""
   mean, count = _mean(x), x.size // x.shape[-1]
-  return _Moments(jnp.asarray(count, mean.dtype), mean, jnp.square(_wide(x) - mean).sum(
+  return _Moments(jnp.asarray(count, mean.dtype), mean, jnp.square(_less(_wide(x), mean)).sum(
       tuple(range(x.ndim - 1))))
 
 
