@@ -616,8 +616,8 @@ MUTANTS = (
            ('test_translation_data.py',), 'share_no'),
     Mutant('data/emoji.py', 'twins are in two splits', 'part(emoji_of(name),', 'part(name,',
            ('test_emoji.py',), 'stay_together'),
-    Mutant('data/emoji.py', 'a name is in both domains', "part(each, 'domain') % 2 == side",
-           "part(each, 'domain') % 2 >= 0", ('test_emoji.py',), 'two_styles'),
+    Mutant('data/emoji.py', 'a name is in both domains', "'domain') % 2 == side",
+           "'domain') % 2 >= 0", ('test_emoji.py',), 'two_styles'),
     # convert
     Mutant('convert/pytorch_families.py', 'the two norms of a branch swap roles',
            "('in', 'norm', 'filter', 'norm2', 'out')", "('in', 'norm2', 'filter', 'norm', 'out')",

@@ -99,12 +99,14 @@ def test_pairs_are_two_styles_of_one_name(pair, styles, names, folder):
       assert source[0][role].shape == (40, 40, 3) and source[0][role].std() == 0
     assert len(data.samples('emoji', split, pair=pair, path=folder, count=2)) == min(2, len(inside))
     seen += inside
-    # Without pairs no name is in both domains.
+    # Without pairs no emoji is in both domains.
     parted = data.samples('emoji', split, pair=pair, path=folder, size=40, paired=False)
     inputs, targets = shown(parted.a), shown(parted.b)
     assert {style for style, _ in inputs} == {styles[0]}
     assert {style for style, _ in targets} == {styles[1]}
     assert sorted(name for _, name in inputs + targets) == sorted(inside)
+    assert not {emoji.emoji_of(name) for _, name in inputs} & {
+        emoji.emoji_of(name) for _, name in targets}
   assert sorted(seen) == sorted(names)
 
 

@@ -58,7 +58,8 @@ def pairs(split: str, pair: str, *, size: int, count: int | None, paired: bool,
     image_checks.check(records, view, channels=channels)
     return Images(records, view, name)
   domains = [[{'image': folder / style / f'{each}.png'} for each in names
-              if part(each, 'domain') % 2 == side][:count] for side, style in enumerate(styles)]
+              if part(emoji_of(each), 'domain') % 2 == side][:count]
+             for side, style in enumerate(styles)]
   for records in domains:
     image_checks.check(records, view, channels=channels)
   return two_domains(domains, view, f'{name}/', f'{name} unpaired', 'AtoB', 3, 8)

@@ -97,8 +97,8 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
   count: elements (default 2048, 128 and 256; of 'emoji' all, and at most those that there are).
 
   Of 'emoji' and 'icons' alone: pair is 'mono2flat' (black to plain colours, the default) or
-  'flat2shaded' (to light and shadow); paired=False gives `Unpaired`, of 'emoji' with other names in
-  A than in B. Of 'emoji' alone: path, the folder that launch/get_emoji.sh has filled (default:
+  'flat2shaded' (to light and shadow); paired=False gives `Unpaired`, of 'emoji' with other emoji
+  in A than in B. Of 'emoji' alone: path, the folder that launch/get_emoji.sh has filled (default:
   where it does so by itself, `~/.cache/jaxgan_compress/emoji`); see `data.emoji` for the licence.
 
   Raises ValueError for another task, split or size, or an argument that the task does not take,
