@@ -79,6 +79,10 @@ def test_the_summary_says_what_a_student_keeps():
   assert text == ('Student is 10.0 times smaller than Teacher, keeps 75% of its inception score '
                   'and reaches FD 30.0 against 20.0; lower is better. The same network trained '
                   'from scratch reaches FD 90.0 at best.')
+  for each in rows.values():
+    each['best']['measures']['fd_efficientnet_lite0'] = each['best']['measures'].pop('fd')
+  text = ' '.join(re.sub('<.*?>', '', str(parts().summary(rows))).split())
+  assert text.count('reaches FD of EfficientNet-Lite0 ') == 2
   images = {name: {**each, 'from': 'source'} for name, each in rows.items()}
   assert 'takes 4.0 times fewer multiply-accumulate operations' in parts().summary(images)
   assert not parts().summary({'scratch': rows['scratch']}).strip()

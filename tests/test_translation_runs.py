@@ -1,5 +1,7 @@
 """Runs of image-to-image methods from their configs: what is measured, shown and stored."""
 
+import hashlib
+import importlib.util
 import json
 import runpy
 
@@ -9,12 +11,15 @@ import pytest
 from PIL import Image
 
 import jaxgan_compress as jgc
-from jaxgan_compress import config, distributed, experiment, nn
+from jaxgan_compress import config, convert, distributed, experiment, nn
 from jaxgan_compress.config import build
+from jaxgan_compress.convert import packaged
 from jaxgan_compress.data import sample_images
 from jaxgan_compress.experiment import export
 from jaxgan_compress.experiment import results as run_results
+from jaxgan_compress.nn.files import arrays
 from jaxgan_compress.parallel import spread
+from jaxgan_compress.train.progress import Reporter
 from tests.conftest import largest_difference
 
 ADAM = dict(name='adam', learning_rate=2e-4, b1=.5)
@@ -243,6 +248,38 @@ def test_given_features_are_taken_and_checked_early(paired, tmp_path):
   jgc.run(c, tmp_path / 'run', quiet=True)
   state = experiment.open_run(tmp_path / 'run').stages['online'].state()
   assert largest_difference(state.frozen['features'], variables) == 0
+
+
+def test_weights_of_a_package_are_named_in_a_config(paired, tmp_path, monkeypatch):
+  c = config.from_json(config.to_json(paired[1]))
+  c.run = ('online',)
+  with c.unlocked():
+    c.stages.online.method.distill = {**PERCEPTUAL, 'feature_net': dict(
+        name='EfficientNetLite0', layers=('stride2', 'stride4'))}
+  with pytest.raises(ValueError, match="is no measure; give features='efficientnet_lite0'"):
+    build.validate(c)
+  with c.unlocked():
+    c.stages.online.init_from = {'features': 'efficientnet_lite0'}
+  with monkeypatch.context() as patch:
+    patch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r"install 'jaxgan-compress\[features\]'"):
+      build.validate(c)
+  # It is no file that a run could miss.
+  assert not experiment.workdir.named_paths(c)
+  network = nn.EfficientNetLite0()
+  variables = nn.initialise(network, jax.random.key(5), scheme='he')
+  (tmp_path / '__init__.py').touch()
+  package = convert.PACKAGED['efficientnet_lite0']._replace(
+      package=tmp_path.name, file='weights.safetensors')
+  arrays.write(tmp_path / package.file, convert.to_torch(network, variables))
+  package = package._replace(sha256=hashlib.sha256(
+      (tmp_path / package.file).read_bytes()).hexdigest())
+  monkeypatch.setattr(packaged, 'PACKAGED', {'efficientnet_lite0': package})
+  monkeypatch.syspath_prepend(tmp_path.parent)
+  build.validate(c)
+  stage = experiment.Run(c, tmp_path / 'run', Reporter(quiet=True)).stages['online']
+  found = stage.named_files(stage.method)['features'].variables
+  assert largest_difference(found, variables) == 0
 
 
 @pytest.mark.parametrize('change, said', [
