@@ -14,6 +14,7 @@ from jaxgan_compress.analysis.details import busiest, enlarged
 from jaxgan_compress.core import BoundGenerator, Net
 from jaxgan_compress.data import upscaling as patches
 from jaxgan_compress.data.decode import ImageError
+from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.metrics import upscaling
 from jaxgan_compress.train.optimizers import clipped
 
@@ -245,6 +246,34 @@ def test_pairs_of_an_upscaler_are_measured_without_their_border(recorded):
 
 def nearest_jax(x):
   return x.repeat(2, 1).repeat(2, 2)
+
+
+def test_a_local_spectrum_sees_blur_and_no_shift():
+  x = jnp.asarray(rng.normal(size=(1, 43, 43, 3)) / 3, jnp.float32)
+  distance = lambda a, b: float(image_losses.local_spectrum(a, b))
+  assert distance(x, x) == 0
+  blurred = (x[:, :-1] + x[:, 1:]) / 2
+  shifted = distance(x[:, :-8], x[:, 8:])
+  assert distance(blurred, x[:, :-1]) > 1.5 * shifted
+  # By hand: a flat image has no wave but the smoothing, a checkerboard has some.
+  board = jnp.asarray((-1.) ** np.indices((11, 11)).sum(0)[None, ..., None].repeat(3, -1))
+  waves = np.abs(np.einsum('ijck,ij->k', image_losses.WAVES, np.asarray(board[0, :4, :4, 0])))
+  expected = (np.sqrt(waves ** 2 + 1e-6) - 1e-3).mean()
+  np.testing.assert_allclose(distance(board, 0 * board), expected, rtol=1e-5)
+  np.testing.assert_allclose(np.square(waves).sum(), 16, rtol=1e-5)  # the transform is orthonormal
+
+
+def test_a_grid_is_what_repeats():
+  x = smooth(1, 64)
+  difference = lambda a: float(image_losses.grid_difference(a, x))
+  grid = np.zeros((64, 64))
+  grid[::4, ::4] = .16
+  # Of its own tile's mean, .01, one pixel of 16 differs by .15 and 15 by .01.
+  expected = (.15 + 15 * .01) / 16
+  np.testing.assert_allclose(difference(x + grid[None, ..., None]), expected, rtol=1e-3)
+  assert difference(x + .3) < 1e-6
+  noise = rng.normal(size=x.shape)
+  assert difference(x + .16 * noise) < .2 * .16
 
 
 def test_details_are_where_the_edges_are():

@@ -54,8 +54,8 @@ def from_torch(state: Mapping[str, np.ndarray], *, prefix: str = '', **overrides
   overrides: fields that keys cannot tell, by family: `norm` (all that have a choice), `dropout`,
     `padding`, `clamp` (ResNets), `dropout` (U-Nets), `slope` (CAT's generators), `upsampling`
     (SPADE), `separable_norm`, `shared` (OMGD's discriminator, required), `size=28` (DCGAN), `depth`
-    (VGG), `layers` (VGG, EfficientNet-Lite0); `dtype` and `implementation` always. The others have the value of published
-    code:
+    (VGG), `layers` (VGG, EfficientNet-Lite0); `dtype` and `implementation` always. The others have
+    the value of published code:
     `assumed` tells which fields that concerns. Norms without parameters ('instance', 'none') look
     alike, and so do those with a scale ('instance_affine', 'batch_stat'): the one that published
     code combines with such biases of convolutions is taken.

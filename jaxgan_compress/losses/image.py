@@ -7,8 +7,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 REDUCTIONS = ('sum_pixels', 'mean')
+GREY = .299, .587, .114  # shares of red, green and blue
+# The waves of the orthonormal 4x4 cosine transform but the constant: [4,4,1,15].
+_LINES = np.cos(np.pi * (2 * np.arange(4) + 1) * np.arange(4)[:, None] / 8) * np.where(
+    np.arange(4) > 0, .5 ** .5, .5)[:, None]
+WAVES = np.stack([np.outer(a, b) for a in _LINES for b in _LINES][1:], -1)[:, :, None]
 
 
 @jax.custom_jvp
@@ -49,6 +55,45 @@ def smooth_l1(image, target):
 
 # Losses between a generated image and its target, by the names that CAT and OMGD give them.
 RECONSTRUCTIONS = {'l1': l1, 'l2': functools.partial(mse, reduction='mean'), 'smooth_l1': smooth_l1}
+
+
+def local_spectrum(image, target, window: int = 8):
+  """Mean |difference| of how strong the 15 waves of the 4x4 cosine transform are in grey images, at
+  every place in means over `window` x `window` of them.
+
+  image, target: [B,H,W,3] in [-1, 1], sides at least window + 3. It asks for as much detail as the
+  target has, wherever its edges lie exactly, where a distance of pixels is least for a blur.
+  """
+  def strengths(x):
+    grey = x @ jnp.asarray(GREY, x.dtype)[:, None]
+    waves = lax.conv_general_dilated(grey, jnp.asarray(WAVES, x.dtype), (1, 1), 'VALID',
+                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    return _means(jnp.sqrt(jnp.square(waves) + 1e-6), window)  # smooth, where there is none
+
+  return absolute(strengths(image) - strengths(target)).mean()
+
+
+def grid_difference(image, target, period: int = 4, window: int = 8):
+  """Mean |difference| of what repeats every `period` pixels, in means over `window` x `window`
+  tiles of so many pixels, without what the whole tile is lighter or darker.
+
+  image, target: [B,H,W,C], sides at least period * window. An upscaler that shuffles channels into
+  pixels draws such a grid easily.
+  """
+  B, H, W, C = image.shape
+  rows, columns = H // period, W // period
+  x = (image - target)[:, :rows * period, :columns * period]
+  x = x.reshape(B, rows, period, columns, period, C)
+  x = (x - x.mean((2, 4), keepdims=True)).transpose(0, 1, 3, 2, 4, 5)
+  return absolute(_means(x.reshape(B, rows, columns, -1), window)).mean()
+
+
+def _means(x, window):
+  """Of [B,H,W,C] over squares of `window` pixels, those at the right and the bottom left out."""
+  B, H, W, C = x.shape
+  rows, columns = H // window, W // window
+  x = x[:, :rows * window, :columns * window]
+  return x.reshape(B, rows, window, columns, window, C).mean((2, 4))
 
 
 def total_variation(image):

@@ -119,6 +119,31 @@ class Style(_ImageTerm):
 
 
 @dataclasses.dataclass(frozen=True)
+class Spectrum(_ImageTerm):
+  """weight * the difference of local spectra, see `losses.image.local_spectrum`: sharp students of
+  sharp teachers. Beside `Grid`, without which upscalers meet it by a grid."""
+  weight: float = 1.
+  window: int = 8
+  label = 'spectrum'
+
+  def distance(self, student: Output, teacher: Output):
+    return image.local_spectrum(in_colour(student.image), in_colour(teacher.image), self.window)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(_ImageTerm):
+  """weight * the difference of what repeats every `period` pixels, see
+  `losses.image.grid_difference`."""
+  weight: float = 1.
+  period: int = 4
+  window: int = 8
+  label = 'grid'
+
+  def distance(self, student: Output, teacher: Output):
+    return image.grid_difference(student.image, teacher.image, self.period, self.window)
+
+
+@dataclasses.dataclass(frozen=True)
 class TotalVariation(_ImageTerm):
   """weight * total variation of the student's own image.
 
