@@ -27,10 +27,11 @@ from jaxgan_compress import analysis, config, experiment
 PAIRS, SETS, LABELS = (('mmd', 'fd', 'psnr', 'ssim', 'psnr_teacher'),
                        ('mmd', 'fd', 'precision', 'recall', 'psnr_teacher'),
                        ('miou', 'mmd', 'fd', 'psnr'))
+EMOJI = 'mmd_efficientnet_lite0', 'fd_efficientnet_lite0', 'psnr', 'ssim', 'psnr_teacher'
 UPSCALED = 'psnr', 'ssim', 'sharpness', 'grid_ratio', 'psnr_original'
 CONFIGS = {'omgd/colorize': PAIRS, 'omgd/grass2gravel': SETS, 'cat/colorize': PAIRS,
            'cat/grass2gravel': SETS, 'cat/shapes': LABELS,
-           'superres/real_esrgan': UPSCALED}
+           'superres/real_esrgan': UPSCALED, 'omgd/emoji': EMOJI, 'cat/emoji': EMOJI}
 # Of CAT: what is compared with what, and what the difference of the two is.
 PARTS = {'CAT against alone': ('cat', 'alone'),
          'cut and taught against alone': ('taught', 'alone'),
@@ -40,12 +41,13 @@ PARTS = {'CAT against alone': ('cat', 'alone'),
          'taught from weights kept against fresh': ('taught', 'fresh'),
          'cut by norms against narrowed evenly': ('fresh', 'narrow'),
          'pruned online against cut and taught': ('online', 'taught')}
-NAMES = {'mmd': 'MMD x 1000 ↓', 'fd': 'FD ↓', 'psnr': 'PSNR ↑', 'ssim': 'SSIM ↑',
+NAMES = {'mmd': 'MMD x 1000 ↓', 'mmd_efficientnet_lite0': 'MMD lite0 x 1000 ↓', 'fd': 'FD ↓',
+         'fd_efficientnet_lite0': 'FD lite0 ↓', 'psnr': 'PSNR ↑', 'ssim': 'SSIM ↑',
          'psnr_teacher': 'PSNR to teacher ↑', 'precision': 'precision ↑', 'recall': 'recall ↑',
          'miou': 'mIoU ↑', 'sharpness': 'sharpness', 'grid_ratio': 'grid ratio',
          'psnr_original': 'PSNR to original'}
-BETTER = {'mmd': min, 'fd': min, 'psnr': max, 'ssim': max, 'precision': max, 'recall': max,
-          'miou': max}
+BETTER = {'mmd': min, 'fd': min, 'mmd_efficientnet_lite0': min, 'fd_efficientnet_lite0': min,
+          'psnr': max, 'ssim': max, 'precision': max, 'recall': max, 'miou': max}
 
 
 def recipe(name, seed, steps):
@@ -78,11 +80,13 @@ def table(results, metrics):
     for metric in metrics:
       for moment in ('last', 'best'):
         found = [result['generators'][name][moment]['measures'].get(metric) for result in results]
-        cells.append(cell([each['value'] for each in found], 1e3 if metric == 'mmd' else 1)
+        cells.append(cell([each['value'] for each in found], 1e3 if metric.startswith('mmd') else 1)
                      if all(found) else '')
     lines.append(f'| {row["title"]} | {row["macs"] / 1e6:.1f} M | ' + ' | '.join(cells) + ' |')
-  floor = [result['real']['fd']['value'] for result in results]
-  return '\n'.join([*lines, '', f'A random half of the real images against all: FD {cell(floor)}.'])
+  distance = next(metric for metric in results[0]['real'] if metric.startswith('fd'))
+  floor = [result['real'][distance]['value'] for result in results]
+  return '\n'.join([*lines, '', 'A random half of the real images against all: '
+                    f'{NAMES[distance]} {cell(floor)}.'])
 
 
 def claims(name, results, metrics):
@@ -107,7 +111,7 @@ def claims(name, results, metrics):
     cells = []
     for metric in metrics:
       if metric in BETTER:
-        better, wins, scale = BETTER[metric], 0, 1e3 if metric == 'mmd' else 1
+        better, wins, scale = BETTER[metric], 0, 1e3 if metric.startswith('mmd') else 1
         both = []
         for result in results:
           value = {each: result['generators'][each]['last']['measures'][metric]['value'] * scale
@@ -163,7 +167,7 @@ def main():
     text = [table(results, metrics), claims(name, results, metrics)]
     if name.startswith('omgd/'):
       text.append('MMD x 1000 with 95 % intervals, first seed: ' + intervals(
-          folders[0], ('omgd', 'alone', 'offline'), 'mmd', 20))
+          folders[0], ('omgd', 'alone', 'offline'), metrics[0], 20))
     (args.workdir / f'{stem}.json').write_text(json.dumps(results))
     (args.workdir / f'{stem}.md').write_text('\n\n'.join(text) + '\n')
     Image.fromarray(picture(folders[0])).save(args.workdir / f'{stem}.jpg', quality=92)

@@ -1,6 +1,7 @@
 """Emoji in colour from black pictures, or shaded from flat ones, 64x64: students pruned, CAT.
 
     ./launch/get_emoji.sh
+    pip install -e '.[features]'
     jaxgan-compress train --config=configs/cat/emoji.py --workdir=runs/emoji_cat
 
 Teacher and students are those of colorize.py, the data those of configs/omgd/emoji.py. Nobody has

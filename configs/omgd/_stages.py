@@ -194,7 +194,11 @@ def sample_pairs(c, arg, task, *, wide, student, distill, norm, extra_students=N
 
 
 def emoji(c, arg):
-  """The run on `samples:emoji` as arg has it; with arg.smoke on icons that need no download."""
+  """The run on `samples:emoji` as arg has it, measured by trained features; with arg.smoke on icons
+  and by features that need no download."""
+  if not arg.smoke:
+    trained = 'efficientnet_lite0'
+    c.evaluate.update(extractor=dict(name=trained), select=f'mmd_{trained}')
   name = 'samples:icons' if arg.smoke else 'samples:emoji'
   c.data = dict(name=name, size=arg.size, pair=arg.pair,
                 **({'path': arg.path} if arg.path and not arg.smoke else {}))

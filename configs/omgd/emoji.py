@@ -1,9 +1,11 @@
 """Emoji in colour from black pictures, or shaded from flat ones, 64x64: a U-Net learns online.
 
     ./launch/get_emoji.sh
+    pip install -e '.[features]'
     jaxgan-compress train --config=configs/omgd/emoji.py --workdir=runs/emoji
 
-The first command fetches and renders the pictures once, see `data.emoji` for their licence. The
+The first command fetches and renders the pictures once, see `data.emoji` for their licence; the
+second brings the trained network that measures. The
 student has 44 times fewer multiply-accumulates than its teacher. Nobody has published a run.
 Arguments: `:pair=flat2shaded` (default: mono2flat), `:size=128`, `:path=FOLDER` of the pictures
 where it is not the default one; `:smoke` runs in a minute, on a dozen icons made by code; others
