@@ -58,7 +58,7 @@ def typed(function: Callable) -> Callable:
   return checked
 
 
-def one_of(key: str, value, choices: Collection[str]):
+def one_of(key: str, value, choices: Collection):
   """Raises ValueError for a value that is none of the choices."""
   if value not in choices:
     raise ValueError(f'{key}={value!r}; one of {", ".join(map(str, choices))}')

@@ -54,7 +54,7 @@ class Recorded(Source):
                                           name=str(file))}
 
 
-def record(teacher: Callable[[np.ndarray], Any], source: Sequence, path: str | Path,
+def record(teacher: Callable[[np.ndarray], Any], source: Source | Sequence, path: str | Path,
            split: str = 'train', *, batch: int = 16, bits: int | None = None,
            about: Mapping[str, Any] | None = None,
            progress: Callable[[Iterable], Iterable] = lambda batches: batches) -> Path:

@@ -79,7 +79,7 @@ class Upscaled(Source):
     height, width = arrays['source'].shape[:2]
     crop = self._crop or min(height, width)
     top, left = rng.integers(height - crop + 1), rng.integers(width - crop + 1)
-    flip, turn = rng.integers(2), rng.integers(4)
+    flip, turn = int(rng.integers(2)), int(rng.integers(4))
     return {name: turned(x[k * top:k * (top + crop), k * left:k * (left + crop)], flip, turn)
             for name, x, k in zip(arrays, arrays.values(), (1, self.scale), strict=True)}
 

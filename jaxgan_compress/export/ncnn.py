@@ -6,6 +6,7 @@ import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,7 +35,8 @@ def run_ncnn(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def _by_ncnn(path, x):
   import ncnn  # pyright: ignore[reportMissingImports] - optional, and in no extra of ours
-  net = ncnn.Net()
+  library: Any = ncnn  # whose names are made at run time
+  net = library.Net()
   for option in ROUNDING:
     setattr(net.opt, option, False)
   net.opt.num_threads = 1
@@ -44,7 +46,8 @@ def _by_ncnn(path, x):
   for picture in np.asarray(x, np.float32):
     with net.create_extractor() as extractor:
       planes = np.ascontiguousarray((picture.transpose(2, 0, 1) + 1) / 2)
-      extractor.input(files.INPUT, ncnn.Mat(planes))  # which borrows the planes: they must live on
+      # It borrows the planes, which must live on.
+      extractor.input(files.INPUT, library.Mat(planes))
       code, image = extractor.extract(files.OUTPUT)
       if code:
         raise ValueError(f'ncnn cannot run {path} on {picture.shape}: it returned {code}')

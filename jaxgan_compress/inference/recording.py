@@ -60,7 +60,8 @@ def record_upscaler(source: str | Path | BoundGenerator | Network, photographs: 
     if split in todo and run is not None:
       teacher = lambda x: np.concatenate([run(x[i:i + 1]) for i in range(len(x))]).clip(-1, 1)
       data.record(teacher, patches, path, split, batch=batch, about=about,
-                  progress=lambda batches, split=split: progress(batches, len(batches), split))
+                  progress=lambda batches, split=split: progress(
+                      batches := list(batches), len(batches), split))
     made.append(Recording(folder, len(patches), split in todo, run.name if run else ''))
   return made
 

@@ -311,7 +311,7 @@ class DistillLoss:
     for term in self._perceptual:
       missing = sorted(set(term.layers or ()) - set(feature_net.layers))
       # `Perceptual` knows layers of two networks, and some of one will do.
-      if missing and not (isinstance(term, Perceptual) and len(missing) < len(term.layers)):
+      if missing and not (isinstance(term, Perceptual) and len(missing) < len(term.layers or ())):
         raise ValueError(f'{type(term).__name__} compares {", ".join(missing)}, which feature_net '
                          f'leaves out; it has {", ".join(feature_net.layers)}')
 

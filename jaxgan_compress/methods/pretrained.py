@@ -37,7 +37,7 @@ class Pretrained:
   def init(self, rng, batch, init_from: Mapping[str, Net] | None = None) -> TrainState:
     check_batch(self, batch, 'source')
     variables = expected = shapes(self.generator, batch['source'][:1])
-    if 'generator' in (init_from or {}):
+    if init_from and 'generator' in init_from:
       variables = check_same('generator', init_from, expected, type(self.generator).__name__)
     elif jax.tree.leaves(expected):
       raise ValueError("Pretrained.init needs init_from={'generator': Net}, a generator that has "

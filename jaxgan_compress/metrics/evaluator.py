@@ -33,13 +33,14 @@ REMARKS = ('feature_net_accuracy', 'feature_channels', 'vol_channels')
 SEEN = {1: 'grey, repeated', 2: 'grey on white, repeated', 3: 'RGB', 4: 'RGB on white'}
 
 # Measures that are the mean of one number for each image, and their protocol.
-MEANS = {'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
-         'ssim': {'window': '11x11 Gaussian, inside the image'},
-         'sharpness': {'of': 'mean |Laplacian| over that of the target, mean over images'}}
+MEANS: dict[str, dict[str, Any]] = {
+    'vol': {}, 'psnr': {'unit': 'dB, mean over images'}, 'l1': {'unit': 'of [-1, 1]'},
+    'ssim': {'window': '11x11 Gaussian, inside the image'},
+    'sharpness': {'of': 'mean |Laplacian| over that of the target, mean over images'}}
 MEANS |= {f'{name}_original': MEANS[name] for name in ('psnr', 'ssim')}
 # And the one that is their median: of a flat target it may be any number.
-MEDIANS = {'grid_ratio': {'of': 'energy at periods of 4 and 2 pixels over that of the target, '
-                          'median over images'}}
+MEDIANS: dict[str, dict[str, Any]] = {'grid_ratio': {
+    'of': 'energy at periods of 4 and 2 pixels over that of the target, median over images'}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Evaluator:
                      'images': 'x'.join(map(str, shape)), 'view': ', '.join(views) or 'as they are',
                      **described, 'count': self.count, 'seed': seed, **extractor.protocol,
                      **self._seen(shape[-1])}
-    if self._upscales:
+    if self.inputs is not None and self._upscales:
       self.protocol |= {'compared': f'8 bits, without {self.inputs.border} pixels on each side'}
     # Programs of their own, so that equal networks generate equal images to the bit.
     self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
@@ -310,7 +311,8 @@ class Evaluator:
     for kinds, statistic in ((MEANS, _mean), (MEDIANS, _median)):
       for name, protocol in kinds.items():
         if name in arrays:
-          measures[name] = measure(*self._by_group(statistic, arrays[name]), **protocol)
+          by_group, values = self._by_group(statistic, arrays[name])
+          measures[name] = measure(by_group, values, **protocol)
     if self.segmenter is not None and 'confusion' in arrays:
       scores = lambda counts: segmentation.scores(segmentation.table(
           counts.astype(np.int64).sum(0)))

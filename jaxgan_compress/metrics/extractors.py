@@ -17,6 +17,7 @@ from flax import linen
 from jaxgan_compress import convert, core, nn
 from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.metrics import resize
+from jaxgan_compress.nn.files import network as network_files
 
 PROTOCOLS = {'fid_pytorch': resize.fid_pytorch, 'fid_clean': resize.fid_clean}
 STRIP = 2 ** 21  # pixels that a network of convolutions is given at once
@@ -89,7 +90,7 @@ def efficientnet_lite0(path: str | Path = 'efficientnet_lite0') -> Extractor:
   """
   network, variables = convert.open_network(path)
   if not isinstance(network, nn.EfficientNetLite0) or 'pooled' not in network.layers:
-    raise ValueError(f'{path} holds {nn.files.network.spell(network)}; these features take an '
+    raise ValueError(f'{path} holds {network_files.spell(network)}; these features take an '
                      "EfficientNetLite0 with its layer 'pooled': leave path out, or make it by "
                      'jaxgan-compress convert --input=efficientnet-lite0-57934424.pth '
                      '--output=efficientnet_lite0.safetensors')
@@ -102,7 +103,7 @@ def efficientnet_lite0(path: str | Path = 'efficientnet_lite0') -> Extractor:
     if images.dtype != jnp.uint8:
       images = resize.to_uint8(images, round=True)
     with jax.default_matmul_precision('highest'):  # on every accelerator the same
-      seen = network.apply(variables, resize.bicubic(images, LITE0_SIDE) / 127.5 - 1)
+      seen: Any = network.apply(variables, resize.bicubic(images, LITE0_SIDE) / 127.5 - 1)
     return {'features': seen['pooled'][:, 0, 0]}
 
   return Extractor(apply, variables, _protocol(

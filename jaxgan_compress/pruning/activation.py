@@ -104,9 +104,9 @@ def keep_means(module: linen.Module, variables: Mapping, masks: Mapping[str, Any
 
 class _Moments(NamedTuple):
   """Of some values: how many, their mean, the sum of squared differences from it."""
-  count: float
-  mean: np.ndarray
-  squares: np.ndarray
+  count: Any
+  mean: Any
+  squares: Any
 
   def merged(self, other: _Moments) -> _Moments:
     count, apart = self.count + other.count, other.mean - self.mean

@@ -282,7 +282,7 @@ def _parse(data: bytes) -> list[Layer]:
 def _layer(line: str) -> Layer:
   words = line.split()
   try:
-    kind, name, reads, writes = words[:2] + [int(word) for word in words[2:4]]
+    (kind, name), (reads, writes) = words[:2], map(int, words[2:4])
     if min(reads, writes) < 0 or len(words) < 4 + reads + writes:
       raise ValueError
     fields = dict(word.split('=') for word in words[4 + reads + writes:])
