@@ -2,7 +2,7 @@
 
 from jaxgan_compress.export.bundle import DEFAULT, FORMATS, ExportError, verify, write_folder
 from jaxgan_compress.export.litert import run_litert, to_litert
-from jaxgan_compress.export.ncnn import run_ncnn
+from jaxgan_compress.export.ncnn_runtime import run_ncnn
 from jaxgan_compress.export.onnx import run_onnx, to_onnx
 from jaxgan_compress.export.stablehlo import sides, to_stablehlo
 

@@ -32,7 +32,7 @@ from jaxgan_compress.core import BoundGenerator, paths
 from jaxgan_compress.core.xla import jit
 from jaxgan_compress.data import decode, picture_files, picture_folders
 from jaxgan_compress.export import litert, onnx, stablehlo
-from jaxgan_compress.export.ncnn import run_ncnn
+from jaxgan_compress.export.ncnn_runtime import run_ncnn
 from jaxgan_compress.nn.files import arrays, ncnn, network
 
 FORMATS = {'stablehlo': 'network.stablehlo', 'onnx': 'network.onnx', 'litert': 'network.tflite',

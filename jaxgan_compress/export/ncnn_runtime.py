@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,8 @@ def run_ncnn(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _by_ncnn(path, x):
-  import ncnn  # pyright: ignore[reportMissingImports] - optional, and in no extra of ours
-  library: Any = ncnn  # whose names are made at run time
-  net = library.Net()
+  ncnn: Any = importlib.import_module('ncnn')  # optional, and in no extra of ours
+  net = ncnn.Net()
   for option in ROUNDING:
     setattr(net.opt, option, False)
   net.opt.num_threads = 1
@@ -46,8 +46,7 @@ def _by_ncnn(path, x):
   for picture in np.asarray(x, np.float32):
     with net.create_extractor() as extractor:
       planes = np.ascontiguousarray((picture.transpose(2, 0, 1) + 1) / 2)
-      # It borrows the planes, which must live on.
-      extractor.input(files.INPUT, library.Mat(planes))
+      extractor.input(files.INPUT, ncnn.Mat(planes))  # which borrows the planes: they must live on
       code, image = extractor.extract(files.OUTPUT)
       if code:
         raise ValueError(f'ncnn cannot run {path} on {picture.shape}: it returned {code}')
