@@ -354,7 +354,9 @@ BROKEN = {
     'a stride': (_text('4=1 5=1', '3=2 4=1 5=1'), "layer 'Conv_0' .* does not belong"),
     'an input': (_text('1 1 21 ', '1 1 99 '), "'DepthToSpace_7' .* reads '99', which no layer"),
     'a short graph': (lambda param: param.write_text('\n'.join(
-        ['7767517', '11 12', *param.read_text().splitlines()[2:-1]]) + '\n'), 'layers without'),
+        ['7767517', '11 12', *param.read_text().splitlines()[2:-1]]) + '\n'),
+                      r"'Resize_9' \(Interp\) makes 27; the first layer makes 'data' and the last"),
+    'another input': (_text('data', 'image', 3), r"'input.1' \(Input\) makes image; the first"),
     'no int8': (_text('5=1 6=', '5=1 8=x 6='), r"is quantised to int8 \(8=x\)"),
     'int8': (_text('5=1 6=', '5=1 8=2 6='), r"layer 'Conv_0' .* is quantised to int8 \(8=2\)"),
     'no bin': (lambda param: param.with_suffix('.bin').unlink(), 'net.bin does not exist; ncnn'),
@@ -386,6 +388,41 @@ def test_graphs_without_a_prelu_say_what_rrdbnet_has(tmp_path):
     (tmp_path / 'net.param').write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=said):
       files.read(tmp_path / 'net.param')
+
+
+WORDS = ('', '-1', '0', '1e9', 'nan', '0=nan', '1=inf', '6=0', '-23310=1', 'x=1', '9' * 20, '=',
+         '0=1=2')
+
+
+@pytest.mark.parametrize('name', ['resized srvgg', 'unshuffled rrdbnet'])
+def test_no_damage_is_read_as_another_network(name, tmp_path):
+  """A word is changed or lost, a line is lost, doubled or moved, and the counts fit."""
+  path, rng = tmp_path / 'net.param', np.random.default_rng(0)
+  files.write(path, SMALL[name], filled(SMALL[name]))
+  whole, refused = path.read_text(), 0
+  for _ in range(80):
+    lines = [line.split() for line in whole.splitlines()]
+    i, other = rng.integers(2, len(lines), 2)
+    j = rng.integers(len(lines[i]))
+    change = rng.choice(['word', 'no word', 'no line', 'twice', 'moved'])
+    if change == 'word':
+      lines[i][j] = str(rng.choice(WORDS))
+    elif change == 'no word':
+      del lines[i][j]
+    elif change == 'no line':
+      del lines[i]
+    elif change == 'twice':
+      lines.insert(i, lines[i])
+    else:
+      lines.insert(other, lines.pop(i))
+    blobs = sum(int(line[3]) for line in lines[2:] if len(line) > 3 and line[3].isdecimal())
+    lines[1] = [str(len(lines) - 2), str(blobs)]
+    path.write_text('\n'.join(map(' '.join, lines)) + '\n')
+    try:
+      assert files.read(path)[0] == SMALL[name]
+    except ValueError:
+      refused += 1
+  assert 60 < refused < 80  # the name of a layer, for example, is free
 
 
 @pytest.mark.parametrize('change, said', [
@@ -497,6 +534,9 @@ def test_a_notice_goes_from_the_source_to_the_model_card(package, monkeypatch, t
   main('convert', '--input=out/network.param', '--output=again.safetensors')
   assert nn.load('again.safetensors')[0] == nn.load('student.safetensors')[0]
   main('convert', '--input=again.safetensors', '--to=ncnn', '--output=again.param')
+  assert cli.main(['convert', '--input=again.safetensors', '--to=ncnn', '--output=again.bin']) == 2
+  assert 'again.bin exists' in capsys.readouterr().err
+  assert cli.main(['convert', '--input=again.safetensors', '--to=ncnn', '--output=no.pth']) == 2
   for end in ('param', 'bin'):
     assert (tmp_path / f'again.{end}').read_bytes() == (
         tmp_path / 'out' / f'network.{end}').read_bytes()

@@ -150,8 +150,9 @@ def convert_weights(flags):
   """Convert the weights of a network from PyTorch or ncnn, or to them."""
   source, out = flags.input, Path(flags.output)
   ends = ('.param', '.bin') if flags.to == 'ncnn' else ('.safetensors',)
+  check_output(out, ends, flags.overwrite)
   for end in ends:
-    check_output(out.with_suffix(end) if flags.to == 'ncnn' else out, ends, flags.overwrite)
+    check_output(out.with_suffix(end), ends, flags.overwrite)
   notes, ours = [], network.is_network(source)
   if ours or realesrgan.is_name(source) or convert.is_ncnn(source):
     if flags.override or flags.prefix or flags.key:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +293,7 @@ def _layer(line: str) -> Layer:
                fields)
 
 
-def _recognise(layers: Sequence[Layer]) -> linen.Module:
+def _recognise(layers: list[Layer]) -> linen.Module:
   """The network that these layers are. Raises ValueError with the first layer that does not fit."""
   for layer in layers:
     if layer.kind not in DEFAULTS:
@@ -302,6 +302,10 @@ def _recognise(layers: Sequence[Layer]) -> linen.Module:
     if layer.kind == 'Convolution' and layer.parameters.get('8', '0') != '0':
       raise ValueError(f'{_where(layer)} is quantised to int8 (8={layer.parameters["8"]}); give '
                        'the file with floating-point weights')
+  for layer, ends in zip(layers[:1] + layers[-1:], (INPUT, OUTPUT), strict=False):
+    if layer.outputs != (ends,):
+      raise ValueError(f'{_where(layer)} makes {", ".join(layer.outputs) or "nothing"}; the first '
+                       f'layer makes {INPUT!r} and the last {OUTPUT!r}, unless a line is missing')
   compact = any(layer.kind == 'PReLU' for layer in layers)
   module = (_srvgg_of if compact else _rrdb_of)(layers)
   expected = graph(module)
