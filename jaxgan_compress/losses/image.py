@@ -78,7 +78,7 @@ def grid_difference(image, target, period: int = 4, window: int = 8):
   tiles of so many pixels, without what the whole tile is lighter or darker.
 
   image, target: [B,H,W,C], sides at least period * window. An upscaler that shuffles channels into
-  pixels draws such a grid easily.
+  pixels makes such a grid easily.
   """
   B, H, W, C = image.shape
   rows, columns = H // period, W // period

@@ -151,14 +151,12 @@ class Evaluator:
     prepare, self._all, described = dict, sources, {}
     if self.inputs is not None:
       prepare, self._all = self.inputs.prepare, [*sources, self.inputs]
-      described = {'inputs': repr(self.inputs)}
+      described = {'inputs': repr(self.inputs), **_compared(self.inputs)}
     views = dict.fromkeys(repr(source.view) for source in self._all if source.view)
     self.protocol = {'data': ' + '.join(map(repr, sources)), 'real_count': real_count,
                      'images': 'x'.join(map(str, shape)), 'view': ', '.join(views) or 'as they are',
                      **described, 'count': self.count, 'seed': seed, **extractor.protocol,
                      **self._seen(shape[-1])}
-    if self.inputs is not None and self._upscales:
-      self.protocol |= {'compared': f'8 bits, without {self.inputs.border} pixels on each side'}
     # Programs of their own, so that equal networks generate equal images to the bit.
     self._prepare = self._rows.jit(lambda batch: core.normalise(prepare(batch)))
     self._generate = self._rows.jit(lambda x, generator: generator(x))
@@ -350,6 +348,12 @@ class Evaluator:
 
 def _picture(element):
   return element['target'] if 'target' in element else element['image']
+
+
+def _compared(inputs) -> dict[str, str]:
+  """What the protocol says of comparisons with targets that are larger than inputs."""
+  return {'compared': f'8 bits, without {inputs.border} pixels on each side'} \
+      if inputs.scale > 1 else {}
 
 
 def _mean(x):
