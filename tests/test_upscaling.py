@@ -9,8 +9,9 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxgan_compress import core, data, inference, methods, metrics, nn
+from jaxgan_compress import config, core, data, experiment, inference, methods, metrics, nn
 from jaxgan_compress.analysis.details import busiest, enlarged
+from jaxgan_compress.cli import main as cli
 from jaxgan_compress.core import BoundGenerator, Net
 from jaxgan_compress.data import upscaling as patches
 from jaxgan_compress.data.decode import ImageError
@@ -390,3 +391,69 @@ def test_a_u_net_gives_every_pixel_a_logit():
 def test_the_recording_says_what_it_is_of(recorded):
   about = json.loads((recorded / 'train/recorded.json').read_text())
   assert about['source'].endswith('train 24x2 mild') and about['count'] == 8
+
+
+# A run -------------------------------------------------------------------------------------------
+
+def recipe(folder, network):
+  """Interpolation, a published network and what is cut from it, on few steps."""
+  c = config.base()
+  c.data = dict(name='upscaled', path=str(folder), crop=12, border=4)
+  c.batch, c.log_every, c.cache = 4, 1, False
+  c.evaluate.update(extractor=dict(name='random_vgg'), real=dict(split='train'),
+                    test=dict(split='train'), select='psnr', every=2)
+  c.checkpoint.every = 2
+  pretrained = lambda title, **method: dict(
+      title=title, steps=1, method=dict(name='Pretrained', **method))
+  c.stages = {
+      'bicubic': config.stage(**pretrained('Bicubic', generator=dict(name='Resize', scale=2))),
+      'whole': config.stage(init_from=dict(generator=str(network)), **pretrained(
+          'Whole', generator=dict(name='srvgg', features=4, convs=1, scale=2))),
+      'cut': config.stage(
+          title='Cut', steps=2, teacher=('whole',), method=dict(
+              name='Offline', teacher=None, tx=dict(name='adam', learning_rate=1e-3),
+              distill=dict(name='DistillLoss', border=2, pixel=dict(name='Pixel', weight=1.),
+                           spectrum=dict(name='Spectrum'), grid=dict(name='Grid', window=4))),
+          prune=dict(budget=24 * 24 * (27 * 2 + 9 * 2 * 2 + 9 * 12 * 2), scope='group',
+                     criterion='activation', calibration_batches=1))}
+  c.run = 'bicubic', 'whole', 'cut'
+  return c
+
+
+def test_a_run_compares_students_with_published_networks(recorded, double, tmp_path):
+  network = tmp_path / 'published.safetensors'
+  nn.save(network, double.module, double.variables)
+  c = recipe(recorded, network)
+  results = experiment.run(c, tmp_path / 'run', quiet=True)
+  rows = results['generators']
+  assert {name: row['role'] for name, row in rows.items()} == {
+      'bicubic': 'baseline', 'whole': 'baseline', 'cut': 'student'}
+  assert rows['cut']['macs'] == c.stages.cut.prune.budget
+  # The recorded teacher, whose MACs the recording says, is what all are compared with.
+  assert results['recorded_teacher']['network'] == 'double'
+  assert rows['cut']['ratio_macs'] == 7 / rows['cut']['macs'] and 'ratio' not in rows['bicubic']
+  assert rows['whole']['best']['step'] == 1
+  page = (tmp_path / 'run/report.html').read_text()
+  assert 'recorded images of <b>double</b>' in page and 'details of 48x48 pixels' in page
+  assert page.count('multiply-accumulate operations for one image') == 1  # the axis of the chart
+  assert 'PSNR to the original' in page and 'Original' in page
+  # What was published is unchanged, and what follows from it is measured the same again.
+  again = experiment.evaluate(tmp_path / 'run')
+  assert again['whole']['psnr'].value == rows['whole']['best']['measures']['psnr']['value']
+
+
+def test_the_verb_records(photographs, double, tmp_path, capsys):
+  network = tmp_path / 'double.safetensors'
+  nn.save(network, double.module, double.variables)
+  flags = ['record', f'--network={network}', f'--input={photographs}', '--size=24', '--each=1',
+           '--each_held_out=1', '--engine=jax']
+  assert cli.main([*flags, f'--output={tmp_path / "out"}', '--splits=test']) == 0
+  assert capsys.readouterr().out == f'{tmp_path}/out/test: 1 pairs, recorded on jax\n'
+  assert cli.main([*flags, f'--output={tmp_path / "out"}', '--splits=train,test']) == 0
+  assert capsys.readouterr().out.splitlines() == [
+      f'{tmp_path}/out/train: 2 pairs, recorded on jax',
+      f'{tmp_path}/out/test: 1 pairs, recorded before']
+  for wrong, said in (('--splits=all', "split='all'"), ('--size=200', 'are smaller; take them out'),
+                      ('--input=/nowhere', 'there is no folder /nowhere')):
+    assert cli.main([*flags, f'--output={tmp_path / "new"}', wrong]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / 'new').exists()

@@ -47,7 +47,7 @@ def get_config(arg=''):
         prune=dict(budget=macs(width), scope='group', **prune))
 
   published = lambda title, file, **generator: config.stage(
-      title=title, steps=1, batch=1, init_from=dict(generator=file) if file else {},
+      title=title, steps=1, init_from=dict(generator=file) if file else {},
       method=dict(name='Pretrained', generator=generator))
   run = {
       'bicubic': published('Bicubic', '', name='Resize', scale=4),
