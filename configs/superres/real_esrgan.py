@@ -51,7 +51,7 @@ def get_config(arg=''):
       method=dict(name='Pretrained', generator=generator))
   run = {
       'bicubic': published('Bicubic', '', name='Resize', scale=4),
-      'animevideov3': published('animevideov3, as published', PUBLISHED, name='srvgg'),
+      'animevideov3': published('animevideov3, published for anime', PUBLISHED, name='srvgg'),
       'anime': published('x4plus-anime, as published', 'realesrgan:x4plus-anime', name='rrdbnet',
                          blocks=6)}
   run |= {f'w{width}': cut(width, f'{width} channels wide', criterion='activation')
@@ -61,7 +61,8 @@ def get_config(arg=''):
       run[f'random{width}'] = cut(width, f'{width} wide, cut at random', criterion='random')
     scratch = lambda title, width, convs: config.stage(
         title=title, steps=arg.steps,
-        method=learn(width / 2, student=dict(name='srvgg', features=width, convs=convs)))
+        method=learn(width / 2, init_scheme='he',
+                     student=dict(name='srvgg', features=width, convs=convs)))
     run |= {'scratch32': scratch('32 wide, from scratch', 32, 16),
             'scratch32_8': scratch('32 wide, 8 convolutions, from scratch', 32, 8),
             'scratch16_4': scratch('16 wide, 4 convolutions, from scratch', 16, 4),
