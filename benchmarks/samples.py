@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from jaxgan_compress import analysis, config, experiment
+from jaxgan_compress.analysis import details
 
 PAIRS, SETS, LABELS = (('mmd', 'fd', 'psnr', 'ssim', 'psnr_teacher'),
                        ('mmd', 'fd', 'precision', 'recall', 'psnr_teacher'),
@@ -135,17 +136,24 @@ def intervals(workdir, names, metric, samples):
 
 
 def picture(workdir, columns=8):
-  """Inputs, drawings of every generator of one seed at its last checkpoint, targets."""
+  """Inputs, images of every generator of one seed at its last checkpoint, targets; of upscalers the
+  enlarged squares of 48 pixels with the strongest edges."""
   run = experiment.open_run(workdir)
   generators = [generator for generator in run.measured_generators()
                 if '.' not in generator.name
-                and not generator.name.startswith(('alone_slow', 'gradual_'))]
+                and not generator.name.startswith(('alone_slow', 'gradual_', 'random', 'scratch'))]
   examples = generators[0].examples(columns)
   rows = [('input', examples['picture'])]
   for generator in generators:
     rows.append((generator.name, np.asarray(generator.bound('last')(examples['source']))))
   if 'target' in examples:
     rows.append(('target', examples['target']))
+    scale = len(examples['target'][0]) // len(examples['source'][0])
+    if scale > 1:
+      corners = details.busiest(examples['target'], 48, scale)
+      rows = [(f'{columns} test photographs', details.enlarged(
+          examples['source'], corners // scale, 48 // scale, 3 * scale)), *(
+              (name, details.enlarged(images, corners, 48, 3)) for name, images in rows[1:])]
   return analysis.captioned(rows, str(run.config.data.name) + ', test split, last checkpoints')
 
 
