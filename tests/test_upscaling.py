@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from jaxgan_compress import config, core, data, experiment, inference, methods, metrics, nn
 from jaxgan_compress.analysis.details import busiest, enlarged
@@ -275,6 +276,18 @@ def test_a_grid_is_what_repeats():
   assert difference(x + .3) < 1e-6
   noise = rng.normal(size=x.shape)
   assert difference(x + .16 * noise) < .2 * .16
+
+
+def test_sharpening_is_what_a_blur_takes_away():
+  x = smooth(2, 16)
+  blurred = ndimage.gaussian_filter(np.asarray(x), (0, .8, .8, 0), mode='nearest', radius=3)
+  np.testing.assert_allclose(image_losses.unsharp(x, .5, .8), x + .5 * (x - blurred), atol=2e-6)
+  output = lambda image: methods.Output(image)
+  term = methods.Pixel(2., sharpen=.5)
+  np.testing.assert_allclose(term.distance(output(x), output(x)), .5 * np.abs(x - blurred).mean(),
+                             rtol=1e-5)
+  with pytest.raises(ValueError, match='sharpen=-1'):
+    methods.Pixel(1., sharpen=-1)
 
 
 def test_details_are_where_the_edges_are():

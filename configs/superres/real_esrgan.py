@@ -33,18 +33,24 @@ def get_config(arg=''):
                     test=dict(split='test'), select='psnr', every=arg.steps // 4)
   c.checkpoint.every, c.log_every = c.evaluate.every, max(1, arg.steps // 40)
 
-  def learn(width, steps=arg.steps, **method):
+  def learn(width, steps=arg.steps, distill=None, **method):
     # The narrower, the faster: 5e-4 at 32 channels.
     rate = dict(name='optax:cosine_decay_schedule', init_value=5e-4 * 32 / width,
                 decay_steps=steps)
-    return dict(name='Offline', teacher=None, distill=distill_loss(),
+    return dict(name='Offline', distill=distill or distill_loss(),
                 tx=dict(name='jaxgan_compress.train.optimizers:clipped', max_norm=1.,
                         tx=dict(name='adam', learning_rate=rate, b1=.9, b2=.99)), **method)
 
   def cut(width, title, **prune):
     return config.stage(
-        title=title, steps=arg.steps, teacher=('animevideov3',), method=learn(width),
+        title=title, steps=arg.steps, teacher=('animevideov3',),
+        method=learn(width, teacher=None),
         prune=dict(budget=macs(width), scope='group', **prune))
+
+  def continued(stage, width, title, method):
+    # A budget of all that there is keeps all.
+    return config.stage(title=title, steps=arg.steps // 4, teacher=(stage,), method=method,
+                        prune=dict(budget=macs(width), scope='group', criterion='l1'))
 
   published = lambda title, file, **generator: config.stage(
       title=title, steps=1, init_from=dict(generator=file) if file else {},
@@ -56,12 +62,25 @@ def get_config(arg=''):
                          blocks=6)}
   run |= {f'w{width}': cut(width, f'{width} channels wide', criterion='activation')
           for width in WIDTHS}
+  if arg.sharp:
+    # First as much detail as the teacher has, where it is sure, and no grid; then the student's own
+    # images sharpened, which it learns quickly, for they hold nothing that it cannot make.
+    detail = distill_loss(
+        pixel=dict(name='Pixel', weight=1., sharpen=.5), spectrum=dict(name='Spectrum', weight=1.),
+        grid=dict(name='Grid', weight=2.))
+    own = distill_loss(pixel=dict(name='Pixel', weight=1., sharpen=.55, radius=.6))
+    for width in (32, 16):
+      run[f'detail{width}'] = continued(
+          f'w{width}', width, f'{width} wide, with detail',
+          learn(1.7 * width, arg.steps // 4, detail, teacher=None))
+      run[f'sharp{width}'] = continued(
+          f'detail{width}', width, f'{width} wide, sharp', learn(width, arg.steps // 4, own))
   if arg.rivals:
     for width in (32, 16):
       run[f'random{width}'] = cut(width, f'{width} wide, cut at random', criterion='random')
     scratch = lambda title, width, convs: config.stage(
         title=title, steps=arg.steps,
-        method=learn(width / 2, init_scheme='he',
+        method=learn(width / 2, init_scheme='he', teacher=None,
                      student=dict(name='srvgg', features=width, convs=convs)))
     run |= {'scratch32': scratch('32 wide, from scratch', 32, 16),
             'scratch32_8': scratch('32 wide, 8 convolutions, from scratch', 32, 8),
@@ -69,14 +88,14 @@ def get_config(arg=''):
             'whole': config.stage(
                 title='animevideov3, taught', steps=arg.steps // 2,
                 init_from=dict(student=PUBLISHED),
-                method=learn(80, arg.steps // 2, student=dict(name='srvgg')))}
+                method=learn(80, arg.steps // 2, teacher=None, student=dict(name='srvgg')))}
   c.stages, c.run = run, tuple(run)
   return smoke(c) if arg.smoke else c
 
 
 def distill_loss(**terms):
-  """L1 to the teacher's images, 8 pixels of their border left out, and other terms."""
-  return dict(name='DistillLoss', border=8, pixel=dict(name='Pixel', weight=1.), **terms)
+  """L1 to the teacher's images, or other terms, 8 pixels of their border left out."""
+  return dict(name='DistillLoss', border=8, **(terms or {'pixel': dict(name='Pixel', weight=1.)}))
 
 
 def macs(width, convs=16, pixels=64 * 64):

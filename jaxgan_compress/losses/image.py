@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,21 @@ def grid_difference(image, target, period: int = 4, window: int = 8):
   x = x.reshape(B, rows, period, columns, period, C)
   x = (x - x.mean((2, 4), keepdims=True)).transpose(0, 1, 3, 2, 4, 5)
   return absolute(_means(x.reshape(B, rows, columns, -1), window)).mean()
+
+
+def unsharp(image, amount: float, radius: float):
+  """image + amount * (image - its Gaussian blur of standard deviation `radius`), borders repeated.
+
+  image: [B,H,W,C]. radius: in pixels.
+  """
+  reach = math.ceil(3 * radius)
+  line = np.exp(-np.square(np.arange(-reach, reach + 1)) / (2 * radius ** 2))
+  blurred = jnp.pad(image, ((0, 0), (reach, reach), (reach, reach), (0, 0)), 'edge')
+  for axis in (1, 2):
+    side = image.shape[axis]
+    blurred = sum(float(share) * lax.slice_in_dim(blurred, i, i + side, axis=axis)
+                  for i, share in enumerate(line / line.sum()))
+  return image + amount * (image - blurred)
 
 
 def _means(x, window):
