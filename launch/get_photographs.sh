@@ -12,7 +12,7 @@ set -u
 
 folder="${1:-$root/runs/photographs}"
 packages="mate-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 plasma-workspace-wallpapers"
-test=" life friends Picture_1A LadyBird EveningGlow astronaut coffee chelsea "
+tests=" life friends Picture_1A LadyBird EveningGlow astronaut coffee chelsea "
 validation=" TwoWings picosdeeuropa Path rocket "
 # The other pictures of the packages are drawings, or copies of these in other sizes.
 drawn=" analogpattern umang Fossa Infinite-Sea Painting-Colors Autumn Elarun FlyingKonqui "
@@ -21,12 +21,13 @@ drawn=" analogpattern umang Fossa Infinite-Sea Painting-Colors Autumn Elarun Fly
 keep() {
   local split=train name="${2%%_by_*}"
   case "$drawn" in *" $name "*) return ;; esac
-  case "$test" in *" $name "*) split=test ;; esac
+  case "$tests" in *" $name "*) split="test" ;; esac
   case "$validation" in *" $name "*) split=validation ;; esac
   local target="$folder/$split/$name.${1##*.}"
   [ -f "$target" ] && return
-  cp "$1" "$folder/$split/.$name.incomplete" && mv "$folder/$split/.$name.incomplete" "$target" ||
+  if ! { cp "$1" "$folder/$split/.$name.incomplete" && mv "$folder/$split/.$name.incomplete" "$target"; }; then
     fail "cannot write $target"
+  fi
 }
 
 prepare samples
@@ -42,8 +43,10 @@ if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
         continue
       fi
       rm -rf "$unpacked.incomplete"
-      dpkg-deb -x "$folder/packages/$package"_*.deb "$unpacked.incomplete" &&
-        mv "$unpacked.incomplete" "$unpacked" || fail "cannot unpack $package into $folder"
+      if ! { dpkg-deb -x "$folder/packages/$package"_*.deb "$unpacked.incomplete" &&
+        mv "$unpacked.incomplete" "$unpacked"; }; then
+        fail "cannot unpack $package into $folder"
+      fi
       rm -f "$folder/packages/$package"_*.deb
     fi
     for file in "$unpacked"/usr/share/backgrounds/*_by_*.jpg "$unpacked"/usr/share/backgrounds/mate/nature/*.jpg; do

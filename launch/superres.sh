@@ -24,15 +24,15 @@ step "1 of 5: photographs"
 "$root/launch/get_photographs.sh" "$photographs" || exit 1
 
 step "2 of 5: what x4plus makes of patches of them"
-# Some 220 patches to learn from, and 24 to test on, whatever the number of photographs.
+# Some 250 patches to learn from, and 24 to test on, whatever the number of photographs.
 "$jaxgan" record --network=realesrgan:x4plus --input="$photographs" --output="$recorded" \
-  --each=$((220 / $(count train) + 1)) --each_held_out=$((24 / $(count test))) || exit
+  --each=$((250 / $(count train) + 1)) --each_held_out=$((24 / $(count test))) || exit
 
-step "3 of 5: students of 48, 32, 24 and 16 channels"
-"$jaxgan" train --config="superres/real_esrgan:path=$recorded${JAXGAN_ARGUMENTS:+,$JAXGAN_ARGUMENTS}" \
+step "3 of 5: students of 48, 32, 24 and 16 channels, and sharp ones"
+"$jaxgan" train --config="superres/real_esrgan:sharp,path=$recorded${JAXGAN_ARGUMENTS:+,$JAXGAN_ARGUMENTS}" \
   --workdir="$run" || exit
 
-for student in w32 w16; do
+for student in w32 sharp32; do
   step "4 of 5: $student for other programs"
   if [ -d "$workdir/export/$student" ]; then
     echo "$workdir/export/$student: exported before"
@@ -43,7 +43,7 @@ for student in w32 w16; do
 done
 
 step "5 of 5: a photograph of the test, whole, four times as large"
-"$jaxgan" generate --workdir="$run" --generator=w32 --input="$photographs/test/coffee.png" \
+"$jaxgan" generate --workdir="$run" --generator=sharp32 --input="$photographs/test/coffee.png" \
   --output="$workdir/coffee_x4.png" --overwrite || exit
 echo
 echo "Open $run/report.html"

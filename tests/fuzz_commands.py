@@ -209,6 +209,8 @@ class Commands:
                     '--target=tpu:v5e:3x3'],  # which no compiler knows: a real one takes long
         'generate': [f'--network={network}', f'--output={self.out()}', *(
             ['--count=3'] if 'digits' in network else [f'--input={self.home / "images"}'])],
+        'record': [f'--network={network}', f'--input={self.home / "images"}',
+                   f'--output={self.out()}', '--size=8'],
         'export': [f'--network={network}', *size, f'--output={self.out()}'],
         'profile-latency': [f'--network={network}', *size, f'--output={self.out(".json")}'],
     }[verb]

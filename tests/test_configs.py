@@ -24,7 +24,8 @@ pytestmark = pytest.mark.usefixtures('kept_programs')
 SHIPPED = ('cat/cityscapes', 'cat/colorize', 'cat/emoji', 'cat/gaugan', 'cat/grass2gravel',
            'cat/horse2zebra', 'cat/maps', 'cat/shapes', 'kd/celeba', 'kd/cifar10', 'kd/digits',
            'kd/mnist', 'omgd/cityscapes', 'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes',
-           'omgd/emoji', 'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter')
+           'omgd/emoji', 'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter',
+           'superres/real_esrgan')
 
 
 def test_all_shipped_configs_are_tested_here():
@@ -34,7 +35,8 @@ def test_all_shipped_configs_are_tested_here():
 
 
 @pytest.mark.parametrize('name', SHIPPED)
-def test_every_shipped_config_can_be_built(name):
+def test_every_shipped_config_can_be_built(name, tmp_path, monkeypatch):
+  monkeypatch.setenv('JAXGAN_REALESRGAN', str(tmp_path))  # a place of weights, which nothing reads
   c = config.load(name)
   build.validate(c)
   restored = config.from_json(json.loads(json.dumps(config.to_json(c))))

@@ -59,7 +59,7 @@ def test_every_flag_that_is_a_path_is_expanded(verb, home):
   assert described <= set(places), 'a flag that is new: is it a path?'
   required = {'config': 'kd/digits', 'name': 'x', 'budget': '1', 'layout': 'paired',
               'target': 'gpu:h100'}
-  needed = ['--unit=ms'] * (verb.name == 'prune') + [
+  needed = ['--unit=ms', '--criterion=activation'] * (verb.name == 'prune') + [
       f'--{flag.name}={required[flag.name]}' for flag in verb.flags
       if flag.required and flag.name in required]
   for value, meant in (('~/a', str(home / 'a')), ('gs://bucket/a', 'gs://bucket/a')):

@@ -96,9 +96,10 @@ def test_titles_are_text_and_no_markup():
   del results['generators']['a']['best']  # nothing was measured
   images = np.zeros((2, 4, 4, 1))
   groups = {'latents': {'images': [('a', images)], 'pictures': None, 'targets': None,
-                        'real': images}}
+                        'originals': None, 'detail': '', 'real': images}}
   curves = {'a': [{'step': step, 'measures': {'fd': {'value': 1. / step}}} for step in (1, 2, 3)]}
-  config = {'data': {'name': evil}, 'seed': 0, 'run': ['a'], 'note': evil}
+  config = {'data': {'name': evil}, 'seed': 0, 'run': ['a'], 'note': evil,
+            'evaluate': {'select': 'fd'}}
   page = report.render(results, groups, curves, config)
   assert evil not in page and '<b>$x$' not in page
   assert page.count('&lt;b&gt;$x$ &amp;') == 8  # wherever a title or a name stands

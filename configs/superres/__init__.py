@@ -1,0 +1,1 @@
+"""Super-resolution: small students of Real-ESRGAN."""

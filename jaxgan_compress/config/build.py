@@ -130,12 +130,12 @@ def _home(key, section, home):
 
 
 def method(config: ConfigDict, name: str, teacher: str | None = None,
-           pruned: Mapping[str, Any] | None = None):
+           pruned: Mapping[str, Any] | None = None, whole: Any = None):
   """The method of one stage; `teacher` names the stage it learns from, if any.
 
   The teacher's generator, and its discriminator unless the stage has its own, are filled in; so is
   what pruning left of it, `pruned`, {role: generator}. While that is not known the whole generator
-  stands for each.
+  stands for each. whole: the teacher's generator, where it was pruned itself.
   """
   section, where = config.stages[name].method, f'stages.{name}.method'
   with blaming(where):
@@ -152,7 +152,7 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   section.unlock()
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
-  whole = source.modules[source.main]
+  whole = whole or source.modules[source.main]
   found = {'teacher': whole}
   if config.stages[name].prune:
     first, *more = budgets(config, name)

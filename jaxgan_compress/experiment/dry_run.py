@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from flax import linen
 
 from jaxgan_compress import config as configs
 from jaxgan_compress import data, nn, pruning
@@ -82,7 +83,7 @@ class DryRun:
 
   def _try_pruning(self, stage: Stage, teacher: Stage | None):
     """Prunes weights that mean nothing, which tells whether the budget can be met."""
-    method = stage.method_with(teacher)
+    method = stage.method_with(teacher, whole=self._left_of(teacher))
     module = method.modules[method.main]
     trial = repr((module, stage.spec.prune.to_dict(), stage.spec.data.to_dict()))
     if trial not in self._trials:
@@ -94,6 +95,11 @@ class DryRun:
     # Stages with equal budgets may call their networks differently.
     return dict(zip(stage.pruned.paths, self._trials[trial], strict=True))
 
+  def _left_of(self, stage: Stage | None) -> linen.Module | None:
+    """What the trial has left of a stage's generator, if it has pruned it."""
+    results = [found for (each, _), found in self._pruned.items() if each is stage and found]
+    return next(iter(results[0].values())).module if results else None
+
   def _begin(self, stage: Stage, teacher: Stage | None, step: bool = False) -> TrainState:
     """The shapes of a stage's first state, with its teacher's as that begins; step: of the next
     state, too."""
@@ -102,7 +108,8 @@ class DryRun:
     networks = {role: (result.module, result.variables)
                 for role, result in self._pruned.get((stage, teacher), {}).items()} or \
         (stage.pruned.load(stage.whole) if stage.pruned.paths else {})
-    method = stage.method_with(teacher, {role: module for role, (module, _) in networks.items()})
+    method = stage.method_with(teacher, {role: module for role, (module, _) in networks.items()},
+                               self._left_of(teacher))
     batch, files = stage.example(method), stage.named_files(method)
     init_from = {role: Net.of(variables) for role, (_, variables) in networks.items()} | files
     if teacher is not None and learns_from_teacher(method, stage.spec):

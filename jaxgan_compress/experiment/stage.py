@@ -82,12 +82,20 @@ class Stage:
     return (min if SELECT[metric] == 'min' else max)(values, key=lambda stage: values[stage])
 
   def method_with(self, teacher: Stage | None,
-                  pruned: Mapping[str, linen.Module] | None = None) -> Method:
-    """The method with this teacher, and with these students in place of whole networks."""
-    key = (teacher, tuple((role, repr(module)) for role, module in (pruned or {}).items()))
+                  pruned: Mapping[str, linen.Module] | None = None,
+                  whole: linen.Module | None = None) -> Method:
+    """The method with this teacher, and with these students in place of whole networks.
+
+    whole: the teacher's generator, where pruning has left another than the config says; None: what
+    is in its folder.
+    """
+    if whole is None and teacher and teacher.pruned.written:
+      whole = teacher.module
+    key = (teacher, repr(whole),
+           tuple((role, repr(module)) for role, module in (pruned or {}).items()))
     if key not in self._methods:
       self._methods[key] = build.method(self.run.config, self.name, teacher and teacher.name,
-                                        pruned)
+                                        pruned, whole)
     return self._methods[key]
 
   @property

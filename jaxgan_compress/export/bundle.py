@@ -101,7 +101,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   without the extra 'export', for LiteRT 'tf', OSError for a full disk.
   """
   out = paths.expand(out)
-  formats = _checked_formats(to, out, overwrite, calibration is not None, generator.module)
+  formats = _checked_formats(to, out, overwrite, calibration is not None, generator)
   takes = _takes(generator.module, inputs[0].shape, labels, layout, bits)
   module, variables = generator.module, jax.device_get(generator.variables)
   if 'dtype' in _fields(module):
@@ -184,7 +184,7 @@ def _export_again(folder, proof, shape) -> str:
           '--to=stablehlo --output=NEW_FOLDER')
 
 
-def _checked_formats(to, out, overwrite, int8, module) -> tuple[str, ...]:
+def _checked_formats(to, out, overwrite, int8, generator) -> tuple[str, ...]:
   """The formats asked for, before any work is done."""
   formats = tuple(to)
   if not formats or not FORMATS.keys() >= set(formats):
@@ -198,7 +198,7 @@ def _checked_formats(to, out, overwrite, int8, module) -> tuple[str, ...]:
   if 'litert' in formats:
     litert.package()
   if 'ncnn' in formats:
-    ncnn.graph(module)  # raises for any other network than an upscaler
+    ncnn.graph(generator.module)  # raises for any other network than an upscaler
   return formats
 
 
