@@ -30,7 +30,8 @@ keep() {
   fi
 }
 
-prepare samples
+# superres.sh has done so, with more extras.
+if [ -n "${JAXGAN_PREPARED:-}" ]; then python="$venv/bin/python"; else prepare samples; fi
 mkdir -p "$folder/train" "$folder/validation" "$folder/test" || fail "cannot write to $folder"
 if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
   mkdir -p "$folder/packages"

@@ -21,7 +21,7 @@ count() { find "$photographs/$1" -type f ! -name '.*' | wc -l; }
 step() { echo && echo "$*"; }
 
 step "1 of 5: photographs"
-"$root/launch/get_photographs.sh" "$photographs" || exit 1
+JAXGAN_PREPARED=1 "$root/launch/get_photographs.sh" "$photographs" || exit 1
 
 step "2 of 5: what x4plus makes of patches of them"
 # Some 250 patches to learn from, and 24 to test on, whatever the number of photographs.
