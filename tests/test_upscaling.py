@@ -408,6 +408,9 @@ def test_the_recording_says_what_it_is_of(recorded):
 
 # A run -------------------------------------------------------------------------------------------
 
+NARROW = 24 * 24 * (27 * 2 + 9 * 2 * 2 + 9 * 12 * 2)  # MACs of two channels
+
+
 def recipe(folder, network):
   """Interpolation, a published network and what is cut from it, on few steps."""
   c = config.base()
@@ -427,9 +430,15 @@ def recipe(folder, network):
               name='Offline', teacher=None, tx=dict(name='adam', learning_rate=1e-3),
               distill=dict(name='DistillLoss', border=2, pixel=dict(name='Pixel', weight=1.),
                            spectrum=dict(name='Spectrum'), grid=dict(name='Grid', window=4))),
-          prune=dict(budget=24 * 24 * (27 * 2 + 9 * 2 * 2 + 9 * 12 * 2), scope='group',
-                     criterion='activation', calibration_batches=1))}
-  c.run = 'bicubic', 'whole', 'cut'
+          prune=dict(budget=NARROW, scope='group', criterion='activation',
+                     calibration_batches=1)),
+      # From one that was pruned itself, all of which stays.
+      'sharp': config.stage(
+          title='Sharp', steps=1, teacher=('cut',), method=dict(
+              name='Offline', tx=dict(name='adam', learning_rate=1e-3),
+              distill=dict(name='DistillLoss', pixel=dict(name='Pixel', weight=1., sharpen=.5))),
+          prune=dict(budget=NARROW, scope='group', criterion='l1'))}
+  c.run = 'bicubic', 'whole', 'cut', 'sharp'
   return c
 
 
@@ -440,8 +449,8 @@ def test_a_run_compares_students_with_published_networks(recorded, double, tmp_p
   results = experiment.run(c, tmp_path / 'run', quiet=True)
   rows = results['generators']
   assert {name: row['role'] for name, row in rows.items()} == {
-      'bicubic': 'baseline', 'whole': 'baseline', 'cut': 'student'}
-  assert rows['cut']['macs'] == c.stages.cut.prune.budget
+      'bicubic': 'baseline', 'whole': 'baseline', 'cut': 'teacher', 'sharp': 'student'}
+  assert rows['cut']['macs'] == rows['sharp']['macs'] == NARROW
   # The recorded teacher, whose MACs the recording says, is what all are compared with.
   assert results['recorded_teacher']['network'] == 'double'
   assert rows['cut']['ratio_macs'] == 7 / rows['cut']['macs'] and 'ratio' not in rows['bicubic']
@@ -449,6 +458,7 @@ def test_a_run_compares_students_with_published_networks(recorded, double, tmp_p
   page = (tmp_path / 'run/report.html').read_text()
   assert 'recorded images of <b>double</b>' in page and 'details of 48x48 pixels' in page
   assert page.count('multiply-accumulate operations for one image') == 1  # the axis of the chart
+  assert page.count('dB to the images of double') == 4
   assert 'PSNR to the original' in page and 'Original' in page
   # What was published is unchanged, and what follows from it is measured the same again.
   again = experiment.evaluate(tmp_path / 'run')
