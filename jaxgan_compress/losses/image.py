@@ -99,8 +99,8 @@ def unsharp(image, amount: float, radius: float):
   blurred = jnp.pad(image, ((0, 0), (reach, reach), (reach, reach), (0, 0)), 'edge')
   for axis in (1, 2):
     side = image.shape[axis]
-    blurred = sum(float(share) * lax.slice_in_dim(blurred, i, i + side, axis=axis)
-                  for i, share in enumerate(line / line.sum()))
+    shifted = [lax.slice_in_dim(blurred, i, i + side, axis=axis) for i in range(len(line))]
+    blurred = jnp.tensordot(jnp.asarray(line / line.sum(), image.dtype), jnp.stack(shifted), 1)
   return image + amount * (image - blurred)
 
 
