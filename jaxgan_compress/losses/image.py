@@ -100,7 +100,8 @@ def unsharp(image, amount: float, radius: float):
   for axis in (1, 2):
     side = image.shape[axis]
     shifted = [lax.slice_in_dim(blurred, i, i + side, axis=axis) for i in range(len(line))]
-    blurred = jnp.tensordot(jnp.asarray(line / line.sum(), image.dtype), jnp.stack(shifted), 1)
+    blurred = jnp.tensordot(jnp.asarray(line / line.sum(), image.dtype), jnp.stack(shifted), 1,
+                            precision='highest')
   return image + amount * (image - blurred)
 
 
