@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from jaxgan_compress.inference.engines import choose_engine
 from jaxgan_compress.inference.networks import Network, open_network
 
 
-class Recording(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Recording:
   """What `record_upscaler` left in a folder. made: whether it was made now, or lay there before."""
   folder: Path
   pairs: int

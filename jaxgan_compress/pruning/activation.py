@@ -23,7 +23,8 @@ from jaxgan_compress.nn.prunable import Path, Plan
 from jaxgan_compress.pruning.surgery import mask_along
 
 
-class ReaderStatistics(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReaderStatistics:
   """What one layer reads: mean and standard deviation of each of its input channels, over all
   pixels of all pictures, and the L2 norm of the weights that read it; float64 [channels]."""
   mean: np.ndarray
