@@ -76,11 +76,19 @@ def variance_of_laplacian(images):
   valid region; grey is 0.299 R + 0.587 G + 0.114 B of the image, which for other channels than 1
   and 3 is `core.in_colour`. Noise scores high: compare with real images.
   """
+  return jnp.var(laplacian(grey_levels(images)), (1, 2))
+
+
+def grey_levels(images):
+  """Grey, 0..255, of images [B,H,W,C] in [-1, 1]: [B,H,W] (jax). See `variance_of_laplacian`."""
   x = ((images if images.shape[-1] in (1, 3) else in_colour(images)) + 1) * 127.5
-  grey = x[..., 0] if x.shape[-1] == 1 else x @ jnp.array([0.299, 0.587, 0.114], x.dtype)
-  laplacian = (grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-               - 4 * grey[:, 1:-1, 1:-1])
-  return jnp.var(laplacian, (1, 2))
+  return x[..., 0] if x.shape[-1] == 1 else x @ jnp.array([0.299, 0.587, 0.114], x.dtype)
+
+
+def laplacian(grey):
+  """[B,H,W] -> [B,H-2,W-2] (jax): the four neighbours of each pixel less four times itself."""
+  return (grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+          - 4 * grey[:, 1:-1, 1:-1])
 
 
 def psnr(mse: float) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgan_compress.core import in_colour
+from jaxgan_compress.metrics.formulas import grey_levels, laplacian
 
 # What a flat target counts as, so that ratios to it stay finite: levels of 255, and their squares.
 LEAST_EDGE, LEAST_GRID = 1e-3, 1e-5
@@ -37,19 +37,12 @@ def grid_ratio(images, target):
   return _grid(images) / jnp.maximum(_grid(target), LEAST_GRID)
 
 
-def _grey(images):
-  return in_colour(images) @ jnp.array([.299, .587, .114]) * 127.5
-
-
 def _edges(images):
-  x = _grey(images)
-  laplacian = (x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
-               - 4 * x[:, 1:-1, 1:-1])
-  return jnp.abs(laplacian).mean((1, 2))
+  return jnp.abs(laplacian(grey_levels(images))).mean((1, 2))
 
 
 def _grid(images):
-  x = _grey(images)
+  x = grey_levels(images)
   down, across = (_waves(side) for side in x.shape[1:])
   # Without the mean, which the window would let through beside the lowest frequency.
   x = x - x.mean((1, 2), keepdims=True)
