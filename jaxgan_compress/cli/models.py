@@ -382,8 +382,7 @@ def _notice(run: experiment.Run | None, flags: SimpleNamespace) -> str:
   """What has to be said of the generator that `_load_generator` loads."""
   if run is None:
     return network.notice_of(flags.network)
-  generators = {generator.name: generator for generator in run.measured_generators()}
-  return generators[flags.stage or next(iter(generators))].stage.notice
+  return _find_generator(run, flags).stage.notice
 
 
 def _latency_table(flags: SimpleNamespace, module: linen.Module, shape: Sequence[int]

@@ -270,7 +270,8 @@ class Evaluator:
       values |= self._of_pairs(images, batch['target'])
     if 'original' in batch:
       values |= {f'{name}_original': value
-                 for name, value in self._of_pairs(images, batch['original']).items()}
+                 for name, value in self._of_pairs(images, batch['original']).items()
+                 if f'{name}_original' in MEANS}
     if self.segmenter is not None:
       labels = self.segmenter.apply(segmenter_variables, images).argmax(-1)
       count = functools.partial(segmentation.count, classes=self.segmenter.classes)
