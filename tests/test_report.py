@@ -97,13 +97,16 @@ def test_titles_are_text_and_no_markup():
   images = np.zeros((2, 4, 4, 1))
   groups = {'latents': {'images': [('a', images)], 'pictures': None, 'targets': None,
                         'originals': None, 'detail': '', 'real': images}}
-  curves = {'a': [{'step': step, 'measures': {'fd': {'value': 1. / step}}} for step in (1, 2, 3)]}
+  of_latents = {'psnr': {'value': 20.}, 'mse_on_paths': {'value': 1.}}  # to the teacher
+  curves = {'a': [{'step': step, 'measures': {'fd': {'value': 1. / step}, **of_latents}}
+                  for step in (1, 2, 3)]}
   config = {'data': {'name': evil}, 'seed': 0, 'run': ['a'], 'note': evil,
             'evaluate': {'select': 'fd'}}
   page = report.render(results, groups, curves, config)
   assert evil not in page and '<b>$x$' not in page
   assert page.count('&lt;b&gt;$x$ &amp;') == 8  # wherever a title or a name stands
   assert '2 k' in page and 'Generators trained in this run.' in page
+  assert 'PSNR to the target' not in page
   assert 'step 2: 0.5' in page and page == report.render(results, groups, curves, config)
 
 

@@ -38,13 +38,18 @@ def render(results: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]],
     rows[name] = {**row, 'series': series, 'cells': cells, 'leads': [row['title'], row['role']]}
   charts = {key: plots.learning_curves([
       (row['title'], [(line['step'], line['measures'][key]['value'])
-                      for line in curves.get(name, ()) if key in line['measures']])
+                      for line in curves.get(name, ()) if _is_curve(key, line['measures'])])
       for name, row in rows.items()]) for key in CURVES}
   return page('report.html.jinja2', rows=rows, groups=groups, quality=_quality(results, rows),
               recorded=results.get('recorded_teacher'), metric=config['evaluate']['select'],
               tradeoffs=_tradeoffs(rows, config['evaluate']['select']), charts=charts,
               environment=results['environment'], config=config,
               config_text=json.dumps(config, indent=1))
+
+
+def _is_curve(key: str, measures: Mapping[str, Any]) -> bool:
+  """Whether a measure has a curve. Of latents 'psnr' is to the teacher, as 'mse' says already."""
+  return key in measures and not (key == 'psnr' and 'mse_on_paths' in measures)
 
 
 def _tradeoffs(rows: Mapping[str, Mapping[str, Any]], metric: str) -> list[dict[str, str]]:
