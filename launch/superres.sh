@@ -5,7 +5,7 @@
 #
 #   ./launch/superres.sh [WORKDIR]       # default: runs/superres in this checkout
 #
-# About 25 minutes on two cores. Interrupt it and run it again: it goes on where it was. Without
+# About a quarter of an hour on two idle cores. Interrupt it and run it again: it goes on where it was. Without
 # Debian's tools it takes the photographs of scikit-image and scikit-learn alone, and says so.
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
