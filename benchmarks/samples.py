@@ -16,6 +16,7 @@ where it was. Writes the tables of docs/results.md, every value, and a picture o
 
 import argparse
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def main():
   parser.add_argument('--configs', default=','.join(CONFIGS))
   parser.add_argument('--steps', type=int, default=0)
   args = parser.parse_args()
-  for name in args.configs.split(','):
+  for name in re.split(r',(?=\w+/)', args.configs):  # commas part arguments of a config, too
     kind = name.partition(':')[0]
     metrics, stem = CONFIGS[kind], kind.replace('/', '_')
     folders = [args.workdir / f'{stem}_{seed}' for seed in args.seeds.split(',')]

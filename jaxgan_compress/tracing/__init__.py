@@ -1,0 +1,1 @@
+"""Programs of networks, as JAX traces them, and what they say of channels."""

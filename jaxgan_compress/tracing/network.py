@@ -1,0 +1,89 @@
+"""Networks of any kind as programs: modules of linen and nnx, and functions of arrays."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import linen, traverse_util
+
+from jaxgan_compress.tracing.program import Call, Path
+
+# How networks call the argument that says whether they train, and its value where they do.
+TRAINING = {'train': True, 'training': True, 'is_training': True, 'deterministic': False}
+STREAMS = 'params', 'dropout'
+
+
+def training_argument(network: linen.Module) -> str | None:
+  """The name of the argument that says whether a network trains, if it has one."""
+  known = inspect.signature(type(network).__call__).parameters
+  return next((name for name in TRAINING if name in known), None)
+
+
+def function_of(network: Any, *args, train: bool = False, mutable: Any = (), **kwargs) -> Callable:
+  """(variables, inputs) -> (output, new states) of one call of a network.
+
+  args, kwargs: besides the arrays. mutable: collections that the call may change.
+  """
+  if not isinstance(network, linen.Module):
+    return lambda variables, *inputs: (network(variables, *inputs, *args, **kwargs), {})
+  name = training_argument(network)
+  mode = {name: TRAINING[name] is train} if name and name not in kwargs else {}
+
+  def call(variables, *inputs):
+    *inputs, key = inputs
+    out = network.apply(variables, *inputs, *args, **mode, **kwargs,
+                        rngs=dict.fromkeys(STREAMS, key), mutable=list(mutable) or False)
+    return out if mutable else (out, {})
+
+  return call
+
+
+def shapes_of(network: Any, variables: Any, inputs: Sequence) -> dict[Path, jax.ShapeDtypeStruct]:
+  """The shapes of a network's leaves by path; of a module's without variables those of its
+  `init`."""
+  if variables is None:
+    variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+  flat = traverse_util.flatten_dict(linen.meta.unbox(dict(variables)))
+  return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
+
+
+def default_calls(network: Any, collections: Sequence[str]) -> list[Callable]:
+  """In inference mode, and in training mode where the network tells the two apart."""
+  calls = [function_of(network)]
+  if isinstance(network, linen.Module) and training_argument(network):
+    calls.append(function_of(network, train=True, mutable=tuple(
+        kind for kind in collections if kind != 'params')))
+  return calls
+
+
+def traced_call(call: Callable, shapes: Mapping[Path, jax.ShapeDtypeStruct], inputs: Sequence,
+                outputs: Callable[[Any], Any] | None = None) -> Call:
+  """A call of a network as a program.
+
+  outputs: of what the network returns those that must not change; default: all.
+  """
+  paths = tuple(shapes)
+
+  def flat(leaves, *inputs):
+    variables = traverse_util.unflatten_dict(dict(zip(paths, leaves, strict=True)))
+    out, states = call(variables, *inputs)
+    return outputs(out) if outputs else out, traverse_util.flatten_dict(
+        linen.meta.unbox(dict(states)))
+
+  jaxpr, (out, states) = jax.make_jaxpr(flat, return_shape=True)(list(shapes.values()), *inputs)
+  count = len(jax.tree.leaves(out))
+  # Leaves of a dictionary come in the order of their keys.
+  names = jax.tree.leaves(jax.tree_util.tree_map_with_path(lambda path, _: path[0].key, states),
+                          is_leaf=lambda x: isinstance(x, tuple))
+  return Call(jaxpr, paths, tuple(range(count)), {
+      count + i: path for i, path in enumerate(names) if path in shapes})
+
+
+def takes_key(network: Any) -> bool:
+  """Whether the calls of `function_of` end with a random key."""
+  return isinstance(network, linen.Module)
+
+

@@ -1,0 +1,299 @@
+"""The program of a network, and a walk through it that finds which channels belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import sysconfig
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Literal
+
+from jaxgan_compress.tracing.labels import Atoms, Labels, Space, is_pattern
+from jaxgan_compress.tracing.rules import RULES
+
+Path = tuple[str, ...]
+
+# Equations that only run another program on their inputs, and where they hold it.
+INSIDE = 'jaxpr', 'call_jaxpr', 'fun_jaxpr'
+WITH_SHAPE = {'conv_general_dilated', 'gather', 'random_bits'} | {
+    name for name in RULES if name.startswith(('reduce_window', 'random_', 'threefry', 'empty'))}
+MULTIPLYING = 'conv_general_dilated', 'dot_general'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Place:
+  """An equation of a program, as a place in a network and in its source."""
+  eqn: Any
+
+  @property
+  def operation(self) -> str:
+    return self.eqn.primitive.name
+
+  @functools.cached_property
+  def path(self) -> str:
+    """Of the layer: 'block1/conv2'."""
+    parts = str(self.eqn.source_info.name_stack).split('/')
+    return '/'.join(part for part in parts if part and '(' not in part)
+
+  @functools.cached_property
+  def line(self) -> str:
+    """'net.py:52', the innermost line that is not of JAX or Flax; '' where there is none."""
+    traceback = self.eqn.source_info.traceback
+    for frame in traceback.frames if traceback else ():
+      name = frame.file_name
+      if not name.startswith(_libraries()) and '<' not in name:
+        return f'{name.rsplit("/", 1)[-1]}:{frame.line_num}'
+    return ''
+
+  def __str__(self):
+    return self.line or self.path or self.operation
+
+
+@functools.cache
+def _libraries():
+  """Folders of code that is nobody's network."""
+  import flax
+  installed = {sysconfig.get_path('stdlib'), *(
+      module.__file__.rsplit('/', 1)[0] for module in (jax, flax))}
+  here = __file__.rsplit('/', 2)[0]
+  return (*(f'{folder}/' for folder in installed if 'site-packages' not in folder
+            or folder.endswith(('jax', 'flax'))), f'{here}/tracing/')
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """One way in which a network runs, as a program.
+
+  jaxpr: closed. leaves: path of each of its first inputs, the others are no leaves. outputs: the
+  results that must not change. states: {number of a result: the leaf that it replaces}.
+  """
+  jaxpr: Any
+  leaves: tuple[Path, ...]
+  outputs: tuple[int, ...]
+  states: Mapping[int, Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+  """The multiply-accumulates of a convolution or matmul: `factor` for each combination of indices
+  of the parts, of each of which those with a living label count."""
+  factor: int
+  parts: tuple[np.ndarray, ...]
+
+
+class Walk:
+  """A walk through programs on labels.
+
+  unknown: {operation: a place} of operations without a rule, whose inputs stay whole.
+  terms: multiply-accumulates by the stack of equations around them, of the last walk.
+  """
+
+  def __init__(self, space: Space):
+    self.space = space
+    self.unknown: dict[str, Place] = {}
+    self.terms: dict[tuple, Term] = {}
+
+  def run(self, jaxpr, consts: Sequence, inputs: Sequence, stack: tuple = (), times: int = 1
+          ) -> list:
+    """Values of the results of a program, from values of its constants and inputs."""
+    env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
+        zip(jaxpr.invars, inputs, strict=True))
+    read = lambda v: self.constant(v.val) if isinstance(v, Literal) else env[v]
+    for eqn in _needed(jaxpr):
+      results = self.equation(eqn, [read(v) for v in eqn.invars], (*stack, id(eqn)), times)
+      env.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+  def constant(self, value):
+    return Labels.all_rigid(np.shape(value))
+
+  def equation(self, eqn, inputs, stack, times):
+    self.space.why = Place(eqn)
+    name = eqn.primitive.name
+    control = {'scan': self.scan, 'while': self.while_, 'cond': self.cond}.get(name)
+    if control:
+      return control(eqn, inputs, stack, times)
+    inside = next((eqn.params[key] for key in INSIDE if key in eqn.params), None)
+    if inside is not None and name not in RULES:
+      jaxpr, consts = opened(inside)
+      return self.run(jaxpr, [self.constant(c) for c in consts], inputs, stack, times)
+    return self.plain(eqn, inputs, stack, times)
+
+  def plain(self, eqn, inputs, stack, times):
+    """Of an equation that holds no program."""
+    name = eqn.primitive.name
+    shapes = [v.aval.shape for v in eqn.outvars]
+    if name not in RULES:
+      self.unknown.setdefault(name, Place(eqn))
+      for v in inputs:
+        self.space.pin_all(v)
+      return [Labels.all_rigid(shape) for shape in shapes]
+    more = {'out': shapes[0]} if name in WITH_SHAPE else {}
+    if name in MULTIPLYING:
+      more['note'] = lambda merged: self.terms.__setitem__(stack, _term(eqn, merged, times))
+    results = RULES[name](self.space, eqn.params, *inputs, **more)
+    results = [results] if isinstance(results, Labels) else list(results)
+    if len(results) == 1:
+      results *= len(eqn.outvars)
+    for v, shape in zip(results, shapes, strict=True):
+      assert v.shape == shape, f'{eqn}: {v.shape} for {shape}'
+    return results
+
+  def scan(self, eqn, inputs, stack, times):
+    jaxpr, consts = opened(eqn.params['jaxpr'])
+    constants, carried = scan_counts(eqn.params)
+    consts = [self.constant(c) for c in consts]
+    fixed, carry = inputs[:constants], inputs[constants:constants + carried]
+    rows = [_row(self.space, x) for x in inputs[constants + carried:]]
+    length = eqn.params['length']
+    carry, out = self._settled(carry, lambda carry: self.run(
+        jaxpr, consts, [*fixed, *carry, *rows], stack, times * length), eqn)
+    return [*carry, *(_stacked(self.space, y, length) for y in out[carried:])]
+
+  def while_(self, eqn, inputs, stack, times):
+    (test, test_consts), (body, body_consts) = (
+        opened(eqn.params[key]) for key in ('cond_jaxpr', 'body_jaxpr'))
+    n, m = eqn.params['cond_nconsts'], eqn.params['body_nconsts']
+    of_test, of_body, carry = inputs[:n], inputs[n:n + m], inputs[n + m:]
+    carry, _ = self._settled(carry, lambda carry: self.run(
+        body, [self.constant(c) for c in body_consts], [*of_body, *carry], stack, times), eqn)
+    self.run(test, [self.constant(c) for c in test_consts], [*of_test, *carry], stack, times)
+    return carry
+
+  def cond(self, eqn, inputs, stack, times):
+    self.space.pin_all(inputs[0])
+    branches = []
+    for i, branch in enumerate(eqn.params['branches']):
+      jaxpr, consts = opened(branch)
+      branches.append(self.run(jaxpr, [self.constant(c) for c in consts], inputs[1:],
+                               (*stack, i), times))
+    self.space.why = Place(eqn)
+    return [self.space.merge(*results) for results in zip(*branches, strict=True)]
+
+  def _settled(self, carry, body, eqn):
+    """(what is carried when a round changes nothing more, all results of that round)."""
+    while True:
+      before, out = self.space.atoms.changes, body(carry)
+      self.space.why = Place(eqn)
+      joined = [self.space.merge(a, b) for a, b in zip(carry, out[:len(carry)], strict=True)]
+      settled = before == self.space.atoms.changes and all(
+          a.rigid == b.rigid and a.parts.keys() == b.parts.keys()
+          for a, b in zip(map(self.space.normal, carry), joined, strict=True))
+      carry = joined
+      if settled:
+        return carry, out
+
+
+def opened(jaxpr) -> tuple[Any, Sequence]:
+  """(program, its constants), closed or not."""
+  return getattr(jaxpr, 'jaxpr', jaxpr), getattr(jaxpr, 'consts', ())
+
+
+def scan_counts(params) -> tuple[int, int]:
+  """How many constants and carried values a scan has."""
+  if 'num_consts' in params:
+    return params['num_consts'], params['num_carry']
+  constants, carried, _ = (len(list(tree)) for tree in params['ft_in'].unpack())  # jax 0.11
+  return constants, carried
+
+
+def _needed(jaxpr):
+  """The equations whose results are used, of sizes above 0."""
+  wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+  kept = []
+  for eqn in reversed(jaxpr.eqns):
+    if wanted.intersection(eqn.outvars) and any(
+        math.prod(getattr(v.aval, 'shape', ())) for v in eqn.outvars):
+      kept.append(eqn)
+      wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
+  return kept[::-1]
+
+
+def _row(space, v):
+  v = space.pin(v, 0)
+  return space.squeeze(Labels((1, *v.shape[1:]), v.rigid - {0}, v.parts), (0,))
+
+
+def _stacked(space, v, length):
+  out = space.move(v, {i: i + 1 for i in range(len(v.shape))}, (length, *v.shape))
+  return Labels(out.shape, out.rigid | ({0} if length > 1 else set()), out.parts)
+
+
+def _term(eqn, merged, times):
+  """The term of a convolution [G, I, N, O/G] or a matmul, whose axes are merged."""
+  parts = {axes: labels for axes, labels in merged.parts.items() if not is_pattern(labels)}
+  inside = {axis for axes in parts for axis in axes}
+  factor = times * math.prod(n for axis, n in enumerate(merged.shape) if axis not in inside)
+  if eqn.primitive.name == 'conv_general_dilated':
+    numbers = eqn.params['dimension_numbers']
+    kernel, out = eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
+    factor *= math.prod(kernel[i] for i in numbers.rhs_spec[2:])
+    factor *= math.prod(out[i] for i in numbers.out_spec[2:])
+    factor //= math.prod(eqn.params['lhs_dilation'])
+  return Term(factor, tuple(parts.values()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Understanding:
+  """What walks through the programs of a network found.
+
+  leaves: {path: labels}, in the order of first use. atoms: their classes. terms: the
+  multiply-accumulates of the first call. unknown: see `Walk`.
+  """
+  leaves: Mapping[Path, Labels]
+  atoms: Atoms
+  terms: tuple[Term, ...]
+  unknown: Mapping[str, Place]
+
+
+def understand(calls: Sequence[Call], shapes: Mapping[Path, tuple[int, ...]]) -> Understanding:
+  """Walks through all calls until nothing new is found.
+
+  shapes: of all leaves. Results of calls stay as they are, each state belongs to the leaf that it
+  replaces, and leaves that no call reads stay whole.
+  """
+  space = Space(Atoms())
+  leaves = {path: space.leaf(shape) for path, shape in shapes.items()}
+  order = list(dict.fromkeys(path for call in calls for path in _first_used(call)))
+  space.why = 'never read'
+  for path in leaves.keys() - set(order):
+    space.pin_all(leaves[path])
+  walks = [Walk(space) for _ in calls]
+  while True:
+    before = space.atoms.changes
+    for walk, call in zip(walks, calls, strict=True):
+      _walk_call(walk, call, leaves)
+    if space.atoms.changes == before:
+      break
+  ordered = {path: space.normal(leaves[path]) for path in dict.fromkeys((*order, *leaves))}
+  unknown = {name: place for walk in walks for name, place in walk.unknown.items()}
+  return Understanding(ordered, space.atoms, tuple(walks[0].terms.values()), unknown)
+
+
+def _walk_call(walk, call, leaves):
+  space, (jaxpr, consts) = walk.space, opened(call.jaxpr)
+  inputs = [leaves[path] for path in call.leaves]
+  inputs += [Labels.all_rigid(v.aval.shape) for v in jaxpr.invars[len(inputs):]]
+  results = walk.run(jaxpr, [walk.constant(c) for c in consts], inputs)
+  space.why = 'the output of the network'
+  for i in call.outputs:
+    space.pin_all(results[i])
+  for i, path in call.states.items():
+    space.why = f'what replaces {"/".join(path)}'
+    space.merge(results[i], leaves[path])
+
+
+def _first_used(call) -> list[Path]:
+  """Leaves in the order in which the program reads them."""
+  jaxpr, _ = opened(call.jaxpr)
+  number = {v: i for i, v in enumerate(jaxpr.invars[:len(call.leaves)])}
+  used = [number[v] for eqn in _needed(jaxpr) for v in eqn.invars
+          if not isinstance(v, Literal) and v in number]
+  used += [number[v] for v in jaxpr.outvars if not isinstance(v, Literal) and v in number]
+  return [call.leaves[i] for i in dict.fromkeys(used)]
+
