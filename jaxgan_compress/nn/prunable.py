@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,66 +11,17 @@ from flax import linen
 
 from jaxgan_compress.nn import init
 from jaxgan_compress.nn.layers.norms import scaled
+from jaxgan_compress.tracing.plan import Group, Path, Plan, runs
 
 Widths = Mapping[str, int]
-Path = tuple[str, ...]
 # Along one axis: the groups whose channels lie there, and how many copies of each, one after
 # another.
 Axis = tuple[tuple[str, int], ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """Channels that are one width of a network: channel c is pruned wherever it appears, or nowhere.
-
-  norm: path of the norm whose scales rank the channels, as 'block1/dense3_norm'; '' where there is
-    none, or none with scales.
-  least: channels that must stay; 0 where all may go, and what only they feed with them.
-  step: the width is a multiple of it. follows: (group, k), where the width is always that group's
-    divided by k.
-  """
-  width: int
-  norm: str = ''
-  least: int = 1
-  step: int = 1
-  follows: tuple[str, int] | None = None
-
-  @classmethod
-  def voting(cls, kind: str, width: int, norm: str, **fields) -> Group:
-    """A group ranked by the norm at that path, if this kind of norm has scales."""
-    return cls(width, norm if scaled(kind) else '', **fields)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """What pruning knows of a network, as data.
-
-  groups: by name, in the order in which they lie on an axis that several share.
-  parts: {start of a path: groups}; leaves whose path begins so die when all of these are empty.
-  leaves: {(collection, ..., name): an `Axis` for each of its dimensions}, empty where no channel
-  lies.
-  shapes: of the leaves.
-  """
-  groups: Mapping[str, Group]
-  parts: Mapping[str, tuple[str, ...]]
-  leaves: Mapping[Path, tuple[Axis, ...]]
-  shapes: Mapping[Path, tuple[int, ...]]
-
-  @property
-  def widths(self) -> dict[str, int]:
-    return {name: group.width for name, group in self.groups.items()}
-
-  @property
-  def readers(self) -> list[Path]:
-    """Paths of the layers that mix the channels of groups: these lie along the input axis of their
-    kernel."""
-    return [path[1:-1] for path, axes in self.leaves.items()
-            if path[0] == 'params' and path[-1] == 'kernel' and len(axes) > 1 and axes[-2]]
-
-  def feeders(self, path: Path) -> list[tuple[str, ...]]:
-    """Sets of groups: the leaf at `path` dies when all of any one set are empty."""
-    inside = '/'.join(path[1:])
-    return [groups for start, groups in self.parts.items() if inside.startswith(start)]
+def voting(kind: str, width: int, norm: str, **fields) -> Group:
+  """A group ranked by the norm at that path, if this kind of norm has scales."""
+  return Group(width, norm if scaled(kind) else '', **fields)
 
 
 def make_plan(module: linen.Module, groups: Mapping[str, Group],
@@ -89,16 +39,17 @@ def make_plan(module: linen.Module, groups: Mapping[str, Group],
   Raises ValueError for an axis that is no sum of at most two groups, or not among `joined`.
   """
   wide, meaning = _telling(tuple(groups), tuple(joined))
-  leaves, shapes = {}, {}
+  leaves: dict[Path, tuple] = {}
+  shapes = {}
   for name, x in init.flat(init.shapes(module.with_widths(wide))).items():
     path = tuple(name.split('/'))
-    leaves[path] = tuple(meaning.get(length, () if length < LONG else None)
-                         for length in x.shape)
-    if None in leaves[path]:
+    axes = [meaning.get(length, () if length < LONG else None) for length in x.shape]
+    if None in axes:
       raise ValueError(f'{name}: an axis is no sum of at most two widths, or none that is joined; '
                        'a network can be pruned where each axis is whole groups of channels')
     shapes[path] = tuple(sum(n * groups[name].width for name, n in axis) or length
-                         for axis, length in zip(leaves[path], x.shape, strict=True))
+                         for axis, length in zip(axes, x.shape, strict=True))
+    leaves[path] = tuple(runs(groups, axis) for axis in axes)
   return Plan(dict(groups), dict(parts or {}), leaves, shapes)
 
 

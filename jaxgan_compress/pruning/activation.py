@@ -20,7 +20,6 @@ from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, input_kind
 from jaxgan_compress.nn.layers.norms import BatchNorm, InstanceNorm
 from jaxgan_compress.nn.prunable import Path, Plan
-from jaxgan_compress.pruning.surgery import mask_along
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,7 +187,7 @@ class _Pair:
     name, path = '/'.join(layer.path), ('params', *layer.path, 'kernel')
     lacking = _mean(x - other)
     if name in self.means:
-      alive = mask_along(self.plan.leaves[path][-2], self.masks, jnp)
+      alive = self.plan.alive(self.masks, jnp)[self.plan.leaves[path][-2]]
       lacking = jnp.where(alive, lacking, self.means[name])
       self.moments.setdefault(name, []).append(_moments(x))
       self.weights[name] = jnp.sqrt(jnp.square(_wide(kernel)).sum(

@@ -58,7 +58,7 @@ def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None,
   xp = numpy_for(params, grads)
   flat = _flat(params, xp)
   if criterion == 'norm':
-    return _of_scales(ranked, flat, xp)
+    return _of_scales(plan, ranked, flat, xp)
   if criterion == 'taylor':
     slopes = _flat(grads, xp)
     flat = {path: x * slopes[path] for path, x in flat.items()}
@@ -70,9 +70,12 @@ def _flat(tree, xp) -> dict[tuple[str, ...], Any]:
           for path, x in traverse_util.flatten_dict(dict(tree)).items()}
 
 
-def _of_scales(ranked, flat, xp):
-  found = {name: xp.abs(flat['params', *group.norm.split('/'), 'scale'])
-           for name, group in ranked.items() if group.norm}
+def _of_scales(plan, ranked, flat, xp):
+  found = {}
+  for name, group in ranked.items():
+    path = 'params', *group.norm.split('/'), 'scale'
+    places = [indices for leaf, _, indices in plan.members[name] if group.norm and leaf == path]
+    found |= {name: xp.abs(flat[path])[indices].mean(1) for indices in places}
   if not found:
     raise ValueError("no norm of this network has scales to rank channels by; take criterion='l1'")
   return found
@@ -86,17 +89,18 @@ def _of_activations(plan, statistics):
       raise ValueError(f'the statistics are of another network: {"/".join(reader)} reads '
                        f'{plan.shapes[path][-2]} channels here')
     square = np.square(of.std * of.weight)[:, None]
-    for name, _ in plan.leaves[path][-2]:
-      squares[name] = squares.get(name, 0) + _of_group(square, plan, path, -2, name, np).sum(-1)
+    axis = len(plan.shapes[path]) - 2
+    for name, places in plan.members.items():
+      for indices in (own for *place, own in places if place == [path, axis]):
+        squares[name] = squares.get(name, 0) + square[indices].sum((1, 2))
   return {name: np.sqrt(squares[name]).astype(np.float32) for name in plan.groups
           if name in squares}
 
 
 def _of_leaves(plan, flat, name, criterion, xp):
   """[width] of one group, of the kernels that make it ('l1', 'l2') or all leaves ('taylor')."""
-  seen = [_of_group(flat[path], plan, path, axis, name, xp) for path, axes in plan.leaves.items()
-          if path in flat for axis, groups in enumerate(axes)
-          if name in dict(groups) and (criterion == 'taylor' or _makes(path, axes, axis))]
+  seen = [_of_group(flat[path], axis, indices, xp) for path, axis, indices in plan.members[name]
+          if path in flat and (criterion == 'taylor' or _makes(plan, path, axis))]
   if criterion == 'taylor':
     return xp.abs(sum(x.sum(-1) for x in seen))
   power = 1 if criterion == 'l1' else 2
@@ -104,17 +108,10 @@ def _of_leaves(plan, flat, name, criterion, xp):
   return (total / sum(x.shape[-1] for x in seen)) ** (1 / power)
 
 
-def _makes(path, axes, axis):
-  return path[-1] == 'kernel' and axis == len(axes) - 1
+def _makes(plan, path, axis):
+  return path[-1] == 'kernel' and axis == len(plan.shapes[path]) - 1
 
 
-def _of_group(x, plan, path, axis, name, xp):
+def _of_group(x, axis, indices, xp):
   """[width, everything else] of a group along one axis, its copies next to each other."""
-  start = 0
-  for each, times in plan.leaves[path][axis]:
-    width = plan.groups[each].width
-    if each == name:
-      part = xp.moveaxis(x, axis, 0)[start:start + times * width]
-      return part.reshape(times, width, -1).transpose(1, 0, 2).reshape(width, -1)
-    start += times * width
-  raise KeyError(name)
+  return xp.moveaxis(x, axis, 0)[indices].reshape(len(indices), -1)

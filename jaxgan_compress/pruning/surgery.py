@@ -13,6 +13,7 @@ from flax import traverse_util
 from jaxgan_compress.core import AnyArray
 from jaxgan_compress.nn.prunable import Plan
 from jaxgan_compress.pruning.arrays import numpy_for
+from jaxgan_compress.tracing.plan import living, masked
 
 
 def apply_masks(plan: Plan, params, masks: Mapping[str, AnyArray]):
@@ -23,20 +24,17 @@ def apply_masks(plan: Plan, params, masks: Mapping[str, AnyArray]):
   `compact`'s would. Outside a compiled function NumPy arrays.
   """
   xp = numpy_for(params, dict(masks))
-  masks = {name: xp.asarray(mask) for name, mask in masks.items()}
+  alive = plan.alive(masks, xp)
 
-  def masked(path, x):
+  def pruned(path, x):
     path, x = ('params', *path), xp.asarray(x)
-    for i, axis in enumerate(plan.leaves[path]):
-      if axis:
-        alive = mask_along(axis, masks, xp).astype(x.dtype)
-        x = x * alive.reshape([-1 if j == i else 1 for j in range(x.ndim)])
+    x = masked(x, plan.leaves[path], alive, xp)
     for groups in plan.feeders(path):
-      x = x * functools.reduce(operator.or_, (masks[name].any() for name in groups)).astype(x.dtype)
+      x = x * functools.reduce(operator.or_, (xp.any(masks[name]) for name in groups)).astype(x.dtype)
     return x
 
   flat = traverse_util.flatten_dict(dict(params))
-  return traverse_util.unflatten_dict({path: masked(path, x) for path, x in flat.items()})
+  return traverse_util.unflatten_dict({path: pruned(path, x) for path, x in flat.items()})
 
 
 def compact(plan: Plan, variables: Mapping, masks: Mapping[str, AnyArray]) -> dict:
@@ -71,14 +69,8 @@ def expand(plan: Plan, small: Mapping, masks: Mapping[str, AnyArray]) -> dict:
 
 def _where(plan, path, masks):
   """The open mesh of indices that stay of a leaf."""
-  return np.ix_(*(np.flatnonzero(mask_along(axis, masks, np)) if axis else np.arange(size)
-                  for axis, size in zip(plan.leaves[path], plan.shapes[path], strict=True)))
+  return living(plan.leaves[path], plan.shapes[path], plan.alive(masks))
 
 
 def _lives(plan, path, masks):
   return all(any(np.any(masks[name]) for name in groups) for groups in plan.feeders(path))
-
-
-def mask_along(axis, masks, xp):
-  """The masks of the groups that lie along an axis, one after another."""
-  return xp.concatenate([xp.tile(xp.asarray(masks[name]), times) for name, times in axis])

@@ -27,7 +27,7 @@ UNITS = {'macs': 'exact', 'torchprofile': 'torchprofile', 'cat': 'cat', 'params'
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cost:
-  """A sum of terms, each a factor times widths along at most two axes; 0 once its part has died.
+  """A sum of terms, each a factor times widths along a few axes; 0 once its part has died.
 
   `cost({group: width})` is exact, in whole numbers. `cost.total(widths)` takes a float array
   [groups] in the order of `groups`, also inside a compiled step, and rounds as floats do.
@@ -35,7 +35,7 @@ class Cost:
   unit: str
   groups: tuple[str, ...]
   factors: np.ndarray  # int64 [terms]
-  axes: np.ndarray  # int64 [2, terms, groups + 1]; the last column is what never changes
+  axes: np.ndarray  # int64 [axes, terms, groups + 1]; the last column is what never changes
   feeders: np.ndarray  # int64 [sets, groups]
   fed: np.ndarray  # int64 [terms, sets]
 
@@ -51,8 +51,8 @@ class Cost:
     with_one = xp.concatenate([widths, xp.ones(1, widths.dtype)])
     dead = (xp.asarray(self.feeders, widths.dtype) @ widths == 0).astype(widths.dtype)
     alive = xp.asarray(self.fed, widths.dtype) @ dead == 0
-    left, right = (xp.asarray(axis, widths.dtype) @ with_one for axis in self.axes)
-    return (xp.asarray(self.factors, widths.dtype) * left * right * alive).sum()
+    lengths = (xp.asarray(axis, widths.dtype) @ with_one for axis in self.axes)
+    return math.prod(lengths, start=xp.asarray(self.factors, widths.dtype) * alive).sum()
 
 
 def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
@@ -67,35 +67,43 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
   """
   if unit not in UNITS:
     raise ValueError(f'unit={unit!r}; one of {", ".join(UNITS)}')
-  amounts = {path: math.prod(shape) for path, shape in plan.shapes.items()
-             if path[0] == 'params'} if unit == 'params' else \
-      _macs(module, plan, shape, UNITS[unit])
-  names = tuple(plan.groups)
+  if unit == 'params':
+    amounts = {path: math.prod(of_leaf) for path, of_leaf in plan.shapes.items()
+               if path[0] == 'params'}
+  else:
+    amounts = _macs(module, plan, shape, UNITS[unit])
   feeders = {path: plan.feeders(path) for path in amounts}
   sets = list(dict.fromkeys(itertools.chain(*feeders.values())))
   terms = [_term(plan, path, amount) for path, amount in amounts.items()]
-  fed = [[each in feeders[path] for each in sets] for path in amounts]
+  return of_terms(plan, unit, terms, sets, [[each in feeders[path] for each in sets]
+                                            for path in amounts])
+
+
+def of_terms(plan: Plan, unit: str, terms: Sequence[tuple[int, Sequence[np.ndarray]]],
+             sets: Sequence[tuple[str, ...]] = (), fed: Sequence[Sequence[bool]] = ()) -> Cost:
+  """The cost of terms, (factor, the numbers of channels along each axis that changes).
+
+  sets: of groups; a term that is fed by one (fed: [terms][sets]) is 0 where all of it are empty.
+  """
+  names = tuple(plan.groups)
+  whole = np.array([*[0] * len(names), 1], np.int64)
+  rank = max((len(parts) for _, parts in terms), default=0)
+  rows = [[plan.copies(part) for part in parts] + [whole] * (rank - len(parts))
+          for _, parts in terms]
   return Cost(unit, names, np.array([factor for factor, _ in terms], np.int64),
-              np.array([axes for _, axes in terms], np.int64).reshape(
-                  -1, 2, len(names) + 1).transpose(1, 0, 2),
+              np.array(rows, np.int64).reshape(-1, rank, len(names) + 1).transpose(1, 0, 2),
               np.array([[name in each for name in names] for each in sets],
                        np.int64).reshape(-1, len(names)),
               np.array(fed, np.int64).reshape(len(terms), len(sets)))
 
 
 def _term(plan, path, amount):
-  """(factor, [2, groups + 1]) of a leaf: see `Cost`. Raises ValueError for no whole factor."""
-  cut = [axis for axis in plan.leaves[path] if axis]
-  axes = []
-  for axis in (*cut, *((),) * (2 - len(cut))):
-    row = dict.fromkeys(plan.groups, 0)
-    for name, times in axis:
-      row[name] += times
-    axes.append([*row.values(), 0 if axis else 1])
-  full = math.prod(sum(times * plan.groups[name].width for name, times in axis) for axis in cut)
+  """(factor, channels along the axes of a leaf). Raises ValueError for no whole factor."""
+  cut = [channels for channels in plan.leaves[path] if channels is not None]
+  full = math.prod(map(len, cut))
   if amount % full:
     raise ValueError(f'{"/".join(path)}: {amount} is no multiple of its widths, {full}')
-  return amount // full, axes
+  return amount // full, cut
 
 
 def _macs(module, plan, shape, convention):

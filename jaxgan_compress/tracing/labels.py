@@ -32,6 +32,9 @@ class Atoms:
     self._mixed = np.zeros(0, np.int64)
     self._reasons: list[Any] = []
 
+  def __len__(self):
+    return len(self._parent)
+
   def new(self, count: int) -> np.ndarray:
     """So many atoms, each a class of its own: int64 [count]."""
     atoms = np.arange(len(self._parent), len(self._parent) + count)

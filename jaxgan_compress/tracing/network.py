@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import linen, traverse_util
 
-from jaxgan_compress.tracing.program import Call, Path
+from jaxgan_compress.tracing.plan import Path
+from jaxgan_compress.tracing.program import Call
 
 # How networks call the argument that says whether they train, and its value where they do.
 TRAINING = {'train': True, 'training': True, 'is_training': True, 'deterministic': False}
@@ -33,9 +34,9 @@ def function_of(network: Any, *args, train: bool = False, mutable: Any = (), **k
   mode = {name: TRAINING[name] is train} if name and name not in kwargs else {}
 
   def call(variables, *inputs):
-    *inputs, key = inputs
     out = network.apply(variables, *inputs, *args, **mode, **kwargs,
-                        rngs=dict.fromkeys(STREAMS, key), mutable=list(mutable) or False)
+                        rngs=dict.fromkeys(STREAMS, jax.random.key(0)),
+                        mutable=list(mutable) or False)
     return out if mutable else (out, {})
 
   return call
@@ -50,13 +51,17 @@ def shapes_of(network: Any, variables: Any, inputs: Sequence) -> dict[Path, jax.
   return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
 
 
-def default_calls(network: Any, collections: Sequence[str]) -> list[Callable]:
-  """In inference mode, and in training mode where the network tells the two apart."""
-  calls = [function_of(network)]
+def functions(network: Any, collections: Iterable[str], calls: Sequence[tuple] | None = None
+              ) -> list[Callable]:
+  """The calls of a network as functions: those of `calls`, (args, kwargs) each; else in inference
+  mode, and in training mode where the network tells the two apart."""
+  states = tuple(kind for kind in sorted(collections) if kind != 'params')
+  if calls is not None:
+    return [function_of(network, *args, mutable=states, **kwargs) for args, kwargs in calls]
+  found = [function_of(network)]
   if isinstance(network, linen.Module) and training_argument(network):
-    calls.append(function_of(network, train=True, mutable=tuple(
-        kind for kind in collections if kind != 'params')))
-  return calls
+    found.append(function_of(network, train=True, mutable=states))
+  return found
 
 
 def traced_call(call: Callable, shapes: Mapping[Path, jax.ShapeDtypeStruct], inputs: Sequence,
@@ -80,10 +85,3 @@ def traced_call(call: Callable, shapes: Mapping[Path, jax.ShapeDtypeStruct], inp
                           is_leaf=lambda x: isinstance(x, tuple))
   return Call(jaxpr, paths, tuple(range(count)), {
       count + i: path for i, path in enumerate(names) if path in shapes})
-
-
-def takes_key(network: Any) -> bool:
-  """Whether the calls of `function_of` end with a random key."""
-  return isinstance(network, linen.Module)
-
-

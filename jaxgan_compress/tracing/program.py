@@ -7,16 +7,17 @@ import functools
 import math
 import sysconfig
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import numpy as np
 from jax.extend.core import Literal
 
 from jaxgan_compress.tracing.labels import Atoms, Labels, Space, is_pattern
+from jaxgan_compress.tracing.plan import Path as LeafPath
 from jaxgan_compress.tracing.rules import RULES
-
-Path = tuple[str, ...]
 
 # Equations that only run another program on their inputs, and where they hold it.
 INSIDE = 'jaxpr', 'call_jaxpr', 'fun_jaxpr'
@@ -46,7 +47,7 @@ class Place:
     traceback = self.eqn.source_info.traceback
     for frame in traceback.frames if traceback else ():
       name = frame.file_name
-      if not name.startswith(_libraries()) and '<' not in name:
+      if not is_library(name):
         return f'{name.rsplit("/", 1)[-1]}:{frame.line_num}'
     return ''
 
@@ -54,15 +55,15 @@ class Place:
     return self.line or self.path or self.operation
 
 
+def is_library(file: str) -> bool:
+  """Whether a file is of JAX, of Flax, or of no network."""
+  return file.startswith(_libraries()) or '<' in file
+
+
 @functools.cache
 def _libraries():
-  """Folders of code that is nobody's network."""
-  import flax
-  installed = {sysconfig.get_path('stdlib'), *(
-      module.__file__.rsplit('/', 1)[0] for module in (jax, flax))}
-  here = __file__.rsplit('/', 2)[0]
-  return (*(f'{folder}/' for folder in installed if 'site-packages' not in folder
-            or folder.endswith(('jax', 'flax'))), f'{here}/tracing/')
+  return tuple(f'{Path(module.__file__).parent}/' for module in (jax, flax)) + (
+      f'{Path(__file__).parent}/', f'{sysconfig.get_path("stdlib")}/contextlib')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +74,9 @@ class Call:
   results that must not change. states: {number of a result: the leaf that it replaces}.
   """
   jaxpr: Any
-  leaves: tuple[Path, ...]
+  leaves: tuple[LeafPath, ...]
   outputs: tuple[int, ...]
-  states: Mapping[int, Path]
+  states: Mapping[int, LeafPath]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Walk:
       return [Labels.all_rigid(shape) for shape in shapes]
     more = {'out': shapes[0]} if name in WITH_SHAPE else {}
     if name in MULTIPLYING:
-      more['note'] = lambda merged: self.terms.__setitem__(stack, _term(eqn, merged, times))
+      more['note'] = functools.partial(self.note, eqn, stack, times)
     results = RULES[name](self.space, eqn.params, *inputs, **more)
     results = [results] if isinstance(results, Labels) else list(results)
     if len(results) == 1:
@@ -144,12 +145,16 @@ class Walk:
       assert v.shape == shape, f'{eqn}: {v.shape} for {shape}'
     return results
 
+  def note(self, eqn, stack, times, merged):
+    """Takes down the product of a convolution or matmul, whose axes are merged."""
+    self.terms[stack] = _term(eqn, merged, times)
+
   def scan(self, eqn, inputs, stack, times):
     jaxpr, consts = opened(eqn.params['jaxpr'])
     constants, carried = scan_counts(eqn.params)
     consts = [self.constant(c) for c in consts]
     fixed, carry = inputs[:constants], inputs[constants:constants + carried]
-    rows = [_row(self.space, x) for x in inputs[constants + carried:]]
+    rows = [row(self.space, x) for x in inputs[constants + carried:]]
     length = eqn.params['length']
     carry, out = self._settled(carry, lambda carry: self.run(
         jaxpr, consts, [*fixed, *carry, *rows], stack, times * length), eqn)
@@ -214,7 +219,8 @@ def _needed(jaxpr):
   return kept[::-1]
 
 
-def _row(space, v):
+def row(space: Space, v: Labels) -> Labels:
+  """Of one element along the first axis, over which a scan goes."""
   v = space.pin(v, 0)
   return space.squeeze(Labels((1, *v.shape[1:]), v.rigid - {0}, v.parts), (0,))
 
@@ -245,13 +251,13 @@ class Understanding:
   leaves: {path: labels}, in the order of first use. atoms: their classes. terms: the
   multiply-accumulates of the first call. unknown: see `Walk`.
   """
-  leaves: Mapping[Path, Labels]
+  leaves: Mapping[LeafPath, Labels]
   atoms: Atoms
   terms: tuple[Term, ...]
   unknown: Mapping[str, Place]
 
 
-def understand(calls: Sequence[Call], shapes: Mapping[Path, tuple[int, ...]]) -> Understanding:
+def understand(calls: Sequence[Call], shapes: Mapping[LeafPath, tuple[int, ...]]) -> Understanding:
   """Walks through all calls until nothing new is found.
 
   shapes: of all leaves. Results of calls stay as they are, each state belongs to the leaf that it
@@ -288,7 +294,7 @@ def _walk_call(walk, call, leaves):
     space.merge(results[i], leaves[path])
 
 
-def _first_used(call) -> list[Path]:
+def _first_used(call) -> list[LeafPath]:
   """Leaves in the order in which the program reads them."""
   jaxpr, _ = opened(call.jaxpr)
   number = {v: i for i, v in enumerate(jaxpr.invars[:len(call.leaves)])}

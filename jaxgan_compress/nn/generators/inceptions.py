@@ -15,7 +15,7 @@ from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.resnets import EncoderDecoder
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
-from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
+from jaxgan_compress.nn.prunable import Plan, Widths, make_plan, renewed, voting
 
 KERNELS = (1, 3, 5)
 SIDES = ('dense', 'depthwise')
@@ -53,7 +53,7 @@ class Branches:
   def groups(self, kind: str, within: str):
     """({group: Group}, {what dies with it: (group,)}) for branches at the path `within`."""
     named = {f'{within}{side}{k}': n for side in SIDES for k, n in getattr(self, side)}
-    return ({name: Group.voting(kind, n, f'{name}_norm', least=0) for name, n in named.items()},
+    return ({name: voting(kind, n, f'{name}_norm', least=0) for name, n in named.items()},
             {f'{name}_': (name,) for name in named})
 
   def with_widths(self, widths: Widths, within: str) -> Branches:
@@ -123,7 +123,7 @@ class InceptionGenerator(ImageNetwork):
   def plan(self) -> Plan:
     """Groups 'stem0' .. (the last is the residual stream), 'block1/dense3' .., 'up0' ..; every
     branch may vanish, and with its branches a block."""
-    group = functools.partial(Group.voting, self.norm)
+    group = functools.partial(voting, self.norm)
     groups = {f'stem{i}': group(n, f'stem{i}_norm') for i, n in enumerate(self.stem)}
     parts = {}
     for i, branches in enumerate(self.blocks, 1):

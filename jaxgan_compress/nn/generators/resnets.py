@@ -12,7 +12,7 @@ from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.layers import blocks_tpu
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
-from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
+from jaxgan_compress.nn.prunable import Plan, Widths, make_plan, renewed, voting
 
 
 @typed
@@ -102,7 +102,7 @@ class ResNetGenerator(ImageNetwork):
 
   def plan(self) -> Plan:
     """Groups 'stem0' .. (the last is the residual stream), 'block1' .. (hidden), 'up0' .."""
-    group = functools.partial(Group.voting, self.norm)
+    group = functools.partial(voting, self.norm)
     return make_plan(self, {
         **{f'stem{i}': group(n, f'stem{i}_norm') for i, n in enumerate(self.stem)},
         **{f'block{i}': group(n, f'block{i}/norm1') for i, n in enumerate(self.hidden, 1)},

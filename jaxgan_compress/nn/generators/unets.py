@@ -12,7 +12,7 @@ from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.resnets import ExpansionBlock
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
-from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
+from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed, voting
 
 
 @typed
@@ -103,7 +103,7 @@ class UNetGenerator(ImageNetwork):
 
   def plan(self) -> Plan:
     """Groups 'down0' .. and 'up1' .., the channels that leave each convolution."""
-    group = functools.partial(Group.voting, self.norm)
+    group = functools.partial(voting, self.norm)
     inner = range(1, len(self.down) - 1)
     return make_plan(self, {
         **{f'down{i}': group(n, f'down{i}_norm') if i in inner else Group(n)
