@@ -104,7 +104,14 @@ class Walk:
     """Values of the results of a program, from values of its constants and inputs."""
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
         zip(jaxpr.invars, inputs, strict=True))
-    read = lambda v: self.constant(v.val) if isinstance(v, Literal) else env[v]
+
+    def read(v):
+      if isinstance(v, Literal):
+        return self.constant(v.val)
+      if v not in env and 0 in v.aval.shape:  # of an equation that was skipped
+        return self.constant(np.zeros(v.aval.shape))
+      return env[v]
+
     for eqn in _needed(jaxpr):
       results = self.equation(eqn, [read(v) for v in eqn.invars], (*stack, id(eqn)), times)
       env.update(zip(eqn.outvars, results, strict=True))
