@@ -19,7 +19,10 @@ from jaxgan_compress.tracing.labels import Atoms, Labels, Space, is_pattern
 from jaxgan_compress.tracing.plan import Path as LeafPath
 from jaxgan_compress.tracing.rules import RULES
 
-# Equations that only run another program on their inputs, and where they hold it.
+# Equations that only run another program on their inputs, and where they hold it. Others hold one
+# as well, of other arrays: `reduce`, `shard_map`, `pallas_call`.
+RUNNING = ('jit', 'pjit', 'closed_call', 'call', 'core_call', 'eval_jaxpr', 'checkpoint', 'remat',
+           'remat2', 'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
 INSIDE = 'jaxpr', 'call_jaxpr', 'fun_jaxpr'
 WITH_SHAPE = {'conv_general_dilated', 'gather', 'random_bits'} | {
     name for name in RULES if name.startswith(('reduce_window', 'random_', 'threefry', 'empty'))}
@@ -127,7 +130,7 @@ class Walk:
     if control:
       return control(eqn, inputs, stack, times)
     inside = next((eqn.params[key] for key in INSIDE if key in eqn.params), None)
-    if inside is not None and name not in RULES:
+    if inside is not None and name in RUNNING:
       jaxpr, consts = opened(inside)
       return self.run(jaxpr, [self.constant(c) for c in consts], inputs, stack, times)
     return self.plain(eqn, inputs, stack, times)
