@@ -26,9 +26,8 @@ def understood(network, x, variables=None, calls=None):
   """What is known of a network after its calls, by default those of inference and training."""
   x = jax.ShapeDtypeStruct(*x) if isinstance(x, tuple) else x
   leaves = networks.shapes_of(network, variables, [x])
-  inputs = [x, jax.eval_shape(jax.random.key, 0)] if networks.takes_key(network) else [x]
-  calls = calls or networks.default_calls(network, sorted({path[0] for path in leaves}))
-  return program.understand([networks.traced_call(call, leaves, inputs) for call in calls],
+  calls = calls or networks.functions(network, {path[0] for path in leaves})
+  return program.understand([networks.traced_call(call, leaves, [x]) for call in calls],
                             {path: leaf.shape for path, leaf in leaves.items()})
 
 
@@ -97,11 +96,10 @@ def permuted(known, weights, seed=1):
 def change(network, x, known, weights, others):
   """How far the outputs of two sets of weights are apart, of the largest output."""
   call = networks.function_of(network)
-  key = (jax.random.key(0),) if networks.takes_key(network) else ()
 
   @jax.jit
   def run(weights):
-    return call(traverse_util.unflatten_dict(weights), x, *key)[0]
+    return call(traverse_util.unflatten_dict(weights), x)[0]
 
   a, b = run(weights), run(others)
   return float(jnp.abs(a - b).max() / jnp.abs(a).max())

@@ -118,7 +118,8 @@ def dot_general(space, params, left, right, *, note=None):
   right = _placed(space, right, (*right_batch, *right_sum, *right_free),
                   (*range(batch + summed), *range(batch + summed + first, rank)), rank)
   contracted = range(batch, batch + summed)
-  return space.squeeze(_product(space, left, right, contracted, note), contracted)
+  # Of arrays in batches neither is a layer's weights: what is scaled by 1 / sqrt(their number).
+  return space.squeeze(_product(space, left, right, contracted, note, batch > 0), contracted)
 
 
 @rule('conv_general_dilated')
@@ -158,13 +159,13 @@ def _placed(space, v, axes, places, rank):
   return space.move(v, dict(zip(axes, places, strict=True)), shape)
 
 
-def _product(space, left, right, contracted, note):
+def _product(space, left, right, contracted, note, mixed=False):
   """The two, joined, without the contracted axes. A sum against what is the same at every index, or
   differs by pixel, is a mean."""
   merged = space.merge(left, right)
   if note:
     note(merged)
-  mixed = any(merged.part(axis) and axis not in v.rigid and v.part(axis) is None
+  mixed |= any(merged.part(axis) and axis not in v.rigid and v.part(axis) is None
               for v in (left, right) for axis in contracted)
   return space.drop(merged, contracted, mixed=mixed)
 
