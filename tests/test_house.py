@@ -41,7 +41,7 @@ ALLOWED = {
     'export': {'analysis', 'core', 'data', 'nn', '_version'},
     'metrics': {'convert', 'core', 'data', 'losses', 'nn', 'parallel'},
     'train': {'core', 'data', 'distributed', 'parallel'},
-    'pruning': {'analysis', 'core', 'export', 'nn'},
+    'pruning': {'analysis', 'core', 'export', 'nn', 'tracing'},
     'methods': {'core', 'losses', 'nn', 'pruning'},
     'config': {'convert', 'core', 'data', 'nn', 'pruning'},
     'experiment': {'analysis', 'config', 'convert', 'core', 'data', 'distributed', 'export',

@@ -379,12 +379,17 @@ def test_scores_by_hand():
 
 def test_copies_of_a_group_are_counted():
   """A modulation makes gamma and beta, two values for each channel that it modulates."""
-  leaves = NETWORKS['inception_spade'].plan().leaves
-  assert leaves['params', 'head', 'spade', 'dense3_out', 'kernel'] == (
-      (), (), (('head/spade/dense3', 1),), (('fc', 2),))
-  assert nn.unet(4, 4).plan().leaves['params', 'up2', 'kernel'] == (
-      (), (), (('down2', 1), ('up3', 1)), (('up2', 1),))
-  plan = prunable.Plan({'both': prunable.Group(3)}, {}, {('params', 'x'): ((('both', 2),),)}, {})
+  plan = NETWORKS['inception_spade'].plan()
+  *pixels, read, made = plan.leaves['params', 'head', 'spade', 'dense3_out', 'kernel']
+  numbers = plan.numbers
+  assert pixels == [None, None] and read.tolist() == [*numbers['head/spade/dense3']]
+  assert made.tolist() == [*numbers['fc'], *numbers['fc']]
+  plan = nn.unet(4, 4).plan()
+  *_, read, made = plan.leaves['params', 'up2', 'kernel']
+  assert read.tolist() == [*plan.numbers['down2'], *plan.numbers['up3']]
+  assert made.tolist() == [*plan.numbers['up2']]
+  plan = prunable.Plan({'both': prunable.Group(3)}, {},
+                       {('params', 'x'): (np.array([0, 1, 2, 0, 1, 2]),)}, {('params', 'x'): (6,)})
   x = np.array([0., 1, 2, 30, 40, 50])
   assert pruning.scores(plan, {'x': x}, 'taylor', grads={'x': x ** 0})['both'].tolist() == [
       30, 41, 52]

@@ -36,6 +36,7 @@ from jaxgan_compress.nn.generators.upscalers import (
   rrdbnet,
   srvgg,
 )
+from jaxgan_compress.nn.generators.wrapped import Wrapped, wrap
 from jaxgan_compress.nn.init import initialise
 from jaxgan_compress.nn.layers.conv import Conv, SeparableConv, UpConv
 from jaxgan_compress.nn.layers.inputs import input_kind, output_scale
@@ -76,6 +77,7 @@ __all__ = [
   'UNetDiscriminator',
   'UNetGenerator',
   'UpConv',
+  'Wrapped',
   'inception',
   'inception_spade',
   'initialise',
@@ -93,4 +95,5 @@ __all__ = [
   'srvgg',
   'unet',
   'unet_deepest',
+  'wrap',
 ]

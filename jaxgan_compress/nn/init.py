@@ -76,7 +76,7 @@ def _look(module, *inputs):
   batch_norms = set()
 
   def note(call, args, kwargs, context):
-    if isinstance(context.module, BatchNorm):
+    if isinstance(context.module, BatchNorm | linen.BatchNorm):
       batch_norms.add(context.module.path)
     return call(*args, **kwargs)
 

@@ -80,3 +80,9 @@ def _telling(names: tuple[str, ...], joined: tuple[tuple[str, ...], ...]
       return wide, meaning
 
 
+def narrowed(module: linen.Module, masks: Mapping[str, np.ndarray]) -> linen.Module:
+  """The smaller module that masks leave, {group: bool [width]}: `with_widths` of a network that
+  knows its widths, `with_masks` of one that knows its channels."""
+  if 'with_masks' in dir(module):
+    return module.with_masks(masks)
+  return module.with_widths({name: int(np.sum(mask)) for name, mask in masks.items()})

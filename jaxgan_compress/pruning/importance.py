@@ -75,7 +75,8 @@ def _of_scales(plan, ranked, flat, xp):
   for name, group in ranked.items():
     path = 'params', *group.norm.split('/'), 'scale'
     places = [indices for leaf, _, indices in plan.members[name] if group.norm and leaf == path]
-    found |= {name: xp.abs(flat[path])[indices].mean(1) for indices in places}
+    if places:
+      found[name] = xp.abs(flat[path])[places[0]].mean(1)
   if not found:
     raise ValueError("no norm of this network has scales to rank channels by; take criterion='l1'")
   return found

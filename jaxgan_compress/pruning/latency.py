@@ -14,7 +14,8 @@ from flax import linen
 
 from jaxgan_compress import analysis, export, nn
 from jaxgan_compress.core import xla
-from jaxgan_compress.pruning.budget_search import find, widths
+from jaxgan_compress.nn.prunable import narrowed
+from jaxgan_compress.pruning.budget_search import find
 from jaxgan_compress.pruning.one_shot import PruneResult, prune, statistics_of
 from jaxgan_compress.pruning.width_cost import Cost, cost
 
@@ -79,7 +80,7 @@ def latency_table(module: linen.Module, shape: Sequence[int], *, shares: Sequenc
       found, _ = find(plan, ranked, price, max(share * whole, 1), scope='group')
     except ValueError:  # below the smallest
       continue
-    nets[found.cost] = module.with_widths(widths(found.masks))
+    nets[found.cost] = narrowed(module, found.masks)
   found = milliseconds([nets[macs] for macs in sorted(nets)], shape, rounds, backend)
   return LatencyTable(price, tuple(sorted(nets)), tuple(np.maximum.accumulate(found).tolist()))
 

@@ -8,13 +8,13 @@ import numpy as np
 from flax import linen, traverse_util
 
 from jaxgan_compress.nn import initialise
-from jaxgan_compress.nn.prunable import Plan
+from jaxgan_compress.nn.prunable import Plan, narrowed
 from jaxgan_compress.pruning.activation import (
   ActivationStatistics,
   activation_statistics,
   keep_means,
 )
-from jaxgan_compress.pruning.budget_search import Masks, search, widths
+from jaxgan_compress.pruning.budget_search import Masks, search
 from jaxgan_compress.pruning.importance import scores
 from jaxgan_compress.pruning.surgery import compact
 from jaxgan_compress.pruning.width_cost import cost
@@ -97,7 +97,7 @@ def init_student(module: linen.Module, plan: Plan, variables: Mapping, masks: Ma
   """
   if student_init not in STUDENT_INITS:
     raise ValueError(f'student_init={student_init!r}; one of {", ".join(STUDENT_INITS)}')
-  small = module.with_widths(widths(masks))
+  small = narrowed(module, masks)
   kept = compact(plan, variables, masks)
   if student_init == 'inherit':
     return small, kept

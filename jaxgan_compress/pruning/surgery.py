@@ -30,7 +30,8 @@ def apply_masks(plan: Plan, params, masks: Mapping[str, AnyArray]):
     path, x = ('params', *path), xp.asarray(x)
     x = masked(x, plan.leaves[path], alive, xp)
     for groups in plan.feeders(path):
-      x = x * functools.reduce(operator.or_, (xp.any(masks[name]) for name in groups)).astype(x.dtype)
+      there = [xp.any(masks[name]) for name in groups]
+      x = x * functools.reduce(operator.or_, there).astype(x.dtype)
     return x
 
   flat = traverse_util.flatten_dict(dict(params))

@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen, traverse_util
 
 from jaxgan_compress import analysis
+from jaxgan_compress.nn.generators.wrapped import Wrapped
 from jaxgan_compress.nn.prunable import Plan
 
 # Leaves of a layer that its amount is proportional to, the first that there is: of a convolution, a
@@ -67,6 +68,11 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
   """
   if unit not in UNITS:
     raise ValueError(f'unit={unit!r}; one of {", ".join(UNITS)}')
+  if unit != 'params' and isinstance(module, Wrapped):
+    if unit != 'macs':
+      raise ValueError(f'unit={unit!r} counts layers of this library as others do; of a network of '
+                       "your own take 'macs' or 'params'")
+    return of_terms(plan, unit, module.terms(shape))
   if unit == 'params':
     amounts = {path: math.prod(of_leaf) for path, of_leaf in plan.shapes.items()
                if path[0] == 'params'}

@@ -1,4 +1,4 @@
-"""Which index of which axis lives and dies with which: labels of arrays, and how they are joined."""
+"""Labels of arrays: which index of which axis lives and dies with which."""
 
 from __future__ import annotations
 
@@ -120,6 +120,10 @@ class Labels:
   @classmethod
   def all_rigid(cls, shape: Sequence[int]) -> Labels:
     return cls(tuple(shape), frozenset(i for i, n in enumerate(shape) if n > 1))
+
+  @property
+  def free(self) -> set[int]:
+    return set(range(len(self.shape))) - self.rigid - {i for axes in self.parts for i in axes}
 
   def part(self, axis: int) -> tuple[int, ...] | None:
     """The axes of the part that an axis is in, if any."""
@@ -296,41 +300,37 @@ class Space:
 
   def reshape(self, v: Labels, shape: Sequence[int]) -> Labels:
     """Of a reshape in row-major order."""
-    v = self.normal(v)
-    for old, _ in _matching(v.shape, shape):
-      if len(old) > 1:  # of those that are joined one part alone is left, and within them
-        for axes in list(v.parts):
-          if set(axes) & set(old) and set(axes) - set(old):
-            v = self.pin(v, *(axis for axis in axes if axis in old))
-        while len(inside := [axes for axes in v.parts if axes[0] in old]) > 1:
-          last = max(axis for axes in inside for axis in axes)
-          v = self.pin(v, *(axis for axes in inside for axis in axes if axis != last))
-    rigid, parts = self._reshaped(v, shape)
+    v, blocks = self.normal(v), _matching(v.shape, shape)
+    for old, _ in blocks:
+      v = self._one_part(v, old) if len(old) > 1 else v
+    rigid, parts, joined = set(), {}, set()
+    for old, new in blocks:
+      if len(old) > 1 and not v.free.issuperset(old):
+        inside = [axes for axes in v.parts if axes[0] in old]
+        joined.update(inside)
+        parts[tuple(new)] = _flat(v, old, *inside).reshape([shape[i] for i in new])
+      elif old[0] in v.rigid:
+        rigid |= set(new)
+    split = {old[0]: new for old, new in blocks}
+    for axes in v.parts.keys() - joined:
+      new = [i for axis in axes for i in split[axis]]
+      order = np.argsort(new)
+      parts[tuple(sorted(new))] = v.parts[axes].reshape([shape[i] for i in new]).transpose(order)
     return self.normal(Labels(tuple(shape), frozenset(rigid), parts))
 
-  def _reshaped(self, v, shape):
-    blocks = _matching(v.shape, shape)
-    rigid, parts = set(), {}
-    done = set()
-    for old, new in blocks:
-      inside = next((axes for axes in v.parts if axes[0] in old), None) if len(old) > 1 else None
-      if len(old) > 1 and (inside or v.rigid & set(old)):
-        labels = _flat(v, old, inside)
-        parts[tuple(new)] = labels.reshape([shape[i] for i in new])
-        done |= {inside}
-      elif len(old) == 1 and old[0] in v.rigid:
-        rigid |= set(new)
-    split = {old[0]: new for old, new in blocks if len(old) == 1}
-    for axes, labels in v.parts.items():
-      if axes not in done:
-        new = [i for axis in axes for i in split[axis]]
-        order = np.argsort(new, kind='stable')
-        parts[tuple(np.array(new)[order].tolist())] = labels.reshape(
-            [shape[i] for i in new]).transpose(order)
-    return rigid, parts
+  def _one_part(self, v, block):
+    """The same with at most one part on these axes, and that within them: the one that lies last.
+    """
+    for axes in list(v.parts):
+      if set(axes) & set(block) and set(axes) - set(block):
+        v = self.pin(v, *(axis for axis in axes if axis in block))
+    while len(inside := [axes for axes in v.parts if axes[0] in block]) > 1:
+      last = max(axis for axes in inside for axis in axes)
+      v = self.pin(v, *(axis for axes in inside for axis in axes if axis != last))
+    return v
 
 
-def _flat(v, old, inside):
+def _flat(v, old, inside=None):
   """Labels of axes that become one, flat: of the part that lies inside, repeated over all others;
   of rigid axes alone a pattern, equal where nothing but free axes differs."""
   sizes = [v.shape[axis] for axis in old]

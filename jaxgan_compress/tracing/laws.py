@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.core import ShapedArray
 
 from jaxgan_compress.tracing import rewriting
 from jaxgan_compress.tracing.plan import Path, living, masked
@@ -75,7 +76,7 @@ def random_leaf(rng: np.random.Generator, path: Path, leaf: Any) -> np.ndarray:
 def _random_input(rng, x):
   if jnp.issubdtype(x.dtype, jnp.floating):
     return rng.standard_normal(x.shape)
-  return np.asarray(x) if hasattr(x, '__array__') else np.zeros(x.shape, x.dtype)
+  return np.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else np.asarray(x)
 
 
 def _run(function, flat, inputs, outputs, small=False, measure=False):
@@ -101,7 +102,7 @@ def _run(function, flat, inputs, outputs, small=False, measure=False):
 def _narrowest(jaxpr) -> int:
   """Bytes of the narrowest float that an equation makes, 8 where all is in float64."""
   return min((v.aval.dtype.itemsize for eqn in rewriting.equations(jaxpr) for v in eqn.outvars
-              if jnp.issubdtype(getattr(v.aval, 'dtype', np.int32), jnp.floating)
+              if isinstance(v.aval, ShapedArray) and jnp.issubdtype(v.aval.dtype, jnp.floating)
               and math.prod(v.aval.shape) > 1), default=8)
 
 
@@ -136,13 +137,14 @@ def random_masks(plan: TracedPlan, names: Sequence[str], seed: int = 0) -> dict[
   return masks
 
 
-def removes(plan: TracedPlan, about: Subject, masks: Mapping[str, np.ndarray], how: str) -> bool:
+def removes(plan: TracedPlan, about: Subject, masks: Mapping[str, np.ndarray],
+            execution: str) -> bool:
   """Whether the small network computes what the large one does with the channels that are not in
   the masks at 0. Raises whatever the small network raises."""
   alive = plan.alive(masks)
   large = {path: masked(x, plan.leaves[path], alive) for path, x in about.flat.items()}
   small = {path: x[living(plan.leaves[path], x.shape, alive)] for path, x in about.flat.items()}
-  if how == 'module':
+  if execution == 'module':
     out = _run(about.function, small, about.inputs, about.outputs, small=True)
   else:
     function = rewriting.function(plan, about.function, masks, about.outputs)
@@ -160,19 +162,19 @@ class Outcome:
   why: str = ''
 
 
-def outcomes(plan: TracedPlan, about: Subject, names: Sequence[str], how: str,
+def outcomes(plan: TracedPlan, about: Subject, names: Sequence[str], execution: str,
              mixed: Mapping[str, Any], seed: int = 0) -> dict[str, Outcome]:
   """What removing does to each group: all at once, and only where that fails one by one."""
   masks = random_masks(plan, names, seed)
   try:
-    if removes(plan, about, masks, how):
+    if removes(plan, about, masks, execution):
       return {name: Outcome('exact') for name in names}
   except Exception as e:  # whatever a network of other widths raises
     if len(names) == 1:
       return {names[0]: Outcome('fails', _failure(plan, names[0], masks, e))}
   if len(names) > 1:
     return {name: outcome for each in names for name, outcome in
-            outcomes(plan, about, [each], how, mixed, seed).items()}
+            outcomes(plan, about, [each], execution, mixed, seed).items()}
   return {names[0]: Outcome('mixed' if names[0] in mixed else 'wrong')}
 
 
@@ -182,42 +184,46 @@ def _failure(plan, name, masks, error):
       traceback.extract_tb(error.__traceback__)) if not is_library(frame.filename)), 'the network')
   return (f'{name} is not cut: {place} cannot run with {int(masks[name].sum())} of its '
           f'{plan.groups[name].width} channels ({text[:100]}); it repeats a width by number. Take '
-          "-1 or x.shape[-1] // 2, or how='program'")
+          "-1 or x.shape[-1] // 2, or execution='program'")
 
 
-def proved(plan: TracedPlan, function: Callable, shapes: Mapping[Path, Any], inputs: Sequence,
-           outputs: Callable | None, mixed: Mapping[str, Any], *, how: str,
+def proved(plan: TracedPlan, about: Subject, mixed: Mapping[str, Any], execution: str = 'auto',
            allow: Sequence[str] = (), seed: int = 0) -> TracedPlan:
-  """The plan of those groups for which the laws hold, cut in a way for which they do.
+  """The plan of those groups for which the laws hold, executed in a way for which they do.
 
-  Raises ValueError where none is left.
+  mixed: {group: where only the sum over its channels is known}. Raises ValueError where none is
+  left.
   """
-  about = subject(function, shapes, inputs, outputs, seed)
-  names, notes = list(plan.groups), list(plan.notes)
-  if not permutes(plan, about, names, seed):
-    moved = [name for name in names if not permutes(plan, about, [name], seed)]
-    notes += [f'{name} ({plan.groups[name].width} channels) is not cut: the output changes when '
-              f'its channels change places; please report this network' for name in moved]
-    names = [name for name in names if name not in moved]
+  names, notes = _movable(plan, about, seed)
   found = {}
-  for way in ('module', 'program') if how == 'auto' else (how,):
+  for way in ('module', 'program') if execution == 'auto' else (execution,):
     found[way] = outcomes(plan, about, names, way, mixed, seed)
     if all(_serves(outcome, allow) for outcome in found[way].values()):
       break
   best = max(found, key=lambda way: sum(_serves(x, allow) for x in found[way].values()))
   kept = [name for name in names if _serves(found[best][name], allow)]
-  for name, outcome in found[best].items():
-    if not _serves(outcome, allow):
-      notes.append(outcome.why or _sentence(name, outcome, mixed.get(name)))
+  notes = [*plan.notes, *notes, *(found[best][name].why or _sentence(
+      name, found[best][name], mixed.get(name)) for name in names if name not in kept)]
   if not kept:
     raise ValueError('no channel of this network can be cut: ' + '; '.join(notes[:3]))
   return dataclasses.replace(
-      _only(plan, kept), how=best, notes=tuple(notes),
+      _only(plan, kept), execution=best, notes=tuple(notes),
       approximate=frozenset(name for name in kept if found[best][name].kind == 'mixed'))
 
 
+def _movable(plan, about, seed):
+  """(groups whose channels may change places, a sentence on each other)."""
+  names = list(plan.groups)
+  if permutes(plan, about, names, seed):
+    return names, []
+  fixed = [name for name in names if not permutes(plan, about, [name], seed)]
+  return [name for name in names if name not in fixed], [
+      f'{name} ({plan.groups[name].width} channels) is not cut: the output changes when its '
+      f'channels change places; please report this network' for name in fixed]
+
+
 def _serves(outcome, allow):
-  return outcome.kind == 'exact' or outcome.kind == 'mixed' and 'mixed' in allow
+  return outcome.kind == 'exact' or (outcome.kind == 'mixed' and 'mixed' in allow)
 
 
 def _sentence(name, outcome, place):
@@ -226,7 +232,7 @@ def _sentence(name, outcome, place):
         place, Place) else 'its channels are taken together'
     return f'{name} is not cut: {what}, so what is left would change; {MIXED}'
   return (f'{name} is not cut: the output changes when some of its channels are removed, as where '
-          "a network takes channels by number; how='program' may cut it")
+          "a network takes channels by number; execution='program' may cut it")
 
 
 def _only(plan, names):

@@ -23,6 +23,12 @@ def training_argument(network: linen.Module) -> str | None:
   return next((name for name in TRAINING if name in known), None)
 
 
+def mode(network: linen.Module, train: bool) -> dict[str, bool]:
+  """The argument that says whether a network trains, for a call; {} of one that has none."""
+  name = training_argument(network)
+  return {name: TRAINING[name] is train} if name else {}
+
+
 def function_of(network: Any, *args, train: bool = False, mutable: Any = (), **kwargs) -> Callable:
   """(variables, inputs) -> (output, new states) of one call of a network.
 
@@ -30,11 +36,10 @@ def function_of(network: Any, *args, train: bool = False, mutable: Any = (), **k
   """
   if not isinstance(network, linen.Module):
     return lambda variables, *inputs: (network(variables, *inputs, *args, **kwargs), {})
-  name = training_argument(network)
-  mode = {name: TRAINING[name] is train} if name and name not in kwargs else {}
+  kwargs = mode(network, train) | kwargs
 
   def call(variables, *inputs):
-    out = network.apply(variables, *inputs, *args, **mode, **kwargs,
+    out = network.apply(variables, *inputs, *args, **kwargs,
                         rngs=dict.fromkeys(STREAMS, jax.random.key(0)),
                         mutable=list(mutable) or False)
     return out if mutable else (out, {})
@@ -83,5 +88,7 @@ def traced_call(call: Callable, shapes: Mapping[Path, jax.ShapeDtypeStruct], inp
   # Leaves of a dictionary come in the order of their keys.
   names = jax.tree.leaves(jax.tree_util.tree_map_with_path(lambda path, _: path[0].key, states),
                           is_leaf=lambda x: isinstance(x, tuple))
-  return Call(jaxpr, paths, tuple(range(count)), {
-      count + i: path for i, path in enumerate(names) if path in shapes})
+  numbered = list(enumerate(names, count))
+  return Call(jaxpr, paths, tuple(range(count)),
+              {i: path for i, path in numbered if path in shapes},
+              {i: path for i, path in numbered if path not in shapes})

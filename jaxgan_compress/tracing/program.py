@@ -13,7 +13,8 @@ from typing import Any
 import flax
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxgan_compress.tracing.labels import Atoms, Labels, Space, is_pattern
 from jaxgan_compress.tracing.plan import Path as LeafPath
@@ -65,8 +66,8 @@ def is_library(file: str) -> bool:
 
 @functools.cache
 def _libraries():
-  return tuple(f'{Path(module.__file__).parent}/' for module in (jax, flax)) + (
-      f'{Path(__file__).parent}/', f'{sysconfig.get_path("stdlib")}/contextlib')
+  folders = [Path(module.__file__).parent for module in (jax, flax)] + [Path(__file__).parent]
+  return (*(f'{folder}/' for folder in folders), f'{sysconfig.get_path("stdlib")}/contextlib')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +75,14 @@ class Call:
   """One way in which a network runs, as a program.
 
   jaxpr: closed. leaves: path of each of its first inputs, the others are no leaves. outputs: the
-  results that must not change. states: {number of a result: the leaf that it replaces}.
+  results that must not change. states: {number of a result: the leaf that it replaces}. others: of
+    further results, which may lose channels, {number: path}.
   """
   jaxpr: Any
   leaves: tuple[LeafPath, ...]
   outputs: tuple[int, ...]
   states: Mapping[int, LeafPath]
+  others: Mapping[int, LeafPath]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,9 +207,9 @@ class Walk:
         return carry, out
 
 
-def opened(jaxpr) -> tuple[Any, Sequence]:
+def opened(jaxpr: Any) -> tuple[Any, Sequence]:
   """(program, its constants), closed or not."""
-  return getattr(jaxpr, 'jaxpr', jaxpr), getattr(jaxpr, 'consts', ())
+  return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, ClosedJaxpr) else (jaxpr, ())
 
 
 def scan_counts(params) -> tuple[int, int]:
@@ -223,7 +226,7 @@ def _needed(jaxpr):
   kept = []
   for eqn in reversed(jaxpr.eqns):
     if wanted.intersection(eqn.outvars) and any(
-        math.prod(getattr(v.aval, 'shape', ())) for v in eqn.outvars):
+        math.prod(v.aval.shape) if isinstance(v.aval, ShapedArray) else 1 for v in eqn.outvars):
       kept.append(eqn)
       wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
   return kept[::-1]

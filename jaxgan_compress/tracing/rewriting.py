@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 
 from jaxgan_compress.tracing.labels import Labels, Space, is_pattern, living
 from jaxgan_compress.tracing.network import traced_call
@@ -20,9 +21,9 @@ Value = tuple[Labels, Any]  # labels of the whole array, and what is left of it
 
 def function(plan: Plan, call: Callable, masks: Mapping[str, np.ndarray],
              outputs: Callable | None = None) -> Callable:
-  """(leaves of the small network by path, *inputs) -> (outputs, states by path): what `call` of the
-  large network computes where the channels that are not in the masks are 0, their number included
-  in every mean. The program is traced and understood anew for each shape of the inputs.
+  """(leaves of the small network by path, *inputs) -> (outputs, new states by path): what `call` of
+  the large network computes where the channels that are not in the masks are 0, their number
+  included in every mean. The program is traced and understood anew for each shape of the inputs.
 
   Raises NotImplementedError for an operation that cannot be done on what is left.
   """
@@ -45,7 +46,8 @@ def function(plan: Plan, call: Callable, masks: Mapping[str, np.ndarray],
     results = walk.run(jaxpr, [walk.constant(c) for c in consts], values)
     return ([walk.fitted(results[i], results[i][0]) for i in traced.outputs],
             {path: walk.fitted(results[i], found.leaves[path])
-             for i, path in traced.states.items()})
+             for i, path in traced.states.items()}
+            | {path: results[i][1] for i, path in traced.others.items()})
 
   return run
 
@@ -89,10 +91,8 @@ class Rewriting(Walk):
     labels = super().plain(eqn, [v for v, _ in inputs], stack, times)
     adapt = ADAPTED.get(eqn.primitive.name, _fit_all)
     arrays, params = adapt(self, dict(eqn.params), inputs, labels)
-    if callable(arrays):  # the operation itself is another
-      results = arrays()
-    else:
-      results = eqn.primitive.bind(*arrays, **params)
+    # Of some the operation itself is another.
+    results = arrays() if callable(arrays) else eqn.primitive.bind(*arrays, **params)
     results = list(results) if isinstance(results, list | tuple) else [results]
     for v, x in zip(labels, results, strict=True):
       if v.kept(self.alive) != x.shape:
@@ -318,5 +318,5 @@ def equations(jaxpr) -> Iterator:
     for value in eqn.params.values():
       for inner in value if isinstance(value, Sequence) else (value,):
         inner, _ = opened(inner)
-        if hasattr(inner, 'eqns'):  # other parameters are anything
+        if isinstance(inner, Jaxpr):  # other parameters are anything
           yield from equations(inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +22,19 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
   return register
 
 
-@rule('abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan', 'atan2', 'atanh',
-      'bessel_i0e', 'bessel_i1e', 'bitcast_convert_type', 'cbrt', 'ceil', 'clz', 'conj',
-      'convert_element_type', 'copy', 'copy_p', 'cos', 'cosh', 'digamma', 'div', 'eq', 'eq_to', 'erf',
-      'erf_inv', 'erfc', 'exp', 'exp2', 'expm1', 'floor', 'ge', 'gt', 'imag', 'integer_pow',
-      'is_finite', 'le', 'le_to', 'lgamma', 'log', 'log1p', 'logistic', 'lt', 'lt_to', 'max', 'min',
-      'mul', 'name', 'ne', 'neg', 'nextafter', 'not', 'or', 'pow', 'pmax', 'pmin', 'population_count',
-      'psum', 'real', 'reduce_precision', 'rem', 'round', 'rsqrt', 'shift_left',
-      'shift_right_arithmetic', 'shift_right_logical', 'sign', 'sin', 'sinh', 'sqrt', 'square',
-      'stop_gradient', 'sub', 'tan', 'tanh', 'xor')
+ELEMENTWISE = (
+    'abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan', 'atan2', 'atanh',
+    'bessel_i0e', 'bessel_i1e', 'bitcast_convert_type', 'cbrt', 'ceil', 'clz', 'conj',
+    'convert_element_type', 'copy', 'copy_p', 'cos', 'cosh', 'digamma', 'div', 'eq', 'eq_to',
+    'erf', 'erf_inv', 'erfc', 'exp', 'exp2', 'expm1', 'floor', 'ge', 'gt', 'imag', 'integer_pow',
+    'is_finite', 'le', 'le_to', 'lgamma', 'log', 'log1p', 'logistic', 'lt', 'lt_to', 'max', 'min',
+    'mul', 'name', 'ne', 'neg', 'nextafter', 'not', 'or', 'pow', 'pmax', 'pmin',
+    'population_count', 'psum', 'real', 'reduce_precision', 'rem', 'round', 'rsqrt', 'shift_left',
+    'shift_right_arithmetic', 'shift_right_logical', 'sign', 'sin', 'sinh', 'sqrt', 'square',
+    'stop_gradient', 'sub', 'tan', 'tanh', 'xor')
+
+
+@rule(*ELEMENTWISE)
 def elementwise(space, params, *values):
   return space.merge(*values)
 
@@ -123,7 +128,7 @@ def dot_general(space, params, left, right, *, note=None):
 
 
 @rule('conv_general_dilated')
-def conv(space, params, x, kernel, *, note=None, out=None):
+def conv(space, params, x, kernel, *, note=None, out: Any = None):
   if params['batch_group_count'] != 1:
     space.pin_all(x), space.pin_all(kernel)
     return Labels.all_rigid(out)
@@ -289,7 +294,7 @@ def tile(space, params, v):
 
 
 @rule('gather')
-def gather(space, params, v, indices, *, out=None):
+def gather(space, params, v, indices, *, out: Any = None):
   numbers, sizes = params['dimension_numbers'], params['slice_sizes']
   space.pin_all(indices)
   gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
@@ -319,7 +324,7 @@ def dynamic_update_slice(space, params, v, update, *starts):
 
 
 @rule('reduce_window', 'reduce_window_sum', 'reduce_window_max', 'reduce_window_min', 'cumred')
-def reduce_window(space, params, v, *_, out=None):
+def reduce_window(space, params, v, *_, out: Any = None):
   window = params['window_dimensions']
   moved = [i for i, n in enumerate(window) if n != 1 or v.shape[i] != out[i]]
   v = space.pin(v, *moved)
@@ -333,13 +338,13 @@ def iota(space, params):
 
 
 @rule('random_bits')
-def random_bits(space, params, *_, out=None):
+def random_bits(space, params, *_, out: Any = None):
   return Labels(tuple(out))
 
 
 @rule('random_wrap', 'random_unwrap', 'random_seed', 'random_split', 'random_fold_in',
       'random_clone', 'random_gamma', 'threefry2x32', 'empty')
-def rigid(space, params, *values, out=None):
+def rigid(space, params, *values, out: Any = None):
   for v in values:
     space.pin_all(v)
   return Labels.all_rigid(out)

@@ -41,14 +41,15 @@ def _param(scope, name, *args, **kwargs):
   return meta.unbox(value) if kwargs.get('unbox', True) else value
 
 
-def _sizes(module, axis_name, args) -> dict[str, Any]:
+def _sizes(module: Any, axis_name, args) -> dict[str, Any]:
   """Fields of a layer that its arrays decide."""
   if isinstance(module, linen.BatchNorm):
     return {'axis_name': axis_name} if axis_name and module.axis_name is None else {}
+  scope = module.scope
   if not isinstance(module, linen.Conv | linen.DenseGeneral) or \
-      not module.scope.has_variable('params', 'kernel'):
+      not scope.has_variable('params', 'kernel'):
     return {}
-  shape = jax.typeof(meta.unbox(module.scope.get_variable('params', 'kernel'))).shape
+  shape = jax.typeof(meta.unbox(scope.get_variable('params', 'kernel'))).shape
   if isinstance(module, linen.Conv):
     if module.feature_group_count == 1:
       return {}

@@ -13,21 +13,22 @@ from jaxgan_compress.tracing import network as networks
 from jaxgan_compress.tracing.plan import Group, Path, Plan
 from jaxgan_compress.tracing.program import Place, Understanding, understand
 
-WAYS = 'auto', 'module', 'program'
+EXECUTIONS = 'auto', 'module', 'program'
 ALLOWED = ('mixed',)
+GONE = -2  # instead of the number of a channel that was cut
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TracedPlan(Plan):
   """A `Plan` that `trace_plan` found, and what it says of channels that cannot be cut.
 
-  how: 'module', the small network is the same module with smaller arrays; or 'program', it is the
-    same program with other shapes. approximate: groups whose cut changes what is left (a mean, a
-    norm, a scale takes their number in). notes: of groups that are not cut, a sentence each.
+  execution: 'module', the small network is the same module with smaller arrays; or 'program', it is
+    the same program with other shapes. approximate: groups whose cut changes what is left (a mean,
+    a norm, a scale takes their number in). notes: of groups that are not cut, a sentence each.
   whole: {(leaf, axis): why it stays whole}. terms: (factor, channels along each axis) of the
     multiply-accumulates of one call.
   """
-  how: str = 'module'
+  execution: str = 'module'
   approximate: frozenset[str] = frozenset()
   notes: tuple[str, ...] = ()
   whole: Mapping[tuple[Path, int], Any] = dataclasses.field(default_factory=dict)
@@ -35,7 +36,7 @@ class TracedPlan(Plan):
 
   def __str__(self):
     lines = [f'{len(self.groups)} groups of {sum(self.widths.values())} channels, cut by '
-             f'{"smaller arrays" if self.how == "module" else "rewriting the program"}']
+             f'{"smaller arrays" if self.execution == "module" else "rewriting the program"}']
     for name, group in self.groups.items():
       places = self.members[name]
       leaves = list(dict.fromkeys('/'.join(path[1:]) for path, _, _ in places))
@@ -56,7 +57,7 @@ class TracedPlan(Plan):
 
 def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple] | None = None,
                outputs: Callable[[Any], Any] | None = None, allow: Sequence[str] = (),
-               how: str = 'auto', seed: int = 0) -> TracedPlan:
+               execution: str = 'auto', seed: int = 0, prove: bool = True) -> TracedPlan:
   """The groups of channels that live and die together in a network, found by tracing it.
 
   network: a module of linen, or a function (variables, *inputs) -> arrays. variables: its arrays,
@@ -66,17 +67,18 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
     in inference mode, and in training mode where the network has an argument `train`.
   outputs: of what the network returns the part that must not change; default: all of it.
   allow: 'mixed' cuts channels, too, whose number a mean, a norm or a scale takes in, so that what
-    is left changes. how: 'module' or 'program', see `TracedPlan`; 'auto' takes the first where it
-    serves all groups.
+    is left changes. execution: 'module' or 'program', see `TracedPlan`; 'auto' takes the first
+    where it serves all groups.
 
   Before it returns, groups are proved on random weights in float64: their channels change places,
-  and some are removed, and the output must stay. What fails is not cut, and is named.
+  and some are removed, and the output must stay. What fails is not cut, and is named. prove: False
+  leaves that out.
 
-  Raises ValueError where no channel can be cut, or for another `how` or `allow`.
+  Raises ValueError where no channel can be cut, or for another `execution` or `allow`.
   """
-  if how not in WAYS or set(allow) - set(ALLOWED):
-    raise ValueError(f'how={how!r}, allow={tuple(allow)!r}; how is one of {", ".join(WAYS)}, and '
-                     f'allow has {", ".join(ALLOWED)} or nothing')
+  if execution not in EXECUTIONS or set(allow) - set(ALLOWED):
+    raise ValueError(f'execution={execution!r}, allow={tuple(allow)!r}; execution is one of '
+                     f'{", ".join(EXECUTIONS)}, and allow has {", ".join(ALLOWED)} or nothing')
   shapes = networks.shapes_of(network, variables, inputs)
   functions = networks.functions(network, {path[0] for path in shapes}, calls)
   programs = [networks.traced_call(function, shapes, inputs, outputs) for function in functions]
@@ -84,8 +86,48 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
   plan = _plan(found)
   if not plan.groups:
     raise ValueError(f'no channel of this network can be cut: {_commonest(plan)}')
-  return laws.proved(plan, functions[0], shapes, inputs, outputs, mixtures(found, plan), how=how,
-                     allow=allow, seed=seed)
+  if not prove:
+    return plan
+  about = laws.subject(functions[0], shapes, inputs, outputs, seed)
+  return laws.proved(plan, about, mixtures(found, plan), execution, allow, seed)
+
+
+def narrowed(plan: TracedPlan, masks: Mapping[str, np.ndarray]) -> TracedPlan:
+  """The plan of the network that `masks` leave, {group: bool [width]}."""
+  alive = plan.alive(masks)
+  number = np.where(alive, np.cumsum(alive) - 1, GONE)
+  number[-1] = -1
+  left = lambda channels: (kept := number[channels])[kept != GONE]
+  groups = {name: dataclasses.replace(group, width=int(alive[list(plan.numbers[name])].sum()))
+            for name, group in plan.groups.items()}
+  return dataclasses.replace(
+      plan, groups=groups,
+      leaves={path: tuple(None if x is None else left(x) for x in axes)
+              for path, axes in plan.leaves.items()},
+      shapes={path: tuple(n if x is None else len(left(x)) for x, n in zip(
+          axes, plan.shapes[path], strict=True)) for path, axes in plan.leaves.items()},
+      terms=tuple((factor, tuple(map(left, parts))) for factor, parts in plan.terms))
+
+
+def terms_at(plan: TracedPlan, network: Any, *inputs: Any, outputs=None) -> tuple:
+  """`TracedPlan.terms` of inputs of other sizes."""
+  shapes = networks.shapes_of(network, None, inputs)
+  programs = [networks.traced_call(function, shapes, inputs, outputs)
+              for function in networks.functions(network, {path[0] for path in shapes})]
+  found = understand(programs, {path: x.shape for path, x in shapes.items()})
+  number = np.full(len(found.atoms), -1)
+  for path, labels in found.leaves.items():
+    for axis, channels in enumerate(plan.leaves[path]):
+      if channels is not None:
+        number[labels.parts[axis,]] = channels
+  return _numbered(found, number)
+
+
+def _numbered(found, number):
+  """Terms whose labels are numbers of channels, from numbers by class."""
+  return tuple((term.factor, tuple(np.where(atoms < 0, -1, number[atoms])
+                                   for atoms in map(found.atoms.find, term.parts)))
+               for term in found.terms)
 
 
 def _plan(found: Understanding) -> TracedPlan:
@@ -97,18 +139,18 @@ def _plan(found: Understanding) -> TracedPlan:
   norms = {path: labels for path, labels in found.leaves.items() if path[-1] == 'scale'
            and len(labels.shape) == 1}
   for path, labels in found.leaves.items():
-    for axes, atoms in sorted(labels.parts.items(), reverse=True):
+    for _, atoms in sorted(labels.parts.items(), reverse=True):
       roots = atoms[np.sort(np.unique(atoms, return_index=True)[1])]
       roots = roots[(number[roots] < 0) & ~found.atoms.frozen(roots)]
       for kind in dict.fromkeys(kinds[roots].tolist()):
         own = roots[kinds[roots] == kind]
         number[own] = sum(group.width for group in groups.values()) + np.arange(len(own))
         norm = next((leaf[1:-1] for leaf, scale in norms.items()
-                     if np.isin(own, *scale.parts.values()).all()), ())
+                     if all(np.isin(own, x).all() for x in scale.parts.values())), ())
         groups[_name(path, groups)] = Group(len(own), '/'.join(norm))
   leaves, whole = {}, {}
   for path, labels in found.leaves.items():
-    axes = [None] * len(labels.shape)
+    axes: list[Any] = [None] * len(labels.shape)
     for (axis,), atoms in labels.parts.items():
       channels = number[atoms]
       if (channels >= 0).any():
@@ -116,12 +158,10 @@ def _plan(found: Understanding) -> TracedPlan:
       else:
         whole[path, axis] = found.atoms.reason(int(atoms[0]))
     leaves[path] = tuple(axes)
-  terms = tuple((term.factor, tuple(np.where(part < 0, -1, number[part]) for part in term.parts))
-                for term in found.terms)
   notes = tuple(f'an operation whose axes are not known: {name} at {place}; all it touches stays '
                 'whole' for name, place in found.unknown.items())
   return TracedPlan(groups, {}, leaves, {path: v.shape for path, v in found.leaves.items()},
-                    notes=notes, whole=whole, terms=terms)
+                    notes=notes, whole=whole, terms=_numbered(found, number))
 
 
 def _footprints(found):
