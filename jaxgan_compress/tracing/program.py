@@ -25,7 +25,7 @@ from jaxgan_compress.tracing.rules import RULES
 RUNNING = ('jit', 'pjit', 'closed_call', 'call', 'core_call', 'eval_jaxpr', 'checkpoint', 'remat',
            'remat2', 'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
 INSIDE = 'jaxpr', 'call_jaxpr', 'fun_jaxpr'
-WITH_SHAPE = {'conv_general_dilated', 'gather', 'random_bits'} | {
+WITH_SHAPE = {'conv_general_dilated', 'gather', 'random_bits', 'bitcast_convert_type'} | {
     name for name in RULES if name.startswith(('reduce_window', 'random_', 'threefry', 'empty'))}
 MULTIPLYING = 'conv_general_dilated', 'dot_general'
 

@@ -22,19 +22,15 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
   return register
 
 
-ELEMENTWISE = (
-    'abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan', 'atan2', 'atanh',
-    'bessel_i0e', 'bessel_i1e', 'bitcast_convert_type', 'cbrt', 'ceil', 'clz', 'conj',
-    'convert_element_type', 'copy', 'copy_p', 'cos', 'cosh', 'digamma', 'div', 'eq', 'eq_to',
-    'erf', 'erf_inv', 'erfc', 'exp', 'exp2', 'expm1', 'floor', 'ge', 'gt', 'imag', 'integer_pow',
-    'is_finite', 'le', 'le_to', 'lgamma', 'log', 'log1p', 'logistic', 'lt', 'lt_to', 'max', 'min',
-    'mul', 'name', 'ne', 'neg', 'nextafter', 'not', 'or', 'pow', 'pmax', 'pmin',
-    'population_count', 'psum', 'real', 'reduce_precision', 'rem', 'round', 'rsqrt', 'shift_left',
-    'shift_right_arithmetic', 'shift_right_logical', 'sign', 'sin', 'sinh', 'sqrt', 'square',
-    'stop_gradient', 'sub', 'tan', 'tanh', 'xor')
-
-
-@rule(*ELEMENTWISE)
+@rule('abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan', 'atan2', 'atanh',
+      'bessel_i0e', 'bessel_i1e', 'cbrt', 'ceil', 'clz', 'conj', 'convert_element_type', 'copy',
+      'copy_p', 'cos', 'cosh', 'digamma', 'div', 'eq', 'eq_to', 'erf', 'erf_inv', 'erfc', 'exp',
+      'exp2', 'expm1', 'floor', 'ge', 'gt', 'imag', 'integer_pow', 'is_finite', 'layout_constraint',
+      'le', 'le_to', 'lgamma', 'log', 'log1p', 'logistic', 'lt', 'lt_to', 'max', 'min', 'mul',
+      'name', 'ne', 'neg', 'nextafter', 'not', 'or', 'pmax', 'pmin', 'population_count', 'pow',
+      'psum', 'real', 'reduce_precision', 'rem', 'reshard', 'round', 'rsqrt', 'sharding_constraint',
+      'shift_left', 'shift_right_arithmetic', 'shift_right_logical', 'sign', 'sin', 'sinh', 'sqrt',
+      'square', 'stop_gradient', 'sub', 'tan', 'tanh', 'xor')
 def elementwise(space, params, *values):
   return space.merge(*values)
 
@@ -44,9 +40,17 @@ def selected(space, params, *values):
   return space.merge(*(v for v in values if v.shape or not any(w.shape for w in values)))
 
 
-@rule('optimization_barrier')
+@rule('optimization_barrier', 'device_put')
 def barrier(space, params, *values):
   return [space.normal(v) for v in values]
+
+
+@rule('bitcast_convert_type')
+def bitcast(space, params, v, *, out=None):
+  if v.shape == out:
+    return space.normal(v)
+  space.pin_all(v)  # bytes become an axis of their own, or an axis becomes numbers
+  return Labels.all_rigid(out)
 
 
 @rule('broadcast_in_dim')
@@ -323,11 +327,12 @@ def dynamic_update_slice(space, params, v, update, *starts):
   return space.merge(v, small)
 
 
-@rule('reduce_window', 'reduce_window_sum', 'reduce_window_max', 'reduce_window_min', 'cumred')
-def reduce_window(space, params, v, *_, out: Any = None):
-  window = params['window_dimensions']
-  moved = [i for i, n in enumerate(window) if n != 1 or v.shape[i] != out[i]]
-  v = space.pin(v, *moved)
+@rule('reduce_window', 'reduce_window_sum', 'reduce_window_max', 'reduce_window_min')
+def reduce_window(space, params, *values, out=None):
+  windows = zip(params['window_dimensions'], params['window_strides'], params['padding'],
+                params['base_dilation'], strict=True)
+  moved = [i for i, each in enumerate(windows) if each != (1, 1, (0, 0), 1)]
+  v = space.pin(space.merge(*(v for v in values if v.shape)), *moved)
   return _rigid_along(Labels(tuple(out), v.rigid, v.parts), moved)
 
 
