@@ -10,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax import lax
 
 from jaxgan_compress.tracing import network as networks
 from jaxgan_compress.tracing import program
-from tests.traced_networks import NETWORKS
+from tests.real_networks import REAL
+from tests.traced_networks import NETWORKS, conv_of, layer, shapes
+
+CASES = {**NETWORKS, **REAL}
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +79,10 @@ def random_weights(leaves, seed=0):
   return {path: one(path, labels.shape) for path, labels in leaves.items()}
 
 
-def permuted(known, weights, seed=1):
+def permuted(known, weights, found=None, seed=1):
   """The weights with the channels of each group in another order, in all leaves at once."""
   rng = np.random.default_rng(seed)
-  moved = {atom: other for atoms in groups(known).values()
+  moved = {atom: other for atoms in (groups(known) if found is None else found).values()
            for atom, other in zip(atoms, np.roll(rng.permutation(atoms), 1), strict=True)}
   out = {}
   for path, labels in known.leaves.items():
@@ -111,20 +115,136 @@ def an_input(case):
   return rng.integers(0, 8, shape) if case.dtype == jnp.int32 else rng.normal(size=shape)
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', CASES)
 def test_channels_are_found_as_known_by_hand(name):
-  case = NETWORKS[name]
+  case = CASES[name]
   known = of_case(case)
   assert count(known) == (case.groups, case.channels)
   assert not known.unknown
   assert {*case.approximate, *case.refused, *case.never_exact} <= names(known)
 
 
-@pytest.mark.parametrize('name', [name for name in NETWORKS if name != '23 rrdbs'])
+@pytest.mark.parametrize('name', [name for name in CASES if name != '23 rrdbs'])
 def test_channels_may_change_places(name):
-  case = NETWORKS[name]
+  case = CASES[name]
   known, (network, _) = of_case(case, batch=2), case.make()
   assert groups(known) == groups(of_case(case))  # which does not depend on the batch
   with jax.enable_x64(True):
     weights = random_weights(known.leaves)
     assert change(network, an_input(case), known, weights, permuted(known, weights)) < 1e-10
+
+
+def test_a_forgotten_leaf_is_seen():
+  """By the law of permutation, which would be void if it were true of anything."""
+  case = CASES['batch norms']
+  known, (network, _) = of_case(case), case.make()
+  with jax.enable_x64(True):
+    weights = random_weights(known.leaves)
+    moved = permuted(known, weights)
+    for path in moved:
+      if path[1] != 'Conv_2' or path[2] != 'bias':
+        forgotten = {**moved, path: weights[path]}
+        assert change(network, an_input(case), known, weights, forgotten) > 1e-4, path
+
+
+def through(body, **variables):
+  """A function of 8 channels between two convolutions, and the shapes of its leaves."""
+  def call(variables, x):
+    return conv_of(variables['last'], body(variables, conv_of(variables['first'], x)))
+  inner = jax.eval_shape(lambda v, x: body(v, conv_of(v['first'], x)),
+                         shapes({'first': layer(3, 8), **variables}),
+                         jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)).shape[-1]
+  return call, shapes({'first': layer(3, 8), 'last': layer(inner, 3), **variables})
+
+
+def unfolded(v, x):
+  """As many channels by the kernel's taps, which lie before its outputs: two axes with labels of
+  their own become one, and the axis after them is no part of it."""
+  return x @ v['w'].reshape(-1, v['w'].shape[-1]).T
+
+
+def scanned(v, x):
+  """Constants, what is carried, rows and results."""
+  def step(carry, row):
+    return jax.nn.relu(carry * row['gain'] + v['shift']), carry
+  x, rows = lax.scan(step, x, v['rows'])
+  return x + rows.sum(0)
+
+
+def looped(v, x):
+  def body(state):
+    i, y = state
+    return i + 1, jax.nn.relu(y @ v['w'] + v['b'])
+  return lax.while_loop(lambda state: state[0] < 3, body, (0, x))[1]
+
+
+def chosen(v, x):
+  return lax.cond(x.sum() > 0, lambda x: x + v['b'], lambda x: x * v['a'], x)
+
+
+@jax.custom_vjp
+def clipped(x):
+  return jnp.clip(x, -1, 1)
+
+
+clipped.defvjp(lambda x: (clipped(x), None), lambda _, g: (g,))
+
+# {name: (body, its leaves, groups, channels)} of 8 channels between two convolutions.
+BODIES = {
+    'a bias of sizes 1': (lambda v, x: lax.add(x, v['b'].reshape(1, 1, 1, -1)), {'b': (8,)}, 1, 8),
+    'a leaf of sizes 1': (lambda v, x: lax.add(x, v['b']), {'b': (1, 1, 1, 8)}, 1, 8),
+    'a pixel of sizes 1': (lambda v, x: lax.mul(x, x.sum(3, keepdims=True)), {}, 1, 8),
+    'reshape with a transpose': (
+        lambda v, x: lax.reshape(x, (1, 8, 8, 8), (0, 3, 1, 2)).transpose(0, 2, 3, 1), {}, 1, 8),
+    'pieces of size 0': (lambda v, x: jnp.concatenate([x[..., :0], x, x[..., 8:]], -1), {}, 1, 8),
+    'edge padding of none': (lambda v, x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), 'edge'),
+                             {}, 1, 8),
+    'tile': (lambda v, x: jnp.tile(x, (1, 1, 1, 2)), {}, 1, 8),
+    'repeat': (lambda v, x: jnp.repeat(x, 2, -1), {}, 1, 8),
+    'tile pixels': (lambda v, x: jnp.tile(x, (1, 2, 1, 1)), {}, 1, 8),
+    'stack': (lambda v, x: jnp.stack([x, 2 * x], -1).reshape(1, 8, 8, -1), {}, 1, 8),
+    'stack before': (lambda v, x: jnp.stack([x, 2 * x], 3).reshape(1, 8, 8, -1), {}, 1, 8),
+    'stack of channels': (  # one by one, so each of them stays
+        lambda v, x: jnp.stack([x[..., i] for i in range(8)], -1), {}, 0, 0),
+    'unstack pixels': (lambda v, x: sum(jnp.unstack(x, axis=1))[:, None], {}, 1, 8),
+    'unstack halves': (lambda v, x: sum(jnp.unstack(x.reshape(1, 8, 8, 2, -1), axis=3)), {}, 1, 4),
+    'split': (lambda v, x: jnp.prod(jnp.array(jnp.split(x, 2, -1)), 0), {}, 1, 4),
+    'split apart': (lambda v, x: jnp.concatenate(jnp.split(x, [2, 4], -1)[::2], -1), {}, 2, 8),
+    'one channel': (lambda v, x: x * x[..., :1], {}, 1, 7),
+    'kernel unfolded': (unfolded, {'w': (2, 12, 8)}, 2, 20),
+    'scan': (scanned, {'rows': {'gain': (3, 8)}, 'shift': (8,)}, 1, 8),
+    'scan of channels': (  # their order matters
+        lambda v, x: jnp.moveaxis(lax.scan(lambda c, y: (c + y, c * y), x[..., 0],
+                                           jnp.moveaxis(x, -1, 0))[1], 0, -1), {}, 0, 0),
+    'while': (looped, {'w': (8, 8), 'b': (8,)}, 1, 8),
+    'fori_loop': (lambda v, x: lax.fori_loop(0, 3, lambda i, x: x * v['b'], x), {'b': (8,)}, 1, 8),
+    'cond': (chosen, {'a': (8,), 'b': (8,)}, 1, 8),
+    'custom gradient': (lambda v, x: clipped(x), {}, 1, 8),
+    'remat': (lambda v, x: jax.checkpoint(lambda x: jnp.sin(x) * v['b'])(x), {'b': (8,)}, 1, 8),
+    'sharding': (lambda v, x: lax.with_sharding_constraint(x, jax.sharding.NamedSharding(
+        jax.make_mesh((1,), ('data',)), jax.sharding.PartitionSpec())), {}, 1, 8),
+    'device': (lambda v, x: jax.device_put(x), {}, 1, 8),
+    'two windows at once': (
+        lambda v, x: sum(lax.reduce_window(
+            (x, jnp.broadcast_to(v['b'], x.shape)), (0., 0.),
+            lambda a, b: (a[0] + b[0], a[1] * b[0]), (1, 2, 2, 1), (1, 2, 2, 1), 'SAME')),
+        {'b': (8,)}, 1, 8),
+    'a window of 1 that moves': (
+        lambda v, x: lax.reduce_window(x, 0., lax.add, (1, 1, 1, 1), (1, 1, 1, 1),
+                                       ((0, 0), (0, 0), (0, 0), (1, -1))), {}, 0, 0),
+    'bits': (lambda v, x: lax.bitcast_convert_type(
+        lax.bitcast_convert_type(x, jnp.uint8), jnp.float32), {}, 0, 0),
+    'a reduction by hand': (
+        lambda v, x: x * lax.reduce(x, 1., lambda a, b: a * b + a, (3,))[..., None], {}, 0, 0),
+    'argmax of pixels': (lambda v, x: x + jnp.argmax(x, 1, keepdims=True), {}, 1, 8),
+    'argmax of channels': (lambda v, x: x * jnp.argmax(x, 3, keepdims=True), {}, 0, 0),
+    'shuffled by a gather': (lambda v, x: x[..., jnp.array([1, 0, 3, 2, 5, 4, 7, 6])], {}, 0, 0),
+}
+
+
+@pytest.mark.parametrize('name', BODIES)
+def test_what_operations_do_to_channels(name):
+  body, variables, *expected = BODIES[name]
+  function, variables = through(body, **variables)
+  known = understood(function, ((1, 8, 8, 3), jnp.float32), variables)
+  assert list(count(known)) == expected
