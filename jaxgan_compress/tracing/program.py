@@ -32,8 +32,13 @@ MULTIPLYING = 'conv_general_dilated', 'dot_general'
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
-  """An equation of a program, as a place in a network and in its source."""
+  """An equation of a program, as a place in a network and in its source.
+
+  outer: the equation that runs the program it is in. What JAX itself compiles, as `jnp.fft.fft`,
+    says of its equations no more than where in JAX they are.
+  """
   eqn: Any
+  outer: Place | None = None
 
   @property
   def operation(self) -> str:
@@ -43,7 +48,8 @@ class Place:
   def path(self) -> str:
     """Of the layer: 'block1/conv2'."""
     parts = str(self.eqn.source_info.name_stack).split('/')
-    return '/'.join(part for part in parts if part and '(' not in part)
+    own = [part for part in parts if part and '(' not in part]
+    return '/'.join([*([self.outer.path] if self.outer and self.outer.path else []), *own])
 
   @functools.cached_property
   def line(self) -> str:
@@ -53,7 +59,7 @@ class Place:
       name = frame.file_name
       if not is_library(name):
         return f'{name.rsplit("/", 1)[-1]}:{frame.line_num}'
-    return ''
+    return self.outer.line if self.outer else ''
 
   def __str__(self):
     return self.line or self.path or self.operation
@@ -104,6 +110,7 @@ class Walk:
     self.space = space
     self.unknown: dict[str, Place] = {}
     self.terms: dict[tuple, Term] = {}
+    self.place: Place | None = None  # of the equation whose program is walked
 
   def run(self, jaxpr, consts: Sequence, inputs: Sequence, stack: tuple = (), times: int = 1
           ) -> list:
@@ -127,7 +134,13 @@ class Walk:
     return Labels.all_rigid(np.shape(value))
 
   def equation(self, eqn, inputs, stack, times):
-    self.space.why = Place(eqn)
+    outer = self.place
+    self.space.why = self.place = Place(eqn, outer)
+    results = self.entered(eqn, inputs, stack, times)
+    self.place = outer
+    return results
+
+  def entered(self, eqn, inputs, stack, times):
     name = eqn.primitive.name
     control = {'scan': self.scan, 'while': self.while_, 'cond': self.cond}.get(name)
     if control:
@@ -143,7 +156,7 @@ class Walk:
     name = eqn.primitive.name
     shapes = [v.aval.shape for v in eqn.outvars]
     if name not in RULES:
-      self.unknown.setdefault(name, Place(eqn))
+      self.unknown.setdefault(name, self.place)
       for v in inputs:
         self.space.pin_all(v)
       return [Labels.all_rigid(shape) for shape in shapes]
@@ -190,14 +203,14 @@ class Walk:
       jaxpr, consts = opened(branch)
       branches.append(self.run(jaxpr, [self.constant(c) for c in consts], inputs[1:],
                                (*stack, i), times))
-    self.space.why = Place(eqn)
+    self.space.why = self.place
     return [self.space.merge(*results) for results in zip(*branches, strict=True)]
 
   def _settled(self, carry, body, eqn):
     """(what is carried when a round changes nothing more, all results of that round)."""
     while True:
       before, out = self.space.atoms.changes, body(carry)
-      self.space.why = Place(eqn)
+      self.space.why = self.place
       joined = [self.space.merge(a, b) for a, b in zip(carry, out[:len(carry)], strict=True)]
       settled = before == self.space.atoms.changes and all(
           a.rigid == b.rigid and a.parts.keys() == b.parts.keys()
