@@ -426,20 +426,23 @@ REAL = {
     'attention unet': Case(module(AttentionUNet), 14, 71),
     # Three times 8 of the mapping network, 10 of the constant, 10 after it, 8, 8, 6, 6. A style has
     # the channels that it scales. Weights are divided by the root of a width, which is read off.
-    'stylegan2': Case(module(StyleGAN2), 9, 72, 'approximate', refused=tuple(
-        f'{name}/ModulatedConv_0' for name in ('conv4', 'conv8_up', 'conv8', 'conv16_up',
-                                               'conv16')), shape=(1, 8)),
+    'stylegan2': Case(module(StyleGAN2), 9, 72, 'approximate',
+                      ('mapping0', 'mapping1', 'mapping2'), refused=tuple(
+                          f'{name}/ModulatedConv_0' for name in (
+                              'conv4', 'conv8_up', 'conv8', 'conv16_up', 'conv16')), shape=(1, 8)),
     # The stream, 2 blocks' inner channels, twice 8 with 4 copies. A slope is one number.
     'srresnet': Case(module(SRResNet), 5, 40),
     # 6, 12, the stream of 24, 2 blocks' inner 24, 12, 6.
     'cyclegan': Case(module(CycleGAN), 7, 108),
-    # Style 6, 12, 5, MLP 14; content 6, the stream of 12, 2 blocks' inner 12, 6, 3. The shares of
-    # the parameters are as wide as the stream, so the same code runs while these are equal.
-    'funit': Case(module(FUNIT), 10, 88, 'approximate', ('up1', 'up2')),
+    # Style 6, 12, 5, MLP 14; content 6, the stream of 12, 2 blocks' inner 12, 6, 3. By the code
+    # all shares of the parameters are as wide as the stream, so it runs if blocks are, too.
+    'funit': Case(module(FUNIT), 10, 88, 'approximate', ('up1', 'up2'),
+                  refused=('content2', 'mlp2')),
     # 7 of the mapping network, 12 of the constant, 12 with 4 copies, 12, 8 with 4 copies, 8.
     'mobilestylegan': Case(module(MobileStyleGAN), 6, 59, shape=(1, 8)),
     # The stream of 12; in each of 2 blocks 24 of the MLP and 4 dims of queries, keys and values,
     # which are one array of 3 times 3 heads times dims; 8. The colours of the pixel shuffle stay.
-    # The dims are the stream's by number.
-    'swinir': Case(module(SwinIR), 6, 76, 'program'),
+    # The dims are the stream's by the code.
+    'swinir': Case(module(SwinIR), 6, 76, 'approximate', ('first',), refused=(
+        'first', 'block0/WindowAttention_0/qkv', 'block1/WindowAttention_0/qkv')),
 }
