@@ -181,6 +181,16 @@ def test_what_no_call_reads_stays():
   assert count(known) == (1, 8)
 
 
+def test_leaves_come_in_the_order_of_use():
+  """Within what is compiled, too; of a dictionary they come in the order of its keys."""
+  variables = shapes({'b': layer(3, 8), 'c': layer(8, 6), 'a': layer(6, 3)})
+  network = lambda v, x: conv_of(v['a'], conv_of(v['c'], conv_of(v['b'], x)))
+  for each in (network, jax.jit(network), jax.checkpoint(jax.jit(network))):
+    known = understood(each, (IMAGE, jnp.float32), variables)
+    assert [f'{a}/{b}' for a, b in known.leaves] == [
+        'b/kernel', 'b/bias', 'c/kernel', 'c/bias', 'a/kernel', 'a/bias']
+
+
 def test_equal_sizes_mean_nothing():
   """As many channels as samples, rows, columns, inputs and outputs."""
   variables = {'a': layer(4, 4), 'b': layer(4, 4), 'c': layer(4, 4)}

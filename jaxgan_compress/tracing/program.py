@@ -145,9 +145,8 @@ class Walk:
     control = {'scan': self.scan, 'while': self.while_, 'cond': self.cond}.get(name)
     if control:
       return control(eqn, inputs, stack, times)
-    inside = next((eqn.params[key] for key in INSIDE if key in eqn.params), None)
-    if inside is not None and name in RUNNING:
-      jaxpr, consts = opened(inside)
+    if name in RUNNING:
+      jaxpr, consts = opened(_inside(eqn))
       return self.run(jaxpr, [self.constant(c) for c in consts], inputs, stack, times)
     return self.plain(eqn, inputs, stack, times)
 
@@ -223,6 +222,11 @@ class Walk:
 def opened(jaxpr: Any) -> tuple[Any, Sequence]:
   """(program, its constants), closed or not."""
   return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, ClosedJaxpr) else (jaxpr, ())
+
+
+def _inside(eqn):
+  """The program that an equation of `RUNNING`, or a scan, runs on its inputs, one for one."""
+  return next(eqn.params[key] for key in INSIDE if key in eqn.params)
 
 
 def scan_counts(params) -> tuple[int, int]:
@@ -324,8 +328,17 @@ def _first_used(call) -> list[LeafPath]:
   """Leaves in the order in which the program reads them."""
   jaxpr, _ = opened(call.jaxpr)
   number = {v: i for i, v in enumerate(jaxpr.invars[:len(call.leaves)])}
-  used = [number[v] for eqn in _needed(jaxpr) for v in eqn.invars
-          if not isinstance(v, Literal) and v in number]
-  used += [number[v] for v in jaxpr.outvars if not isinstance(v, Literal) and v in number]
+  used = [*_read(jaxpr, number),
+          *(number[v] for v in jaxpr.outvars if not isinstance(v, Literal) and v in number)]
   return [call.leaves[i] for i in dict.fromkeys(used)]
 
+
+def _read(jaxpr, number):
+  """The numbers of the variables that a program reads, in this order."""
+  for eqn in _needed(jaxpr):
+    known = [None if isinstance(v, Literal) else number.get(v) for v in eqn.invars]
+    if eqn.primitive.name in (*RUNNING, 'scan'):
+      inner, _ = opened(_inside(eqn))
+      yield from _read(inner, {v: i for v, i in zip(inner.invars, known, strict=True)
+                               if i is not None})
+    yield from (i for i in known if i is not None)
