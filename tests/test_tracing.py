@@ -282,6 +282,8 @@ BODIES = {
     'repeat': (lambda v, x: jnp.repeat(x, 2, -1), {}, 1, 8),
     'tile pixels': (lambda v, x: jnp.tile(x, (1, 2, 1, 1)), {}, 1, 8),
     'stack': (lambda v, x: jnp.stack([x, 2 * x], -1).reshape(1, 8, 8, -1), {}, 1, 8),
+    'stack of others': (
+        lambda v, x: jnp.stack([x, jnp.broadcast_to(v['b'], x.shape)]).sum(0), {'b': (8,)}, 1, 8),
     'stack before': (lambda v, x: jnp.stack([x, 2 * x], 3).reshape(1, 8, 8, -1), {}, 1, 8),
     'stack of channels': (  # one by one, so each of them stays
         lambda v, x: jnp.stack([x[..., i] for i in range(8)], -1), {}, 0, 0),
@@ -317,6 +319,25 @@ BODIES = {
         lambda v, x: x * lax.reduce(x, 1., lambda a, b: a * b + a, (3,))[..., None], {}, 0, 0),
     'argmax of pixels': (lambda v, x: x + jnp.argmax(x, 1, keepdims=True), {}, 1, 8),
     'argmax of channels': (lambda v, x: x * jnp.argmax(x, 3, keepdims=True), {}, 0, 0),
+    'flipped': (lambda v, x: x * x[..., ::-1], {}, 1, 4),
+    'tile and repeat': (  # neighbours are united until all are
+        lambda v, x: jnp.tile(x, (1, 1, 1, 2)) * jnp.repeat(x, 2, -1), {}, 1, 1),
+    'numbered': (lambda v, x: x * jnp.arange(8.), {}, 0, 0),
+    'numbered in groups': (lambda v, x: x * jnp.tile(jnp.arange(4.), 2), {}, 1, 2),
+    'cumsum of channels': (lambda v, x: jnp.cumsum(x, 3), {}, 0, 0),
+    'cumsum of rows': (lambda v, x: jnp.cumsum(x, 1), {}, 1, 8),
+    'sorted channels': (lambda v, x: jnp.sort(x, 3), {}, 0, 0),
+    'sorted rows': (lambda v, x: jnp.sort(x, 1), {}, 1, 8),
+    'a slice of channels by a number': (
+        lambda v, x: lax.dynamic_slice_in_dim(x, 2, 4, 3), {}, 0, 0),
+    'a slice of rows by a number': (lambda v, x: lax.dynamic_slice_in_dim(x, 2, 4, 1), {}, 1, 8),
+    'a slice of channels for each sample': (
+        lambda v, x: jax.vmap(lambda x, i: lax.dynamic_slice_in_dim(x, i, 4, 2))(x, jnp.array([1])),
+        {}, 0, 0),
+    'a pixel written': (
+        lambda v, x: lax.dynamic_update_slice(x, v['b'], (0, 2, 3, 0)), {'b': (1, 1, 1, 8)}, 1, 8),
+    'channels written': (
+        lambda v, x: lax.dynamic_update_slice(x, v['b'], (0, 0, 0, 2)), {'b': (1, 8, 8, 4)}, 0, 0),
     'shuffled by a gather': (lambda v, x: x[..., jnp.array([1, 0, 3, 2, 5, 4, 7, 6])], {}, 0, 0),
 }
 
