@@ -46,7 +46,7 @@ def barrier(space, params, *values):
 
 
 @rule('bitcast_convert_type')
-def bitcast(space, params, v, *, out=None):
+def bitcast(space, params, v, *, out: Any = None):
   if v.shape == out:
     return space.normal(v)
   space.pin_all(v)  # bytes become an axis of their own, or an axis becomes numbers
@@ -328,7 +328,7 @@ def dynamic_update_slice(space, params, v, update, *starts):
 
 
 @rule('reduce_window', 'reduce_window_sum', 'reduce_window_max', 'reduce_window_min')
-def reduce_window(space, params, *values, out=None):
+def reduce_window(space, params, *values, out: Any = None):
   windows = zip(params['window_dimensions'], params['window_strides'], params['padding'],
                 params['base_dilation'], strict=True)
   moved = [i for i, each in enumerate(windows) if each != (1, 1, (0, 0), 1)]
