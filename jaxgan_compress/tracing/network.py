@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-from flax import linen, traverse_util
+from flax import linen, nnx, traverse_util
 
+from jaxgan_compress.tracing import nnx_modules
 from jaxgan_compress.tracing.plan import Path
 from jaxgan_compress.tracing.program import Call
 
@@ -17,7 +18,7 @@ TRAINING = {'train': True, 'training': True, 'is_training': True, 'deterministic
 STREAMS = 'params', 'dropout'
 
 
-def training_argument(network: linen.Module) -> str | None:
+def training_argument(network: linen.Module | nnx.Module) -> str | None:
   """The name of the argument that says whether a network trains, if it has one."""
   known = inspect.signature(type(network).__call__).parameters
   return next((name for name in TRAINING if name in known), None)
@@ -34,9 +35,11 @@ def function_of(network: Any, *args, train: bool = False, mutable: Any = (), **k
 
   args, kwargs: besides the arrays. mutable: collections that the call may change.
   """
-  if not isinstance(network, linen.Module):
+  if not isinstance(network, linen.Module | nnx.Module):
     return lambda variables, *inputs: (network(variables, *inputs, *args, **kwargs), {})
   kwargs = mode(network, train) | kwargs
+  if isinstance(network, nnx.Module):
+    return nnx_modules.function_of(network, args, kwargs, train)
 
   def call(variables, *inputs):
     out = network.apply(variables, *inputs, *args, **kwargs,
@@ -48,10 +51,11 @@ def function_of(network: Any, *args, train: bool = False, mutable: Any = (), **k
 
 
 def shapes_of(network: Any, variables: Any, inputs: Sequence) -> dict[Path, jax.ShapeDtypeStruct]:
-  """The shapes of a network's leaves by path; of a module's without variables those of its
-  `init`."""
+  """The shapes of a network's leaves by path; without variables those of a model of nnx, or of a
+  module's `init`."""
   if variables is None:
-    variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    variables = nnx_modules.variables_of(network) if isinstance(network, nnx.Module) else (
+        jax.eval_shape(network.init, jax.random.key(0), *inputs))
   flat = traverse_util.flatten_dict(linen.meta.unbox(dict(variables)))
   return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
 
@@ -64,7 +68,8 @@ def functions(network: Any, collections: Iterable[str], calls: Sequence[tuple] |
   if calls is not None:
     return [function_of(network, *args, mutable=states, **kwargs) for args, kwargs in calls]
   found = [function_of(network)]
-  if isinstance(network, linen.Module) and training_argument(network):
+  if isinstance(network, linen.Module) and training_argument(network) or \
+      isinstance(network, nnx.Module) and nnx_modules.trains_otherwise(network):
     found.append(function_of(network, train=True, mutable=states))
   return found
 
