@@ -3,6 +3,7 @@ whether dead ones are there."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import traceback
@@ -35,10 +36,12 @@ MIXED = "allow=('mixed',) cuts it all the same"
 class Subject:
   """A network on random weights.
 
-  function: (variables, inputs) -> (output, states). flat: its leaves. inputs: arrays. outputs: see
-  `trace_plan`. whole: the arrays of its output. tolerance: see `TOLERANCES`.
+  function: (variables, inputs) -> (output, states). compiled: (leaves, inputs) -> arrays of its
+  output, in the network's own sizes. flat: its leaves. inputs: arrays. outputs: see `trace_plan`.
+  whole: the arrays of its output. tolerance: see `TOLERANCES`.
   """
   function: Callable
+  compiled: Callable
   flat: Mapping[Path, np.ndarray]
   inputs: Sequence[np.ndarray]
   outputs: Callable | None
@@ -57,8 +60,11 @@ def subject(function: Callable, shapes: Mapping[Path, Any], inputs: Sequence, ou
   rng = np.random.default_rng(seed)
   flat = {path: random_leaf(rng, path, x) for path, x in shapes.items()}
   arrays = [_random_input(rng, x) for x in inputs]
-  out, narrowest = _run(function, flat, arrays, outputs, measure=True)
-  return Subject(function, flat, arrays, outputs, out, TOLERANCES[narrowest])
+  compiled = _compiled(function, outputs)
+  out = _run(compiled, flat, arrays)
+  with jax.enable_x64(True):
+    narrowest = _narrowest(jax.make_jaxpr(compiled)(flat, *arrays).jaxpr)
+  return Subject(function, compiled, flat, arrays, outputs, out, TOLERANCES[narrowest])
 
 
 def random_leaf(rng: np.random.Generator, path: Path, leaf: Any) -> np.ndarray:
@@ -79,24 +85,21 @@ def _random_input(rng, x):
   return np.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else np.asarray(x)
 
 
-def _run(function, flat, inputs, outputs, small=False, measure=False):
-  """The output's arrays; with `measure` also the bytes of the narrowest float that is multiplied.
-  """
+def _compiled(function, outputs, small=False):
 
+  @jax.jit
   def run(flat, *inputs):
     variables = traverse_util.unflatten_dict(flat)
-    if small:
-      with with_arrays_as_given():
-        out = function(variables, *inputs)[0]
-    else:
+    with with_arrays_as_given() if small else contextlib.nullcontext():
       out = function(variables, *inputs)[0]
     return jax.tree.leaves(outputs(out) if outputs else out)
 
+  return run
+
+
+def _run(compiled, flat, inputs):
   with jax.enable_x64(True):
-    out = [np.asarray(x) for x in jax.jit(run)(dict(flat), *inputs)]
-    if not measure:
-      return out
-    return out, _narrowest(jax.make_jaxpr(run)(dict(flat), *inputs).jaxpr)
+    return [np.asarray(x) for x in compiled(dict(flat), *inputs)]
 
 
 def _narrowest(jaxpr) -> int:
@@ -123,7 +126,7 @@ def permutes(plan: TracedPlan, about: Subject, names: Sequence[str], seed: int =
       places = np.arange(plan.shapes[path][axis])
       places[indices.reshape(-1)] = indices[order].reshape(-1)
       flat[path] = flat[path].take(places, axis)
-  return about.same(_run(about.function, flat, about.inputs, about.outputs))
+  return about.same(_run(about.compiled, flat, about.inputs))
 
 
 def random_masks(plan: TracedPlan, names: Sequence[str], seed: int = 0) -> dict[str, np.ndarray]:
@@ -145,12 +148,12 @@ def removes(plan: TracedPlan, about: Subject, masks: Mapping[str, np.ndarray],
   large = {path: masked(x, plan.leaves[path], alive) for path, x in about.flat.items()}
   small = {path: x[living(plan.leaves[path], x.shape, alive)] for path, x in about.flat.items()}
   if execution == 'module':
-    out = _run(about.function, small, about.inputs, about.outputs, small=True)
+    out = _run(_compiled(about.function, about.outputs, small=True), small, about.inputs)
   else:
     function = rewriting.function(plan, about.function, masks, about.outputs)
     with jax.enable_x64(True):
       out = [np.asarray(x) for x in jax.jit(function)(small, *about.inputs)[0]]
-  reference = _run(about.function, large, about.inputs, about.outputs)
+  reference = _run(about.compiled, large, about.inputs)
   return dataclasses.replace(about, whole=reference).same(out)
 
 
