@@ -68,10 +68,15 @@ def functions(network: Any, collections: Iterable[str], calls: Sequence[tuple] |
   if calls is not None:
     return [function_of(network, *args, mutable=states, **kwargs) for args, kwargs in calls]
   found = [function_of(network)]
-  if isinstance(network, linen.Module) and training_argument(network) or \
-      isinstance(network, nnx.Module) and nnx_modules.trains_otherwise(network):
+  if _trains_otherwise(network):
     found.append(function_of(network, train=True, mutable=states))
   return found
+
+
+def _trains_otherwise(network):
+  if isinstance(network, linen.Module | nnx.Module) and training_argument(network):
+    return True
+  return isinstance(network, nnx.Module) and nnx_modules.trains_otherwise(network)
 
 
 def traced_call(call: Callable, shapes: Mapping[Path, jax.ShapeDtypeStruct], inputs: Sequence,

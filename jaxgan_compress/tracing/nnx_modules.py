@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, traverse_util
 
 from jaxgan_compress.tracing.plan import Path
 
-# What a call draws or leaves behind is no leaf: it stays with the model.
-RESTING = nnx.RngState, nnx.Intermediate
+# No leaves, but kept with the model: what a call draws or leaves behind, and arrays of NumPy, which
+# code may take for numbers that it knows, as indices.
+RESTING = nnx.RngState, nnx.Intermediate, lambda path, x: isinstance(x, np.ndarray)
 
 
 def variables_of(model: nnx.Module) -> dict[str, Any]:
