@@ -24,8 +24,9 @@ IMAGE = 1, 16, 16, 3
 class Case:
   """A network and what is known of it.
 
-  make: () -> (network, variables): a linen module and None, or a function of (variables, x) and the
-    shapes of its variables. shape, dtype: of x. groups, channels: how many a cut may remove.
+  make: () -> (network, variables): a module of linen or of nnx and None, or a function of
+    (variables, x) and the shapes of its variables. shape, dtype: of x. groups, channels: how many a
+    cut may remove.
   kind: what the same code gives with smaller arrays: 'exact', what a mask leaves; 'approximate', a
     mean or norm changes its meaning, which the rewritten program keeps; or 'program', the rewritten
     program alone gives it.
@@ -533,17 +534,7 @@ class OfNNX(nnx.Module):
 
 
 def of_nnx():
-  """As a function of its parameters and statistics, which are a tree of arrays."""
-  model = nnx.eval_shape(lambda: OfNNX(nnx.Rngs(0)))
-  model.eval()
-  definition, state, rest = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
-
-  def call(variables, x):
-    own = jax.tree.map(lambda leaf: leaf, state)
-    nnx.replace_by_pure_dict(own, variables)
-    return nnx.merge(definition, own, rest)(x)
-
-  return call, nnx.to_pure_dict(state)
+  return nnx.eval_shape(lambda: OfNNX(nnx.Rngs(0))), None
 
 
 NETWORKS = {

@@ -56,12 +56,18 @@ class Subject:
 def subject(function: Callable, shapes: Mapping[Path, Any], inputs: Sequence, outputs=None,
             seed: int = 0) -> Subject:
   """Weights and inputs, as random as weights of trained networks need not be: a norm whose scales
-  are 0 makes every law true. Under float64, but for what the network fixes itself."""
+  are 0 makes every law true. Under float64, but for what the network fixes itself; in the types of
+  its own where it runs in these alone, as loops do that begin with zeros of float32."""
   rng = np.random.default_rng(seed)
   flat = {path: random_leaf(rng, path, x) for path, x in shapes.items()}
   arrays = [_random_input(rng, x) for x in inputs]
   compiled = _compiled(function, outputs)
-  out = _run(compiled, flat, arrays)
+  try:
+    out = _run(compiled, flat, arrays)
+  except TypeError:
+    flat = {path: x.astype(shapes[path].dtype) for path, x in flat.items()}
+    arrays = [x.astype(like.dtype) for x, like in zip(arrays, inputs, strict=True)]
+    out = _run(compiled, flat, arrays)
   with jax.enable_x64(True):
     narrowest = _narrowest(jax.make_jaxpr(compiled)(flat, *arrays).jaxpr)
   return Subject(function, compiled, flat, arrays, outputs, out, TOLERANCES[narrowest])

@@ -51,11 +51,13 @@ def function_of(network: Any, *args, train: bool = False, mutable: Any = (), **k
 
 
 def shapes_of(network: Any, variables: Any, inputs: Sequence) -> dict[Path, jax.ShapeDtypeStruct]:
-  """The shapes of a network's leaves by path; without variables those of a model of nnx, or of a
-  module's `init`."""
-  if variables is None:
-    variables = nnx_modules.variables_of(network) if isinstance(network, nnx.Module) else (
-        jax.eval_shape(network.init, jax.random.key(0), *inputs))
+  """The shapes of a network's leaves by path; without variables those of a model of nnx itself, or
+  of a module's `init`."""
+  if isinstance(network, nnx.Module):
+    variables = nnx_modules.variables_of(network) if variables is None else (
+        nnx_modules.checked(network, variables))
+  elif variables is None:
+    variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
   flat = traverse_util.flatten_dict(linen.meta.unbox(dict(variables)))
   return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
 

@@ -64,16 +64,22 @@ def small_model(model: nnx.Module, variables: Mapping[str, Any]) -> nnx.Module:
 
   Raises ValueError where leaves are missing or unknown.
   """
-  given = set(traverse_util.flatten_dict(dict(variables)))
+  return _with(model, jax.tree.map(
+      lambda x: x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x),
+      checked(model, variables)))
+
+
+def checked(model: nnx.Module, variables: Mapping[str, Any]) -> dict[str, Any]:
+  """The variables, if they are the leaves of a model; else raises ValueError."""
   known = set(traverse_util.flatten_dict(variables_of(model)))
+  given = set(traverse_util.flatten_dict(dict(variables)))
   if given != known:
-    said = [f'{what} {", ".join("/".join(path) for path in sorted(paths)[:3])}'
+    said = [f'{what} {", ".join("/".join(map(str, path)) for path in sorted(paths)[:3])}'
             for what, paths in (('without', known - given), ('with unknown', given - known))
             if paths]
-    raise ValueError(f'variables {" and ".join(said)}: they must be the leaves of the model, which '
-                     f'has {len(known)}')
-  return _with(model, jax.tree.map(
-      lambda x: x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x), dict(variables)))
+    raise ValueError(f'variables {" and ".join(said)}: take those of nnx_modules.variables_of(model'
+                     f'), which has {len(known)} leaves')
+  return dict(variables)
 
 
 def _with(model, variables):
@@ -143,8 +149,10 @@ def _linear_general(layer):
 
 
 def _einsum(layer):
-  shape = layer.kernel.shape[-len(layer.kernel_shape):]
-  return {'kernel_shape': shape}
+  sizes = {'kernel_shape': layer.kernel.shape[-len(layer.kernel_shape):]}
+  if layer.bias is not None:
+    sizes['bias_shape'] = layer.bias.shape[-len(layer.bias_shape):]
+  return sizes
 
 
 def _conv(layer):

@@ -60,11 +60,13 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
                execution: str = 'auto', seed: int = 0, prove: bool = True) -> TracedPlan:
   """The groups of channels that live and die together in a network, found by tracing it.
 
-  network: a module of linen, or a function (variables, *inputs) -> arrays. variables: its arrays,
-    or their shapes; None for those of a module's `init`. inputs: arrays, or their shapes, best of
+  network: a module of linen, a model of nnx, or a function (variables, *inputs) -> arrays.
+    variables: its arrays, or their shapes; None for those of a module's `init`, and for those that
+    a model of nnx holds, which itself stays as it is. inputs: arrays, or their shapes, best of
     batch 1 and the smallest size that the network takes: plans do not depend on it.
   calls: (args, kwargs) of several calls besides the arrays, which are understood together; default:
-    in inference mode, and in training mode where the network has an argument `train`.
+    in inference mode, and in training mode where the network has an argument `train`, or tells
+    `model.train()` from `model.eval()`; an argument train=True of a call stands for the former.
   outputs: of what the network returns the part that must not change; default: all of it.
   allow: 'mixed' cuts channels, too, whose number a mean, a norm or a scale takes in, so that what
     is left changes. execution: 'module' or 'program', see `TracedPlan`; 'auto' takes the first
