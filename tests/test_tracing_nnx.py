@@ -175,8 +175,8 @@ def test_a_model_of_many_layers_has_the_groups_known_by_hand(how, widths, approx
   assert len(plan.notes) == len(refused)
   for name, note in zip(refused, plan.notes, strict=True):
     # Where attention takes sizes of queries and values for equal.
-    assert re.match(rf'{name} is not cut: traced_networks.py:\d+ cannot run with 2 of its 4 channels '
-                    r'\(value shape should be', note)
+    assert re.match(rf'{name} is not cut: traced_networks.py:\d+ cannot run with 2 of its 4 '
+                    r'channels \(value shape should be', note)
 
 
 def test_calls_in_both_modes_are_those_of_the_model_itself():

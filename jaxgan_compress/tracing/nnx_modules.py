@@ -14,8 +14,8 @@ from flax import nnx, traverse_util
 
 from jaxgan_compress.tracing.plan import Path
 
-# No leaves, but kept with the model: what a call draws or leaves behind, and arrays of NumPy, which
-# code may take for numbers that it knows, as indices.
+# No leaves, but kept with the model: random numbers' state, what a call leaves behind, and arrays of
+# NumPy, which code may take for numbers that it knows, as indices.
 RESTING = nnx.RngState, nnx.Intermediate, lambda path, x: isinstance(x, np.ndarray)
 
 
