@@ -12,6 +12,7 @@ import pytest
 from flax import nnx, traverse_util
 
 from jaxgan_compress.tracing import laws, nnx_modules
+from jaxgan_compress.tracing import network as networks
 from jaxgan_compress.tracing.plan import living, masked
 from jaxgan_compress.tracing.traced_plan import trace_plan
 from tests.traced_networks import OfNNX
@@ -89,6 +90,11 @@ class WithArgument(nnx.Module):
     return self.last(nnx.relu(self.norm(self.conv(x), use_running_average=not train)))
 
 
+class ByArgumentAlone(nnx.Module):
+  def __call__(self, x, deterministic):
+    return x if deterministic else 2 * x
+
+
 class Recurrent(nnx.Module):
   def __init__(self, rngs):
     self.rnn = nnx.RNN(nnx.GRUCell(3, 8, rngs=rngs))
@@ -103,18 +109,33 @@ class Gain(nnx.Variable):
 
 
 class OwnVariables(nnx.Module):
-  """A Variable of a kind of its own, an array that is none, and one of NumPy: not to be traced."""
+  """A Variable of a kind of its own, an array that is none; and what must not be traced: an array
+  of NumPy, a number, a count."""
 
   def __init__(self, rngs):
     self.conv = conv(3, 8, rngs)
     self.gain = Gain(jnp.arange(1.0, 9))
     self.shift = nnx.data(jnp.arange(8.0))
     self.order = nnx.data(np.array([1, 2, 0]))
+    self.half, self.calls = nnx.Variable(0.5), nnx.Variable(jnp.array(0))
     self.last = conv(8, 3, rngs)
 
   def __call__(self, x):
-    x = self.last(nnx.relu(self.conv(x) * self.gain + self.shift))
+    self.calls[...] += 1
+    x = self.half * self.last(nnx.relu(self.conv(x) * self.gain + self.shift))
     return jnp.stack([x[..., int(i)] for i in self.order], -1)
+
+
+class Masked(nnx.Module):
+  """A mask by number: the kernel that it masks stays whole, and with it the channels it joins."""
+
+  def __init__(self, rngs):
+    self.stem = conv(3, 8, rngs)
+    self.conv = conv(8, 6, rngs, mask=jnp.tri(8, 6) * jnp.ones((3, 3, 1, 1), int) > 0)
+    self.inner, self.last = conv(6, 5, rngs), conv(5, 3, rngs)
+
+  def __call__(self, x):
+    return self.last(self.inner(self.conv(self.stem(x))))
 
 
 class Shared(nnx.Module):
@@ -138,6 +159,7 @@ MODELS = {
     'mode by argument': (WithArgument, {'conv': 8}),
     'recurrent': (Recurrent, {'rnn/cell/dense_h': 8}),
     'own variables': (OwnVariables, {'conv': 8}),
+    'masked': (Masked, {'inner': 5}),
     # The kernel's both axes are one group, for it is used twice.
     'shared': (Shared, {'stem': 8}),
 }
@@ -146,8 +168,8 @@ MODELS = {
 def snapshot(model):
   """All that a model is: its graph with modes and counts, its Variables, and copies of arrays."""
   definition, state = nnx.split(model)
-  leaves = [np.array(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
-            for x in jax.tree.leaves(state)]
+  leaves = [np.array(jax.random.key_data(x) if jax.dtypes.issubdtype(
+      jnp.result_type(x), jax.dtypes.prng_key) else x) for x in jax.tree.leaves(state)]
   return definition, [id(x) for _, x in nnx.iter_graph(model)], leaves
 
 
@@ -155,6 +177,7 @@ def snapshot(model):
 def test_models_are_cut_by_smaller_arrays_and_by_their_program_and_stay_as_they_are(name):
   make, widths = MODELS[name]
   model = make(nnx.Rngs(0))
+  model.eval()
   before = snapshot(model)
   for how in 'module', 'program':
     plan = trace_plan(model, None, IMAGE, how=how)
@@ -183,7 +206,7 @@ def test_calls_in_both_modes_are_those_of_the_model_itself():
   rngs = nnx.Rngs(0)
   model = nnx.Sequential(nnx.Linear(3, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs),
                          nnx.Dropout(0.5, rngs=rngs))
-  variables = nnx_modules.variables_of(model)
+  before, variables = nnx.graphdef(model), nnx_modules.variables_of(model)
   x = jax.random.normal(jax.random.key(1), (4, 3))
   for train in False, True:
     out, states = nnx_modules.function_of(model, (), {}, train)(variables, x)
@@ -193,8 +216,14 @@ def test_calls_in_both_modes_are_those_of_the_model_itself():
     assert set(states) == ({'batch_stats'} if train else set())
     now = nnx_modules.variables_of(own)
     jax.tree.map(np.testing.assert_array_equal, {**variables, **states}, now)
-  assert nnx_modules.trains_otherwise(model)
-  assert not nnx_modules.trains_otherwise(nnx.Linear(3, 8, rngs=rngs))
+  assert nnx.graphdef(model) == before
+
+
+@pytest.mark.parametrize(('make', 'calls'), [
+    (lambda rngs: nnx.Linear(3, 8, rngs=rngs), 1), (lambda rngs: nnx.Dropout(0.5, rngs=rngs), 2),
+    (lambda rngs: nnx.BatchNorm(3, rngs=rngs), 2), (lambda rngs: ByArgumentAlone(), 2)])
+def test_models_that_train_otherwise_are_traced_in_both_modes(make, calls):
+  assert len(networks.functions(make(nnx.Rngs(0)), ['params'])) == calls
 
 
 def random_cut(model, seed=0):

@@ -74,7 +74,10 @@ def subject(function: Callable, shapes: Mapping[Path, Any], inputs: Sequence, ou
 
 
 def random_leaf(rng: np.random.Generator, path: Path, leaf: Any) -> np.ndarray:
-  """Kernels N(0, 1 / fan_in), vectors N(0, 1/4), scales and variances |N| + 1/2, in float64."""
+  """Kernels N(0, 1 / fan_in), vectors N(0, 1/4), scales and variances |N| + 1/2, in float64; masks
+  of which half is True, other integers 0."""
+  if leaf.dtype == bool:
+    return rng.random(leaf.shape) < 0.5
   if not jnp.issubdtype(leaf.dtype, jnp.floating):
     return np.zeros(leaf.shape, leaf.dtype)
   x = rng.standard_normal(leaf.shape)

@@ -14,15 +14,24 @@ from flax import nnx, traverse_util
 
 from jaxgan_compress.tracing.plan import Path
 
-# No leaves, but kept with the model: random numbers' state, what a call leaves behind, and arrays of
-# NumPy, which code may take for numbers that it knows, as indices.
-RESTING = nnx.RngState, nnx.Intermediate, lambda path, x: isinstance(x, np.ndarray)
+
+def _stays(path, x) -> bool:
+  """Whether an array is no leaf but kept with the model: random state, counts, masks and other
+  integers, Python's numbers, and arrays of NumPy, which code may take for numbers that it knows."""
+  return isinstance(x, np.ndarray) or not all(
+      isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+      and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(x))
+
+
+# What a call leaves behind is no leaf, either.
+RESTING = _stays, nnx.Intermediate
 
 
 def variables_of(model: nnx.Module) -> dict[str, Any]:
   """{collection: nested dict of arrays} of a model, as linen has them: 'params', 'batch_stats', and
   other kinds of Variable by their class ('cache' of `nnx.Cache`); 'arrays' are those that are no
-  Variable. Keys are strings. An array used twice is one leaf, where it is found first.
+  Variable. Keys are strings. An array used twice is one leaf, where it is found first. Floats alone
+  are leaves; random state, counts and masks stay with the model.
   """
   return traverse_util.unflatten_dict(_named(nnx.state(model, nnx.Not(RESTING))))
 
