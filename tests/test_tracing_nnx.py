@@ -179,21 +179,22 @@ def test_models_are_cut_by_smaller_arrays_and_by_their_program_and_stay_as_they_
   model = make(nnx.Rngs(0))
   model.eval()
   before = snapshot(model)
-  for how in 'module', 'program':
-    plan = trace_plan(model, None, IMAGE, how=how)
-    assert (plan.widths, plan.how, plan.approximate, plan.notes) == (widths, how, frozenset(), ())
+  for way in 'module', 'program':
+    plan = trace_plan(model, None, IMAGE, execution=way)
+    assert (plan.widths, plan.execution) == (widths, way)
+    assert not plan.approximate and not plan.notes
   after = snapshot(model)
   assert before[:2] == after[:2]
   jax.tree.map(np.testing.assert_array_equal, before[2], after[2])
 
 
-@pytest.mark.parametrize(('how', 'widths', 'approximate', 'refused'), [
+@pytest.mark.parametrize(('way', 'widths', 'approximate', 'refused'), [
     ('module', {'conv1': 2, 'conv2': 12, 'up': 6, 'attention/query#2': 2}, {'conv1', 'conv2'},
      ['attention/query', 'attention/value']),
     ('program', {'conv1': 2, 'conv2': 12, 'up': 6, 'attention/query': 4, 'attention/query#2': 2,
                  'attention/value': 4}, set(), [])])
-def test_a_model_of_many_layers_has_the_groups_known_by_hand(how, widths, approximate, refused):
-  plan = trace_plan(OfNNX(nnx.Rngs(0)), None, IMAGE, how=how, allow=('mixed',))
+def test_a_model_of_many_layers_has_the_groups_known_by_hand(way, widths, approximate, refused):
+  plan = trace_plan(OfNNX(nnx.Rngs(0)), None, IMAGE, execution=way, allow=('mixed',))
   assert (plan.widths, plan.approximate) == (widths, approximate)
   assert len(plan.notes) == len(refused)
   for name, note in zip(refused, plan.notes, strict=True):
@@ -228,7 +229,7 @@ def test_models_that_train_otherwise_are_traced_in_both_modes(make, calls):
 
 def random_cut(model, seed=0):
   """(plan, model with random weights and dead channels at 0, the small model), in float64."""
-  plan = trace_plan(model, None, IMAGE, how='module')
+  plan = trace_plan(model, None, IMAGE, execution='module')
   masks = laws.random_masks(plan, list(plan.groups), seed)
   alive, rng = plan.alive(masks), np.random.default_rng(seed)
   flat = {path: laws.random_leaf(rng, path, x) for path, x in traverse_util.flatten_dict(
