@@ -12,7 +12,12 @@ The same, step by step:
     student = teacher.with_widths(pruning.widths(found.masks))
     variables = pruning.compact(plan, variables, found.masks)
 
-Any network with `plan` and `with_widths` can be pruned; see `nn.prunable`.
+Networks of the library say their widths, by `plan()` and `with_widths()`. Any other network, of
+linen, of nnx, or a function, is traced:
+
+    print(pruning.trace_plan(network, variables, x))
+    small = pruning.cut(network, variables, (x,), budget=2.6e9)
+    small.network.apply(small.variables, x)
 """
 
 from jaxgan_compress.analysis.mask_plot import plot_masks
@@ -22,6 +27,7 @@ from jaxgan_compress.pruning.activation import (
   activation_statistics,
   keep_means,
 )
+from jaxgan_compress.pruning.any_network import CutResult, SmallNetwork, cut, trace_plan
 from jaxgan_compress.pruning.budget_search import SearchResult, keep, search, tighten, widths
 from jaxgan_compress.pruning.gradual import GradualPruning, roles, schedule
 from jaxgan_compress.pruning.importance import scores
@@ -35,20 +41,25 @@ from jaxgan_compress.pruning.latency import (
 from jaxgan_compress.pruning.one_shot import PruneResult, init_student, prune
 from jaxgan_compress.pruning.surgery import apply_masks, compact, expand
 from jaxgan_compress.pruning.width_cost import Cost, cost
+from jaxgan_compress.tracing.traced_plan import TracedPlan
 
 __all__ = [
   'BACKENDS',
   'ActivationStatistics',
   'Cost',
+  'CutResult',
   'GradualPruning',
   'LatencyTable',
   'PruneResult',
   'ReaderStatistics',
   'SearchResult',
+  'SmallNetwork',
+  'TracedPlan',
   'activation_statistics',
   'apply_masks',
   'compact',
   'cost',
+  'cut',
   'expand',
   'init_student',
   'keep',
@@ -63,5 +74,6 @@ __all__ = [
   'scores',
   'search',
   'tighten',
+  'trace_plan',
   'widths',
 ]

@@ -72,21 +72,32 @@ def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,
     if unit != 'macs':
       raise ValueError(f'unit={unit!r} counts layers of this library as others do; of a network of '
                        "your own take 'macs' or 'params'")
-    return of_terms(plan, unit, module.terms(shape))
-  if unit == 'params':
-    amounts = {path: math.prod(of_leaf) for path, of_leaf in plan.shapes.items()
-               if path[0] == 'params'}
-  else:
-    amounts = _macs(module, plan, shape, UNITS[unit])
+    return cost_of_terms(plan, unit, module.terms(shape))
+  return _of_leaves(plan, unit, _params(plan) if unit == 'params' else
+                    _macs(module, plan, shape, UNITS[unit]))
+
+
+def cost_of_params(plan: Plan) -> Cost:
+  """How many parameters a network has, as a function of its widths."""
+  return _of_leaves(plan, 'params', _params(plan))
+
+
+def _params(plan):
+  return {path: math.prod(shape) for path, shape in plan.shapes.items() if path[0] == 'params'}
+
+
+def _of_leaves(plan, unit, amounts):
+  """The cost of amounts that are proportional to leaves."""
   feeders = {path: plan.feeders(path) for path in amounts}
   sets = list(dict.fromkeys(itertools.chain(*feeders.values())))
   terms = [_term(plan, path, amount) for path, amount in amounts.items()]
-  return of_terms(plan, unit, terms, sets, [[each in feeders[path] for each in sets]
+  return cost_of_terms(plan, unit, terms, sets, [[each in feeders[path] for each in sets]
                                             for path in amounts])
 
 
-def of_terms(plan: Plan, unit: str, terms: Sequence[tuple[int, Sequence[np.ndarray]]],
-             sets: Sequence[tuple[str, ...]] = (), fed: Sequence[Sequence[bool]] = ()) -> Cost:
+def cost_of_terms(plan: Plan, unit: str, terms: Sequence[tuple[int, Sequence[np.ndarray]]],
+                  sets: Sequence[tuple[str, ...]] = (), fed: Sequence[Sequence[bool]] = ()
+                  ) -> Cost:
   """The cost of terms, (factor, the numbers of channels along each axis that changes).
 
   sets: of groups; a term that is fed by one (fed: [terms][sets]) is 0 where all of it are empty.

@@ -161,7 +161,9 @@ def removes(plan: TracedPlan, about: Subject, masks: Mapping[str, np.ndarray],
   else:
     function = rewriting.function(plan, about.function, masks, about.outputs)
     with jax.enable_x64(True):
-      out = [np.asarray(x) for x in jax.jit(function)(small, *about.inputs)[0]]
+      returned, _ = jax.jit(function)(small, *about.inputs)
+      returned = about.outputs(returned) if about.outputs else returned
+      out = [np.asarray(x) for x in jax.tree.leaves(returned)]
   reference = _run(about.compiled, large, about.inputs)
   return dataclasses.replace(about, whole=reference).same(out)
 

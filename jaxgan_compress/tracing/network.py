@@ -92,15 +92,18 @@ def traced_call(call: Callable, shapes: Mapping[Path, jax.ShapeDtypeStruct], inp
   def flat(leaves, *inputs):
     variables = traverse_util.unflatten_dict(dict(zip(paths, leaves, strict=True)))
     out, states = call(variables, *inputs)
-    return outputs(out) if outputs else out, traverse_util.flatten_dict(
+    return outputs(out) if outputs else (), out, traverse_util.flatten_dict(
         linen.meta.unbox(dict(states)))
 
-  jaxpr, (out, states) = jax.make_jaxpr(flat, return_shape=True)(list(shapes.values()), *inputs)
-  count = len(jax.tree.leaves(out))
+  jaxpr, (pinned, out, states) = jax.make_jaxpr(flat, return_shape=True)(
+      list(shapes.values()), *inputs)
+  first = len(jax.tree.leaves(pinned))
+  count = first + len(jax.tree.leaves(out))
   # Leaves of a dictionary come in the order of their keys.
   names = jax.tree.leaves(jax.tree_util.tree_map_with_path(lambda path, _: path[0].key, states),
                           is_leaf=lambda x: isinstance(x, tuple))
   numbered = list(enumerate(names, count))
-  return Call(jaxpr, paths, tuple(range(count)),
+  return Call(jaxpr, paths, tuple(range(first) if outputs else range(first, count)),
+              tuple(range(first, count)), jax.tree.structure(out),
               {i: path for i, path in numbered if path in shapes},
               {i: path for i, path in numbered if path not in shapes})

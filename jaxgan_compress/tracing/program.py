@@ -81,12 +81,15 @@ class Call:
   """One way in which a network runs, as a program.
 
   jaxpr: closed. leaves: path of each of its first inputs, the others are no leaves. outputs: the
-  results that must not change. states: {number of a result: the leaf that it replaces}. others: of
-    further results, which may lose channels, {number: path}.
+  results that must not change. returned, tree: all that the network returns, and its structure.
+  states: {number of a result: the leaf that it replaces}. others: of further results, which may
+    lose channels, {number: path}.
   """
   jaxpr: Any
   leaves: tuple[LeafPath, ...]
   outputs: tuple[int, ...]
+  returned: tuple[int, ...]
+  tree: Any
   states: Mapping[int, LeafPath]
   others: Mapping[int, LeafPath]
 

@@ -21,7 +21,7 @@ Value = tuple[Labels, Any]  # labels of the whole array, and what is left of it
 
 def function(plan: Plan, call: Callable, masks: Mapping[str, np.ndarray],
              outputs: Callable | None = None) -> Callable:
-  """(leaves of the small network by path, *inputs) -> (outputs, new states by path): what `call` of
+  """(leaves of the small network by path, *inputs) -> (output, new states by path): what `call` of
   the large network computes where the channels that are not in the masks are 0, their number
   included in every mean. The program is traced and understood anew for each shape of the inputs.
 
@@ -44,7 +44,7 @@ def function(plan: Plan, call: Callable, masks: Mapping[str, np.ndarray],
     values = [(found.leaves[path], jnp.asarray(flat[path])) for path in traced.leaves]
     values += [walk.constant(x) for x in jax.tree.leaves(inputs)]
     results = walk.run(jaxpr, [walk.constant(c) for c in consts], values)
-    return ([walk.fitted(results[i], results[i][0]) for i in traced.outputs],
+    return (jax.tree.unflatten(traced.tree, [results[i][1] for i in traced.returned]),
             {path: walk.fitted(results[i], found.leaves[path])
              for i, path in traced.states.items()}
             | {path: results[i][1] for i, path in traced.others.items()})

@@ -111,11 +111,12 @@ def narrowed(plan: TracedPlan, masks: Mapping[str, np.ndarray]) -> TracedPlan:
       terms=tuple((factor, tuple(map(left, parts))) for factor, parts in plan.terms))
 
 
-def terms_at(plan: TracedPlan, network: Any, *inputs: Any, outputs=None) -> tuple:
-  """`TracedPlan.terms` of inputs of other sizes."""
-  shapes = networks.shapes_of(network, None, inputs)
+def terms_at(plan: TracedPlan, network: Any, variables: Any, *inputs: Any,
+             calls: Sequence[tuple] | None = None, outputs: Callable | None = None) -> tuple:
+  """`TracedPlan.terms` of inputs of other sizes; arguments as of `trace_plan`."""
+  shapes = networks.shapes_of(network, variables, inputs)
   programs = [networks.traced_call(function, shapes, inputs, outputs)
-              for function in networks.functions(network, {path[0] for path in shapes})]
+              for function in networks.functions(network, {path[0] for path in shapes}, calls)]
   found = understand(programs, {path: x.shape for path, x in shapes.items()})
   number = np.full(len(found.atoms), -1)
   for path, labels in found.leaves.items():

@@ -81,7 +81,7 @@ class Wrapped(nn.Module):
       with with_arrays_as_given(axis_names or None):
         return call(variables, x)
     with with_arrays_as_given(axis_names or None):
-      (image,), states = rewriting.function(_groups(self.whole), call, self._masks)(
+      image, states = rewriting.function(_groups(self.whole), call, self._masks)(
           traverse_util.flatten_dict(variables), x)
     return image, {HIDDEN: {}, **traverse_util.unflatten_dict(states)}
 
@@ -295,6 +295,6 @@ def _traced(wrapped, prove):
 @remembered
 def _terms(wrapped, shape):
   with conv_dispatch.reference():
-    return terms_at(_proved(wrapped), wrapped.network, jax.ShapeDtypeStruct(shape, jnp.float32),
-                    outputs=_image)
+    return terms_at(_proved(wrapped), wrapped.network, None,
+                    jax.ShapeDtypeStruct(shape, jnp.float32), outputs=_image)
 
