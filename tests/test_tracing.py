@@ -18,6 +18,7 @@ from jax import lax
 from jaxgan_compress import analysis
 from jaxgan_compress.tracing import network as networks
 from jaxgan_compress.tracing import program
+from jaxgan_compress.tracing.labels import Atoms
 from tests.real_networks import REAL
 from tests.traced_networks import IMAGE, NETWORKS, conv_of, layer, shapes
 
@@ -181,6 +182,17 @@ def test_what_no_call_reads_stays():
   assert count(known) == (1, 8)
 
 
+def test_what_is_known_of_a_class_survives_its_joining():
+  atoms = Atoms()
+  a, b, c = atoms.new(3)[:, None]
+  atoms.freeze(c, 'frozen')
+  atoms.mix(b, 'mixed')
+  atoms.unite(a, b)
+  atoms.unite(a, c)
+  (root,) = {int(x) for each in (a, b, c) for x in atoms.find(each)}
+  assert (atoms.reason(root), atoms.mixture(root)) == ('frozen', 'mixed')
+
+
 def test_leaves_come_in_the_order_of_use():
   """Within what is compiled, too; of a dictionary they come in the order of its keys."""
   variables = shapes({'b': layer(3, 8), 'c': layer(8, 6), 'a': layer(6, 3)})
@@ -299,6 +311,9 @@ BODIES = {
                                            jnp.moveaxis(x, -1, 0))[1], 0, -1), {}, 0, 0),
     'while': (looped, {'w': (8, 8), 'b': (8,)}, 1, 8),
     'fori_loop': (lambda v, x: lax.fori_loop(0, 3, lambda i, x: x * v['b'], x), {'b': (8,)}, 1, 8),
+    'exchanged in a loop': (
+        lambda v, x: lax.fori_loop(0, 3, lambda i, xy: xy[::-1], (
+            x, jnp.broadcast_to(v['b'], x.shape)))[0], {'b': (8,)}, 1, 8),
     'cond': (chosen, {'a': (8,), 'b': (8,)}, 1, 8),
     'custom gradient': (lambda v, x: clipped(x), {}, 1, 8),
     'remat': (lambda v, x: jax.checkpoint(lambda x: jnp.sin(x) * v['b'])(x), {'b': (8,)}, 1, 8),
@@ -324,6 +339,9 @@ BODIES = {
         lambda v, x: jnp.tile(x, (1, 1, 1, 2)) * jnp.repeat(x, 2, -1), {}, 1, 1),
     'numbered': (lambda v, x: x * jnp.arange(8.), {}, 0, 0),
     'numbered in groups': (lambda v, x: x * jnp.tile(jnp.arange(4.), 2), {}, 1, 2),
+    'numbered in unequal groups': (lambda v, x: x * jnp.tile(jnp.arange(3.), 3)[:8], {}, 0, 0),
+    'scaled by two axes': (  # of which the last stays
+        lambda v, x: (x.reshape(1, 8, 8, 2, -1) * v['w']).reshape(x.shape), {'w': (2, 4)}, 1, 4),
     'cumsum of channels': (lambda v, x: jnp.cumsum(x, 3), {}, 0, 0),
     'cumsum of rows': (lambda v, x: jnp.cumsum(x, 1), {}, 1, 8),
     'sorted channels': (lambda v, x: jnp.sort(x, 3), {}, 0, 0),
