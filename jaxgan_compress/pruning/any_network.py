@@ -146,8 +146,8 @@ def _proved(plan, network, variables, inputs, masks, calls, outputs, execution):
       if not exact or laws.removes(plan, about, masks, way):
         return dataclasses.replace(plan, execution=way)
   raise ValueError(f'execution={execution!r}: without just these channels the network does not '
-                   "compute what it does with them at 0; take execution='program', or please report "
-                   'this network')
+                   "compute what it does with them at 0; take execution='program', or report the "
+                   'network')
 
 
 class _OfParams:

@@ -121,10 +121,6 @@ class Labels:
   def all_rigid(cls, shape: Sequence[int]) -> Labels:
     return cls(tuple(shape), frozenset(i for i, n in enumerate(shape) if n > 1))
 
-  @property
-  def free(self) -> set[int]:
-    return set(range(len(self.shape))) - self.rigid - {i for axes in self.parts for i in axes}
-
   def part(self, axis: int) -> tuple[int, ...] | None:
     """The axes of the part that an axis is in, if any."""
     return next((axes for axes in self.parts if axis in axes), None)
@@ -303,19 +299,18 @@ class Space:
     v, blocks = self.normal(v), _matching(v.shape, shape)
     for old, _ in blocks:
       v = self._one_part(v, old) if len(old) > 1 else v
-    rigid, parts, joined = set(), {}, set()
+    rigid, parts = set(), {}
     for old, new in blocks:
-      if len(old) > 1 and not v.free.issuperset(old):
-        inside = [axes for axes in v.parts if axes[0] in old]
-        joined.update(inside)
-        parts[tuple(new)] = _flat(v, old, *inside).reshape([shape[i] for i in new])
-      elif old[0] in v.rigid:
-        rigid |= set(new)
-    split = {old[0]: new for old, new in blocks}
-    for axes in v.parts.keys() - joined:
-      new = [i for axis in axes for i in split[axis]]
-      order = np.argsort(new)
-      parts[tuple(sorted(new))] = v.parts[axes].reshape([shape[i] for i in new]).transpose(order)
+      if len(old) == 1:
+        rigid |= set(new) if old[0] in v.rigid else set()
+      elif (labels := _flat(v, old)) is not None:
+        parts[tuple(new)] = labels.reshape([shape[i] for i in new])
+    split = {old[0]: new for old, new in blocks if len(old) == 1}
+    for axes, labels in v.parts.items():
+      if axes[0] in split:
+        new = [i for axis in axes for i in split[axis]]
+        order = np.argsort(new)
+        parts[tuple(sorted(new))] = labels.reshape([shape[i] for i in new]).transpose(order)
     return self.normal(Labels(tuple(shape), frozenset(rigid), parts))
 
   def _one_part(self, v, block):
@@ -330,9 +325,12 @@ class Space:
     return v
 
 
-def _flat(v, old, inside=None):
+def _flat(v, old):
   """Labels of axes that become one, flat: of the part that lies inside, repeated over all others;
-  of rigid axes alone a pattern, equal where nothing but free axes differs."""
+  of rigid axes alone a pattern, equal where nothing but free axes differs; of free ones None."""
+  inside = next((axes for axes in v.parts if axes[0] in old), None)
+  if not inside and not v.rigid & set(old):
+    return None
   sizes = [v.shape[axis] for axis in old]
   if inside and not is_pattern(v.parts[inside]):
     labels = _spread(inside, v.parts[inside], tuple(old), v.shape)

@@ -245,8 +245,8 @@ def _needed(jaxpr):
   wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
   kept = []
   for eqn in reversed(jaxpr.eqns):
-    if wanted.intersection(eqn.outvars) and any(
-        math.prod(v.aval.shape) if isinstance(v.aval, ShapedArray) else 1 for v in eqn.outvars):
+    empty = [isinstance(v.aval, ShapedArray) and 0 in v.aval.shape for v in eqn.outvars]
+    if wanted.intersection(eqn.outvars) and not all(empty):
       kept.append(eqn)
       wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
   return kept[::-1]
