@@ -16,8 +16,8 @@ from flax import traverse_util
 from jax import lax
 
 from jaxgan_compress import analysis
+from jaxgan_compress.tracing import laws, program
 from jaxgan_compress.tracing import network as networks
-from jaxgan_compress.tracing import program
 from jaxgan_compress.tracing.labels import Atoms
 from tests.real_networks import REAL
 from tests.traced_networks import IMAGE, NETWORKS, conv_of, layer, shapes
@@ -374,3 +374,13 @@ def test_channels_of_random_programs_may_change_places():
   found = [fuzz_programs.check(seed) for seed in range(10)]
   assert max(moved for moved, *_ in found) < 1e-9
   assert sum(channels for *_, channels in found) > 50
+
+
+@pytest.mark.parametrize(('path', 'dtype', 'low', 'high'), [
+    (('params', 'conv', 'kernel'), jnp.float32, -np.inf, -1e-3),
+    (('params', 'norm', 'scale'), jnp.bfloat16, 0.5, 0.51),
+    (('masks', 'conv', 'mask'), bool, False, False), (('counts', 'seen'), jnp.int32, 0, 0)])
+def test_laws_are_proved_on_leaves_that_make_them_true_by_no_chance(path, dtype, low, high):
+  x = laws.random_leaf(np.random.default_rng(0), path, jax.ShapeDtypeStruct((64, 64), dtype))
+  assert low <= x.min() <= high
+  assert x.any() == (dtype != jnp.int32)  # a mask of False alone would hide all
