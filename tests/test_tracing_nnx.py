@@ -116,7 +116,7 @@ class OwnVariables(nnx.Module):
     self.conv = conv(3, 8, rngs)
     self.gain = Gain(jnp.arange(1.0, 9))
     self.shift = nnx.data(jnp.arange(8.0))
-    self.order = nnx.data(np.array([1, 2, 0]))
+    self.order = nnx.data(np.array([1.0, 2.0, 0.0]))
     self.half, self.calls = nnx.Variable(0.5), nnx.Variable(jnp.array(0))
     self.last = conv(8, 3, rngs)
 
@@ -203,6 +203,30 @@ def test_a_model_of_many_layers_has_the_groups_known_by_hand(way, widths, approx
                     r'channels \(value shape should be', note)
 
 
+class Attention(nnx.Module):
+  """With a scale of its own, which does not depend on how many channels queries have."""
+
+  def __init__(self, rngs):
+    self.stem = nnx.Linear(3, 6, rngs=rngs)
+    self.attention = nnx.MultiHeadAttention(2, 6, 8, decode=False, rngs=rngs,
+                                            attention_fn=self.of_scale)
+    self.last = nnx.Linear(6, 3, rngs=rngs)
+
+  @staticmethod
+  def of_scale(query, key, value, **_):
+    return jax.nn.dot_product_attention(query, key, value, scale=0.3)
+
+  def __call__(self, x):
+    return self.last(self.attention(self.stem(x[:, 0])))
+
+
+def test_groups_that_must_have_as_many_channels_are_not_cut_though_they_run_together():
+  plan = trace_plan(Attention(nnx.Rngs(0)), None, IMAGE, how='module')
+  assert plan.widths == {'stem': 6, 'attention/query#2': 2, 'attention/out': 6}
+  assert [note.split(' (')[0].split(': ')[0] for note in plan.notes] == [
+      'attention/query is not cut', 'attention/value is not cut']
+
+
 def test_calls_in_both_modes_are_those_of_the_model_itself():
   rngs = nnx.Rngs(0)
   model = nnx.Sequential(nnx.Linear(3, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs),
@@ -276,8 +300,10 @@ def test_a_small_model_keeps_mode_random_state_and_sharing():
 
 
 def test_leaves_are_named_by_kind_and_path():
-  leaves = {'/'.join(path) for path in traverse_util.flatten_dict(nnx_modules.variables_of(
-      OwnVariables(nnx.Rngs(0))))}
+  model = OwnVariables(nnx.Rngs(0))
+  model.seen = nnx.Intermediate(jnp.ones((2, 8)))  # as a call leaves it behind
+  leaves = {'/'.join(path) for path in traverse_util.flatten_dict(
+      nnx_modules.variables_of(model))}
   assert leaves == {'params/conv/kernel', 'params/conv/bias', 'params/last/kernel',
                     'params/last/bias', 'gain/gain', 'arrays/shift'}
   leaves = {'/'.join(path) for path in traverse_util.flatten_dict(nnx_modules.variables_of(

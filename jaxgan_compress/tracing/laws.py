@@ -3,6 +3,7 @@ whether dead ones are there."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -139,13 +140,16 @@ def permutes(plan: TracedPlan, about: Subject, names: Sequence[str], seed: int =
 
 
 def random_masks(plan: TracedPlan, names: Sequence[str], seed: int = 0) -> dict[str, np.ndarray]:
-  """About half of each group's channels, at random places, so that only what reads the right ones
-  can be right."""
+  """Some of each group's channels, at random places, so that only what reads the right ones can be
+  right: half, and of further groups as wide another number each, for they may have to agree."""
   rng = np.random.default_rng(seed)
   masks = {name: np.ones(group.width, bool) for name, group in plan.groups.items()}
+  seen: collections.Counter[int] = collections.Counter()
   for name in names:
     width = plan.groups[name].width
-    masks[name] = rng.permutation(width) < max(1, width // 2)
+    count = 1 + (max(1, width // 2) - 1 + seen[width]) % max(1, width - 1)
+    seen[width] += 1
+    masks[name] = rng.permutation(width) < count
   return masks
 
 
