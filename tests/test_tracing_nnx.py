@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx, traverse_util
+from flax import linen, nnx, traverse_util
+from flax.nnx import bridge
 
 from jaxgan_compress.tracing import laws, nnx_modules
 from jaxgan_compress.tracing import network as networks
@@ -234,7 +235,8 @@ def test_calls_in_both_modes_are_those_of_the_model_itself():
   before, variables = nnx.graphdef(model), nnx_modules.variables_of(model)
   x = jax.random.normal(jax.random.key(1), (4, 3))
   for train in False, True:
-    out, states = nnx_modules.function_of(model, (), {}, train)(variables, x)
+    call, = networks.functions(model, variables, [((), {'train': train})])
+    out, states = call(variables, x)
     own = nnx.clone(model)
     own.train() if train else own.eval()
     np.testing.assert_array_equal(out, own(x))
@@ -314,6 +316,22 @@ def test_leaves_are_named_by_kind_and_path():
           ('params', 'scale'), ('params', 'bias'), ('batch_stats', 'mean'), ('batch_stats', 'var'))}
   shared = nnx_modules.variables_of(Shared(nnx.Rngs(0)))['params']
   assert 'kernel' in shared['conv1'] and 'kernel' not in shared['conv2']
+
+
+class OfLinen(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    return linen.Dense(3)(linen.relu(linen.Dense(8)(x)))
+
+
+def test_a_module_of_linen_inside_is_cut_by_its_program_alone():
+  model = bridge.ToNNX(OfLinen(), rngs=nnx.Rngs(0))
+  bridge.lazy_init(model, jnp.zeros((1, 4)))
+  x = jax.ShapeDtypeStruct((1, 4), jnp.float32)
+  plan = trace_plan(model, None, x)
+  assert (plan.how, list(plan.widths.values()), plan.approximate) == ('program', [8], frozenset())
+  with pytest.raises(ValueError, match='linen inside a model of nnx has the sizes of its fields'):
+    trace_plan(model, None, x, how='module')
 
 
 # Layers of nnx whose attributes repeat sizes, of a width and random numbers.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
+from flax.nnx import bridge
 
 from jaxgan_compress.tracing.plan import Path
 
@@ -71,7 +72,8 @@ def small_model(model: nnx.Module, variables: Mapping[str, Any]) -> nnx.Module:
   variables: all of `variables_of(model)`. Attributes of the layers of nnx that repeat a size follow
   the arrays; the mode and the state of random numbers are the model's, which stays as it is.
 
-  Raises ValueError where leaves are missing or unknown.
+  Raises ValueError where leaves are missing or unknown, and where a module of linen that the model
+  holds would have to have other sizes than its fields say.
   """
   return _with(model, jax.tree.map(
       lambda x: x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x),
@@ -94,11 +96,15 @@ def checked(model: nnx.Module, variables: Mapping[str, Any]) -> dict[str, Any]:
 def _with(model, variables):
   """A new model with other arrays, its layers' sizes set to them."""
   definition, rest, state = nnx.split(model, RESTING, ...)
-  given = traverse_util.flatten_dict(dict(variables))
+  own, given = _named(state), traverse_util.flatten_dict(dict(variables))
   # Variables made anew: those that split and merge hand on are the user's own.
-  state = jax.tree.unflatten(jax.tree.structure(state), [given[path] for path in _named(state)])
+  state = jax.tree.unflatten(jax.tree.structure(state), [given[path] for path in own])
   made = nnx.merge(definition, jax.tree.map(_concrete, rest), state)
-  for _, layer in nnx.iter_modules(made):
+  changed = {path[1:] for path, x in own.items() if x.shape != given[path].shape}
+  for place, layer in nnx.iter_modules(made):
+    if isinstance(layer, bridge.ToNNX) and any(
+        path[:len(place)] == tuple(map(str, place)) for path in changed):
+      raise ValueError('a module of linen inside a model of nnx has the sizes of its fields alone')
     for kind, sizes in _SIZES.items():
       if isinstance(layer, kind):
         for name, value in sizes(layer).items():
