@@ -158,7 +158,7 @@ MODELS = {
                       {'conv1/layer_instance': 8}),
     'weight norm': (lambda rngs: Normalised(nnx.WeightNorm, rngs), {'conv1/layer_instance': 8}),
     'mode by argument': (WithArgument, {'conv': 8}),
-    'recurrent': (Recurrent, {'rnn/cell/dense_h': 8}),
+    'recurrent': (Recurrent, {'rnn/cell/dense_i': 8}),
     'own variables': (OwnVariables, {'conv': 8}),
     'masked': (Masked, {'inner': 5}),
     # The kernel's both axes are one group, for it is used twice.
@@ -222,7 +222,7 @@ class Attention(nnx.Module):
 
 
 def test_groups_that_must_have_as_many_channels_are_not_cut_though_they_run_together():
-  plan = trace_plan(Attention(nnx.Rngs(0)), None, IMAGE, how='module')
+  plan = trace_plan(Attention(nnx.Rngs(0)), None, IMAGE, execution='module')
   assert plan.widths == {'stem': 6, 'attention/query#2': 2, 'attention/out': 6}
   assert [note.split(' (')[0].split(': ')[0] for note in plan.notes] == [
       'attention/query is not cut', 'attention/value is not cut']
@@ -329,9 +329,9 @@ def test_a_module_of_linen_inside_is_cut_by_its_program_alone():
   bridge.lazy_init(model, jnp.zeros((1, 4)))
   x = jax.ShapeDtypeStruct((1, 4), jnp.float32)
   plan = trace_plan(model, None, x)
-  assert (plan.how, list(plan.widths.values()), plan.approximate) == ('program', [8], frozenset())
+  assert (plan.execution, list(plan.widths.values()), plan.approximate) == ('program', [8], frozenset())
   with pytest.raises(ValueError, match='linen inside a model of nnx has the sizes of its fields'):
-    trace_plan(model, None, x, how='module')
+    trace_plan(model, None, x, execution='module')
 
 
 # Layers of nnx whose attributes repeat sizes, of a width and random numbers.

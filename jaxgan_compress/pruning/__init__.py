@@ -16,7 +16,7 @@ Networks of the library say their widths, by `plan()` and `with_widths()`. Any o
 linen, of nnx, or a function, is traced:
 
     print(pruning.trace_plan(network, variables, x))
-    small = pruning.cut(network, variables, (x,), budget=2.6e9)
+    small = pruning.prune_traced(network, variables, (x,), budget=2.6e9)
     small.network.apply(small.variables, x)
 """
 
@@ -27,7 +27,7 @@ from jaxgan_compress.pruning.activation import (
   activation_statistics,
   keep_means,
 )
-from jaxgan_compress.pruning.any_network import CutResult, SmallNetwork, cut, trace_plan
+from jaxgan_compress.pruning.traced import SmallNetwork, TracedPruneResult, prune_traced, trace_plan
 from jaxgan_compress.pruning.budget_search import SearchResult, keep, search, tighten, widths
 from jaxgan_compress.pruning.gradual import GradualPruning, roles, schedule
 from jaxgan_compress.pruning.importance import scores
@@ -47,7 +47,7 @@ __all__ = [
   'BACKENDS',
   'ActivationStatistics',
   'Cost',
-  'CutResult',
+  'TracedPruneResult',
   'GradualPruning',
   'LatencyTable',
   'PruneResult',
@@ -59,7 +59,7 @@ __all__ = [
   'apply_masks',
   'compact',
   'cost',
-  'cut',
+  'prune_traced',
   'expand',
   'init_student',
   'keep',

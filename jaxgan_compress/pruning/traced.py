@@ -42,7 +42,7 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
                                   allow=allow, execution=execution, seed=seed)
 
 
-class CutResult(NamedTuple):
+class TracedPruneResult(NamedTuple):
   """A smaller network and how it came about.
 
   network: `network.apply(variables, *inputs)` returns what the whole network did, as a module of
@@ -87,16 +87,17 @@ class SmallNetwork:
     return (out, traverse_util.unflatten_dict(states)) if changing else out
 
 
-def cut(network: Any, variables: Any, inputs: Sequence[Any], *, budget: float, unit: str = 'macs',
-        criterion: str = 'norm', min_channels: int = 1, round_to: int = 1, scope: str = 'global',
-        grads: Any = None, key: jax.Array | None = None,
-        calls: Sequence[tuple] | None = None, outputs: Callable[[Any], Any] | None = None,
-        allow: Sequence[str] = (), execution: str = 'auto') -> CutResult:
+def prune_traced(network: Any, variables: Any, inputs: Sequence[Any], *, budget: float,
+                 unit: str = 'macs', criterion: str = 'norm', min_channels: int = 1,
+                 round_to: int = 1, scope: str = 'global', grads: Any = None,
+                 key: jax.Array | None = None, calls: Sequence[tuple] | None = None,
+                 outputs: Callable[[Any], Any] | None = None, allow: Sequence[str] = (),
+                 execution: str = 'auto') -> TracedPruneResult:
   """The largest network inside this one that costs at most `budget` by its scores, with the weights
   that are left.
 
   network, variables, calls, outputs, allow, execution: see `trace_plan`; a network that has a
-    `plan()` is cut by that. inputs: of one call, arrays or their shapes, for which `budget` counts.
+    `plan()` is pruned by that. inputs: of one call, arrays or their shapes, for which `budget` counts.
   unit: 'macs', exact, or 'params'. criterion, grads, key: see `scores`. min_channels, round_to,
     scope: see `search`.
 
@@ -108,7 +109,7 @@ def cut(network: Any, variables: Any, inputs: Sequence[Any], *, budget: float, u
   if isinstance(network, linen.Module) and 'plan' in dir(network):
     found = prune(network, variables, inputs[0].shape, budget=budget, unit=unit, key=key,
                   criterion=criterion, min_channels=min_channels, round_to=round_to, scope=scope)
-    return CutResult(found.module, found.variables, found.masks, network.plan(), found.threshold,
+    return TracedPruneResult(found.module, found.variables, found.masks, network.plan(), found.threshold,
                      found.before, found.cost)
   plain, arrays = _plain(network, variables)
   small = _smaller(plain, arrays, inputs)
@@ -123,7 +124,7 @@ def cut(network: Any, variables: Any, inputs: Sequence[Any], *, budget: float, u
                  scope=scope)
   plan = _proved(plan, plain, arrays, small, found.masks, calls, outputs, execution)
   kept = compact(plan, arrays, found.masks)
-  result = CutResult(SmallNetwork(plain, plan, found.masks, outputs), kept, found.masks, plan,
+  result = TracedPruneResult(SmallNetwork(plain, plan, found.masks, outputs), kept, found.masks, plan,
                      found.threshold, price(plan.widths), found.cost)
   if isinstance(network, nnx.Module) and plan.execution == 'module':
     return result._replace(network=nnx_modules.small_model(network, kept))
