@@ -33,7 +33,8 @@ EMOJI = 'mmd_efficientnet_lite0', 'fd_efficientnet_lite0', 'psnr', 'ssim', 'psnr
 UPSCALED = 'psnr', 'ssim', 'sharpness', 'grid_ratio', 'psnr_original'
 CONFIGS = {'omgd/colorize': PAIRS, 'omgd/grass2gravel': SETS, 'cat/colorize': PAIRS,
            'cat/grass2gravel': SETS, 'cat/shapes': LABELS,
-           'superres/real_esrgan': UPSCALED, 'omgd/emoji': EMOJI, 'cat/emoji': EMOJI}
+           'superres/real_esrgan': UPSCALED, 'omgd/emoji': EMOJI, 'cat/emoji': EMOJI,
+           'cat/any_network': PAIRS}
 # Of CAT: what is compared with what, and what the difference of the two is.
 PARTS = {'CAT against alone': ('cat', 'alone'),
          'cut and taught against alone': ('taught', 'alone'),

@@ -329,7 +329,7 @@ def test_a_module_of_linen_inside_is_cut_by_its_program_alone():
   bridge.lazy_init(model, jnp.zeros((1, 4)))
   x = jax.ShapeDtypeStruct((1, 4), jnp.float32)
   plan = trace_plan(model, None, x)
-  assert (plan.execution, list(plan.widths.values()), plan.approximate) == ('program', [8], frozenset())
+  assert (plan.execution, list(plan.widths.values())) == ('program', [8]) and not plan.approximate
   with pytest.raises(ValueError, match='linen inside a model of nnx has the sizes of its fields'):
     trace_plan(model, None, x, execution='module')
 

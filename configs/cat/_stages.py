@@ -80,7 +80,8 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
   """
   steps = arg.steps
   common.sample_run(c, task, size=size, batch=batch, steps=steps)
-  network = build.make(teacher, build.HOMES['generator'], 'teacher')
+  network = build.generator(teacher, 'teacher')
+  taps = taps or network.tap_names  # of a network of the user's own
   whole = analysis.macs(network, (1, size, size, network.example().shape[-1]))
   run = {**(first or {}), 'teacher': config.stage(
       title='Inception teacher', steps=steps, method=train(teacher, common.linear(SLOW, steps)))}
@@ -125,8 +126,10 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
   return smoke(c) if arg.smoke else c
 
 
-def sample_pairs(c, arg, task, *, size=64):
-  """`sample_students` of pairs of images: an inception teacher that learns as pix2pix."""
+def sample_pairs(c, arg, task, *, size=64, teacher=None, taps=('stem', 'block2', 'block4'),
+                 batch=8):
+  """`sample_students` of pairs of images: a teacher, of inception blocks unless said, that learns as
+  pix2pix."""
 
   def adversary(tx, **fields):
     return common.adversary(24, tx(2e-4), norm='batch', **fields)
@@ -142,9 +145,9 @@ def sample_pairs(c, arg, task, *, size=64):
                 **({'student': student} if student else {}))
 
   whole = lambda rate: common.linear(rate, arg.steps)
-  teacher = dict(name='inception', ngf=16, blocks=4, norm='batch')
+  teacher = teacher or dict(name='inception', ngf=16, blocks=4, norm='batch')
   return sample_students(
-      c, arg, task, size=size, teacher=teacher, taps=('stem', 'block2', 'block4'),
+      c, arg, task, size=size, teacher=teacher, taps=taps, batch=batch,
       train=train, learn=dict(adversary=adversary(whole)), online=online)
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+from flax import linen
 from ml_collections import ConfigDict
 
 from jaxgan_compress import config as configs
@@ -30,6 +32,9 @@ HOMES = {
     'extractor': 'jaxgan_compress.metrics', 'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
 }
+# Keys of sections that say generators.
+GENERATORS = ('generator', 'student', 'wide', 'deep', 'generator_ba', 'student_ba', 'teacher',
+              'extra_students')
 
 
 def resolve(name: str, home: str) -> Any:
@@ -60,6 +65,9 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
   for key, value in section.items():
     if isinstance(value, ConfigDict | dict):
       value = _made(value, _home(key, value, home), f'{where}.{key}')
+      if key in GENERATORS:  # a module of the user's own becomes one that methods can train
+        value = nn.wrap(value) if isinstance(value, linen.Module) else jax.tree.map(
+            nn.wrap, value, is_leaf=lambda x: isinstance(x, linen.Module))
     if key != 'name':
       given[key] = value
   with blaming(where):
@@ -73,6 +81,11 @@ def make(section: Mapping[str, Any], home: str, where: str, **injected) -> Any:
       if known is None or value is not known.default:
         arguments.check(key, value, hints.get(key, Any))
     return target(**given)
+
+
+def generator(section: Mapping[str, Any], where: str = 'generator') -> linen.Module:
+  """The generator that a section says; a module of the user's own wrapped, see `nn.Wrapped`."""
+  return nn.wrap(make(section, HOMES['generator'], where))
 
 
 def _named(section, home=HOMES['method']):

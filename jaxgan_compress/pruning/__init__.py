@@ -27,7 +27,6 @@ from jaxgan_compress.pruning.activation import (
   activation_statistics,
   keep_means,
 )
-from jaxgan_compress.pruning.traced import SmallNetwork, TracedPruneResult, prune_traced, trace_plan
 from jaxgan_compress.pruning.budget_search import SearchResult, keep, search, tighten, widths
 from jaxgan_compress.pruning.gradual import GradualPruning, roles, schedule
 from jaxgan_compress.pruning.importance import scores
@@ -40,6 +39,7 @@ from jaxgan_compress.pruning.latency import (
 )
 from jaxgan_compress.pruning.one_shot import PruneResult, init_student, prune
 from jaxgan_compress.pruning.surgery import apply_masks, compact, expand
+from jaxgan_compress.pruning.traced import SmallNetwork, TracedPruneResult, prune_traced, trace_plan
 from jaxgan_compress.pruning.width_cost import Cost, cost
 from jaxgan_compress.tracing.traced_plan import TracedPlan
 
@@ -47,7 +47,6 @@ __all__ = [
   'BACKENDS',
   'ActivationStatistics',
   'Cost',
-  'TracedPruneResult',
   'GradualPruning',
   'LatencyTable',
   'PruneResult',
@@ -55,11 +54,11 @@ __all__ = [
   'SearchResult',
   'SmallNetwork',
   'TracedPlan',
+  'TracedPruneResult',
   'activation_statistics',
   'apply_masks',
   'compact',
   'cost',
-  'prune_traced',
   'expand',
   'init_student',
   'keep',
@@ -69,6 +68,7 @@ __all__ = [
   'plot_masks',
   'prune',
   'prune_to_latency',
+  'prune_traced',
   'roles',
   'schedule',
   'scores',

@@ -97,7 +97,7 @@ def prune_traced(network: Any, variables: Any, inputs: Sequence[Any], *, budget:
   that are left.
 
   network, variables, calls, outputs, allow, execution: see `trace_plan`; a network that has a
-    `plan()` is pruned by that. inputs: of one call, arrays or their shapes, for which `budget` counts.
+    `plan()` is pruned by that. inputs: of one call, arrays or their shapes; `budget` counts them.
   unit: 'macs', exact, or 'params'. criterion, grads, key: see `scores`. min_channels, round_to,
     scope: see `search`.
 
@@ -109,8 +109,8 @@ def prune_traced(network: Any, variables: Any, inputs: Sequence[Any], *, budget:
   if isinstance(network, linen.Module) and 'plan' in dir(network):
     found = prune(network, variables, inputs[0].shape, budget=budget, unit=unit, key=key,
                   criterion=criterion, min_channels=min_channels, round_to=round_to, scope=scope)
-    return TracedPruneResult(found.module, found.variables, found.masks, network.plan(), found.threshold,
-                     found.before, found.cost)
+    return TracedPruneResult(found.module, found.variables, found.masks, network.plan(),
+                             found.threshold, found.before, found.cost)
   plain, arrays = _plain(network, variables)
   small = _smaller(plain, arrays, inputs)
   plan = trace_plan(plain, arrays, *small, calls=calls, outputs=outputs, allow=allow,
@@ -124,8 +124,8 @@ def prune_traced(network: Any, variables: Any, inputs: Sequence[Any], *, budget:
                  scope=scope)
   plan = _proved(plan, plain, arrays, small, found.masks, calls, outputs, execution)
   kept = compact(plan, arrays, found.masks)
-  result = TracedPruneResult(SmallNetwork(plain, plan, found.masks, outputs), kept, found.masks, plan,
-                     found.threshold, price(plan.widths), found.cost)
+  result = TracedPruneResult(SmallNetwork(plain, plan, found.masks, outputs), kept, found.masks,
+                             plan, found.threshold, price(plan.widths), found.cost)
   if isinstance(network, nnx.Module) and plan.execution == 'module':
     return result._replace(network=nnx_modules.small_model(network, kept))
   if plain is not network:  # its variables were put below 'params'
