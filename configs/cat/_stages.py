@@ -128,7 +128,7 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 
 def sample_pairs(c, arg, task, *, size=64, teacher=None, taps=('stem', 'block2', 'block4'),
                  batch=8):
-  """`sample_students` of pairs of images: a teacher, of inception blocks unless said, that learns as
+  """`sample_students` of pairs of images: the teacher, of inception blocks unless said, learns as
   pix2pix."""
 
   def adversary(tx, **fields):

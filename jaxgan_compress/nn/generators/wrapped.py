@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,8 @@ class Wrapped(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool = False, axes: Axes = Axes()):
     plain = self.clone(parent=None, name=None)
+    if self.input_kind != 'latent':
+      self.takes.check(x, f'this {type(self.network).__name__}')
     if self.is_initializing():
       for kind, leaves in plain.first(x, self.make_rng('params')).items():
         for name, leaf in leaves.items():
@@ -170,6 +173,19 @@ def wrap(network: nn.Module, **fields) -> nn.Module:
   return network if 'example' in dir(network) and not fields else Wrapped(network, **fields)
 
 
+def _apart(function):
+  """A function of networks that keeps its results, and runs in a thread of its own: what is asked
+  of a network while it is traced, or while its layers are watched, is not part of that."""
+
+  @remembered
+  @functools.wraps(function)
+  def call(*args):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+      return pool.submit(function, *args).result()
+
+  return call
+
+
 def _image(out):
   return out[0] if isinstance(out, tuple | list) else out
 
@@ -225,7 +241,7 @@ def _layers(network, x, variables=None) -> dict[str, Any]:
   return {name: hidden[name] for name in dict.fromkeys(order) if name in hidden}
 
 
-@remembered
+@_apart
 def _widest(wrapped):
   """Names of the layers that are compared where nobody names any: of the direct parts of a network
   that return maps, without the last one, the widest, as many as `TAPS`."""
@@ -236,7 +252,7 @@ def _widest(wrapped):
   return tuple(name for name in names if name in best)
 
 
-@remembered
+@_apart
 def _sizes(wrapped):
   """(images that it takes, how many times larger those are that it makes), by trying."""
   network = wrapped.network
@@ -275,13 +291,13 @@ def _first_image(network, x):
   return _image(out)
 
 
-@remembered
+@_apart
 def _groups(wrapped):
   """Its plan without proof, of which `kept` says channels."""
   return _traced(wrapped, prove=False)
 
 
-@remembered
+@_apart
 def _proved(wrapped):
   return _traced(wrapped, prove=True)
 
@@ -292,7 +308,7 @@ def _traced(wrapped, prove):
                       allow=wrapped.allow, execution=wrapped.execution, prove=prove)
 
 
-@remembered
+@_apart
 def _terms(wrapped, shape):
   with conv_dispatch.reference():
     return terms_at(_proved(wrapped), wrapped.network, None,
