@@ -20,6 +20,7 @@ FOLDER = ROOT / 'colab'
 FAST = {
     'quickstart': {'STEPS': 3, 'TEACHER_WIDTH': 2, 'STUDENT_WIDTH': 1},
     'prune_and_distil': {'STEPS': 2, 'SIZE': 32, 'WIDTH': 8, 'BLOCKS': 2, 'TESTED': 4, 'SHARE': .4},
+    'prune_any_network': {'STEPS': 2, 'SIZE': 32, 'WIDTH': 4, 'TESTED': 4},
     'write_your_own_method': {'STEPS': 3, 'SIZE': 32, 'TEACHER_WIDTH': 2, 'STUDENT_WIDTH': 2},
     'jax_vs_torch': {'SIZE': 32, 'WIDTH': 4, 'BLOCKS': 1, 'ROUNDS': 2},
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxgan_compress import inference
 from jaxgan_compress.cli.flags import Flag, Verb
-from jaxgan_compress.cli.models import CHECKPOINT, NETWORK, WORKDIR
+from jaxgan_compress.cli.models import CHECKPOINT, LIKE, NETWORK, WORKDIR
 from jaxgan_compress.cli.output import show_progress
 from jaxgan_compress.cli.runs import OVERWRITE
 from jaxgan_compress.data import picture_files, upscaling
@@ -38,7 +38,7 @@ EXPORT = Flag('export', 'Instead of both: the folder of an export, which runs on
               Path)
 
 
-@Verb('generate', WORKDIR, NETWORK, EXPORT, GENERATOR, CHECKPOINT,
+@Verb('generate', WORKDIR, NETWORK, LIKE, EXPORT, GENERATOR, CHECKPOINT,
       Flag('input', "The picture or video, the folder of both with its subfolders, or a pattern as "
            "'photos/*.jpg' to generate from; label maps for networks that take them.", Path),
       Flag('output', 'The folder to write, or for one picture or video the file.', Path,
@@ -147,7 +147,8 @@ def record(flags):
     print(f'{each.folder}: {each.pairs:,} pairs, {how}')
 
 
-@Verb('demo', WORKDIR, NETWORK, EXPORT, GENERATOR, CHECKPOINT, TEACHER, MORE, EDGES, DONT_CARE,
+@Verb('demo', WORKDIR, NETWORK, LIKE, EXPORT, GENERATOR, CHECKPOINT, TEACHER, MORE, EDGES,
+      DONT_CARE,
       Flag('max_side', 'What is given to the page is made smaller until no side has more pixels.',
            int, MAX_SIDE, low=16),
       Flag('engine', 'What runs the networks; auto: onnxruntime on CPUs, since it compiles nothing '

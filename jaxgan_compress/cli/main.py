@@ -20,6 +20,7 @@ import errno
 import re
 import sys
 import traceback
+from pathlib import Path
 
 import jax
 from absl import flags as absl_flags
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     print(verb.describe())
     return 0
   output.plain_warnings()
+  # Networks of the user's own stand in this folder, for the installed command as for `python -m`.
+  sys.path.append(str(Path.cwd()))
   try:
     code = _run(verb, argv[1:])
   except Exception:
@@ -67,7 +70,10 @@ def _run(verb: Verb, argv: list[str]) -> int:
   try:
     if verb.several_processes:
       distributed.initialize()  # before anything touches a device
-    return verb.body(verb.parse(argv)) or 0
+    flags = verb.parse(argv)
+    if 'like' in vars(flags):
+      models.allow_class(flags)
+    return verb.body(flags) or 0
   except (absl_flags.Error, ValueError, ImportError, *WRONG_PATHS) as e:
     if distributed.from_runtime(e):
       raise

@@ -30,11 +30,17 @@ from jaxgan_compress.experiment.generators import TrainedGenerator
 from jaxgan_compress.nn.files import arrays, network, realesrgan
 from jaxgan_compress.train import log_files
 
+# A class of the user's own, with fields or without: my_net:Generator:width=8.
+OWN = re.compile(r'(?P<name>[A-Za-z_][\w.]*:[A-Za-z_]\w*)(:(?P<fields>.*))?')
 LARGEST = 8192  # pixels of a side
 CALIBRATION_BATCH = 8  # pictures, where no config says more
 OF_A_RUN = ('workdir',)
 WORKDIR = Flag('workdir', 'Instead of --network: the folder of a run, or gs://BUCKET/RUN.', Path)
 NETWORK = Flag('network', 'The file of the network, which convert, prune or nn.save wrote.', Path)
+LIKE = Flag('like', 'The class of your own that the file of --network holds: module:Class.',
+            needs=('network',))
+WEIGHTS = Flag('weights', 'The .safetensors file of the weights of a class of your own, which '
+               '--network=module:Class names.', Path, needs=('network',))
 CHECKPOINT = Flag('checkpoint', 'The checkpoint of the run: best or last.', default='best',
                   needs=OF_A_RUN)
 SIZE = Flag('size', "The size of the network's input: 256, or 256x512 (height x width); default "
@@ -50,7 +56,7 @@ class TakesExample(Protocol):
   def example(self) -> Any: ...
 
 
-@Verb('info', dataclasses.replace(CONFIG, required=False),
+@Verb('info', LIKE, dataclasses.replace(CONFIG, required=False),
       Flag('network', 'A network of jaxgan_compress.nn with its arguments, as in '
            'mobile_resnet:ngf=16, or a file that convert wrote.', Path, value='NAME|PATH'),
       NETWORK_SIZE,
@@ -197,10 +203,18 @@ def _recognise(flags: SimpleNamespace):
   return module, variables, [*notes, f'built in, as published: {convert.built_in(module)}']
 
 
-@Verb('prune', NETWORK, WORKDIR,
+@Verb('prune', dataclasses.replace(
+    NETWORK, help='The file of the network, which convert, prune or nn.save wrote; or a class of '
+    'your own, module:Class, with fields as in my_net:Generator:width=8.', value='PATH|NAME'),
+      WEIGHTS, LIKE, WORKDIR,
       Flag('budget', 'The largest cost of the pruned network, as in 2.6e9. Several budgets, as in '
-           '1e9,2e9, make students of which each contains the smaller ones.', required=True,
+           '1e9,2e9, make students of which each contains the smaller ones.',
            value='COST[,COST...]'),
+      Flag('plan', 'Print the groups of channels that can be pruned, and what stays whole and why, '
+           'and stop.', bool, False),
+      Flag('allow', 'With mixed, also prune channels whose number a mean, a norm or a scale takes '
+           'in, so that what is left changes, of a class of your own.', choices=('mixed',),
+           needs=('network',)),
       Flag('unit', 'The unit of the budget: exact MACs, MACs as torchprofile or CAT counts them, '
            'parameters, or milliseconds of one input.', default='macs',
            choices=('macs', 'torchprofile', 'cat', 'params', 'ms')),
@@ -233,8 +247,14 @@ def _recognise(flags: SimpleNamespace):
            'stay; default with --workdir: student.safetensors in that folder.', Path), OVERWRITE)
 def prune(flags):
   """Prune a network to a budget; print and plot the channels that stay."""
-  budgets = _read_budgets(flags.budget)
   run = _open_run(flags, 'prune')
+  if flags.plan:
+    module, _, shape = _load_generator(run, flags, 'prune')
+    print(describe_plan(module, shape))
+    return
+  if not flags.budget:
+    raise ValueError('prune needs --budget, as 2.6e9, or --plan')
+  budgets = _read_budgets(flags.budget)
   out = flags.output or (run and run.workdir / 'student.safetensors')
   if not out:
     raise ValueError('prune needs --output, as student.safetensors')
@@ -365,7 +385,7 @@ def _find_generator(run: experiment.Run, flags: SimpleNamespace) -> TrainedGener
 def _load_generator(run: experiment.Run | None, flags: SimpleNamespace, verb: str):
   """(module, variables, shape of an input) of the generator of a run, or of --network."""
   if run is None:
-    module, variables = nn.load(flags.network)
+    module, variables = _load_network(flags)
     shape = _input_shape(module, flags.size, verb)
   else:
     generator = _find_generator(run, flags)
@@ -378,10 +398,48 @@ def _load_generator(run: experiment.Run | None, flags: SimpleNamespace, verb: st
   return module, variables, shape
 
 
+def _load_network(flags: SimpleNamespace):
+  """(module, variables) of --network, a file or a class of the user's own with --weights."""
+  if not OWN.fullmatch(flags.network):
+    if vars(flags).get('weights'):
+      raise ValueError(f'--weights is for a class of your own, --network=module:Class, and '
+                       f'--network={flags.network} holds its weights; leave it out')
+    return nn.load(flags.network)
+  allow = (flags.allow,) if vars(flags).get('allow') else ()
+  module = nn.wrap(build_network(flags.network), **({'allow': allow} if allow else {}))
+  if flags.weights and network.is_network(flags.weights):  # it may have been pruned before
+    return nn.load(flags.weights, like=module)
+  if flags.weights:
+    return module, network.fit(module, arrays.read(flags.weights), flags.weights)
+  if vars(flags).get('plan'):
+    return module, {}
+  raise ValueError(f'--network={flags.network} has no weights; give --weights=FILE.safetensors')
+
+
+def allow_class(flags: SimpleNamespace):
+  """Lets files name the class of --like, which the user has written, in this process."""
+  if flags.like:
+    if not OWN.fullmatch(flags.like):
+      raise ValueError(f'--like={flags.like}; give module:Class, as my_net:Generator')
+    nn.allow(build.resolve(flags.like, 'jaxgan_compress.nn'))
+
+
+def describe_plan(module: linen.Module, shape: Sequence[int]) -> str:
+  """What can be pruned of a network, group by group, and what it costs whole."""
+  plan = module.plan()
+  price = pruning.cost(module, plan, shape)
+  least = {name: group.least for name, group in plan.groups.items()}
+  text = str(plan) if isinstance(plan, pruning.TracedPlan) else '\n'.join(
+      f'  {name}: {group.width}' + (f', ranked by {group.norm}' if group.norm else '')
+      for name, group in plan.groups.items())
+  return (f'{text}\n{price(plan.widths):,} MACs of {"x".join(map(str, shape))}, '
+          f'{price(least):,} with each group at its least')
+
+
 def _notice(run: experiment.Run | None, flags: SimpleNamespace) -> str:
   """What has to be said of the generator that `_load_generator` loads."""
   if run is None:
-    return network.notice_of(flags.network)
+    return '' if OWN.fullmatch(flags.network) else network.notice_of(flags.network)
   return _find_generator(run, flags).stage.notice
 
 
@@ -416,7 +474,7 @@ def _read_points(path: str) -> dict[str, Any]:
   return points
 
 
-@Verb('profile-latency', NETWORK, WORKDIR,
+@Verb('profile-latency', NETWORK, LIKE, WORKDIR,
       Flag('output', 'The .json file to write.', Path, required=True),
       Flag('backend', 'What runs the network: JAX on this device, or ONNX Runtime on this CPU.',
            default='jax', choices=pruning.BACKENDS),
@@ -444,7 +502,7 @@ def profile_latency(flags):
   print(f'{out}: for prune --unit=ms --table={out}')
 
 
-@Verb('export', NETWORK, WORKDIR,
+@Verb('export', NETWORK, LIKE, WORKDIR,
       Flag('verify', 'Instead of both: the folder of an export, which is proved again.', Path),
       Flag('generator', 'The generator of the run, as its report names it; default: the first '
            'student.', needs=OF_A_RUN),
@@ -500,7 +558,8 @@ def build_network(text: str) -> linen.Module:
 
   Raises ValueError for an unknown name or argument.
   """
-  name, _, arguments = text.partition(':')
+  own = OWN.fullmatch(text)
+  name, arguments = (own['name'], own['fields'] or '') if own else text.partition(':')[::2]
   if name.endswith(('.safetensors', '.pth', '.pt')):
     raise ValueError(f'there is no file {text}; give one that `convert` wrote, or the name of a '
                      'network')

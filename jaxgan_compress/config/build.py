@@ -48,9 +48,10 @@ def resolve(name: str, home: str) -> Any:
   except ImportError as e:
     raise ValueError(f'{name!r}: cannot import {module or home} ({e})') from e
   if not hasattr(found, attribute) or attribute.startswith('_'):
-    # A user's own module need not have it.
+    # A user's own module need not have it: then what is made there.
     public = getattr(found, '__all__', None) or [
-        x for x in dir(found) if x[0].islower() and callable(getattr(found, x))]
+        name for name, x in vars(found).items() if not name.startswith('_') and callable(x)
+        and x.__module__ == found.__name__]
     raise ValueError(f'no {attribute!r} in {found.__name__}; {configs.suggest(attribute, public)}')
   return getattr(found, attribute)
 

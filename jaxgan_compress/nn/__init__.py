@@ -10,7 +10,7 @@ from jaxgan_compress.nn.feature_nets.drn import DRN
 from jaxgan_compress.nn.feature_nets.efficientnet import EfficientNetLite0
 from jaxgan_compress.nn.feature_nets.fid_inception import FIDInception
 from jaxgan_compress.nn.feature_nets.vgg import VGG, Adapter
-from jaxgan_compress.nn.files.network import load, save
+from jaxgan_compress.nn.files.network import allow, load, save
 from jaxgan_compress.nn.generators.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionGenerator, inception
 from jaxgan_compress.nn.generators.interpolation import Resize
@@ -78,6 +78,7 @@ __all__ = [
   'UNetGenerator',
   'UpConv',
   'Wrapped',
+  'allow',
   'inception',
   'inception_spade',
   'initialise',

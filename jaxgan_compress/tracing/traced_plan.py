@@ -35,24 +35,31 @@ class TracedPlan(Plan):
   terms: tuple[tuple[int, tuple[np.ndarray, ...]], ...] = ()
 
   def __str__(self):
-    lines = [f'{len(self.groups)} groups of {sum(self.widths.values())} channels, cut by '
-             f'{"smaller arrays" if self.execution == "module" else "rewriting the program"}']
+    how = 'the same module with smaller arrays' if self.execution == 'module' else \
+        'the same program with other shapes'
+    lines = [f'{len(self.groups)} groups of {sum(self.widths.values())} channels can be pruned; '
+             f'what is left runs as {how}:']
     for name, group in self.groups.items():
       places = self.members[name]
-      leaves = list(dict.fromkeys('/'.join(path[1:]) for path, _, _ in places))
-      more = f' and {len(leaves) - 3} more' if len(leaves) > 4 else ''
-      lines.append(f'  {name}: {group.width}' + (
-          f', {places[0][2].shape[1]} indices each' if places[0][2].shape[1] > 1 else '') + (
-              ', approximate' if name in self.approximate else '')
-          + f' ({", ".join(leaves[:3] if more else leaves)}{more})')
+      copies = places[0][2].shape[1]
+      notes = [f'{copies} indices each'] * (copies > 1) + ['approximate'] * (
+          name in self.approximate) + [f'ranked by {group.norm}'] * bool(group.norm)
+      lines.append(f'  {", ".join([f"{name}: {group.width}", *notes])}; in '
+                   + _listed(dict.fromkeys('/'.join(path[1:]) for path, _, _ in places)))
     reasons: dict[str, list[str]] = {}
     for (path, axis), why in self.whole.items():
-      reasons.setdefault(_because(why), []).append(f'{"/".join(path[1:])}[{axis}]')
+      # Of a kernel's pixels everybody knows.
+      if path[-1] != 'kernel' or axis >= len(self.shapes[path]) - 2:
+        reasons.setdefault(_because(why), []).append(f'{"/".join(path[1:])}[{axis}]')
     if reasons:
-      lines.append('whole:')
-      lines += [f'  {", ".join(axes[:3])}{f" and {len(axes) - 3} more" if axes[3:] else ""}: {why}'
-                for why, axes in reasons.items()]
+      lines.append('What stays whole, and where it is decided:')
+      lines += [f'  {_listed(axes)}: {why}' for why, axes in reasons.items()]
     return '\n'.join([*lines, *self.notes])
+
+
+def _listed(names) -> str:
+  names = list(names)
+  return ', '.join(names) if len(names) < 5 else f'{", ".join(names[:3])} and {len(names) - 3} more'
 
 
 def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple] | None = None,

@@ -21,7 +21,18 @@ from jaxgan_compress.nn.layers.inputs import example
 
 FORMAT = 'jaxgan_compress network 1'
 # Fields that files of older versions name otherwise: {old name: (new name, {old value: new})}.
+LISTED = 32  # whole numbers in a row that `spell` writes out: widths are fewer, channels more
 RENAMED = {'form': ('implementation', {'plain': 'reference', 'fast': 'optimized'})}
+
+
+# Classes of users' own that files may name in this process, see `allow`.
+_allowed: set[type] = set()
+
+
+def allow(*kinds: type):
+  """Lets files name these classes of your own, besides those of `jaxgan_compress.nn`, in this
+  process: then `load` needs no `like`. A file never says what is imported."""
+  _allowed.update(kinds)
 
 
 def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrite: bool = False,
@@ -80,6 +91,15 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
   return module, traverse_util.unflatten_dict(arrays, sep='/')
 
 
+def fit(module: linen.Module, given: Mapping[str, np.ndarray], source: str | Path) -> dict:
+  """Variables of a module from arrays by name, 'params/conv/kernel'; 'conv/kernel' will do. Raises
+  ValueError for arrays of another network."""
+  if not any(name.startswith('params/') for name in given):
+    given = {f'params/{name}': x for name, x in given.items()}
+  _check(module, given, str(source))
+  return traverse_util.unflatten_dict(dict(given), sep='/')
+
+
 def notice_of(*sources: str | Path) -> str:
   """What whoever passes on weights that derive from these files has to say, a line for each notice:
   of the metadata of `save`, and of what `load` takes besides; '' where there is nothing."""
@@ -127,8 +147,9 @@ def build(description: Any, field: str = '', like: linen.Module | None = None) -
     target = _classes(like).get(str(name))
     if target is None:
       raise ValueError(f'no network {name!r} in jaxgan_compress.nn' + (
-          '; a file of another class is loaded with like=, a network of that class, or in a run '
-          'whose config names it' if ':' in str(name) else ''))
+          '; a file of another class is loaded with like=, a network of that class (in commands '
+          '--like=module:Class), or in a run whose config names it'
+          if ':' in str(name) else ''))
     known = {field.name for field in dataclasses.fields(target)} - {'parent'}
     fields = {}
     for key, value in description.items():
@@ -155,7 +176,8 @@ def _classes(like) -> dict[str, type]:
   public = {name: getattr(home, name) for name in home.__all__}
   public = {name: kind for name, kind in public.items()
             if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
-  return public | {_qualified(kind): kind for kind in _within(like) - set(public.values())}
+  own = (_within(like) | _allowed) - set(public.values())
+  return public | {_qualified(kind): kind for kind in own}
 
 
 def _fields(value) -> list[tuple[str, Any, Any]]:
@@ -178,12 +200,15 @@ def _qualified(kind):
 
 
 def spell(value: Any) -> str:
-  """A module as the expression that makes it, fields at their defaults left out but the norm."""
+  """A module as the expression that makes it, fields at their defaults left out but the norm; for
+  a long row of numbers stands how many they are."""
   if dataclasses.is_dataclass(value):
     fields = ', '.join(f'{name}={spell(x)}' for name, x, default in _fields(value)
                        if x != default or name == 'norm')
     return f'{type(value).__name__}({fields})'
   if isinstance(value, tuple):
+    if len(value) > LISTED and all(isinstance(x, int) for x in value):
+      return f'<{len(value)} numbers>'
     if len(value) > 2 and len(set(value)) == 1:
       return f'({spell(value[0])},) * {len(value)}'
     return f'({", ".join(map(spell, value))}{"," * (len(value) == 1)})'
