@@ -72,6 +72,8 @@ class SmallNetwork:
     """What the whole network returns with these arrays. kwargs: as of `linen.Module.apply`, of
     which `mutable` is a list or False."""
     module = isinstance(self.network, linen.Module)
+    if isinstance(self.network, _OfParams):
+      variables = {'params': variables}
     call = self.network.apply if module else self.network
     if self.plan.execution == 'module':
       with with_arrays_as_given():
@@ -129,8 +131,7 @@ def prune_traced(network: Any, variables: Any, inputs: Sequence[Any], *, budget:
   if isinstance(network, nnx.Module) and plan.execution == 'module':
     return result._replace(network=nnx_modules.small_model(network, kept))
   if plain is not network:  # its variables were put below 'params'
-    return result._replace(network=SmallNetwork(_OfParams(network), plan, found.masks, outputs),
-                           variables=kept['params'])
+    return result._replace(variables=kept['params'])
   return result
 
 

@@ -14,7 +14,7 @@ import flax
 import jax
 import numpy as np
 from jax.core import ShapedArray
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxgan_compress.tracing.labels import Atoms, Labels, Space, is_pattern
 from jaxgan_compress.tracing.plan import Path as LeafPath
@@ -345,3 +345,22 @@ def _read(jaxpr, number):
       yield from _read(inner, {v: i for v, i in zip(inner.invars, known, strict=True)
                                if i is not None})
     yield from (i for i in known if i is not None)
+
+
+def multiply_accumulates(jaxpr: Any, times: int = 1) -> int:
+  """Those of all convolutions and matmuls of a program; a transposed convolution's on its input."""
+  count, (jaxpr, _) = 0, opened(jaxpr)
+  for eqn in _needed(jaxpr):
+    shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars) if isinstance(v.aval, ShapedArray)]
+    if eqn.primitive.name == 'conv_general_dilated':
+      kernel = math.prod(shapes[1]) // shapes[1][eqn.params['dimension_numbers'].rhs_spec[0]]
+      count += times * math.prod(shapes[2]) * kernel // math.prod(eqn.params['lhs_dilation'])
+    elif eqn.primitive.name == 'dot_general':
+      contracted = eqn.params['dimension_numbers'][0][0]
+      count += times * math.prod(shapes[2]) * math.prod(shapes[0][i] for i in contracted)
+    for value in eqn.params.values():
+      for inner in value if isinstance(value, Sequence) else (value,):
+        if isinstance(inner, ClosedJaxpr | Jaxpr):
+          more = eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1
+          count += multiply_accumulates(inner, times * more)
+  return count

@@ -42,7 +42,8 @@ class Wrapped(nn.Module):
   taps: paths of layers whose outputs are compared with a teacher's, as 'down2' or 'block3/conv'; or
     the path of one and a name that it gives `self.sow('intermediates', name, x)`. Default: the
     widest maps that direct parts of the network return.
-  inputs: channels of the images it takes, where it has no `example()` that says it.
+  inputs: channels of the images it takes, where it has no `example()` that says it, and no field
+    `latent`, the length of its latents.
   multiple: of which the sides of images are; 0 for the least with which it runs.
   allow, execution: see `pruning.trace_plan`.
   kept: what pruning left, (group, channels that stay) of each group that lost some.
@@ -163,6 +164,8 @@ class Wrapped(nn.Module):
     """Zeros of batch 1. size: (height, width), or both in one; None for a small one."""
     if 'example' in dir(self.network):
       return self.network.example(size) if size else self.network.example()
+    if self.input_kind == 'latent':
+      return jnp.zeros((1, self.network.latent))
     height, width = np.broadcast_to(size or self.takes.fit(SIDE), 2).tolist()
     return jnp.zeros((1, height, width, self.inputs))
 
