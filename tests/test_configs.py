@@ -21,8 +21,8 @@ from jaxgan_compress.train.progress import Reporter
 
 pytestmark = pytest.mark.usefixtures('kept_programs')
 
-SHIPPED = ('cat/cityscapes', 'cat/colorize', 'cat/emoji', 'cat/gaugan', 'cat/grass2gravel',
-           'cat/horse2zebra', 'cat/maps', 'cat/shapes', 'kd/celeba', 'kd/cifar10', 'kd/digits',
+SHIPPED = ('cat/any_network', 'cat/cityscapes', 'cat/colorize', 'cat/emoji', 'cat/gaugan',
+           'cat/grass2gravel', 'cat/horse2zebra', 'cat/maps', 'cat/shapes', 'kd/celeba', 'kd/cifar10', 'kd/digits',
            'kd/mnist', 'omgd/cityscapes', 'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes',
            'omgd/emoji', 'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter',
            'superres/real_esrgan')
@@ -181,7 +181,7 @@ def test_a_config_is_found_by_path_or_by_name(tmp_path):
   mine.write_text('from jaxgan_compress import config\n'
                   'def get_config(arg): return config.base()\n')
   assert isinstance(config.load(f'{mine}:x'), ml_collections.ConfigDict)
-  with pytest.raises(FileNotFoundError, match='shipped are configs/cat/cityscapes.py'):
+  with pytest.raises(FileNotFoundError, match='shipped are configs/cat/any_network.py'):
     config.load('configs/kd/digit.py')
 
 

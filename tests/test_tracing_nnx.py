@@ -200,7 +200,7 @@ def test_a_model_of_many_layers_has_the_groups_known_by_hand(way, widths, approx
   assert len(plan.notes) == len(refused)
   for name, note in zip(refused, plan.notes, strict=True):
     # Where attention takes sizes of queries and values for equal.
-    assert re.match(rf'{name} is not cut: traced_networks.py:\d+ cannot run with 2 of its 4 '
+    assert re.match(rf'{name} is not pruned: traced_networks.py:\d+ cannot run with 2 of its 4 '
                     r'channels \(value shape should be', note)
 
 
@@ -225,7 +225,7 @@ def test_groups_that_must_have_as_many_channels_are_not_cut_though_they_run_toge
   plan = trace_plan(Attention(nnx.Rngs(0)), None, IMAGE, execution='module')
   assert plan.widths == {'stem': 6, 'attention/query#2': 2, 'attention/out': 6}
   assert [note.split(' (')[0].split(': ')[0] for note in plan.notes] == [
-      'attention/query is not cut', 'attention/value is not cut']
+      'attention/query is not pruned', 'attention/value is not pruned']
 
 
 def test_calls_in_both_modes_are_those_of_the_model_itself():

@@ -7,9 +7,9 @@ import pytest
 from flax import errors, nnx, traverse_util
 from flax import linen as linen
 
-from benchmarks.attention_unet import Generator
 from jaxgan_compress import analysis, nn, pruning
 from jaxgan_compress.config import build
+from jaxgan_compress.configs.cat.any_network import Generator
 from jaxgan_compress.core import Axes
 from jaxgan_compress.tracing import laws
 from jaxgan_compress.tracing.running import with_arrays_as_given
@@ -149,7 +149,7 @@ def test_a_file_names_only_classes_that_are_allowed(unet, tmp_path, monkeypatch)
   found = pruning.prune(wrapped, variables, SHAPE, budget=analysis.macs(wrapped, SHAPE) / 3)
   file = tmp_path / 'student.safetensors'
   nn.save(file, found.module, found.variables, like=wrapped)
-  with pytest.raises(ValueError, match='no network .*attention_unet:Generator'):
+  with pytest.raises(ValueError, match='no network .*any_network:Generator'):
     nn.load(file)
   for like in wrapped, Generator():
     module, loaded = nn.load(file, like=like)
@@ -173,7 +173,8 @@ def test_batch_norms_average_over_all_replicas(unet):
 
 
 def test_a_config_wraps_a_module_of_the_users():
-  made = build.generator(dict(name='benchmarks.attention_unet:Generator', width=4, depth=2))
+  made = build.generator(dict(name='jaxgan_compress.configs.cat.any_network:Generator', width=4,
+                              depth=2))
   assert made == UNET
   assert build.generator(dict(name='unet', ngf=4, depth=4)) == nn.unet(4, depth=4)
 
@@ -265,13 +266,15 @@ def network(body):
 
 REFUSED = {
     'nothing': (lambda x: conv(x, 3, 'only'), {},
-                'no channel of this network can be cut: .*the output of the network'),
+                'no channel of this network can be pruned: .*the output of the network'),
     'a mean': (lambda x: conv(conv(x, 8, 'conv3').mean(-1, keepdims=True), 3, 'last'),
-               {'execution': 'module'}, r"conv3 is not cut: test_wrapped.py:\d+ takes its channels "
+               {'execution': 'module'},
+               r"conv3 is not pruned: test_wrapped.py:\d+ takes its channels "
                r"together \(reduce_sum\), so what is left would change; allow=\('mixed',\)"),
     'a number': (lambda x: conv(conv(x, 8, 'conv3').reshape(1, 8, 8, 8), 3, 'last'),
                  {'execution': 'module'},
-                 r'conv3 is not cut: .*test_wrapped.py:\d+ cannot run with 4 of its 8 channels .*'
+                 r'conv3 is not pruned: .*test_wrapped.py:\d+ cannot run with 4 of its 8 channels'
+                 '.*'
                  "it repeats a width by number. Take -1 or .*, or execution='program'"),
     'an operation': (lambda x: conv(jnp.fft.fft(conv(x, 8, 'conv3'), axis=-1).real, 3, 'last'), {},
                      r'an operation whose axes are not known: fft at test_wrapped.py:\d+; all it '
@@ -292,7 +295,7 @@ def test_groups_beside_what_is_refused_are_pruned():
 
   plan = pruning.trace_plan(network(body), None, jnp.zeros((1, 8, 8, 3)))
   assert plan.widths == {'free': 6}
-  assert 'mixed is not cut: ' in str(plan) and 'last/kernel[3]' in str(plan)
+  assert 'mixed is not pruned: ' in str(plan) and 'last/kernel[3]' in str(plan)
   both = pruning.trace_plan(network(body), None, jnp.zeros((1, 8, 8, 3)), allow=('mixed',))
   assert both.widths == {'free': 6, 'mixed': 8} and both.approximate == {'mixed'}
   assert 'mixed: 8, approximate' in str(both)

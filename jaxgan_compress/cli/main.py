@@ -71,8 +71,7 @@ def _run(verb: Verb, argv: list[str]) -> int:
     if verb.several_processes:
       distributed.initialize()  # before anything touches a device
     flags = verb.parse(argv)
-    if 'like' in vars(flags):
-      models.allow_class(flags)
+    models.allow_class(flags)
     return verb.body(flags) or 0
   except (absl_flags.Error, ValueError, ImportError, *WRONG_PATHS) as e:
     if distributed.from_runtime(e):

@@ -37,7 +37,7 @@ CALIBRATION_BATCH = 8  # pictures, where no config says more
 OF_A_RUN = ('workdir',)
 WORKDIR = Flag('workdir', 'Instead of --network: the folder of a run, or gs://BUCKET/RUN.', Path)
 NETWORK = Flag('network', 'The file of the network, which convert, prune or nn.save wrote.', Path)
-LIKE = Flag('like', 'The class of your own that the file of --network holds: module:Class.',
+LIKE = Flag('like', 'The class of your own that --network holds, as my_net:Generator.',
             needs=('network',))
 WEIGHTS = Flag('weights', 'The .safetensors file of the weights of a class of your own, which '
                '--network=module:Class names.', Path, needs=('network',))
@@ -418,7 +418,7 @@ def _load_network(flags: SimpleNamespace):
 
 def allow_class(flags: SimpleNamespace):
   """Lets files name the class of --like, which the user has written, in this process."""
-  if flags.like:
+  if vars(flags).get('like'):
     if not OWN.fullmatch(flags.like):
       raise ValueError(f'--like={flags.like}; give module:Class, as my_net:Generator')
     nn.allow(build.resolve(flags.like, 'jaxgan_compress.nn'))
@@ -558,7 +558,7 @@ def build_network(text: str) -> linen.Module:
 
   Raises ValueError for an unknown name or argument.
   """
-  own = OWN.fullmatch(text)
+  own = text.partition(':')[0] not in nn.__all__ and OWN.fullmatch(text)
   name, arguments = (own['name'], own['fields'] or '') if own else text.partition(':')[::2]
   if name.endswith(('.safetensors', '.pth', '.pt')):
     raise ValueError(f'there is no file {text}; give one that `convert` wrote, or the name of a '

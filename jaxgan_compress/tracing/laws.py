@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # when an axis was forgotten was 1.6e-4. Half precision sees gross mistakes alone.
 TOLERANCES = {8: 1e-10, 4: 1e-5, 2: 3e-2}
 POSITIVE = 'scale', 'var', 'sigma'
-MIXED = "allow=('mixed',) cuts it all the same"
+MIXED = "allow=('mixed',) prunes it all the same"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _failure(plan, name, masks, error):
   text = str(error).strip().split('\n')[0]
   place = next((f'{frame.filename.rsplit("/", 1)[-1]}:{frame.lineno}' for frame in reversed(
       traceback.extract_tb(error.__traceback__)) if not is_library(frame.filename)), 'the network')
-  return (f'{name} is not cut: {place} cannot run with {int(masks[name].sum())} of its '
+  return (f'{name} is not pruned: {place} cannot run with {int(masks[name].sum())} of its '
           f'{plan.groups[name].width} channels ({text[:100]}); it repeats a width by number. Take '
           "-1 or x.shape[-1] // 2, or execution='program'")
 
@@ -246,7 +246,7 @@ def proved(plan: TracedPlan, about: Subject, mixed: Mapping[str, Any], execution
   notes = [*plan.notes, *notes, *(found[best][name].why or _sentence(
       name, found[best][name], mixed.get(name)) for name in names if name not in kept)]
   if not kept:
-    raise ValueError('no channel of this network can be cut: ' + '; '.join(notes[:3]))
+    raise ValueError('no channel of this network can be pruned: ' + '; '.join(notes[:3]))
   told, counted = costs(plan, about, random_masks(plan, kept, seed), best)
   if told != counted:
     raise ValueError(f'a smaller network would take {counted:,} multiply-accumulates and not '
@@ -265,8 +265,8 @@ def _together(plan, about, found, execution, seed):
   with contextlib.suppress(Exception):  # whatever a network of other widths raises
     if not exact or removes(plan, about, random_masks(plan, exact, seed), execution):
       return found
-  why = ('{} is not cut: with other groups smaller, too, the network does not run, or its output '
-         "changes; execution='program' may cut it")
+  why = ('{} is not pruned: with other groups smaller, too, the network does not run or its '
+         "output changes; execution='program' may prune it")
   return {name: Outcome('wrong', why.format(name)) if name in exact else outcome
           for name, outcome in found.items()}
 
@@ -278,7 +278,7 @@ def _movable(plan, about, seed):
     return names, []
   fixed = [name for name in names if not permutes(plan, about, [name], seed)]
   return [name for name in names if name not in fixed], [
-      f'{name} ({plan.groups[name].width} channels) is not cut: the output changes when its '
+      f'{name} ({plan.groups[name].width} channels) is not pruned: the output changes when its '
       f'channels change places; please report this network' for name in fixed]
 
 
@@ -290,9 +290,9 @@ def _sentence(name, outcome, place):
   if outcome.kind == 'mixed':
     what = f'{place} takes its channels together ({place.operation})' if isinstance(
         place, Place) else 'its channels are taken together'
-    return f'{name} is not cut: {what}, so what is left would change; {MIXED}'
-  return (f'{name} is not cut: the output changes when some of its channels are removed, as where '
-          "a network takes channels by number; execution='program' may cut it")
+    return f'{name} is not pruned: {what}, so what is left would change; {MIXED}'
+  return (f'{name} is not pruned: the output changes when some of its channels are removed, as '
+          "where a network takes channels by number; execution='program' may prune it")
 
 
 def _only(plan, names):

@@ -75,15 +75,15 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
     in inference mode, and in training mode where the network has an argument `train`, or tells
     `model.train()` from `model.eval()`; an argument train=True of a call stands for the former.
   outputs: of what the network returns the part that must not change; default: all of it.
-  allow: 'mixed' cuts channels, too, whose number a mean, a norm or a scale takes in, so that what
+  allow: 'mixed' prunes channels, too, whose number a mean, a norm or a scale takes in, so that what
     is left changes. execution: 'module' or 'program', see `TracedPlan`; 'auto' takes the first
     where it serves all groups.
 
   Before it returns, groups are proved on random weights in float64: their channels change places,
-  and some are removed, and the output must stay. What fails is not cut, and is named. prove: False
-  leaves that out.
+  and some are removed, and the output must stay. What fails is not pruned, and is named.
+  prove: False leaves that out.
 
-  Raises ValueError where no channel can be cut, or for another `execution` or `allow`.
+  Raises ValueError where no channel can be pruned, or for another `execution` or `allow`.
   """
   if execution not in EXECUTIONS or set(allow) - set(ALLOWED):
     raise ValueError(f'execution={execution!r}, allow={tuple(allow)!r}; execution is one of '
@@ -94,7 +94,7 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
   found = understand(programs, {path: x.shape for path, x in shapes.items()})
   plan = _plan(found)
   if not plan.groups:
-    raise ValueError(f'no channel of this network can be cut: {_commonest(plan)}')
+    raise ValueError(f'no channel of this network can be pruned: {_commonest(plan)}')
   if not prove:
     return plan
   about = laws.subject(functions[0], shapes, inputs, outputs, seed)

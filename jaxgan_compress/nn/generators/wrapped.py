@@ -119,7 +119,8 @@ class Wrapped(nn.Module):
 
   def plan(self) -> TracedPlan:
     """Its groups of channels, named after layers, see `pruning.trace_plan`. The first call traces
-    the network and proves the groups on random weights. Raises ValueError where none can be cut."""
+    the network and proves the groups on random weights. Raises ValueError where there
+    is none."""
     plan = _proved(self.whole)
     return narrowed(plan, self._masks) if self.kept else plan
 
