@@ -658,7 +658,8 @@ class Readers(linen.Module):
     return nn.Conv(1, 1, name='to_image')(y), {}
 
   def plan(self):
-    return prunable.make_plan(self, {'made': prunable.Group(self.width)})
+    return prunable.make_plan(self, {'made': prunable.Group(self.width)},
+                              whole=('biased', 'normed', 'bare'))
 
   def with_widths(self, widths):
     return self.clone(width=widths['made'])

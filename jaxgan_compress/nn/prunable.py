@@ -1,83 +1,143 @@
-"""Which channels of a network live and die together, found from what changes with its widths."""
+"""Which channels of a network live and die together, as its program tells."""
 
 from __future__ import annotations
 
-import functools
-import itertools
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from flax import linen
+from flax import linen, traverse_util
 
 from jaxgan_compress.nn import init
-from jaxgan_compress.nn.layers.norms import scaled
-from jaxgan_compress.tracing.plan import Group, Path, Plan, runs
+from jaxgan_compress.nn.layers import conv_dispatch
+from jaxgan_compress.nn.layers.inputs import example
+from jaxgan_compress.tracing import traced_plan
+from jaxgan_compress.tracing.plan import Group, Plan, runs
 
 Widths = Mapping[str, int]
-# Along one axis: the groups whose channels lie there, and how many copies of each, one after
-# another.
-Axis = tuple[tuple[str, int], ...]
-
-
-def voting(kind: str, width: int, norm: str, **fields) -> Group:
-  """A group ranked by the norm at that path, if this kind of norm has scales."""
-  return Group(width, norm if scaled(kind) else '', **fields)
+UNNAMED = -3  # instead of the number of a channel that no group has
 
 
 def make_plan(module: linen.Module, groups: Mapping[str, Group],
               parts: Mapping[str, tuple[str, ...]] | None = None,
-              joined: Sequence[tuple[str, ...]] = ()) -> Plan:
-  """The plan of a module that has `with_widths`. Nothing runs: shapes are enough.
+              whole: Sequence[str] = ()) -> Plan:
+  """The plan of a module that has `with_widths` and `example`: of groups that are named by hand the
+  leaves in which their channels lie, as `pruning.trace_plan` finds them. Nothing runs.
 
-  Every group is given a width of its own, and how long an axis of a parameter has become tells
-  whose channels lie along it: the widths are such that no two sums of them agree, and none is as
-  short as an axis that stayed.
+  groups: the channels of a group are those that the layer of its name makes: the last axis of the
+    last kernel that is read in that part of the network. `Group.layers` names another layer, or
+    several of one width. A layer that several groups name makes their channels one after another,
+    and a layer of k times as many channels each group's k times. A norm that has no scales does not
+    vote. parts: see `Plan`. whole: layers whose channels always stay.
 
-  joined: groups that lie one after another along an axis, where networks join any number of maps.
-  Without it each two groups are thought to.
-
-  Raises ValueError for an axis that is no sum of at most two groups, or not among `joined`.
+  Raises ValueError where the program says otherwise: for a layer that is not there, makes another
+  number of channels, makes some that cannot be cut, or such as another layer has made already; for
+  a norm of other channels; and for channels that no group has.
   """
-  wide, meaning = _telling(tuple(groups), tuple(joined))
-  leaves: dict[Path, tuple] = {}
-  shapes = {}
-  for name, x in init.flat(init.shapes(module.with_widths(wide))).items():
-    path = tuple(name.split('/'))
-    axes = [meaning.get(length, () if length < LONG else None) for length in x.shape]
-    if None in axes:
-      raise ValueError(f'{name}: an axis is no sum of at most two widths, or none that is joined; '
-                       'a network can be pruned where each axis is whole groups of channels')
-    shapes[path] = tuple(sum(n * groups[name].width for name, n in axis) or length
-                         for axis, length in zip(axes, x.shape, strict=True))
-    leaves[path] = tuple(runs(groups, axis) for axis in axes)
-  return Plan(dict(groups), dict(parts or {}), leaves, shapes)
+  # An axis of length 1 has no labels: of twice the channels the first half stays.
+  times = 2 if any(group.width == 1 for group in groups.values()) else 1
+  wide = {name: dataclasses.replace(group, width=times * group.width)
+          for name, group in groups.items()}
+  if times > 1:
+    module = module.with_widths({name: group.width for name, group in wide.items()})
+  leaves, shapes = _leaves(module, wide, whole)
+  plan = Plan(wide, dict(parts or {}), leaves, shapes)
+  plan = dataclasses.replace(plan, groups={name: _voting(plan, name) for name in wide})
+  return plan if times == 1 else traced_plan.narrowed(plan, {
+      name: np.arange(group.width) < group.width // 2 for name, group in wide.items()})
+
+
+def _leaves(module, groups, whole):
+  """(leaves, shapes) of a plan."""
+  leaves, shapes, names = _traced(module)
+  number = np.full(len(names) + 1, UNNAMED)  # of each channel that was found
+  number[-1] = -1
+  for layer, makers in _layers(groups, whole).items():
+    channels = _made(module, leaves, layer)
+    if len(set(channels)) < len(channels) or (number[channels] != UNNAMED).any():
+      raise ValueError(f'{layer}: some of its {len(channels)} channels are one with others of it, '
+                       'or of another layer that is named; name one layer of them in one group')
+    number[channels] = _numbers(groups, layer, makers, len(channels))
+  if (number == UNNAMED).any():
+    at = names[np.argmax(number == UNNAMED)]
+    raise ValueError(f'{at} makes {names.count(at)} channels that are in no group; name it in '
+                     '`layers` of the group whose width it follows, or in `whole`, where its width '
+                     'is fixed')
+  renamed = lambda x: None if x is None or (number[x] == -1).all() else number[x]
+  return {path: tuple(map(renamed, leaves[path])) for path in shapes}, shapes
+
+
+@init.remembered
+def _traced(module):
+  """(channels along each axis of each leaf, in the order in which these are read; shapes; the layer
+  that makes each channel)."""
+  plan = _trace(module)
+  shapes = {path: plan.shapes[path] for path in
+            traverse_util.flatten_dict(dict(init.shapes(module)))}
+  return plan.leaves, shapes, [name for name, n in plan.widths.items() for _ in range(n)]
+
+
+def _trace(module) -> traced_plan.TracedPlan:
+  # Fewer operations, the same channels.
+  with conv_dispatch.reference():
+    return traced_plan.trace_plan(module, init.shapes(module), example(module), prove=False,
+                                  outputs=_image)
+
+
+def _image(out):
+  return out[0] if isinstance(out, tuple) else out  # of (image, taps)
+
+
+def _layers(groups, whole):
+  """{layer: the groups whose channels it makes, one after another}; none of those that stay."""
+  found: dict[str, list[str]] = {layer: [] for layer in whole}
+  for name, group in groups.items():
+    for layer in (group.layers or (name,)) if group.width else ():
+      found.setdefault(layer, []).append(name)
+  return found
+
+
+def _made(module, leaves, layer) -> np.ndarray:
+  """The channels that a layer makes."""
+  inside = 'params', *layer.split('/')
+  path = next((path for path in reversed(leaves) if path[:len(inside)] == inside
+               and path[-1] == 'kernel'), None)
+  if path is None:
+    raise ValueError(f'{layer}: this network has no layer of that name with a kernel; name those '
+                     'that make the channels of a group in `layers`, as Group(8, '
+                     "layers=('block1/conv1',))")
+  channels = leaves[path][-1]
+  if channels is None or (channels < 0).any():
+    reason = _trace(module).reason(path, len(leaves[path]) - 1)
+    raise ValueError(f'{layer}: its channels cannot be cut, because of {reason}')
+  return channels
+
+
+def _numbers(groups, layer, makers, count):
+  """Of the channels that a layer makes."""
+  if not makers:
+    return -1
+  width = sum(groups[name].width for name in makers)
+  if count % width:
+    raise ValueError(f'{layer} makes {count} channels, and {", ".join(makers)} '
+                     f'{"have" if len(makers) > 1 else "has"} {width}')
+  return runs(groups, [(name, count // width) for name in makers])
+
+
+def _voting(plan, name):
+  """The group with its norm, or without where that has no scales."""
+  group = plan.groups[name]
+  axes = plan.leaves.get(('params', *group.norm.split('/'), 'scale'))
+  if not axes:
+    return dataclasses.replace(group, norm='')
+  if axes[0] is None or not set(plan.numbers[name]) <= set(axes[0].tolist()):
+    raise ValueError(f'{group.norm} does not scale the channels of {name}, but others')
+  return group
 
 
 def renewed(widths: Widths, name: str, current: tuple[int, ...], start: int = 0):
   """`current` with what `widths` says of 'name0', 'name1', ..."""
   return tuple(widths.get(f'{name}{i}', n) for i, n in enumerate(current, start))
-
-
-TIMES = 1, 2, 4  # copies of a group along an axis that are looked for
-LONG = 1 << 20  # no axis of a parameter is, but those with a share of a telling width
-
-
-@functools.cache
-def _telling(names: tuple[str, ...], joined: tuple[tuple[str, ...], ...]
-             ) -> tuple[dict[str, int], dict[int, Axis]]:
-  """(a width for each group, {length of an axis: what lies along it})."""
-  rng = np.random.default_rng(0)
-  while True:
-    wide = {name: int(n) for name, n in zip(names, rng.integers(
-        16 * LONG, 128 * LONG, len(names)), strict=True)}
-    single = [(n * wide[name], (name, n)) for name in names for n in TIMES]
-    sums = [(sum(wide[name] for name in each), tuple((name, 1) for name in each))
-            for each in joined] if joined else [
-        (a + b, (one, other)) for (a, one), (b, other) in itertools.combinations(single, 2)
-        if one[0] != other[0]]
-    meaning = {length: (term,) for length, term in single} | dict(sums)
-    if len(meaning) == len(single) + len(sums):
-      return wide, meaning
 
 
 def narrowed(module: linen.Module, masks: Mapping[str, np.ndarray]) -> linen.Module:

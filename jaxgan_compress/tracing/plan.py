@@ -21,12 +21,14 @@ class Group:
   least: channels that must stay; 0 where all may go, and what only they feed with them.
   step: the width is a multiple of it. follows: (group, k), where the width is always that group's
     divided by k.
+  layers: that make the channels, as 'block1/conv1', see `nn.make_plan`.
   """
   width: int
   norm: str = ''
   least: int = 1
   step: int = 1
   follows: tuple[str, int] | None = None
+  layers: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from jaxgan_compress.tracing.program import Place, Understanding, understand
 
 EXECUTIONS = 'auto', 'module', 'program'
 ALLOWED = ('mixed',)
+P = TypeVar('P', bound=Plan)
 GONE = -2  # instead of the number of a channel that was cut
 
 
@@ -55,6 +56,10 @@ class TracedPlan(Plan):
       lines.append('What stays whole, and where it is decided:')
       lines += [f'  {_listed(axes)}: {why}' for why, axes in reasons.items()]
     return '\n'.join([*lines, *self.notes])
+
+  def reason(self, path: Path, axis: int) -> str:
+    """Why the channels along an axis of a leaf stay; '' where they do not."""
+    return _because(self.whole[path, axis]) if (path, axis) in self.whole else ''
 
 
 def _listed(names) -> str:
@@ -101,7 +106,7 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
   return laws.proved(plan, about, mixtures(found, plan), execution, allow, seed)
 
 
-def narrowed(plan: TracedPlan, masks: Mapping[str, np.ndarray]) -> TracedPlan:
+def narrowed(plan: P, masks: Mapping[str, np.ndarray]) -> P:
   """The plan of the network that `masks` leave, {group: bool [width]}."""
   alive = plan.alive(masks)
   number = np.where(alive, np.cumsum(alive) - 1, GONE)
@@ -109,13 +114,14 @@ def narrowed(plan: TracedPlan, masks: Mapping[str, np.ndarray]) -> TracedPlan:
   left = lambda channels: (kept := number[channels])[kept != GONE]
   groups = {name: dataclasses.replace(group, width=int(alive[list(plan.numbers[name])].sum()))
             for name, group in plan.groups.items()}
+  more = {'terms': tuple((factor, tuple(map(left, parts))) for factor, parts in plan.terms)
+          } if isinstance(plan, TracedPlan) else {}
   return dataclasses.replace(
-      plan, groups=groups,
+      plan, **more, groups=groups,
       leaves={path: tuple(None if x is None else left(x) for x in axes)
               for path, axes in plan.leaves.items()},
       shapes={path: tuple(n if x is None else len(left(x)) for x, n in zip(
-          axes, plan.shapes[path], strict=True)) for path, axes in plan.leaves.items()},
-      terms=tuple((factor, tuple(map(left, parts))) for factor, parts in plan.terms))
+          axes, plan.shapes[path], strict=True)) for path, axes in plan.leaves.items()})
 
 
 def terms_at(plan: TracedPlan, network: Any, variables: Any, *inputs: Any,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.resnets import EncoderDecoder
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
-from jaxgan_compress.nn.prunable import Plan, Widths, make_plan, renewed, voting
+from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 KERNELS = (1, 3, 5)
 SIDES = ('dense', 'depthwise')
@@ -50,10 +49,11 @@ class Branches:
   def __bool__(self):
     return bool(self.dense or self.depthwise)
 
-  def groups(self, kind: str, within: str):
+  def groups(self, within: str):
     """({group: Group}, {what dies with it: (group,)}) for branches at the path `within`."""
     named = {f'{within}{side}{k}': n for side in SIDES for k, n in getattr(self, side)}
-    return ({name: voting(kind, n, f'{name}_norm', least=0) for name, n in named.items()},
+    return ({name: Group(n, f'{name}_norm', least=0, layers=(f'{name}_in',))
+             for name, n in named.items()},
             {f'{name}_': (name,) for name in named})
 
   def with_widths(self, widths: Widths, within: str) -> Branches:
@@ -123,14 +123,13 @@ class InceptionGenerator(ImageNetwork):
   def plan(self) -> Plan:
     """Groups 'stem0' .. (the last is the residual stream), 'block1/dense3' .., 'up0' ..; every
     branch may vanish, and with its branches a block."""
-    group = functools.partial(voting, self.norm)
-    groups = {f'stem{i}': group(n, f'stem{i}_norm') for i, n in enumerate(self.stem)}
+    groups = {f'stem{i}': Group(n, f'stem{i}_norm') for i, n in enumerate(self.stem)}
     parts = {}
     for i, branches in enumerate(self.blocks, 1):
-      inside, owns = branches.groups(self.norm, f'block{i}/')
+      inside, owns = branches.groups(f'block{i}/')
       groups |= inside
       parts |= {**owns, f'block{i}_norm/': tuple(inside)}
-    groups |= {f'up{i}': group(n, f'up{i}_norm') for i, n in enumerate(self.up)}
+    groups |= {f'up{i}': Group(n, f'up{i}_norm') for i, n in enumerate(self.up)}
     return make_plan(self, groups, parts)
 
   def with_widths(self, widths: Widths) -> InceptionGenerator:

@@ -12,7 +12,7 @@ from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.layers import blocks_tpu
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
-from jaxgan_compress.nn.prunable import Plan, Widths, make_plan, renewed, voting
+from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 
 @typed
@@ -102,11 +102,19 @@ class ResNetGenerator(ImageNetwork):
 
   def plan(self) -> Plan:
     """Groups 'stem0' .. (the last is the residual stream), 'block1' .. (hidden), 'up0' .."""
-    group = functools.partial(voting, self.norm)
-    return make_plan(self, {
-        **{f'stem{i}': group(n, f'stem{i}_norm') for i, n in enumerate(self.stem)},
-        **{f'block{i}': group(n, f'block{i}/norm1') for i, n in enumerate(self.hidden, 1)},
-        **{f'up{i}': group(n, f'up{i}_norm') for i, n in enumerate(self.up)}})
+    def resampled(name, n, *more):
+      deeper = (*expanding(f'{name}_expand'), f'{name}_mix', *more) if self.deeper else ()
+      return {name: Group(n, f'{name}_norm', layers=(name, *deeper))}
+
+    groups = {'stem0': Group(self.stem[0], 'stem0_norm')}
+    for i, n in enumerate(self.stem[1:], 1):
+      middle = expanding('expand1', 'expand2') if i == len(self.up) else ()
+      groups |= resampled(f'stem{i}', n, *middle)
+    groups |= {f'block{i}': Group(n, f'block{i}/norm1', layers=(f'block{i}/conv1',))
+               for i, n in enumerate(self.hidden, 1)}
+    for i, n in enumerate(self.up):
+      groups |= resampled(f'up{i}', n)
+    return make_plan(self, groups)
 
   def with_widths(self, widths: Widths) -> ResNetGenerator:
     """The same network with other widths, `{group: channels}`."""
@@ -183,6 +191,11 @@ class ResidualBlock(nn.Module):
     y = nn.relu(norm('norm1')(conv(self.hidden, name='conv1')(x), train, axes))
     y = nn.Dropout(self.dropout or 0.)(y, deterministic=not train)
     return x + norm('norm2')(conv(x.shape[-1], name='conv2')(y), train, axes)
+
+
+def expanding(*blocks: str) -> tuple[str, ...]:
+  """The layers inside expansion blocks, whose channels follow what enters these."""
+  return tuple(f'{block}/conv{i}' for block in blocks for i in (1, 2, 3))
 
 
 class ExpansionBlock(nn.Module):

@@ -148,11 +148,15 @@ class SPADEGenerator(_LabelsToImage):
     """Groups 'fc' (also what the first three blocks hand on), 'up0' ..; 'head/middle' .. between a
     block's convolutions; 'head/hidden' .. inside its modulations, which share their channels."""
     named = self.named_blocks
+    stream = [name for name, block in named.items() if block.shortcut and name[:2] != 'up']
     return make_plan(self, {
-        'fc': Group(self.fc),
+        'fc': Group(self.fc, layers=('fc', *stream)),
         **{name: Group(block.out) for name, block in named.items() if name.startswith('up')},
-        **{f'{name}/middle': Group(block.middle) for name, block in named.items()},
-        **{f'{name}/hidden': Group(block.hidden) for name, block in named.items()}})
+        **{f'{name}/middle': Group(block.middle, layers=(f'{name}/conv0',))
+           for name, block in named.items()},
+        **{f'{name}/hidden': Group(block.hidden, layers=tuple(
+            f'{name}/{norm}/shared' for norm in ('norm0', 'norm1', 'shortcut_norm')[
+                :2 + block.shortcut])) for name, block in named.items()}})
 
   def with_widths(self, widths: Widths) -> SPADEGenerator:
     """The same network with other widths, `{group: channels}`."""
@@ -271,8 +275,8 @@ class InceptionSPADEGenerator(_LabelsToImage):
                for i, (name, block) in enumerate(ups.items(), 1)}
     parts = {}
     for name, block in self.named_blocks.items():
-      main, main_parts = block.main.groups('batch', f'{name}/main/')
-      spade, spade_parts = block.spade.groups('batch', f'{name}/spade/')
+      main, main_parts = block.main.groups(f'{name}/main/')
+      spade, spade_parts = block.spade.groups(f'{name}/spade/')
       groups |= main | spade
       parts |= {**main_parts, **spade_parts, f'{name}/norm/': tuple(main),
                 f'{name}/spade/': tuple(main)}

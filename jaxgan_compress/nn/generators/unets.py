@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.nn import layers
-from jaxgan_compress.nn.generators.resnets import ExpansionBlock
+from jaxgan_compress.nn.generators.resnets import ExpansionBlock, expanding
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
-from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed, voting
+from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
 
 @typed
@@ -103,12 +101,21 @@ class UNetGenerator(ImageNetwork):
 
   def plan(self) -> Plan:
     """Groups 'down0' .. and 'up1' .., the channels that leave each convolution."""
-    group = functools.partial(voting, self.norm)
-    inner = range(1, len(self.down) - 1)
-    return make_plan(self, {
-        **{f'down{i}': group(n, f'down{i}_norm') if i in inner else Group(n)
-           for i, n in enumerate(self.down)},
-        **{f'up{i}': group(n, f'up{i}_norm') for i, n in enumerate(self.up, 1)}})
+    last = len(self.down) - 1
+
+    def group(side, i, n):
+      name = f'{side}{i}'
+      # What skips level 1 and what comes up through it are expanded together.
+      expanded = [name] * (i < last) + ['up0'] * (name in ('down0', 'up1'))
+      blocks = [f'{each}_expand{k}' for each in expanded if self.deeper for k in (1, 2)]
+      return {name: Group(n, f'{name}_norm', layers=(name, *expanding(*blocks)))}
+
+    groups = {}
+    for i, n in enumerate(self.down):
+      groups |= group('down', i, n)
+    for i, n in enumerate(self.up, 1):
+      groups |= group('up', i, n)
+    return make_plan(self, groups)
 
   def with_widths(self, widths: Widths) -> UNetGenerator:
     """The same network with other widths, `{group: channels}`."""

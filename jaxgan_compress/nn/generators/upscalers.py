@@ -103,14 +103,9 @@ class RRDBGenerator(ImageNetwork):
   def plan(self) -> Plan:
     """Groups 'trunk', 'block1/dense1/conv1' .. (growing), 'up1', 'up2', 'last'."""
     growing = {name: Group(n) for name, n in self._growing()}
-    names = list(growing)
-    # A growing convolution, and the last of its dense block, reads the trunk and all before it.
-    joined = [('trunk', *names[start:start + k]) for start in range(0, len(names), GROWING)
-              for k in range(1, GROWING + 1)]
     return make_plan(self, {
-        'trunk': Group(self.trunk), **growing,
-        **{f'up{i}': Group(n) for i, n in enumerate(self.up, 1)}, 'last': Group(self.last)},
-        joined=joined)
+        'trunk': Group(self.trunk, layers=('stem',)), **growing,
+        **{f'up{i}': Group(n) for i, n in enumerate(self.up, 1)}, 'last': Group(self.last)})
 
   def with_widths(self, widths: Widths) -> RRDBGenerator:
     """The same network with other widths, `{group: channels}`."""
