@@ -12,7 +12,7 @@ from jaxgan_compress.nn import init
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import example
 from jaxgan_compress.tracing import traced_plan
-from jaxgan_compress.tracing.plan import Group, Plan, runs
+from jaxgan_compress.tracing.plan import Group, Path, Plan, runs
 
 Widths = Mapping[str, int]
 UNNAMED = -3  # instead of the number of a channel that no group has
@@ -97,7 +97,7 @@ def _layers(groups, whole):
   return found
 
 
-def _made(module, leaves, layer) -> np.ndarray:
+def _made(module, leaves: Mapping[Path, tuple], layer: str) -> np.ndarray:
   """The channels that a layer makes."""
   inside = 'params', *layer.split('/')
   path = next((path for path in reversed(leaves) if path[:len(inside)] == inside
