@@ -27,20 +27,24 @@ class Atoms:
 
   def __init__(self):
     self.changes = 0
-    self._parent = np.zeros(0, np.int64)
+    self._count = 0
+    self._parent = np.zeros(0, np.int64)  # longer than the count, so that it seldom grows
     self._frozen = np.zeros(0, np.int64)  # 1 + index of a reason
     self._mixed = np.zeros(0, np.int64)
     self._reasons: list[Any] = []
 
   def __len__(self):
-    return len(self._parent)
+    return self._count
 
   def new(self, count: int) -> np.ndarray:
     """So many atoms, each a class of its own: int64 [count]."""
-    atoms = np.arange(len(self._parent), len(self._parent) + count)
-    self._parent = np.concatenate([self._parent, atoms])
-    self._frozen, self._mixed = (np.concatenate([x, np.zeros(count, np.int64)])
-                                 for x in (self._frozen, self._mixed))
+    atoms = np.arange(self._count, self._count + count)
+    self._count += count
+    if self._count > len(self._parent):
+      more = np.zeros(self._count, np.int64)
+      self._parent, self._frozen, self._mixed = (
+          np.concatenate([x, more]) for x in (self._parent, self._frozen, self._mixed))
+    self._parent[atoms] = atoms
     return atoms
 
   def find(self, labels: np.ndarray) -> np.ndarray:
@@ -147,7 +151,7 @@ def living(labels: np.ndarray, alive: np.ndarray) -> np.ndarray:
 
 
 def is_pattern(labels: np.ndarray) -> bool:
-  return bool(labels.size) and int(labels.max()) <= PATTERN
+  return bool(labels.size) and labels.item(0) <= PATTERN  # all labels are, or none
 
 
 class Space:
@@ -372,6 +376,8 @@ def _blocks(values) -> list[tuple[int, ...]]:
 
 def _spread(axes, labels, block, shape):
   """Labels of `axes`, repeated over the other axes of a block."""
+  if axes == block:
+    return labels
   labels = labels.reshape([labels.shape[axes.index(axis)] if axis in axes else 1 for axis in block])
   return np.broadcast_to(labels, [shape[axis] for axis in block])
 

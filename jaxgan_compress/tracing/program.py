@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -303,11 +304,12 @@ def understand(calls: Sequence[Call], shapes: Mapping[LeafPath, tuple[int, ...]]
   for path in leaves.keys() - set(order):
     space.pin_all(leaves[path])
   walks = [Walk(space) for _ in calls]
-  while True:
+  unchanged = 0  # walks in a row
+  for walk, call in itertools.cycle(zip(walks, calls, strict=True)):
     before = space.atoms.changes
-    for walk, call in zip(walks, calls, strict=True):
-      _walk_call(walk, call, leaves)
-    if space.atoms.changes == before:
+    _walk_call(walk, call, leaves)
+    unchanged = unchanged + 1 if space.atoms.changes == before else 0
+    if unchanged == len(calls):
       break
   ordered = {path: space.normal(leaves[path]) for path in dict.fromkeys((*order, *leaves))}
   unknown = {name: place for walk in walks for name, place in walk.unknown.items()}
