@@ -438,18 +438,6 @@ def test_scores_that_cannot_be_had_are_refused(fields, message):
     pruning.scores(module.plan(), filled(module)['params'], **fields)
 
 
-def test_a_network_that_cuts_half_a_group_is_refused():
-  class Odd(nn.DCGANGenerator):
-    def plan(self):
-      return prunable.make_plan(self, {'pair': prunable.Group(2 * self.layer_widths[0])})
-
-    def with_widths(self, widths):
-      return super().with_widths({'layer1': widths['pair'] // 2})
-
-  with pytest.raises(ValueError, match='no sum of at most two widths'):
-    Odd(2, size=32).plan()
-
-
 def test_variables_of_another_network_are_refused():
   small, large = nn.unet(2, 2), nn.unet(3, 2)
   masks = {name: np.ones(group.width, bool) for name, group in small.plan().groups.items()}

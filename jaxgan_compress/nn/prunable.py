@@ -49,11 +49,14 @@ def make_plan(module: linen.Module, groups: Mapping[str, Group],
 
 def _leaves(module, groups, whole):
   """(leaves, shapes) of a plan."""
-  leaves, shapes, names = _traced(module)
+  leaves, shapes, names, kernels = _traced(module)
   number = np.full(len(names) + 1, UNNAMED)  # of each channel that was found
   number[-1] = -1
-  for layer, makers in _layers(groups, whole).items():
-    channels = _made(module, leaves, layer)
+  for layer in whole:
+    if (channels := leaves[_kernel(kernels, layer)][-1]) is not None:
+      number[channels] = -1
+  for layer, makers in _layers(groups).items():
+    channels = _made(module, leaves, layer, _kernel(kernels, layer))
     if len(set(channels)) < len(channels) or (number[channels] != UNNAMED).any():
       raise ValueError(f'{layer}: some of its {len(channels)} channels are one with others of it, '
                        'or of another layer that is named; name one layer of them in one group')
@@ -70,11 +73,14 @@ def _leaves(module, groups, whole):
 @init.remembered
 def _traced(module):
   """(channels along each axis of each leaf, in the order in which these are read; shapes; the layer
-  that makes each channel)."""
+  that makes each channel; the last kernel of each part of the network)."""
   plan = _trace(module)
   shapes = {path: plan.shapes[path] for path in
             traverse_util.flatten_dict(dict(init.shapes(module)))}
-  return plan.leaves, shapes, [name for name, n in plan.widths.items() for _ in range(n)]
+  kernels = {'/'.join(path[1:i]): path for path in plan.leaves if path[-1] == 'kernel'
+             for i in range(2, len(path))}
+  names = [name for name, width in plan.widths.items() for _ in range(width)]
+  return plan.leaves, shapes, names, kernels
 
 
 def _trace(module) -> traced_plan.TracedPlan:
@@ -88,39 +94,38 @@ def _image(out):
   return out[0] if isinstance(out, tuple) else out  # of (image, taps)
 
 
-def _layers(groups, whole):
-  """{layer: the groups whose channels it makes, one after another}; none of those that stay."""
-  found: dict[str, list[str]] = {layer: [] for layer in whole}
+def _layers(groups):
+  """{layer: the groups whose channels it makes, one after another}."""
+  found: dict[str, list[str]] = {}
   for name, group in groups.items():
     for layer in (group.layers or (name,)) if group.width else ():
       found.setdefault(layer, []).append(name)
   return found
 
 
-def _made(module, leaves: Mapping[Path, tuple], layer: str) -> np.ndarray:
-  """The channels that a layer makes."""
-  inside = 'params', *layer.split('/')
-  path = next((path for path in reversed(leaves) if path[:len(inside)] == inside
-               and path[-1] == 'kernel'), None)
-  if path is None:
+def _kernel(kernels, layer: str) -> Path:
+  if layer not in kernels:
     raise ValueError(f'{layer}: this network has no layer of that name with a kernel; name those '
                      'that make the channels of a group in `layers`, as Group(8, '
                      "layers=('block1/conv1',))")
+  return kernels[layer]
+
+
+def _made(module, leaves, layer, path) -> np.ndarray:
+  """The channels that a layer makes, of the kernel at `path`."""
   channels = leaves[path][-1]
   if channels is None or (channels < 0).any():
-    reason = _trace(module).reason(path, len(leaves[path]) - 1)
+    reason = _trace(module).reason(path, len(leaves[path]) - 1) or 'what some of them have become'
     raise ValueError(f'{layer}: its channels cannot be cut, because of {reason}')
   return channels
 
 
 def _numbers(groups, layer, makers, count):
   """Of the channels that a layer makes."""
-  if not makers:
-    return -1
   width = sum(groups[name].width for name in makers)
   if count % width:
-    raise ValueError(f'{layer} makes {count} channels, and {", ".join(makers)} '
-                     f'{"have" if len(makers) > 1 else "has"} {width}')
+    raise ValueError(f'{layer} makes {count} channels where '
+                     f'{", ".join(f"{name} has {groups[name].width}" for name in makers)}')
   return runs(groups, [(name, count // width) for name in makers])
 
 
