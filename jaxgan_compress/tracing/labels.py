@@ -55,6 +55,8 @@ class Atoms:
       found[inside] = self.find(labels[inside])
       return found
     root = self._parent[labels]
+    if (self._parent[root] == root).all():
+      return root
     while (further := self._parent[root] != root).any():
       root[further] = self._parent[root[further]]
     self._parent[labels] = root
@@ -63,8 +65,10 @@ class Atoms:
   def unite(self, first: np.ndarray, second: np.ndarray, why: Any = None) -> None:
     """Joins labels elementwise, which are of one shape; against one that stays, freezes."""
     stays = (first < 0) | (second < 0)
-    self.freeze(np.where(first < 0, second, first)[stays], why)
-    first, second = (self.find(x[~stays].reshape(-1)) for x in (first, second))
+    if stays.any():
+      self.freeze(np.where(first < 0, second, first)[stays], why)
+      first, second = first[~stays], second[~stays]
+    first, second = self.find(first.reshape(-1)), self.find(second.reshape(-1))
     while (apart := first != second).any():
       low, high = np.minimum(first, second)[apart], np.maximum(first, second)[apart]
       high, place = np.unique(high, return_index=True)
@@ -78,16 +82,18 @@ class Atoms:
 
   def freeze(self, labels: np.ndarray, why: Any) -> None:
     """Marks the classes of these atoms as never removed, because of `why`."""
-    roots = np.unique(self.find(labels[labels >= 0]))
-    roots = roots[self._frozen[roots] == 0]
-    self.changes += len(roots)
-    self._frozen[roots] = self._reason(why)
+    roots = self.find(labels[labels >= 0])
+    roots = np.unique(roots[self._frozen[roots] == 0])
+    if len(roots):
+      self.changes += len(roots)
+      self._frozen[roots] = self._reason(why)
 
   def mix(self, labels: np.ndarray, why: Any) -> None:
     """Marks the classes of these atoms as mixed at `why`."""
-    roots = np.unique(self.find(labels[labels >= 0]))
+    roots = self.find(labels[labels >= 0])
     roots = roots[self._mixed[roots] == 0]
-    self._mixed[roots] = self._reason(why)
+    if len(roots):
+      self._mixed[roots] = self._reason(why)
 
   def frozen(self, roots: np.ndarray) -> np.ndarray:
     """Whether each class is frozen."""
