@@ -115,7 +115,7 @@ def on_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize('name', [
-    'batch', 'deeper', 'unet', 'inception_batch', 'spade', 'inception_spade', 'rrdbnet', 'srvgg',
+    'batch', 'unet', 'inception_batch', 'spade', 'inception_spade', 'rrdbnet', 'srvgg',
     'dcgan'])
 def test_programs_of_other_forms_tell_the_same(name, on_cpu):
   check(NETWORKS[name])

@@ -40,11 +40,6 @@ def conv_bias(kind: str, bias: bool | None = None) -> bool:
   return kind.startswith('instance') if bias is None else bias
 
 
-def scaled(kind: str) -> bool:
-  """Whether this norm multiplies each channel by a scale that it learns."""
-  return kind in ('instance_affine', 'batch', 'batch_stat')
-
-
 class BatchNorm(nn.Module):
   """(x - mean) / sqrt(var + epsilon) * scale + bias over B, H, W, as PyTorch's BatchNorm2d.
 
