@@ -256,9 +256,10 @@ MUTANTS = (
            "BatchNorm(name='norm')(x, True, axes)", "BatchNorm(name='norm')(x, False, axes)",
            ('test_trajectories.py',), 'channel_distillation'),
     Mutant('nn/prunable.py', 'copies of a group are not counted',
-           'sum(n * groups[name].width for name, n in axis)',
-           'sum(groups[name].width for name, n in axis)', ('test_pruning.py',),
-           'inception_spade and compacting'),
+           '(name, count // width) for name in makers', '(name, 1) for name in makers',
+           ('test_plans.py',), 'deeper or by_hand'),
+    Mutant('nn/prunable.py', 'groups of one channel are in no leaf',
+           'times = 2 if any', 'times = 1 if any', ('test_plans.py',), 'width_1'),
     # methods
     Mutant('methods/adversary.py', 'of two kinds of real images the critic sees one',
            'fewer = real[::len(real) // len(fake)]',
