@@ -378,6 +378,9 @@ BODIES = {
         lambda v, x: lax.dynamic_update_slice(x, v['b'], (0, 2, 3, 0)), {'b': (1, 1, 1, 8)}, 1, 8),
     'channels written': (
         lambda v, x: lax.dynamic_update_slice(x, v['b'], (0, 0, 0, 2)), {'b': (1, 8, 8, 4)}, 0, 0),
+    'beside other rows': (
+        lambda v, x: jnp.concatenate([x, jnp.broadcast_to(v['b'], x.shape)], 1), {'b': (8,)}, 1, 8),
+    'some by a gather': (lambda v, x: x[..., jnp.array([1, 4, 5])] * x.sum(), {}, 0, 0),
     'shuffled by a gather': (lambda v, x: x[..., jnp.array([1, 0, 3, 2, 5, 4, 7, 6])], {}, 0, 0),
 }
 
@@ -386,8 +389,22 @@ BODIES = {
 def test_what_operations_do_to_channels(name):
   body, variables, *expected = BODIES[name]
   function, variables = through(body, **variables)
-  known = understood(function, ((1, 8, 8, 3), jnp.float32), variables)
-  assert list(count(known)) == expected
+  x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  assert list(count(understood(function, x, variables))) == expected
+
+
+@pytest.mark.parametrize('name', [name for name, (*_, groups, _) in BODIES.items() if groups])
+def test_laws_hold_of_operations(name):
+  """Of whatever groups are found."""
+  body, variables, *_ = BODIES[name]
+  function, variables = through(body, **variables)
+  x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  plan = traced_plan.trace_plan(function, variables, x, prove=False)
+  about = laws.subject(networks.functions(function, ())[0], networks.shapes_of(
+      function, variables, [x]), [x])
+  assert laws.permutes(plan, about, list(plan.groups))
+  masks = laws.random_masks(plan, list(plan.groups))
+  assert laws.removes(plan, about, masks, 'program')
 
 
 def test_channels_of_random_programs_may_change_places():
