@@ -1,6 +1,7 @@
 """Exported generators draw what the networks draw, wherever they run, or are not there."""
 
 import datetime
+import functools
 import hashlib
 import json
 import runpy
@@ -139,6 +140,168 @@ class Layer(linen.Module):
   @linen.compact
   def __call__(self, x, train=False, axes=None):
     return self.draw(x), {}
+
+
+def functions(x):
+  """Functions of each pixel, side by side."""
+  positive = abs(x) + .1
+  return jnp.concatenate([
+      jnp.exp(x), jnp.log(positive), jax.lax.erf(x), jax.lax.erfc(x), jnp.sqrt(positive),
+      jax.lax.rsqrt(positive), positive ** 1.7, x ** 3, x ** -2, jnp.sign(x), jnp.floor(x * 3),
+      jnp.ceil(x * 3), jnp.round(x * 3), jnp.exp2(x), jnp.log1p(positive), jnp.expm1(x),
+      jnp.clip(x, -.5, .7), jnp.minimum(x, .2), jnp.maximum(x, x[..., ::-1]), jnp.sin(x),
+      jnp.cos(x), jnp.where(x > .1, x, 2.), jnp.where((x >= 0) & (x < .5) | (x <= -1), x, -x),
+      (x != 0) * x, jnp.where(~(x == 0), x, 1), jnp.fmod(x, .3), (x * 4).astype(int) * .5,
+      jax.nn.softmax(x), jax.nn.log_softmax(x), linen.gelu(x), linen.gelu(x, approximate=False),
+      linen.silu(x), linen.leaky_relu(x, .3), linen.elu(x), linen.softplus(x), linen.selu(x),
+      linen.hard_swish(x), linen.glu(x), jnp.where(jnp.isfinite(x), x, 0)], -1)
+
+
+def statistics(x):
+  """Of axes, as maps."""
+  whole = jnp.concatenate([x.max((1, 2)), x.min((1, 2)), x.sum((1, 2)), x.mean((1, 2)),
+                           x.var((1, 2)), x[:, 0, 1], x[:, -1, -2],
+                           x[:, jnp.array([1, 2]), jnp.array([3, 0])].sum(1)], -1)
+  rows = jnp.concatenate([f(x, -1, keepdims=True) for f in (
+      jnp.max, jnp.min, jnp.prod, jnp.std)] + [jnp.argmax(x, -1)[..., None] * .1], -1)
+  return jnp.concatenate([rows, jnp.broadcast_to(
+      whole[:, None, None], (*x.shape[:3], whole.shape[-1]))], -1)
+
+
+def places(x):
+  """What moves pixels."""
+  b, h, w, c = x.shape
+  sides = (0, 0), (2, 1), (1, 3), (0, 0)
+  moved = [jnp.pad(x, sides, mode) for mode in ('reflect', 'edge', 'symmetric')]
+  moved.append(jnp.pad(x, sides, constant_values=.5))
+  moved = [x[:, 2:2 + h, 1:1 + w] for x in (jnp.roll(y, (1, -2), (1, 2)) for y in moved)]
+  first, *others = jnp.split(x, 4, -1)
+  moved += [x[:, ::-1], x.transpose(0, 1, 3, 2).swapaxes(2, 3), x[..., ::2], x[..., 1],
+            jnp.stack([first[..., 0], others[1][..., 0]], -1), x[..., jnp.array([3, 0, 1])],
+            jnp.tile(x[:, :1], (1, h, 1, 2)), jnp.stack(jnp.unstack(x, axis=-1)[::-1], -1),
+            jnp.repeat(x[:, ::2, ::2], 2, 1).repeat(2, 2), jnp.arange(h)[None, :, None, None] + x,
+            x.reshape(b, h // 2, 2, w, c).swapaxes(2, 3).reshape(b, h // 2, w, -1).repeat(2, 1)]
+  return jnp.concatenate([x if x.ndim == 4 else x[..., None] for x in moved], -1)
+
+
+def attention(x):
+  """Heads by hand, as linen has them, and a sum of products that is none of matrices."""
+  b, h, w, c = x.shape
+  tokens = linen.LayerNorm()(x.reshape(b, h * w, c))
+  q, k, v = (linen.Dense(6)(tokens).reshape(b, -1, 2, 3).swapaxes(1, 2) for _ in range(3))
+  by_hand = (jax.nn.softmax(q @ k.swapaxes(2, 3)) @ v).swapaxes(1, 2).reshape(b, h, w, 6)
+  whole = linen.MultiHeadDotProductAttention(2, qkv_features=4)(tokens).reshape(x.shape)
+  gram = jnp.einsum('bhwc,bhwd->bcd', x, by_hand).mean(1)
+  return jnp.concatenate([by_hand, whole, x * linen.Dense(c)(gram)[:, None, None]], -1)
+
+
+class Step(linen.Module):
+
+  @linen.compact
+  def __call__(self, x, _):
+    y = linen.Conv(4, (3, 3))(x)
+    return jnp.tanh(y), y.mean((1, 2))
+
+
+def inside(x):
+  """What functions are called through."""
+  x = linen.remat(linen.Conv)(4, (3, 3))(x)
+  scan = linen.scan(Step, variable_axes={'params': 0}, split_rngs={'params': True}, length=3)
+  x, means = scan()(x, None)
+  x = jax.jit(jax.checkpoint(jnp.cos))(x) + means.transpose(1, 0, 2).reshape(-1, 1, 1, 12)[..., :4]
+  both = linen.vmap(linen.Conv, variable_axes={'params': 0}, split_rngs={'params': True},
+                    in_axes=None, axis_size=2)(3, (3, 3))
+  return linen.Dropout(.5, deterministic=True)(both(x).sum(0)).astype(jnp.bfloat16) * 0 + both(x)[1]
+
+
+def pools(x):
+  same = [linen.avg_pool(x, (3, 3), (1, 1), 'SAME', count_include_pad=count)
+          for count in (True, False)]
+  return jnp.concatenate([linen.max_pool(x, (2, 2), (1, 1), 'SAME'), linen.pooling.pool(
+      x, jnp.inf, jax.lax.min, (3, 5), (1, 1), 'SAME'),
+      linen.max_pool(x, (3, 2), (2, 2), 'SAME').repeat(2, 1).repeat(2, 2), linen.avg_pool(x, (2, 4), (2, 4)).repeat(2, 1).repeat(4, 2),
+      linen.max_pool(x, (3, 3), (1, 1), ((1, 1), (2, 0))), *same], -1)
+
+
+def norms(x):
+  kinds = (linen.GroupNorm(2), linen.LayerNorm(), linen.InstanceNorm(), linen.RMSNorm(),
+           linen.BatchNorm(use_running_average=True), linen.LayerNorm(reduction_axes=(1, 2, 3)))
+  return jnp.concatenate([norm(linen.Conv(4, (3, 3))(x)) for norm in kinds], -1)
+
+
+def convolutions(x):
+  conv, double = functools.partial(linen.Conv, 8), lambda x: x.repeat(2, 1).repeat(2, 2)
+  up = functools.partial(linen.ConvTranspose, 4, strides=(2, 2))
+  big = [up((4, 4))(x), up((3, 3))(x), up((5, 2), padding=((1, 2), (1, 1)))(x)[:, :, :-1],
+         up((3, 3), kernel_dilation=2)(x), double(conv((3, 3), feature_group_count=2)(x)),
+         up((2, 2), padding=((3, 1), (2, 2)))(x)[:, 2:, 2:],
+         double(conv((3, 3), feature_group_count=4)(x)), double(linen.Dense(5)(x)),
+         double(conv((3, 3), kernel_dilation=(1, 2))(x)),
+         double(linen.Conv(4, (5,))(x.reshape(x.shape[0], -1, 4)).reshape(x.shape))]
+  return jnp.concatenate([jnp.pad(y, ((0, 0), (0, 3), (0, 3), (0, 0)))[
+      :, :2 * x.shape[1], :2 * x.shape[2]] for y in big], -1)
+
+
+def resized(x):
+  b, h, w, c = x.shape
+  return jnp.concatenate([jax.image.resize(x, (b, 2 * h, 3 * w, c), method) for method in (
+      'nearest', 'bilinear', 'cubic', 'lanczos3')] + [jax.image.resize(
+          x[:, ::2], (b, 2 * h, 3 * w, c), 'bilinear')], -1)
+
+
+class Fours(Layer):
+  """A layer of images in multiples of 4."""
+
+  def __call__(self, x, train=False, axes=None):
+    if x.shape[1] % 4 or x.shape[2] % 4:
+      raise ValueError('multiples of 4')
+    return super().__call__(x)
+
+  def example(self):
+    return jnp.zeros((1, 8, 8, 4))
+
+
+@pytest.mark.parametrize('layer', [
+    functions, statistics, places, attention, inside, pools, norms, convolutions, resized])
+def test_operations_of_any_network_are_exact_in_onnx(layer):
+  """Of images of any batch, height and width, and both layouts."""
+  rng = np.random.default_rng(0)
+  with jax.numpy_rank_promotion('allow'):
+    module = Fours(layer)
+    images = [rng.normal(size=(*shape, 4)).astype(np.float32)
+              for shape in ((2, 8, 8), (1, 12, 20))]
+    variables = jax.tree.map(lambda x: x + rng.uniform(.05, .2, x.shape).astype(np.float32),
+                             module.init(jax.random.key(0), images[0]))
+    run = export.run_onnx(export.to_onnx(module, variables, images[0].shape))
+    for x in images:
+      expected = draw(module, variables, x)
+      np.testing.assert_allclose(run(x), expected, atol=1e-5 * abs(expected).max())
+  if layer is pools:
+    turned = export.run_onnx(export.to_onnx(module, variables, images[0].shape, 'NCHW'))
+    np.testing.assert_allclose(turned(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1), expected,
+                               atol=1e-5)
+
+
+def test_what_code_needs_to_know_is_fixed_in_onnx_and_said():
+  x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+  rows = Fours(lambda x: x * np.arange(1., 1 + int(x.shape[1]))[None, :, None, None])
+  run = export.run_onnx(export.to_onnx(rows, {}, x.shape))
+  np.testing.assert_allclose(run(x), rows.apply({}, x)[0], rtol=1e-6)
+  with pytest.raises(ValueError, match=r"takes \['batch', 8, 8, 4\] and got \[2, 12, 8, 4\]"):
+    run(np.zeros((2, 12, 8, 4)))
+  # Its convolution has as many groups as the batch has images.
+  each = Fours(lambda x: jax.lax.conv_general_dilated(
+      x.transpose(1, 2, 0, 3).reshape(1, *x.shape[1:3], -1), jnp.tile(
+          jnp.arange(4.).reshape(1, 1, 4, 1), x.shape[0]), (1, 1), 'SAME',
+      feature_group_count=x.shape[0], dimension_numbers=('NHWC', 'HWIO', 'NHWC')).transpose(
+          3, 1, 2, 0))
+  run = export.run_onnx(export.to_onnx(each, {}, x.shape))
+  for images in (x, np.concatenate([x, x], 1)[:, :12]):
+    np.testing.assert_allclose(run(images), each.apply({}, images)[0], rtol=1e-5, atol=1e-6)
+  fours = export.run_onnx(export.to_onnx(Fours(lambda x: x - x.mean((1, 2), keepdims=True)), {},
+                                         x.shape))
+  with pytest.raises(Exception, match='reshape'):  # a mean of so many pixels would be wrong
+    fours(np.zeros((1, 10, 8, 4)))
 
 
 @pytest.mark.parametrize('layer', [

@@ -38,7 +38,7 @@ ALLOWED = {
     'parallel': {'core'},
     'convert': {'core', 'nn'},
     'analysis': {'core', 'nn'},
-    'export': {'analysis', 'core', 'data', 'nn', '_version'},
+    'export': {'analysis', 'core', 'data', 'nn', 'tracing', '_version'},
     'metrics': {'convert', 'core', 'data', 'losses', 'nn', 'parallel'},
     'train': {'core', 'data', 'distributed', 'parallel'},
     'pruning': {'analysis', 'core', 'export', 'nn', 'tracing'},

@@ -22,6 +22,7 @@ from jax.extend import core
 from jaxgan_compress.export.stablehlo import sides
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.resample import CUBIC
+from jaxgan_compress.tracing.program import scan_counts
 
 LAYOUTS = ('NHWC', 'NCHW')
 OPSET = 17
@@ -75,14 +76,20 @@ def read(module: linen.Module, variables: Mapping, shape: Sequence[int], layout:
   """(the graph of what the network computes in inference, its image): ONNX's operations, without
   the package onnx. See `to_onnx`; format: of errors.
   """
-  variables = jax.device_get(variables)
+  variables = jax.tree.map(jnp.asarray, variables)  # arrays of NumPy take no traced indices
   *free, fixed = _sizes(module, shape)
   for sizes in free:
     try:
       return _read(module, variables, sizes, layout, format)
+    except _UnknownError:
+      break  # of whatever sizes
     except Exception:  # whatever code raises that needs to know numbers
       continue
   return _read(module, variables, fixed, layout, format)
+
+
+class _UnknownError(ValueError):
+  """An operation that a format does not have, of whatever sizes."""
 
 
 def _sizes(module, shape):
@@ -90,9 +97,10 @@ def _sizes(module, shape):
   sides are multiples of."""
   if len(shape) == 4:
     step, least = sides(module)
-    yield jax.export.symbolic_shape(
-        f'b, {step}*h, {step}*w, {shape[-1]}',
-        constraints=[f'{name} >= {-(-least // step)}' for name in 'hw']), step
+    for batch in ('b', '1'):
+      yield jax.export.symbolic_shape(
+          f'{batch}, {step}*h, {step}*w, {shape[-1]}',
+          constraints=[f'{name} >= {-(-least // step)}' for name in 'hw']), step
   yield (*jax.export.symbolic_shape('b'), *shape[1:]), 1
   if shape[0] != 1:
     yield (1, *shape[1:]), 1
@@ -138,9 +146,16 @@ def run_onnx(model) -> Callable[[np.ndarray], np.ndarray]:
   session = onnxruntime.InferenceSession(
       model if isinstance(model, bytes) else model.SerializeToString(),
       providers=['CPUExecutionProvider'])
-  run = lambda x: np.asarray(session.run(None, {'input': np.asarray(x, np.float32)})[0])
-  if session.get_inputs()[0].shape[0] == 1:  # its code needs to know the batch
-    return lambda x: np.concatenate([run(x[i:i + 1]) for i in range(len(x))])
+  batch, *sizes = session.get_inputs()[0].shape
+
+  def run(x):
+    x = np.asarray(x, np.float32)
+    if any(isinstance(n, int) and n != given for n, given in zip(sizes, x.shape[1:], strict=True)):
+      raise ValueError(f'this ONNX network takes {[batch, *sizes]} and got {list(x.shape)}: its '
+                       'code needs to know these sizes; export it for others anew')
+    parts = [x[i:i + 1] for i in range(len(x))] if batch == 1 else [x]
+    return np.concatenate([session.run(None, {'input': part})[0] for part in parts])
+
   return run
 
 
@@ -252,8 +267,11 @@ class _Graph:
       shape = self.add('Shape', ['input'], (len(self.shape),))
       at = np.int64(self.layout.index(axis))
       self.computed[name] = self.add('Gather', [shape, at], (), axis=0)
-      if axis and self.step > 1:
-        self.computed[name] = self.add('Div', [self.computed[name], np.int64(self.step)], ())
+      if axis and self.step > 1:  # by a reshape, which fails for a side that is no multiple
+        pixels = self.add('Range', [np.int64(0), self.computed[name], np.int64(1)], (axis,))
+        rows = self.add('Reshape', [pixels, np.array([-1, self.step], np.int64)], (axis, self.step))
+        shape = self.add('Shape', [rows], (2,))
+        self.computed[name] = self.add('Gather', [shape, np.int64(0)], (), axis=0)
     return self.computed[name]
 
   def _operate(self, op, a, b):
@@ -362,6 +380,8 @@ class _Graph:
     if emit and eqn.primitive is _operation:
       inputs = [self.ordered(x) if isinstance(x, _Value) else x for x in inputs]
     output = emit and emit(self, eqn, *inputs)
+    if emit is None:
+      raise _UnknownError(no_counterpart(self.source, self.format))
     if output is None:
       raise ValueError(no_counterpart(self.source, self.format))
     return output if isinstance(output, list) else [output]
@@ -372,14 +392,13 @@ class _Graph:
       raise ValueError(f'a scan of {p["length"]} iterations in {where or "the network"} is not '
                        f'written out here, which is done up to {UNROLLED}; export the network to '
                        'stablehlo')
-    fixed = inputs[:p['num_consts']]
-    carry = inputs[p['num_consts']:p['num_consts'] + p['num_carry']]
-    rows = inputs[p['num_consts'] + p['num_carry']:]
+    before, carried = scan_counts(p)
+    fixed, carry, rows = inputs[:before], inputs[before:before + carried], inputs[before + carried:]
     taken = []
     for i in range(p['length'])[::-1 if p['reverse'] else 1]:
       outputs = self.walk(p['jaxpr'], [*fixed, *carry, *(self._row(x, i) for x in rows)], where)
-      carry = outputs[:p['num_carry']]
-      taken.append(outputs[p['num_carry']:])
+      carry = outputs[:carried]
+      taken.append(outputs[carried:])
     return [*carry, *(_stacked(self, column, 0) for column in zip(
         *(taken[::-1] if p['reverse'] else taken), strict=True))]
 
@@ -903,6 +922,8 @@ def _split(graph, eqn, x):
 
 
 def _tile(graph, eqn, x):
+  if not isinstance(x, _Value):
+    x = _Value(graph._named(_typed(x)), np.shape(x), tuple(range(np.ndim(x))))
   return graph.add('Tile', [x, graph.sizes([eqn.params['reps'][i] for i in x.order])], _shape(eqn),
                    x.order)
 
@@ -929,10 +950,18 @@ def _gather(graph, eqn, x, at):
   if not isinstance(at, _Value) and np.ndim(at) == 1 and isinstance(x, _Value):
     y = _at(graph, x, mapped, at, sizes)
     return graph.reshape(y, _shape(eqn))
-  if len(mapped) != 1 or collapsed != mapped or any(
-      i != mapped[0] and sizes[i] != n for i, n in enumerate(shape)):
+  if sorted(collapsed) != sorted(mapped) or any(
+      i not in mapped and sizes[i] != n for i, n in enumerate(shape)):
     return None
   axis, rank = mapped[0], len(_shape(eqn))
+  if len(mapped) > 1:
+    others = [i for i in range(len(shape)) if i not in mapped]
+    at = at if isinstance(at, _Value) else np.clip(at, 0, [
+        shape[i] - 1 if _known(shape[i]) else END for i in mapped])
+    beside = [i for i in range(rank) if i not in numbers.offset_dims]
+    return graph.add('GatherND', [graph.ordered(x, (*mapped, *others)),
+                                  graph.ordered(at, range(len(eqn.invars[1].aval.shape)))],
+                     _shape(eqn), [*beside, *numbers.offset_dims])
   if not isinstance(at, _Value):
     at = np.clip(at, 0, shape[axis] - 1) if _known(shape[axis]) else np.asarray(at)
     at = at[..., 0].astype(np.int64)
@@ -1047,6 +1076,7 @@ _EMITTERS = {
     'max': _max, 'ne': _unequal, 'rem': _pointwise('Mod', fmod=1), 'round': _round,
     'rsqrt': _chain(('Sqrt',), ('Reciprocal',)), 'log1p': _chain(('Add', 1), ('Log',)),
     'expm1': _chain(('Exp',), ('Sub', 1)), 'erfc': _chain(('Erf',), ('Neg',), ('Add', 1)),
+    'exp2': lambda graph, eqn, x: graph.add('Pow', [np.float32(2), x], x.shape, x.order),
     'integer_pow': _power, 'square': _power, 'is_finite': _is_finite, 'select_n': _where,
     'clamp': _clamp, 'convert_element_type': _cast,
     'conv_general_dilated': _conv, 'dot_general': _dot,

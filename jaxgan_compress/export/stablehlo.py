@@ -39,6 +39,7 @@ def to_stablehlo(module: linen.Module, variables: Mapping, shape: Sequence[int])
     dims = f'b, {step}*h, {step}*w, {shape[-1]}'
     constraints = tuple(f'{name} >= {-(-least // step)}' for name in 'hw')
   x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(dims, constraints=constraints), jnp.float32)
+  variables = jax.tree.map(jnp.asarray, variables)  # arrays of NumPy take no traced indices
   generate = jax.jit(lambda x: module.apply(variables, x, train=False)[0])
   with conv_dispatch.reference():
     return bytes(jax.export.export(generate, platforms=PLATFORMS)(x).serialize())
