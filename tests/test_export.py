@@ -219,7 +219,8 @@ def pools(x):
           for count in (True, False)]
   return jnp.concatenate([linen.max_pool(x, (2, 2), (1, 1), 'SAME'), linen.pooling.pool(
       x, jnp.inf, jax.lax.min, (3, 5), (1, 1), 'SAME'),
-      linen.max_pool(x, (3, 2), (2, 2), 'SAME').repeat(2, 1).repeat(2, 2), linen.avg_pool(x, (2, 4), (2, 4)).repeat(2, 1).repeat(4, 2),
+      linen.max_pool(x, (3, 2), (2, 2), 'SAME').repeat(2, 1).repeat(2, 2),
+      linen.avg_pool(x, (2, 4), (2, 4)).repeat(2, 1).repeat(4, 2),
       linen.max_pool(x, (3, 3), (1, 1), ((1, 1), (2, 0))), *same], -1)
 
 
