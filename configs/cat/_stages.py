@@ -84,7 +84,8 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
   taps = taps or network.tap_names  # of a network of the user's own
   whole = analysis.macs(network, (1, size, size, network.example().shape[-1]))
   run = {**(first or {}), 'teacher': config.stage(
-      title='Inception teacher', steps=steps, method=train(teacher, common.linear(SLOW, steps)))}
+      title='Inception teacher' if teacher['name'] == 'inception' else 'Teacher', steps=steps,
+      method=train(teacher, common.linear(SLOW, steps)))}
   for share in arg.shares:
     prune = dict(budget=share / 100 * whole, min_channels=MIN_CHANNELS)
 
