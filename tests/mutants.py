@@ -440,7 +440,8 @@ MUTANTS = (
            '      pass',
            ('test_tracing.py',), 'laws_hold and numbered'),
     Mutant('tracing/rules.py', 'what is turned round stays in its order',
-           "axes: np.flip(labels, [i for i, axis in enumerate(axes) if axis in params['dimensions']])",
+           'axes: np.flip(labels, [i for i, axis in enumerate(axes) '
+           "if axis in params['dimensions']])",
            'axes: labels',
            ('test_tracing.py',), 'laws_hold and flipped'),
     Mutant('tracing/rules.py', 'what is joined side by side need not agree along other axes',

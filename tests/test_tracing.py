@@ -200,7 +200,9 @@ def test_what_no_call_reads_stays():
   known = understood(network, (IMAGE, jnp.float32), shapes({
       'a': layer(3, 8), 'b': layer(8, 3), 'unread': {'mean': (8,)}}))
   atoms = known.leaves['unread', 'mean'].parts[0,]
-  assert {known.atoms.reason(int(atom)) for atom in known.atoms.find(atoms)} == {'never read'}
+  assert {known.atoms.reason(int(atom)) for atom in known.atoms.find(atoms)} == {
+      'no call reads it, so it is unknown what it belongs to; also trace the call that does '
+      '(calls=...)'}
   assert count(known) == (1, 8)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax import errors, nnx, traverse_util
 from flax import linen as linen
+from PIL import Image
 
 from jaxgan_compress import analysis, nn, pruning
+from jaxgan_compress.cli import main
 from jaxgan_compress.config import build
 from jaxgan_compress.configs.cat.any_network import Generator
 from jaxgan_compress.core import Axes
@@ -177,6 +179,28 @@ def test_a_config_wraps_a_module_of_the_users():
                               depth=2))
   assert made == UNET
   assert build.generator(dict(name='unet', ngf=4, depth=4)) == nn.unet(4, depth=4)
+
+
+def test_a_class_is_pruned_and_generates_by_commands(unet, tmp_path, monkeypatch, capsys):
+  _, variables, x = unet
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(nn.files.network, '_allowed', set())
+  name = f'{build.__name__.split(".")[0]}.configs.cat.any_network:Generator'
+  network = f'--network={name}:width=4,depth=2'
+  nn.files.arrays.write('w.safetensors', nn.init.flat(variables), {})
+  assert main.main(['prune', network, '--size=16', '--plan']) == 0
+  out = capsys.readouterr().out
+  for said in '9 groups of 58 channels', 'What stays whole', 'each group at its least':
+    assert said in out
+  assert main.main(['prune', network, '--size=16', '--weights=w.safetensors', '--budget=2e5',
+                    '--output=s.safetensors']) == 0
+  assert 'Wrapped(network=Generator(width=4, depth=2)' in capsys.readouterr().out
+  Image.fromarray(np.uint8(127 * x[0] + 128)).save('x.png')
+  assert main.main(['generate', '--network=s.safetensors', '--input=x.png', '--output=y.png']) == 2
+  assert '--like=module:Class' in capsys.readouterr().err
+  assert main.main(['generate', '--network=s.safetensors', f'--like={name}', '--input=x.png',
+                    '--output=y.png', '--engine=jax']) == 0
+  assert Image.open('y.png').size == (16, 16)
 
 
 # By trace, without a wrapping.

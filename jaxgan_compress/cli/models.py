@@ -408,7 +408,11 @@ def _load_network(flags: SimpleNamespace):
   allow = (flags.allow,) if vars(flags).get('allow') else ()
   module = nn.wrap(build_network(flags.network), **({'allow': allow} if allow else {}))
   if flags.weights and network.is_network(flags.weights):  # it may have been pruned before
-    return nn.load(flags.weights, like=module)
+    loaded, variables = nn.load(flags.weights, like=module)
+    if not isinstance(loaded, nn.Wrapped) or loaded.network != module.network:
+      raise ValueError(f'--weights={flags.weights} is of {network.spell(loaded)}, and --network='
+                       f'{flags.network} is another network')
+    return loaded, variables
   if flags.weights:
     return module, network.fit(module, arrays.read(flags.weights), flags.weights)
   if vars(flags).get('plan'):

@@ -300,7 +300,8 @@ def understand(calls: Sequence[Call], shapes: Mapping[LeafPath, tuple[int, ...]]
   space = Space(Atoms())
   leaves = {path: space.leaf(shape) for path, shape in shapes.items()}
   order = list(dict.fromkeys(path for call in calls for path in _first_used(call)))
-  space.why = 'never read'
+  space.why = ('no call reads it, so it is unknown what it belongs to; also trace the call that does '
+               '(calls=...)')
   for path in leaves.keys() - set(order):
     space.pin_all(leaves[path])
   walks = [Walk(space) for _ in calls]
