@@ -143,7 +143,7 @@ def run_onnx(model) -> Callable[[np.ndarray], np.ndarray]:
   except ImportError as e:
     raise ImportError('running an ONNX network needs the extra: '
                       'pip install "jaxgan-compress[export]"') from e
-  session = onnxruntime.InferenceSession(
+  session: Any = onnxruntime.InferenceSession(
       model if isinstance(model, bytes) else model.SerializeToString(),
       providers=['CPUExecutionProvider'])
   batch, *sizes = session.get_inputs()[0].shape
@@ -230,7 +230,7 @@ class _Graph:
     self.constants[name] = np.asarray(x)
     return name
 
-  def ordered(self, x, order=None):
+  def ordered(self, x, order=None) -> Any:
     """A value with its axes in this order in the graph, or a constant as the graph has it."""
     order = _usual(np.ndim(x) if not isinstance(x, _Value) else len(x.shape)) \
         if order is None else tuple(order)
@@ -248,12 +248,13 @@ class _Graph:
       self.transposed[y.name] = of, perm
     return _Value(self.computed[of, perm].name, x.shape, order)
 
-  def side(self, size, name) -> int | str:
+  def side(self, size, name: str) -> int | str:
     """What a file says of an axis: its size, or its name."""
-    named = dict(zip(map(str, self.shape), ('batch', 'height', 'width'), strict=False))
+    names = 'batch', 'height', 'width'
+    named: dict[str, str] = dict(zip(map(str, self.shape), names, strict=False))
     return size if _known(size) else named.get(str(size), name)
 
-  def number(self, size) -> np.ndarray | _Value:
+  def number(self, size) -> np.int64 | _Value:
     """A size as a scalar, computed where the graph runs if it depends on the input's."""
     if _known(size):
       return np.int64(size)
@@ -489,13 +490,13 @@ def _evaluated(size, symbol, operate):
 
   def value(node):
     match node:
-      case ast.Constant():
-        return np.int64(node.value)
+      case ast.Constant(int(n)):
+        return np.int64(n)
       case ast.Name():
         return symbol(node.id)
       case ast.UnaryOp():
         return operate('Mul', np.int64(-1), value(node.operand))
-      case ast.BinOp(left, ast.Pow(), ast.Constant(n)):
+      case ast.BinOp(left, ast.Pow(), ast.Constant(int(n))):
         return functools.reduce(functools.partial(operate, 'Mul'), [value(left)] * n)
       case ast.BinOp():
         return operate(_SIGNS[type(node.op)], value(node.left), value(node.right))
@@ -720,7 +721,7 @@ def _window(op):
     if min(pads.get('pads', (0,))) < 0:
       return None
     order = (fixed[0], fixed[-1], *axes)
-    fields = {'dilations': of('window_dilation')} if dilated else {}
+    fields: dict[str, Any] = {'dilations': of('window_dilation')} if dilated else {}
     size = of('window_dimensions')
     if op == 'AveragePool':
       fields['count_include_pad'] = 1

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from flax import linen, traverse_util
 
+from jaxgan_compress.core import AnyArray
 from jaxgan_compress.nn import init
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import example
@@ -145,7 +146,7 @@ def renewed(widths: Widths, name: str, current: tuple[int, ...], start: int = 0)
   return tuple(widths.get(f'{name}{i}', n) for i, n in enumerate(current, start))
 
 
-def narrowed(module: linen.Module, masks: Mapping[str, np.ndarray]) -> linen.Module:
+def narrowed(module: linen.Module, masks: Mapping[str, AnyArray]) -> linen.Module:
   """The smaller module that masks leave, {group: bool [width]}: `with_widths` of a network that
   knows its widths, `with_masks` of one that knows its channels."""
   if 'with_masks' in dir(module):

@@ -71,10 +71,9 @@ class SmallNetwork:
   def apply(self, variables: Any, *inputs: Any, **kwargs: Any) -> Any:
     """What the whole network returns with these arrays. kwargs: as of `linen.Module.apply`, of
     which `mutable` is a list or False."""
-    module = isinstance(self.network, linen.Module)
     if isinstance(self.network, _OfParams):
       variables = {'params': variables}
-    call = self.network.apply if module else self.network
+    call = self.network.apply if isinstance(self.network, linen.Module) else self.network
     if self.plan.execution == 'module':
       with with_arrays_as_given():
         return call(variables, *inputs, **kwargs)

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,8 @@ class Cost:
     dead = (xp.asarray(self.feeders, widths.dtype) @ widths == 0).astype(widths.dtype)
     alive = xp.asarray(self.fed, widths.dtype) @ dead == 0
     lengths = (xp.asarray(axis, widths.dtype) @ with_one for axis in self.axes)
-    return math.prod(lengths, start=xp.asarray(self.factors, widths.dtype) * alive).sum()
+    terms: Any = math.prod(lengths, start=xp.asarray(self.factors, widths.dtype) * alive)
+    return terms.sum()
 
 
 def cost(module: linen.Module, plan: Plan, shape: Sequence[int] | None = None,

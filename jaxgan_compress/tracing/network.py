@@ -24,7 +24,7 @@ def training_argument(network: linen.Module | nnx.Module) -> str | None:
   return next((name for name in TRAINING if name in known), None)
 
 
-def mode(network: linen.Module, train: bool) -> dict[str, bool]:
+def mode(network: linen.Module | nnx.Module, train: bool) -> dict[str, Any]:
   """The argument that says whether a network trains, for a call; {} of one that has none."""
   name = training_argument(network)
   return {name: TRAINING[name] is train} if name else {}
@@ -58,7 +58,7 @@ def shapes_of(network: Any, variables: Any, inputs: Sequence) -> dict[Path, jax.
         nnx_modules.checked(network, variables))
   elif variables is None:
     variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
-  flat = traverse_util.flatten_dict(linen.meta.unbox(dict(variables)))
+  flat: dict[Path, Any] = traverse_util.flatten_dict(linen.meta.unbox(dict(variables)))
   return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in flat.items()}
 
 

@@ -96,7 +96,8 @@ def checked(model: nnx.Module, variables: Mapping[str, Any]) -> dict[str, Any]:
 def _with(model, variables):
   """A new model with other arrays, its layers' sizes set to them."""
   definition, rest, state = nnx.split(model, RESTING, ...)
-  own, given = _named(state), traverse_util.flatten_dict(dict(variables))
+  own = _named(state)
+  given: dict[Path, Any] = traverse_util.flatten_dict(dict(variables))
   # Variables made anew: those that split and merge hand on are the user's own.
   state = jax.tree.unflatten(jax.tree.structure(state), [given[path] for path in own])
   made = nnx.merge(definition, jax.tree.map(_concrete, rest), state)
@@ -152,7 +153,7 @@ def _collection(variable):
 
 
 # Arrays may have further axes in front, as `nnx.vmap` stacks them.
-def _linear(layer):
+def _linear(layer) -> dict[str, Any]:
   return dict(zip(('in_features', 'out_features'), layer.kernel.shape[-2:], strict=True))
 
 
@@ -185,7 +186,7 @@ def _conv_transpose(layer):
   return {'kernel_shape': shape, 'in_features': sizes[0], 'out_features': sizes[1]}
 
 
-def _embed(layer):
+def _embed(layer) -> dict[str, Any]:
   return dict(zip(('num_embeddings', 'features'), layer.embedding.shape[-2:], strict=True))
 
 

@@ -73,7 +73,7 @@ def is_library(file: str) -> bool:
 
 @functools.cache
 def _libraries():
-  folders = [Path(module.__file__).parent for module in (jax, flax)] + [Path(__file__).parent]
+  folders = [Path(str(module.__file__)).parent for module in (jax, flax)] + [Path(__file__).parent]
   return (*(f'{folder}/' for folder in folders), f'{sysconfig.get_path("stdlib")}/contextlib')
 
 
@@ -114,7 +114,7 @@ class Walk:
     self.space = space
     self.unknown: dict[str, Place] = {}
     self.terms: dict[tuple, Term] = {}
-    self.place: Place | None = None  # of the equation whose program is walked
+    self.place: Any = None  # the `Place` of the equation whose program is walked
 
   def run(self, jaxpr, consts: Sequence, inputs: Sequence, stack: tuple = (), times: int = 1
           ) -> list:
@@ -300,8 +300,8 @@ def understand(calls: Sequence[Call], shapes: Mapping[LeafPath, tuple[int, ...]]
   space = Space(Atoms())
   leaves = {path: space.leaf(shape) for path, shape in shapes.items()}
   order = list(dict.fromkeys(path for call in calls for path in _first_used(call)))
-  space.why = ('no call reads it, so it is unknown what it belongs to; also trace the call that does '
-               '(calls=...)')
+  space.why = ('no call reads it, so it is unknown what it belongs to; also trace the call that '
+               'does (calls=...)')
   for path in leaves.keys() - set(order):
     space.pin_all(leaves[path])
   walks = [Walk(space) for _ in calls]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr
 
+from jaxgan_compress.core import AnyArray
 from jaxgan_compress.tracing.labels import Labels, Space, is_pattern, living
 from jaxgan_compress.tracing.network import traced_call
 from jaxgan_compress.tracing.plan import Path, Plan
@@ -19,7 +20,7 @@ from jaxgan_compress.tracing.program import Walk, opened, row, scan_counts, unde
 Value = tuple[Labels, Any]  # labels of the whole array, and what is left of it
 
 
-def function(plan: Plan, call: Callable, masks: Mapping[str, np.ndarray],
+def function(plan: Plan, call: Callable, masks: Mapping[str, AnyArray],
              outputs: Callable | None = None) -> Callable:
   """(leaves of the small network by path, *inputs) -> (output, new states by path): what `call` of
   the large network computes where the channels that are not in the masks are 0, their number
@@ -74,7 +75,7 @@ class Rewriting(Walk):
     axes = labels.part(axis)
     if axes is None or is_pattern(labels.parts[axes]):
       return None
-    there = living(labels.parts[axes], self.alive)
+    there: Any = living(labels.parts[axes], self.alive)
     return there.any(tuple(i for i in range(len(axes)) if axes[i] != axis))
 
   def fitted(self, value: Value, to: Labels) -> Any:
@@ -93,12 +94,12 @@ class Rewriting(Walk):
     arrays, params = adapt(self, dict(eqn.params), inputs, labels)
     # Of some the operation itself is another.
     results = arrays() if callable(arrays) else eqn.primitive.bind(*arrays, **params)
-    results = list(results) if isinstance(results, list | tuple) else [results]
-    for v, x in zip(labels, results, strict=True):
+    made: list[Any] = list(results) if isinstance(results, list | tuple) else [results]
+    for v, x in zip(labels, made, strict=True):
       if v.kept(self.alive) != x.shape:
         raise NotImplementedError(f'{eqn.primitive.name} of what is left gives {x.shape} and not '
                                   f'{v.kept(self.alive)}')
-    return list(zip(labels, results, strict=True))
+    return list(zip(labels, made, strict=True))
 
   def scan(self, eqn, inputs, stack, times):
     jaxpr, consts = opened(eqn.params['jaxpr'])

@@ -16,7 +16,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-  def register(function):
+  def register(function: Rule) -> Rule:
     RULES.update(dict.fromkeys(names, function))
     return function
   return register
@@ -72,7 +72,7 @@ def transpose(space, params, v):
 @rule('rev')
 def rev(space, params, v):
   return Labels(v.shape, v.rigid, {
-      axes: np.flip(labels, [i for i, axis in enumerate(axes) if axis in params['dimensions']])
+      axes: np.flip(labels, tuple(i for i, axis in enumerate(axes) if axis in params['dimensions']))
       for axes, labels in v.parts.items()})
 
 
@@ -134,7 +134,8 @@ def dot_general(space, params, left, right, *, note=None):
 @rule('conv_general_dilated')
 def conv(space, params, x, kernel, *, note=None, out: Any = None):
   if params['batch_group_count'] != 1:
-    space.pin_all(x), space.pin_all(kernel)
+    for v in (x, kernel):
+      space.pin_all(v)
     return Labels.all_rigid(out)
   numbers, groups = params['dimension_numbers'], params['feature_group_count']
   x = _rows(space, x, numbers.lhs_spec)  # [N, G I]
@@ -227,7 +228,8 @@ def pad(space, params, v, value):
     axes = v.part(axis)
     if axes and len(axes) > 1:
       v, axes = space.pin(v, axis), None
-    parts, rigid = dict(v.parts), v.rigid - {axis}
+    parts: dict[Any, np.ndarray] = dict(v.parts)
+    rigid = v.rigid - {axis}
     if axes and not is_pattern(parts[axes]):
       labels = np.full(length, STAYS)
       labels[places[there]] = parts.pop(axes)[there]

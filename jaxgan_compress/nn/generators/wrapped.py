@@ -20,7 +20,7 @@ from jaxgan_compress.nn.layers import conv_dispatch, inputs
 from jaxgan_compress.nn.prunable import Widths
 from jaxgan_compress.tracing import network as networks
 from jaxgan_compress.tracing import rewriting
-from jaxgan_compress.tracing.plan import living
+from jaxgan_compress.tracing.plan import Path, living
 from jaxgan_compress.tracing.running import with_arrays_as_given
 from jaxgan_compress.tracing.traced_plan import TracedPlan, narrowed, terms_at, trace_plan
 
@@ -98,9 +98,9 @@ class Wrapped(nn.Module):
       return variables
     plan = _groups(self.whole)
     alive = plan.alive(self._masks)
+    flat: dict[Path, Any] = traverse_util.flatten_dict(variables)
     return traverse_util.unflatten_dict({
-        path: leaf[living(plan.leaves[path], leaf.shape, alive)]
-        for path, leaf in traverse_util.flatten_dict(variables).items()})
+        path: leaf[living(plan.leaves[path], leaf.shape, alive)] for path, leaf in flat.items()})
 
   @property
   def whole(self) -> Wrapped:
