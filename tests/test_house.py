@@ -32,7 +32,7 @@ ALLOWED = {
     'core': set(),
     'distributed': {'core'},
     'losses': set(),
-    'tracing': set(),
+    'tracing': {'core'},
     'nn': {'core', 'tracing'},
     'data': {'core'},
     'parallel': {'core'},
