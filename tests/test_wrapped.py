@@ -8,7 +8,7 @@ from flax import errors, nnx, traverse_util
 from flax import linen as linen
 from PIL import Image
 
-from jaxgan_compress import analysis, nn, pruning
+from jaxgan_compress import analysis, core, export, nn, pruning
 from jaxgan_compress.cli import main
 from jaxgan_compress.config import build
 from jaxgan_compress.configs.cat.any_network import Generator
@@ -132,7 +132,7 @@ def test_a_pruned_network_is_pruned_again_and_starts_anew(unet):
   assert second.module.plan().widths == pruning.widths(second.masks)
 
 
-def test_a_network_that_repeats_a_width_runs_as_a_program():
+def test_a_network_that_repeats_a_width_runs_as_a_program(tmp_path):
   wrapped = nn.Wrapped(FromLatents())
   assert (wrapped.input_kind, wrapped.example().shape) == ('latent', (1, 5))
   plan = wrapped.plan()
@@ -144,6 +144,12 @@ def test_a_network_that_repeats_a_width_runs_as_a_program():
   image, taps = found.module.apply(found.variables, z)
   assert largest(image - wrapped.apply(masked, z)[0]) < 1e-6 < largest(image)
   assert taps['rise'].shape == (3, 8, 8, found.masks['rise'].sum())
+  student = core.BoundGenerator(found.variables, found.module)
+  with pytest.raises(ValueError, match='runs as a program of one size, and stablehlo takes any'):
+    export.write_folder(student, tmp_path / 'x', [np.asarray(z)])
+  pytest.importorskip('onnxruntime', reason="ONNX needs the extra 'export'")
+  proof = export.write_folder(student, tmp_path / 'x', [np.asarray(z)], to=('onnx',))
+  assert proof['artefacts']['network.onnx']['max_error'] < 1e-5
 
 
 def test_a_file_names_only_classes_that_are_allowed(unet, tmp_path, monkeypatch):

@@ -102,6 +102,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   """
   out = paths.expand(out)
   formats = _checked_formats(to, out, overwrite, calibration is not None, generator)
+  inputs = _of_one_size(generator.module, inputs, to)
   takes = _takes(generator.module, inputs[0].shape, labels, layout, bits)
   module, variables = generator.module, jax.device_get(generator.variables)
   if 'dtype' in _fields(module):
@@ -276,6 +277,17 @@ def _whole(out):
       part.rename(out)
   finally:
     shutil.rmtree(part, ignore_errors=True)
+
+
+def _of_one_size(module, inputs, to):
+  """The inputs, or of a pruned network that runs as a program, whose shapes are numbers, one alone.
+  Raises ValueError where it is to be in a format that has to take other sizes."""
+  if not isinstance(module, nn.Wrapped) or not module.kept or module.execution != 'program':
+    return inputs
+  if more := [name for name in to if name != 'onnx']:
+    raise ValueError(f'what is left of this {type(module.network).__name__} runs as a program of '
+                     f'one size, and {", ".join(more)} takes any; export it to onnx alone')
+  return [inputs[0][:1]]
 
 
 def _prove(path, inputs, images, layout, tolerance):
