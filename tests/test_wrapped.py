@@ -318,6 +318,41 @@ def test_what_cannot_be_pruned_is_said_with_its_place(name):
     pruning.trace_plan(network(body), None, jnp.zeros((1, 8, 8, 3)), **options)
 
 
+class Attention(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    y = linen.Conv(12, (3, 3), name='first')(x)
+    tokens = y.reshape(len(y), -1, y.shape[-1])
+    gain = self.param('gain', linen.initializers.constant(2.), (y.shape[-1],))
+    tokens *= gain.reshape(1, 1, -1)  # ranks are not promoted in a thread of its own
+    tokens += linen.MultiHeadDotProductAttention(4, qkv_features=16, name='attention')(tokens)
+    return linen.Conv(3, (3, 3), name='last')(tokens.reshape(y.shape))
+
+
+def test_heads_are_ranked_and_own_parameters_start_as_they_do(unet):
+  wrapped, x = nn.Wrapped(Attention(), allow=('mixed',)), unet[2]
+  variables = jax.device_get(nn.initialise(wrapped, jax.random.key(0), scheme='he'))
+  assert (variables['params']['gain'] == 2).all()
+  found = pruning.prune(wrapped, variables, SHAPE, budget=5e5, criterion='l1')
+  assert found.cost == analysis.macs(found.module, SHAPE) <= 5e5
+  heads = wrapped.plan().groups.keys() - {'first', 'attention/value'}
+  assert {found.masks[name].size for name in heads} == {4}
+  assert found.module.apply(found.variables, x)[0].shape == x.shape
+  with pytest.raises(ValueError, match="attention/query is .12, 4, 4., as in an attention: take"):
+    pruning.prune(wrapped, variables, SHAPE, budget=5e5, criterion='activation', batches=[x])
+
+
+def test_channels_of_any_network_are_ranked_by_activation(unet):
+  wrapped, variables, x = unet
+  found = pruning.prune(wrapped, variables, SHAPE, budget=2e5, criterion='activation', batches=[x])
+  by_chance = pruning.prune(wrapped, variables, SHAPE, budget=2e5, criterion='random',
+                            key=jax.random.key(0))
+  whole = wrapped.apply(variables, x)[0]
+  off, worse = (float(jnp.square(each.module.apply(each.variables, x)[0] - whole).mean())
+                for each in (found, by_chance))
+  assert off < worse
+
+
 def test_groups_beside_what_is_refused_are_pruned():
   def body(x):
     x = conv(linen.relu(conv(x, 6, 'free')), 8, 'mixed')

@@ -97,12 +97,14 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   (one compiled random program per shape). `inputs` may be `jax.ShapeDtypeStruct`; without any,
   `module.example()` is taken.
 
-  Raises ValueError for an unknown scheme or a parameter that no rule covers.
+  Raises ValueError for an unknown scheme or a parameter that no rule covers; in a `Wrapped` network
+  such a parameter starts as the network has it.
   """
   if scheme not in SCHEMES:
     raise ValueError(f'init scheme {scheme!r}; one of {", ".join(SCHEMES)}')
   rule = SCHEMES[scheme]
-  shapes, batch_norms = _look(module, *_specs(module, inputs))
+  specs = _specs(module, inputs)
+  shapes, batch_norms = _look(module, *specs)
 
   def std(path, x):
     """The deviation of the noise in this leaf; None where it has none."""
@@ -122,12 +124,17 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   # On the host, for JAX would compile a slice and a product for every shape that there is.
   xp, noise = (jnp, noise) if traced else (np, np.asarray(noise))
   used = 0
+  # What no rule covers in a network of a user's own starts as that has it.
+  own = functools.cache(lambda: traverse_util.flatten_dict(module.first(
+      jnp.zeros(specs[0].shape, specs[0].dtype), key))) if 'first' in dir(module) else None
 
   def fill(path, x):
     nonlocal used
     name, scale = path[-1].key, std(path, x)
     start = {'bias': 0, 'mean': 0, 'count': 0, 'scale': 1, 'var': 1, 'slope': 0.25}.get(name)
     if scale is None:
+      if start is None and own:
+        return own()[tuple(part.key for part in path)]
       if start is None:
         raise ValueError(f'no initial value for {jax.tree_util.keystr(path)}; call module.init '
                          'instead')

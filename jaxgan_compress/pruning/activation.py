@@ -173,7 +173,12 @@ class _Pair:
       return found
     if method != '__call__':
       return call(*args, **kwargs)
-    if ('params', *layer.path, 'kernel') in self.plan.leaves:
+    shape = self.plan.shapes.get(('params', *layer.path, 'kernel'))
+    if shape and isinstance(layer, linen.DenseGeneral) and len(shape) > 2:
+      raise ValueError("criterion='activation' looks at convolutions and dense layers of two axes; "
+                       f'the kernel of {"/".join(layer.path)} is {shape}, as in an attention: take '
+                       "another criterion, as 'l1'")
+    if shape:
       return self._kernel(layer, call, *args, **kwargs)
     tracked = ('batch_stats', *layer.path, 'mean') in self.plan.leaves
     if tracked or isinstance(layer, BatchNorm | InstanceNorm):

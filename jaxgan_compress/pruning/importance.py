@@ -26,7 +26,8 @@ def scores(plan: Plan, params, criterion: str = 'norm', *, grads=None,
   criterion:
     'norm': |scale| of the norm after the channel, as CAT; groups without one are left out, so a
       search keeps them whole. Jin et al. 2021; Liu et al. 2017, network slimming.
-    'l1', 'l2': mean |w|, root mean w^2, of the kernels that make the channel. Li et al. 2017.
+    'l1', 'l2': mean |w|, root mean w^2, of the kernels that make the channel (its last axis), else
+      of all that it lies in. Li et al. 2017.
     'taylor': |sum of gradient * w| over everything of the channel, with `grads` like `params`: what
       the loss would change by, to first order. Molchanov et al. 2019.
     'activation': standard deviation of the activation times L2 norm of the weights that read it, by
@@ -100,8 +101,10 @@ def _of_activations(plan, statistics):
 
 def _of_leaves(plan, flat, name, criterion, xp):
   """[width] of one group, of the kernels that make it ('l1', 'l2') or all leaves ('taylor')."""
-  seen = [_of_group(flat[path], axis, indices, xp) for path, axis, indices in plan.members[name]
-          if path in flat and (criterion == 'taylor' or _makes(plan, path, axis))]
+  places = [place for place in plan.members[name] if place[0] in flat]
+  if criterion != 'taylor':  # heads of an attention lie along no last axis
+    places = [place for place in places if _makes(plan, *place[:2])] or places
+  seen = [_of_group(flat[path], axis, indices, xp) for path, axis, indices in places]
   if criterion == 'taylor':
     return xp.abs(sum(x.sum(-1) for x in seen))
   power = 1 if criterion == 'l1' else 2
@@ -110,7 +113,7 @@ def _of_leaves(plan, flat, name, criterion, xp):
 
 
 def _makes(plan, path, axis):
-  return path[-1] == 'kernel' and axis == len(plan.shapes[path]) - 1
+  return path[-1] in ('kernel', 'embedding') and axis == len(plan.shapes[path]) - 1
 
 
 def _of_group(x, axis, indices, xp):
