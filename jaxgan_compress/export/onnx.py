@@ -205,6 +205,9 @@ class _Node:
   source: str  # the operation in the network
 
 
+_OUTPUT_AXES = {'Conv': 0, 'ConvTranspose': 1}  # of kernels
+
+
 class _Graph:
 
   def __init__(self, format, shape, step, layout):
@@ -230,10 +233,15 @@ class _Graph:
     self.constants[name] = np.asarray(x)
     return name
 
+  def value(self, x) -> _Value:
+    """A value, or a constant as one."""
+    if isinstance(x, _Value):
+      return x
+    return _Value(self._named(_typed(x)), np.shape(x), tuple(range(np.ndim(x))))
+
   def ordered(self, x, order=None) -> Any:
     """A value with its axes in this order in the graph, or a constant as the graph has it."""
-    order = _usual(np.ndim(x) if not isinstance(x, _Value) else len(x.shape)) \
-        if order is None else tuple(order)
+    order = _usual(len(_shape_of(x))) if order is None else tuple(order)
     if not isinstance(x, _Value):
       return _typed(x).transpose(order)
     if x.order == order:
@@ -316,7 +324,7 @@ class _Graph:
     if isinstance(x, _Value) and x.shape == tuple(shape):
       return x
     order = x.order if isinstance(x, _Value) else _usual(len(shape))
-    before = x.shape if isinstance(x, _Value) else np.shape(x)
+    before = _shape_of(x)
     sizes = [1 if before[axis] == shape[axis] else shape[axis] for axis in order]
     y = self.add('Expand', [self.ordered(x, order), self.sizes(sizes)], shape, order)
     self.spread[y.name] = x
@@ -359,30 +367,41 @@ class _Graph:
     return [read(v) for v in jaxpr.outvars]
 
   def _apply(self, eqn, inputs, where):
-    inner = _inner(eqn)
-    if inner:
-      return self.walk(inner, inputs, where)
+    outputs = self._inlined(eqn, inputs, where)
+    if outputs is not None:
+      return outputs
     shapes = [v.aval.shape for v in eqn.outvars]
-    name = eqn.params['name'] if eqn.primitive is _operation else eqn.primitive.name
-    if name == 'scan':
-      return self._unrolled(eqn, inputs, where)
-    if name == 'cond' and not isinstance(inputs[0], _Value):
-      branches = eqn.params['branches']
-      return self.walk(branches[np.clip(int(inputs[0]), 0, len(branches) - 1)], inputs[1:], where)
     if any(0 in shape for shape in shapes):  # as of a padding by 0
       return [_Value('', shape, tuple(range(len(shape)))) for shape in shapes]
-    if not any(isinstance(x, _Value) for x in inputs) and name != 'dim_as_value' and \
+    if not any(isinstance(x, _Value) for x in inputs) and eqn.primitive.name != 'dim_as_value' and \
         all(_known(n) for shape in shapes for n in shape):
       outputs = eqn.primitive.bind(*map(jnp.asarray, inputs), **eqn.params)
       return [np.asarray(x) for x in (outputs if eqn.primitive.multiple_results else [outputs])]
+    return self._emitted(eqn, inputs, where)
+
+  def _inlined(self, eqn, inputs, where):
+    """The outputs of the traced function that an equation calls, or None if it calls none."""
+    inner = _inner(eqn)
+    if inner:
+      return self.walk(inner, inputs, where)
+    if eqn.primitive.name == 'scan':
+      return self._unrolled(eqn, inputs, where)
+    if eqn.primitive.name == 'cond' and not isinstance(inputs[0], _Value):
+      branches = eqn.params['branches']
+      return self.walk(branches[np.clip(int(inputs[0]), 0, len(branches) - 1)], inputs[1:], where)
+    return None
+
+  def _emitted(self, eqn, inputs, where):
+    ours = eqn.primitive is _operation
+    name = eqn.params['name'] if ours else eqn.primitive.name
     given = ', '.join(str(v.aval.shape) for v in eqn.invars)
     self.source = f'{name} of {given} in {where or "the network"}'
-    emit = (_OPERATIONS if eqn.primitive is _operation else _EMITTERS).get(name)
-    if emit and eqn.primitive is _operation:
-      inputs = [self.ordered(x) if isinstance(x, _Value) else x for x in inputs]
-    output = emit and emit(self, eqn, *inputs)
+    emit = (_OPERATIONS if ours else _EMITTERS).get(name)
     if emit is None:
       raise _UnknownError(no_counterpart(self.source, self.format))
+    if ours:
+      inputs = [self.ordered(x) if isinstance(x, _Value) else x for x in inputs]
+    output = emit(self, eqn, *inputs)
     if output is None:
       raise ValueError(no_counterpart(self.source, self.format))
     return output if isinstance(output, list) else [output]
@@ -423,7 +442,7 @@ class _Graph:
     while foldable := self._foldable():
       conv, node, x = foldable
       kernel = self.constants[conv.inputs[1]]
-      out = 0 if conv.op == 'Conv' else 1
+      out = _OUTPUT_AXES[conv.op]
       bias = self.constants[conv.inputs[2]] if len(conv.inputs) > 2 else np.zeros(
           kernel.shape[out], np.float32)
       x = np.broadcast_to(x.reshape(-1), bias.shape)
@@ -444,20 +463,26 @@ class _Graph:
       for name in node.inputs:
         readers.setdefault(name, []).append(node)
     for conv in self.nodes:
-      if conv.op not in ('Conv', 'ConvTranspose') or len(readers.get(conv.output, ())) != 1 or (
-          conv.op == 'ConvTranspose' and 'group' in conv.fields):
-        continue
-      node, = readers[conv.output]
-      if node.op not in ('Add', 'Sub', 'Mul') or (node.op == 'Sub' and
-                                                  node.inputs[0] != conv.output):
-        continue
-      x = self.constants.get(node.inputs[node.inputs[0] == conv.output])
-      kernel = self.constants.get(conv.inputs[1])
-      if x is not None and kernel is not None and x.size in (
-          1, kernel.shape[0 if conv.op == 'Conv' else 1]) and (
-              x.size == 1 or (x.ndim == kernel.ndim and x.shape[1] == x.size)):
-        return conv, node, x
+      if conv.op in _OUTPUT_AXES and len(readers.get(conv.output, ())) == 1:
+        node, = readers[conv.output]
+        x = self._moved(conv, node)
+        if x is not None:
+          return conv, node, x
     return None
+
+  def _moved(self, conv, node) -> np.ndarray | None:
+    """The constant by which a convolution's reader scales or shifts its channels, if it does."""
+    if node.op not in ('Add', 'Sub', 'Mul') or (
+        node.op == 'Sub' and node.inputs[0] != conv.output) or (
+            conv.op == 'ConvTranspose' and 'group' in conv.fields):
+      return None
+    x = self.constants.get(node.inputs[node.inputs[0] == conv.output])
+    kernel = self.constants.get(conv.inputs[1])
+    if x is None or kernel is None:
+      return None
+    of_channels = x.ndim == kernel.ndim and \
+        x.shape[1] == x.size == kernel.shape[_OUTPUT_AXES[conv.op]]
+    return x if x.size == 1 or of_channels else None
 
 
 def no_counterpart(source: str, format: str) -> str:
@@ -568,6 +593,11 @@ def _typed(x) -> np.ndarray:
   return x.astype(np.int64 if jnp.issubdtype(x.dtype, jnp.integer) else np.float32)
 
 
+def _shape_of(x) -> tuple:
+  """The shape of a value or constant in Flax."""
+  return x.shape if isinstance(x, _Value) else np.shape(x)
+
+
 def _shape(eqn):
   return eqn.outvars[0].aval.shape
 
@@ -583,8 +613,7 @@ def _aligned(graph, shape, inputs):
   if whole:  # ONNX repeats the others
     inputs = [graph.spread.get(x.name, x) if isinstance(x, _Value) else x for x in inputs]
   order = (whole or full)[0].order if full else _usual(len(shape))
-  rank = lambda x: len(x.shape) if isinstance(x, _Value) else np.ndim(x)
-  return order, [graph.ordered(x, order if rank(x) else ()) for x in inputs]
+  return order, [graph.ordered(x, order if _shape_of(x) else ()) for x in inputs]
 
 
 def _pointwise(op, **fields):
@@ -693,97 +722,116 @@ def _same_padding(p, shape, window, stride):
       shape, window, stride, 'SAME')))
 
 
-def _padding(p, shape, window, stride) -> dict[str, Any] | None:
-  """Paddings along spatial axes as fields of a node."""
-  if all(_known(n) for pair in p for n in pair):
-    low, high = zip(*p, strict=True)
-    return {'pads': (*low, *high)}
-  return {'auto_pad': 'SAME_UPPER'} if _same_padding(p, shape, window, stride) else None
+def _padding(pairs, sides, size, strides, dilations) -> dict[str, Any] | None:
+  """Paddings of windows along spatial axes as fields of a node, if ONNX has them."""
+  if all(_known(n) for pair in pairs for n in pair):
+    low, high = zip(*pairs, strict=True)
+    return {'pads': (*low, *high)} if min(*low, *high) >= 0 else None
+  same = set(dilations) == {1} and _same_padding(pairs, sides, size, strides)
+  return {'auto_pad': 'SAME_UPPER'} if same else None
 
 
-def _window(op):
-  """Max pooling, or sums in windows: ONNX has their mean."""
-  def emit(graph, eqn, x):
-    p, rank = eqn.params, len(x.shape)
-    window, strides = p['window_dimensions'], p['window_strides']
-    fixed = [i for i in range(rank) if window[i] == strides[i] == 1
-             and tuple(p['padding'][i]) == (0, 0)]
-    dilated = set(p['window_dilation']) != {1}
-    if len(fixed) < 2 or rank < 3 or set(p['base_dilation']) != {1} or (
-        dilated and op == 'AveragePool'):
-      return None
-    axes = [i for i in range(rank) if i not in (fixed[0], fixed[-1])]
-    of = lambda name: [p[name][i] for i in axes]
-    pads = _padding(of('padding'), [x.shape[i] for i in axes], of('window_dimensions'),
-                    of('window_strides'))
-    if pads is None or (dilated and 'auto_pad' in pads):
-      return None
-    if min(pads.get('pads', (0,))) < 0:
-      return None
-    order = (fixed[0], fixed[-1], *axes)
-    fields: dict[str, Any] = {'dilations': of('window_dilation')} if dilated else {}
-    size = of('window_dimensions')
-    if op == 'AveragePool':
-      fields['count_include_pad'] = 1
-      if 'auto_pad' in pads:  # ONNX Runtime would count no padding: every window is whole
-        return None
-      if not _is_float(eqn.outvars[0]):
-        return None
-    # A window that is wider than its padding only: ONNX allows no other.
-    if any(n >= k for n, k in zip(pads.get('pads', ()), [*size, *size], strict=False)):
-      return None
-    y = graph.add(op, [graph.ordered(x, order)], _shape(eqn), order, kernel_shape=size,
-                  strides=of('window_strides'), **pads, **fields)
-    return y if op == 'MaxPool' else graph.add(
-        'Mul', [y, np.float32(math.prod(size))], y.shape, y.order)
-  return emit
+def _dilated(dilations) -> dict[str, Any]:
+  return {'dilations': dilations} if set(dilations) != {1} else {}
+
+
+def _pooling(p, shape) -> tuple[tuple[int, ...], dict[str, Any]] | None:
+  """(the order of axes, fields of a node) of windows along all axes but two, if ONNX has them."""
+  rank = len(shape)
+  fixed = [i for i in range(rank) if p['window_dimensions'][i] == p['window_strides'][i] == 1
+           and tuple(p['padding'][i]) == (0, 0)]
+  if len(fixed) < 2 or rank < 3 or set(p['base_dilation']) != {1}:
+    return None
+  order = (fixed[0], fixed[-1], *(i for i in range(rank) if i not in (fixed[0], fixed[-1])))
+  size, strides, dilations, pairs, sides = ([of[i] for i in order[2:]] for of in (
+      p['window_dimensions'], p['window_strides'], p['window_dilation'], p['padding'], shape))
+  pads = _padding(pairs, sides, size, strides, dilations)
+  # A window that is wider than its padding only: ONNX allows no other.
+  if pads is None or any(n >= k for n, k in zip(pads.get('pads', ()), [*size, *size],
+                                                strict=False)):
+    return None
+  return order, {'kernel_shape': size, 'strides': strides, **pads, **_dilated(dilations)}
+
+
+def _max_pool(graph, eqn, x):
+  pooling = _pooling(eqn.params, x.shape)
+  if pooling is None:
+    return None
+  order, fields = pooling
+  return graph.add('MaxPool', [graph.ordered(x, order)], _shape(eqn), order, **fields)
+
+
+def _sum_pool(graph, eqn, x):
+  """Sums in windows: ONNX has their mean."""
+  pooling = _pooling(eqn.params, x.shape)
+  # With auto_pad ONNX Runtime would count no padding: every window is whole.
+  if pooling is None or pooling[1].keys() & {'auto_pad', 'dilations'} or not _is_float(
+      eqn.outvars[0]):
+    return None
+  order, fields = pooling
+  y = graph.add('AveragePool', [graph.ordered(x, order)], _shape(eqn), order, count_include_pad=1,
+                **fields)
+  return graph.add('Mul', [y, np.float32(math.prod(fields['kernel_shape']))], y.shape, y.order)
 
 
 def _conv(graph, eqn, x, kernel):
   p = eqn.params
-  numbers, groups = p['dimension_numbers'], p['feature_group_count']
-  if p['batch_group_count'] != 1 or not _known(groups):
+  if p['batch_group_count'] != 1 or not _known(p['feature_group_count']):
     return None
-  spatial = numbers.lhs_spec[2:]
-  x = graph.ordered(x, numbers.lhs_spec)
-  size = [eqn.invars[1].aval.shape[i] for i in numbers.rhs_spec[2:]]
-  pairs, shape = [tuple(pair) for pair in p['padding']], [eqn.invars[0].aval.shape[i]
-                                                          for i in spatial]
+  x = graph.ordered(x, p['dimension_numbers'].lhs_spec)
+  emit = _sliding_conv if set(p['lhs_dilation']) == {1} else _transposed_conv
+  return emit(graph, eqn, x, kernel)
+
+
+def _sliding_conv(graph, eqn, x, kernel):
+  p, numbers = eqn.params, eqn.params['dimension_numbers']
+  sides, size = ([v.aval.shape[i] for i in spec[2:]] for v, spec in zip(
+      eqn.invars, (numbers.lhs_spec, numbers.rhs_spec), strict=True))
   strides, dilations = tuple(p['window_strides']), tuple(p['rhs_dilation'])
-  if set(p['lhs_dilation']) == {1}:
-    pads = _padding(pairs, shape, size, strides)
-    if pads is None or min(pads.get('pads', (0,))) < 0 or (
-        'auto_pad' in pads and set(dilations) != {1}):
-      return None
-    return graph.add('Conv', [x, graph.ordered(kernel, numbers.rhs_spec)], _shape(eqn),
-                     numbers.out_spec, strides=strides, **pads, dilations=dilations, group=groups)
-  if not all(_known(n) for pair in pairs for n in pair):
+  pads = _padding(p['padding'], sides, size, strides, dilations)
+  return None if pads is None else graph.add(
+      'Conv', [x, graph.ordered(kernel, numbers.rhs_spec)], _shape(eqn), numbers.out_spec,
+      strides=strides, **pads, dilations=dilations, group=p['feature_group_count'])
+
+
+def _transposed_conv(graph, eqn, x, kernel):
+  """A convolution of pixels with zeros between them: ONNX slides its flipped kernel."""
+  p, numbers = eqn.params, eqn.params['dimension_numbers']
+  if not all(_known(n) for pair in p['padding'] for n in pair):
     return None
+  groups, dilations = p['feature_group_count'], tuple(p['rhs_dilation'])
   kernel = _flipped(graph, kernel, numbers.rhs_spec, groups)
   if kernel is None:
     return None
-  # A transposed convolution slides its flipped kernel; it counts its padding from the other side.
-  low, high = zip(*pairs, strict=True)
+  size = [eqn.invars[1].aval.shape[i] for i in numbers.rhs_spec[2:]]
   reach = [(k - 1) * n for k, n in zip(size, dilations, strict=True)]
-  pads = [r - n for r, n in zip(reach, low, strict=True)]
-  more = [b - a for a, b in pairs]
-  fields = {'output_padding': more, 'pads': (*(max(n, 0) for n in pads),) * 2}
-  beyond = [0] * len(pads), [0] * len(pads)
-  if min(pads) < 0 or min(more) < 0 or any(
-      m >= s for m, s in zip(more, p['lhs_dilation'], strict=True)):
-    ends = [r - n for r, n in zip(reach, high, strict=True)]
-    fields = {'output_padding': [0] * len(more),
-              'pads': (*(max(n, 0) for n in pads), *(max(n, 0) for n in ends))}
-    beyond = [max(-n, 0) for n in pads], [max(-n, 0) for n in ends]
-  if set(dilations) != {1}:
-    fields['dilations'] = dilations
+  fields, beyond = _transposed_padding(p['padding'], reach, p['lhs_dilation'])
   if groups != 1:
     fields['group'] = groups
   y = graph.add('ConvTranspose', [x, kernel], _shape(eqn), numbers.out_spec,
-                strides=p['lhs_dilation'], **fields)
+                strides=p['lhs_dilation'], **fields, **_dilated(dilations))
   if any(map(any, beyond)):
     y = graph.add('Pad', [y, np.array([0, 0, *beyond[0], 0, 0, *beyond[1]], np.int64)], y.shape,
                   y.order, mode='constant')
+  return _every(graph, y, p['window_strides'])
+
+
+def _transposed_padding(pairs, reach, strides):
+  """(paddings as fields of ConvTranspose, zeros that come before and after what it computes).
+
+  It counts its padding from the other side: as pixels that are cut off.
+  """
+  starts, ends = ([r - n for r, n in zip(reach, side, strict=True)]
+                  for side in zip(*pairs, strict=True))
+  more = [high - low for low, high in pairs]
+  if min(starts) >= 0 and all(0 <= m < s for m, s in zip(more, strides, strict=True)):
+    return {'output_padding': more, 'pads': (*starts, *starts)}, ([], [])
+  cut, beyond = ([[max(sign * n, 0) for n in side] for side in (starts, ends)] for sign in (1, -1))
+  return {'output_padding': [0] * len(more), 'pads': (*cut[0], *cut[1])}, beyond
+
+
+def _every(graph, y, strides):
+  """Every so many pixels of what has the shape of these pixels already."""
   if set(strides) == {1}:
     return y
   steps = np.array(strides, np.int64)
@@ -810,26 +858,35 @@ def _flipped(graph, kernel, spec, groups):
 
 def _dot(graph, eqn, x, y):
   (contracted, other), (batched, beside) = eqn.params['dimension_numbers']
-  ranks = [len(v.aval.shape) for v in eqn.invars]
-  free = [[i for i in range(rank) if i not in (*c, *b)] for rank, c, b in zip(
-      ranks, (contracted, other), (batched, beside), strict=True)]
+  free = [[i for i in range(len(v.aval.shape)) if i not in (*c, *b)] for v, c, b in zip(
+      eqn.invars, (contracted, other), (batched, beside), strict=True)]
   if not isinstance(y, _Value) and not batched and np.ndim(y) == 2 and len(contracted) == 1:
     weights = _typed(y) if tuple(other) == (0,) else _typed(y).T
-    if ranks[0] == 4 and x.order == CHANNELS_FIRST and tuple(contracted) == (3,):
-      return graph.add('Conv', [x, weights.T[:, :, None, None]], _shape(eqn), strides=(1, 1),
-                       pads=(0,) * 4, dilations=(1, 1), group=1)
-    x = graph.ordered(x, (*free[0], *contracted))
-    return graph.add('MatMul', [x, weights], _shape(eqn), range(ranks[0]))
+    return _dense(graph, eqn, x, weights, (*free[0], *contracted))
   if len(free[0]) == len(free[1]) == len(contracted) == 1:
     x = graph.ordered(x, (*batched, *free[0], *contracted))
     y = graph.ordered(y, (*beside, *other, *free[1]))
     return graph.add('MatMul', [x, y], _shape(eqn), range(len(_shape(eqn))))
+  return _einsum(graph, eqn, x, y, free)
+
+
+def _dense(graph, eqn, x, weights, order):
+  """A product of the last axis of `order` with a matrix; of channels of images, a convolution."""
+  if len(order) == 4 and x.order == CHANNELS_FIRST and order[-1] == 3:
+    return graph.add('Conv', [x, weights.T[:, :, None, None]], _shape(eqn), strides=(1, 1),
+                     pads=(0,) * 4, dilations=(1, 1), group=1)
+  return graph.add('MatMul', [graph.ordered(x, order), weights], _shape(eqn), range(len(order)))
+
+
+def _einsum(graph, eqn, x, y, free):
+  """A product of whatever axes. free: those of x and of y that are neither contracted nor batched.
+  """
+  (contracted, other), (batched, beside) = eqn.params['dimension_numbers']
   letters = iter('abcdefghijklmnopqrstuvwxyz')
-  left = [next(letters) for _ in range(ranks[0])]
+  left = [next(letters) for _ in _shape_of(x)]
   right = dict(zip((*beside, *other), (left[i] for i in (*batched, *contracted)), strict=True))
   right.update({i: next(letters) for i in free[1]})
-  order = lambda x, rank: x.order if isinstance(x, _Value) else tuple(range(rank))
-  orders = [order(each, rank) for each, rank in zip((x, y), ranks, strict=True)]
+  orders = [v.order if isinstance(v, _Value) else tuple(range(np.ndim(v))) for v in (x, y)]
   terms = [''.join(left[i] for i in orders[0]), ''.join(right[i] for i in orders[1])]
   result = ''.join([*(left[i] for i in (*batched, *free[0])), *(right[i] for i in free[1])])
   return graph.add('Einsum', [graph.ordered(x, orders[0]), graph.ordered(y, orders[1])],
@@ -847,7 +904,7 @@ def _reshape(graph, eqn, x, *_):
 
 def _broadcast(graph, eqn, x, *_):
   shape, places = _shape(eqn), eqn.params['broadcast_dimensions']
-  before = x.shape if isinstance(x, _Value) else np.shape(x)
+  before = _shape_of(x)
   sizes = [1] * len(shape)
   for n, place in zip(before, places, strict=True):
     sizes[place] = n
@@ -898,8 +955,7 @@ def _concatenate(graph, eqn, *parts):
 def _stacked(graph, parts, axis):
   if not any(isinstance(x, _Value) for x in parts):
     return np.stack(parts, axis)
-  shapes = [x.shape if isinstance(x, _Value) else np.shape(x) for x in parts]
-  shape = list(shapes[0])
+  shape = list(_shape_of(parts[0]))
   shape.insert(axis, 1)
   parts = [graph.reshape(x, tuple(shape)) for x in parts]
   order = next(x.order for x in parts if isinstance(x, _Value))
@@ -923,8 +979,7 @@ def _split(graph, eqn, x):
 
 
 def _tile(graph, eqn, x):
-  if not isinstance(x, _Value):
-    x = _Value(graph._named(_typed(x)), np.shape(x), tuple(range(np.ndim(x))))
+  x = graph.value(x)
   return graph.add('Tile', [x, graph.sizes([eqn.params['reps'][i] for i in x.order])], _shape(eqn),
                    x.order)
 
@@ -942,43 +997,46 @@ def _pad_by(graph, eqn, x, value):
 
 
 def _gather(graph, eqn, x, at):
-  p = eqn.params
-  numbers, sizes = p['dimension_numbers'], p['slice_sizes']
-  shape = x.shape if isinstance(x, _Value) else np.shape(x)
-  mapped, collapsed = tuple(numbers.start_index_map), tuple(numbers.collapsed_slice_dims)
+  numbers, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
+  mapped, shape = tuple(numbers.start_index_map), _shape_of(x)
   if numbers.operand_batching_dims:
     return None
   if not isinstance(at, _Value) and np.ndim(at) == 1 and isinstance(x, _Value):
-    y = _at(graph, x, mapped, at, sizes)
-    return graph.reshape(y, _shape(eqn))
-  if sorted(collapsed) != sorted(mapped) or any(
-      i not in mapped and sizes[i] != n for i, n in enumerate(shape)):
+    return graph.reshape(_at(graph, x, mapped, at, sizes), _shape(eqn))
+  others = [i for i in range(len(shape)) if i not in mapped]
+  if sorted(numbers.collapsed_slice_dims) != sorted(mapped) or any(
+      sizes[i] != shape[i] for i in others):
     return None
-  axis, rank = mapped[0], len(_shape(eqn))
-  if len(mapped) > 1:
-    others = [i for i in range(len(shape)) if i not in mapped]
-    at = at if isinstance(at, _Value) else np.clip(at, 0, [
-        shape[i] - 1 if _known(shape[i]) else END for i in mapped])
-    beside = [i for i in range(rank) if i not in numbers.offset_dims]
-    return graph.add('GatherND', [graph.ordered(x, (*mapped, *others)),
-                                  graph.ordered(at, range(len(eqn.invars[1].aval.shape)))],
-                     _shape(eqn), [*beside, *numbers.offset_dims])
+  beside = [i for i in range(len(_shape(eqn))) if i not in numbers.offset_dims]
+  emit = _gather_points if len(mapped) > 1 else _gather_rows
+  return emit(graph, eqn, x, at, others, beside)
+
+
+def _gather_points(graph, eqn, x, at, others, beside):
+  """Elements at indices along several axes. others: x's other axes; beside: the result's axes of
+  indices."""
+  numbers, shape = eqn.params['dimension_numbers'], _shape_of(x)
+  mapped = tuple(numbers.start_index_map)
   if not isinstance(at, _Value):
-    at = np.clip(at, 0, shape[axis] - 1) if _known(shape[axis]) else np.asarray(at)
-    at = at[..., 0].astype(np.int64)
-    indexed = range(at.ndim)
-  else:
-    at = graph.reshape(at, at.shape[:-1])
-    indexed = at.order
-  x = x if isinstance(x, _Value) else _Value(graph._named(_typed(x)), shape,
-                                             tuple(range(len(shape))))
-  others = [i for i in range(len(shape)) if i != axis]
-  beside = [i for i in range(rank) if i not in numbers.offset_dims]
+    at = np.clip(at, 0, [shape[i] - 1 if _known(shape[i]) else END for i in mapped])
+  return graph.add('GatherND', [graph.ordered(x, (*mapped, *others)),
+                                graph.ordered(at, range(len(_shape_of(at))))],
+                   _shape(eqn), [*beside, *numbers.offset_dims])
+
+
+def _gather_rows(graph, eqn, x, at, others, beside):
+  """Elements at indices along one axis, as `_gather_points`."""
+  numbers, size = eqn.params['dimension_numbers'], _shape_of(x)
+  axis, = numbers.start_index_map
+  if not isinstance(at, _Value) and _known(size[axis]):
+    at = np.clip(at, 0, size[axis] - 1)
+  at = graph.value(graph.reshape(at, _shape_of(at)[:-1]))
+  x = graph.value(x)
   place = x.order.index(axis)
   before, after = ([numbers.offset_dims[others.index(i)] for i in part]
                    for part in (x.order[:place], x.order[place + 1:]))
-  return graph.add('Gather', [x, at], _shape(eqn), [*before, *(beside[i] for i in indexed), *after],
-                   axis=place)
+  return graph.add('Gather', [x, at], _shape(eqn), [*before, *(beside[i] for i in at.order),
+                                                    *after], axis=place)
 
 
 def _iota(graph, eqn, *_):
@@ -1081,8 +1139,8 @@ _EMITTERS = {
     'integer_pow': _power, 'square': _power, 'is_finite': _is_finite, 'select_n': _where,
     'clamp': _clamp, 'convert_element_type': _cast,
     'conv_general_dilated': _conv, 'dot_general': _dot,
-    'reduce_window_max': _window('MaxPool'), 'reduce_window_sum': _window('AveragePool'),
-    'reduce_window_min': _negated(_window('MaxPool')),
+    'reduce_window_max': _max_pool, 'reduce_window_sum': _sum_pool,
+    'reduce_window_min': _negated(_max_pool),
     'transpose': _transpose, 'broadcast_in_dim': _broadcast, 'slice': _slice,
     'dynamic_slice': _dynamic_slice, 'rev': _rev, 'concatenate': _concatenate,
     'stack': lambda graph, eqn, *parts: _stacked(graph, parts, eqn.params['axis']),
