@@ -124,21 +124,14 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   # On the host, for JAX would compile a slice and a product for every shape that there is.
   xp, noise = (jnp, noise) if traced else (np, np.asarray(noise))
   used = 0
-  # What no rule covers in a network of a user's own starts as that has it.
-  own = functools.cache(lambda: traverse_util.flatten_dict(module.first(
-      jnp.zeros(specs[0].shape, specs[0].dtype), key))) if 'first' in dir(module) else None
+  uncovered = _uncovered(module, key, specs)
 
   def fill(path, x):
     nonlocal used
     name, scale = path[-1].key, std(path, x)
     start = {'bias': 0, 'mean': 0, 'count': 0, 'scale': 1, 'var': 1, 'slope': 0.25}.get(name)
     if scale is None:
-      if start is None and own:
-        return own()[tuple(part.key for part in path)]
-      if start is None:
-        raise ValueError(f'no initial value for {jax.tree_util.keystr(path)}; call module.init '
-                         'instead')
-      return xp.full(x.shape, start, x.dtype)
+      return uncovered(path) if start is None else xp.full(x.shape, start, x.dtype)
     used += x.size
     sample = noise[used - x.size:used].reshape(x.shape)
     if name in ('u', 'v'):
@@ -146,3 +139,20 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
     return ((start or 0) + scale * sample).astype(x.dtype)
 
   return jax.tree.map(jnp.asarray, jax.tree_util.tree_map_with_path(fill, shapes))
+
+
+def _uncovered(module, key, specs) -> Callable:
+  """path -> the first value of a leaf that no rule covers: as a `Wrapped` network has it."""
+
+  @functools.cache
+  def own():
+    return traverse_util.flatten_dict(module.first(
+        *(jnp.zeros(spec.shape, spec.dtype) for spec in specs), key))
+
+  def value(path):
+    if 'first' not in dir(module):
+      raise ValueError(f'no initial value for {jax.tree_util.keystr(path)}; call module.init '
+                       'instead')
+    return own()[tuple(part.key for part in path)]
+
+  return value
