@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from flax import linen, nnx, traverse_util
@@ -42,7 +42,8 @@ def trace_plan(network: Any, variables: Any, *inputs: Any, calls: Sequence[tuple
                                   allow=allow, execution=execution, seed=seed)
 
 
-class TracedPruneResult(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TracedPruneResult:
   """A smaller network and how it came about.
 
   network: `network.apply(variables, *inputs)` returns what the whole network did, as a module of
@@ -128,9 +129,9 @@ def prune_traced(network: Any, variables: Any, inputs: Sequence[Any], *, budget:
   result = TracedPruneResult(SmallNetwork(plain, plan, found.masks, outputs), kept, found.masks,
                              plan, found.threshold, price(plan.widths), found.cost)
   if isinstance(network, nnx.Module) and plan.execution == 'module':
-    return result._replace(network=nnx_modules.small_model(network, kept))
+    return dataclasses.replace(result, network=nnx_modules.small_model(network, kept))
   if plain is not network:  # its variables were put below 'params'
-    return result._replace(variables=kept['params'])
+    return dataclasses.replace(result, variables=kept['params'])
   return result
 
 
