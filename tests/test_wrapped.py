@@ -62,6 +62,12 @@ class Scores(linen.Module):
     return linen.Dense(3)(x.mean((1, 2)))
 
 
+class Named(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    return {'image': linen.Conv(3, (3, 3))(x)}
+
+
 def largest(x):
   return float(jnp.abs(x).max())
 
@@ -87,6 +93,10 @@ def test_images_of_other_sizes_are_refused():
     jax.eval_shape(UNET.init, jax.random.key(0), jnp.zeros((1, 18, 16, 3)))
   with pytest.raises(ValueError, match='makes no image .* of any size .*; give inputs='):
     print(nn.Wrapped(Scores()).takes)
+  with pytest.raises(ValueError, match=r'or \(image, ...\), and this one returns a dict'):
+    print(nn.Wrapped(Named()).takes)
+  with pytest.raises(ValueError, match='takes multiples of 4 from 4 and got 18x16'):
+    pruning.cost(UNET, UNET.plan(), (1, 18, 16, 3))
 
 
 def test_taps_are_layers_by_path_and_what_is_sown():
@@ -209,7 +219,7 @@ def test_a_class_is_pruned_and_generates_by_commands(unet, tmp_path, monkeypatch
   assert 'Wrapped(network=Generator(width=4, depth=2)' in capsys.readouterr().out
   Image.fromarray(np.uint8(127 * x[0] + 128)).save('x.png')
   assert main.main(['generate', '--network=s.safetensors', '--input=x.png', '--output=y.png']) == 2
-  assert '--like=module:Class' in capsys.readouterr().err
+  assert f'--like={name}' in capsys.readouterr().err
   assert main.main(['generate', '--network=s.safetensors', f'--like={name}', '--input=x.png',
                     '--output=y.png', '--engine=jax']) == 0
   assert Image.open('y.png').size == (16, 16)

@@ -148,8 +148,9 @@ def build(description: Any, field: str = '', like: linen.Module | None = None) -
     if target is None:
       raise ValueError(f'no network {name!r} in jaxgan_compress.nn' + (
           '; a file of another class is loaded with like=, a network of that class (in commands '
-          '--like=module:Class), or in a run whose config names it'
-          if ':' in str(name) else ''))
+          f'--like={name}), or in a run whose config names it' if ':' in str(name) else '')
+                       + (f'; allowed here: {", ".join(sorted(map(_qualified, _allowed)))}'
+                          if _allowed else ''))
     known = {field.name for field in dataclasses.fields(target)} - {'parent'}
     fields = {}
     for key, value in description.items():

@@ -143,6 +143,9 @@ class Wrapped(nn.Module):
 
   def terms(self, shape: Sequence[int] | None = None) -> tuple:
     """Multiply-accumulates by channels, see `TracedPlan`. shape: of one input."""
+    if shape and self.input_kind != 'latent':
+      self.takes.check(jax.ShapeDtypeStruct(tuple(shape), jnp.float32),
+                       f'this {type(self.network).__name__}')
     terms = _terms(self.whole, tuple(shape or self.example().shape))
     return narrowed(
         dataclasses.replace(_proved(self.whole), terms=terms), self._masks).terms if self.kept \
@@ -191,7 +194,11 @@ def _apart(function):
 
 
 def _image(out):
-  return out[0] if isinstance(out, tuple | list) else out
+  image = out[0] if isinstance(out, tuple | list) and out else out
+  if 'shape' not in dir(image):
+    raise ValueError(f'a generator returns its image, or (image, ...), and this one returns a '
+                     f'{type(out).__name__}')
+  return image
 
 
 def _tapped(network, wanted, train, changing, rngs) -> Callable:
