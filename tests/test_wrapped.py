@@ -297,6 +297,21 @@ def test_the_law_is_proved_for_just_what_was_removed(unet, monkeypatch):
                          execution='module')
 
 
+def test_just_what_was_removed_of_a_wrapped_network_is_proved(unet, monkeypatch):
+  wrapped, variables, _ = unet
+  masks = {name: np.arange(n) > n // 3 for name, n in wrapped.plan().widths.items()}
+  kept = wrapped.with_masks(masks)
+  kept.prove()
+  monkeypatch.setattr(laws, 'living', lambda axes, shape, alive: np.ix_(*(
+      np.arange(n) if channels is None else np.flatnonzero(np.roll(alive[channels], 1))
+      for channels, n in zip(axes, shape, strict=True))))  # what is left is of other channels
+  masks['middle/Conv_0'][-1] = False  # not what has been proved
+  monkeypatch.setattr(pruning.one_shot, 'search', lambda *args, **more: pruning.SearchResult(
+      masks, 0., 1.))
+  with pytest.raises(ValueError, match='does not compute what the masked network does'):
+    pruning.prune(wrapped, variables, SHAPE, budget=1e5)
+
+
 def conv(x, width, name):
   return linen.Conv(width, (3, 3), name=name)(x)
 

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen, traverse_util
 
 from jaxgan_compress.nn import initialise
+from jaxgan_compress.nn.generators.wrapped import Wrapped
 from jaxgan_compress.nn.prunable import Plan, narrowed
 from jaxgan_compress.pruning.activation import (
   ActivationStatistics,
@@ -53,7 +54,7 @@ def prune(module: linen.Module, variables: Mapping, shape=None, *, budget: float
   see `keep_means`, before `student_init='inherit'` keeps what is left.
 
   Jin et al. 2021, CAT: unit='cat', min_channels=16, student_init='reinit'. Raises ValueError as
-  these do.
+  these do, and for a `Wrapped` network as its `prove`.
   """
   plan = module.plan()
   price = cost(module, plan, shape, unit) if isinstance(unit, str) else unit
@@ -65,6 +66,8 @@ def prune(module: linen.Module, variables: Mapping, shape=None, *, budget: float
     variables = keep_means(module, variables, found.masks, statistics)
   small, first = init_student(module, plan, variables, found.masks, student_init, key=key,
                               scheme=scheme)
+  if isinstance(small, Wrapped):
+    small.prove()
   return PruneResult(small, first, found.masks, found.threshold, price(plan.widths), found.cost)
 
 

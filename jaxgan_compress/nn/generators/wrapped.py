@@ -18,8 +18,8 @@ from jaxgan_compress.core import AnyArray, Axes
 from jaxgan_compress.nn.init import remembered
 from jaxgan_compress.nn.layers import conv_dispatch, inputs
 from jaxgan_compress.nn.prunable import Widths
+from jaxgan_compress.tracing import laws, rewriting
 from jaxgan_compress.tracing import network as networks
-from jaxgan_compress.tracing import rewriting
 from jaxgan_compress.tracing.plan import Path, living
 from jaxgan_compress.tracing.running import with_arrays_as_given
 from jaxgan_compress.tracing.traced_plan import TracedPlan, narrowed, terms_at, trace_plan
@@ -135,6 +135,14 @@ class Wrapped(nn.Module):
                  if len(before.get(name, ())) not in (0, whole[name]))
     execution = plan.execution if kept else self.execution
     return self.clone(kept=kept, execution=execution, parent=None, name=None)
+
+  def prove(self) -> None:
+    """Raises ValueError unless, on random weights, just what is left of the network computes what
+    the whole one does with all else at 0; nothing is asked of channels that `allow` lets change
+    it."""
+    if self.kept and not _law_holds(self):
+      raise ValueError(f'what is left of this {type(self.network).__name__} does not compute what '
+                       "the masked network does; take execution='program', or report the network")
 
   def with_widths(self, widths: Widths) -> Wrapped:
     """The first channels of each group, {group: channels}."""
@@ -317,6 +325,20 @@ def _traced(wrapped, prove):
   with conv_dispatch.reference():
     return trace_plan(wrapped.network, None, jax.eval_shape(wrapped.example), outputs=_image,
                       allow=wrapped.allow, execution=wrapped.execution, prove=prove)
+
+
+@remembered
+def _subject(wrapped):
+  leaves = networks.shapes_of(wrapped.network, None, [x := jax.eval_shape(wrapped.example)])
+  return laws.subject(networks.function_of(wrapped.network), leaves, [x], _image, seed=1)
+
+
+@_apart
+def _law_holds(wrapped):
+  plan = _proved(wrapped.whole)
+  with conv_dispatch.reference():
+    return bool(plan.approximate) or laws.removes(plan, _subject(wrapped.whole), wrapped._masks,
+                                                  wrapped.execution)
 
 
 @_apart
