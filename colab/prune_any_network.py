@@ -41,6 +41,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import optax
+from PIL import Image
 
 import jaxgan_compress as jgc
 from jaxgan_compress import analysis, methods, nn, pruning
@@ -107,6 +108,10 @@ print('layers that are compared:', ', '.join(teacher.tap_names))
 # %%
 pairs = jgc.data.Pipeline(jgc.data.samples('colorize', size=SIZE), batch=8)
 test = jgc.data.samples('colorize', 'test', size=SIZE, count=TESTED)
+batch = jgc.core.normalise(jgc.data.stack(test, range(len(test))))
+gallery({'grey': batch['source'][:8], 'in colour': batch['target'][:8]}, 'Test parts')
+
+# %%
 adam = lambda rate: optax.adam(rate, b1=0.5)
 adversary = methods.Adversary(nn.PatchGAN(16, inputs=6, norm='batch'), adam(2e-4), 'hinge')
 pix2pix = methods.Pix2Pix(teacher, adversary, adam(1e-3))
@@ -135,6 +140,7 @@ found = pruning.prune(teacher, jax.device_get(trained.nets['generator'].variable
 student = found.module
 print(f'{whole:,} MACs to {found.cost:,}:', pruning.widths(found.masks))
 print('counted again in the small network:', analysis.macs(student, shape))
+Image.fromarray(pruning.plot_masks(found.masks, 'channels that stay (dark), in their order'))
 
 # %% [markdown]
 # ## What is left learns from the whole
@@ -146,7 +152,6 @@ taught = learn(teach, {'teacher': trained.nets['generator'],
                        'student': jgc.core.Net.of(found.variables)})
 
 # %%
-batch = jgc.core.normalise(jgc.data.stack(test, range(len(test))))
 generators = {'the whole network': pix2pix.generators(trained)['generator'],
               f'{SHARE:.0%} of it, taught': teach.generators(taught)['student']}
 rows = {'grey': batch['source'][:8]}

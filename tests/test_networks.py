@@ -331,8 +331,9 @@ def test_generators_draw_any_valid_size_in_either_precision(module, size, drawn)
     [nn.unet(1, 2), nn.unet(1, 6), nn.unet(1, 3, deeper=True)],
     [nn.PatchGAN(1, 1), nn.PatchGAN(1, 6), nn.MultiScale(1, 1, 1), nn.MultiScale(1, 2, 4)],
     [nn.SPADEGenerator(1, (nn.SPADEBlock(1, 1, 1),) * 7, 2, upsampling='normal'),
-     nn.InceptionSPADEGenerator(1, (nn.InceptionSPADEBlock(1, Branches.even(1, (11,)), Branches(
-         ((9, 1),))),) * 7, 2, upsampling='normal')],
+     nn.InceptionSPADEGenerator(16, tuple(
+         nn.InceptionSPADEBlock(n, Branches.even(1, (11,)), Branches(((9, 1),)))
+         for n in (16, 16, 16, 8, 4, 2, 1)), 2, upsampling='normal')],
 ], ids=lambda modules: type(modules[0]).__name__)
 def test_the_example_is_large_enough_for_whatever_a_network_is_made_of(modules):
   """Sized by its kernels, paddings and depths, so that plans and initial values can be made."""

@@ -20,7 +20,7 @@ FOLDER = ROOT / 'colab'
 FAST = {
     'quickstart': {'STEPS': 3, 'TEACHER_WIDTH': 2, 'STUDENT_WIDTH': 1},
     'prune_and_distil': {'STEPS': 2, 'SIZE': 32, 'WIDTH': 8, 'BLOCKS': 2, 'TESTED': 4, 'SHARE': .4},
-    'prune_any_network': {'STEPS': 2, 'SIZE': 32, 'WIDTH': 4, 'TESTED': 4},
+    'prune_any_network': {'STEPS': 2, 'SIZE': 32, 'WIDTH': 4, 'TESTED': 4, 'SHARE': .4},
     'write_your_own_method': {'STEPS': 3, 'SIZE': 32, 'TEACHER_WIDTH': 2, 'STUDENT_WIDTH': 2},
     'jax_vs_torch': {'SIZE': 32, 'WIDTH': 4, 'BLOCKS': 1, 'ROUNDS': 2},
 }
@@ -74,7 +74,7 @@ def test_a_notebook_runs(name, tmp_path):
   client.execute(env=quick())  # one device, as a notebook has it
   outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
   pictures = [output for output in outputs if 'image/png' in output.get('data', {})]
-  assert len(pictures) >= {'jax_vs_torch': 3}.get(name, 5)
+  assert len(pictures) >= {'jax_vs_torch': 3, 'prune_any_network': 3}.get(name, 5)
   assert not [output.text for output in outputs if output.get('name') == 'stderr']
 
 

@@ -32,8 +32,8 @@ def make_plan(module: linen.Module, groups: Mapping[str, Group],
     vote. parts: see `Plan`. whole: layers whose channels always stay.
 
   Raises ValueError where the program says otherwise: for a layer that is not there, makes another
-  number of channels, makes some that cannot be pruned, or such as another layer has made already; for
-  a norm of other channels; and for channels that no group has.
+    number of channels, makes some that must stay, or such as another layer has made already; for a
+    norm of other channels; and for channels that no group has.
   """
   # An axis of length 1 has no labels: of twice the channels the first half stays.
   times = 2 if any(group.width == 1 for group in groups.values()) else 1

@@ -106,10 +106,11 @@ class ResNetGenerator(ImageNetwork):
       deeper = (*expanding(f'{name}_expand'), f'{name}_mix', *more) if self.deeper else ()
       return {name: Group(n, f'{name}_norm', layers=(name, *deeper))}
 
-    groups = {'stem0': Group(self.stem[0], 'stem0_norm')}
+    middle = expanding('expand1', 'expand2') if self.deeper else ()  # of the residual stream
+    groups = {'stem0': Group(self.stem[0], 'stem0_norm',
+                             layers=('stem0', *(() if self.up else middle)))}
     for i, n in enumerate(self.stem[1:], 1):
-      middle = expanding('expand1', 'expand2') if i == len(self.up) else ()
-      groups |= resampled(f'stem{i}', n, *middle)
+      groups |= resampled(f'stem{i}', n, *(middle if i == len(self.up) else ()))
     groups |= {f'block{i}': Group(n, f'block{i}/norm1', layers=(f'block{i}/conv1',))
                for i, n in enumerate(self.hidden, 1)}
     for i, n in enumerate(self.up):
