@@ -37,7 +37,7 @@ ALLOWED = {
     'data': {'core'},
     'parallel': {'core'},
     'convert': {'core', 'nn'},
-    'analysis': {'core', 'nn'},
+    'analysis': {'core', 'nn', 'tracing'},
     'export': {'analysis', 'core', 'data', 'nn', 'tracing', '_version'},
     'metrics': {'convert', 'core', 'data', 'losses', 'nn', 'parallel'},
     'train': {'core', 'data', 'distributed', 'parallel'},

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import linen
 from jax.core import ShapedArray
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import Jaxpr, Literal
 
 from jaxgan_compress import nn
 from jaxgan_compress.core import Axes, xla
@@ -21,6 +21,7 @@ from jaxgan_compress.nn.generators.spades import InceptionModulatedBlock, Modula
 from jaxgan_compress.nn.init import remembered
 from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.conv import LatentProjection
+from jaxgan_compress.tracing.program import equations, products
 
 CONVENTIONS = ('exact', 'torchprofile', 'cat')
 PARAM_CONVENTIONS = ('all', 'paper', 'cat')
@@ -180,7 +181,7 @@ def step_cost(step: Callable, *args, replicas: int = 2) -> StepCost:
     program = jax.make_jaxpr(lambda *args: step(*args, Axes(('replica',))),
                              axis_env=[('replica', replicas)])(*args)
   sent = collections.Counter()
-  for eqn, _, times in _equations(program.jaxpr):
+  for eqn, _, times in equations(program.jaxpr):
     if eqn.primitive.name.startswith(('psum', 'all_gather')):
       sent[eqn.primitive.name[:4]] += times * sum(map(_bytes, eqn.invars))
   return StepCost(sum(exact for _, exact, _ in _walk(program.jaxpr)), sent['psum'], sent['all_'])
@@ -291,31 +292,10 @@ _known = remembered(_trace, 16)
 
 def _walk(jaxpr):
   """(scope, exact, legacy) of every convolution and matmul."""
-  for eqn, scope, times in _equations(jaxpr):
-    shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
-    if eqn.primitive.name == 'conv_general_dilated':
-      _, kernel, out = shapes
-      spec = eqn.params['dimension_numbers'].rhs_spec
-      legacy = times * math.prod(out) * (math.prod(kernel) // kernel[spec[0]])
-      yield scope, legacy // math.prod(eqn.params['lhs_dilation']), legacy
-    elif eqn.primitive.name == 'dot_general':
-      left, _, out = shapes
-      contracted = eqn.params['dimension_numbers'][0][0]
-      count = times * math.prod(out) * math.prod(left[i] for i in contracted)
-      yield scope, count, count
-
-
-def _equations(jaxpr, outer='', times=1):
-  """(equation, its scope, how often it runs) of a program and of all inside it."""
-  for eqn in jaxpr.eqns:
-    scope = f'{outer}/{eqn.source_info.name_stack}'
-    yield eqn, scope, times
-    inner_times = times * (eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1)
-    for value in eqn.params.values():
-      for inner in value if isinstance(value, tuple | list) else (value,):
-        inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-        if isinstance(inner, Jaxpr):
-          yield from _equations(inner, scope, inner_times)
+  for eqn, scope, times in equations(jaxpr):
+    exact, legacy = products(eqn)
+    if legacy:
+      yield scope, times * exact, times * legacy
 
 
 def _owner(scope, calls) -> tuple[str, ...]:

@@ -19,7 +19,12 @@ from jax.core import ShapedArray
 
 from jaxgan_compress.tracing import rewriting
 from jaxgan_compress.tracing.plan import Path, living, masked
-from jaxgan_compress.tracing.program import Place, is_library, multiply_accumulates
+from jaxgan_compress.tracing.program import (
+  Place,
+  equations,
+  is_library,
+  multiply_accumulates,
+)
 from jaxgan_compress.tracing.running import with_arrays_as_given
 
 if TYPE_CHECKING:
@@ -114,7 +119,7 @@ def _run(compiled, flat, inputs):
 
 def _narrowest(jaxpr) -> int:
   """Bytes of the narrowest float that an equation makes, 8 where all is in float64."""
-  return min((v.aval.dtype.itemsize for eqn in rewriting.equations(jaxpr) for v in eqn.outvars
+  return min((v.aval.dtype.itemsize for eqn, *_ in equations(jaxpr) for v in eqn.outvars
               if isinstance(v.aval, ShapedArray) and jnp.issubdtype(v.aval.dtype, jnp.floating)
               and math.prod(v.aval.shape) > 1), default=8)
 

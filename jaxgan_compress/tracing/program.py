@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -350,20 +350,35 @@ def _read(jaxpr, number):
     yield from (i for i in known if i is not None)
 
 
-def multiply_accumulates(jaxpr: Any, times: int = 1) -> int:
-  """Those of all convolutions and matmuls of a program; a transposed convolution's on its input."""
-  count, (jaxpr, _) = 0, opened(jaxpr)
-  for eqn in _needed(jaxpr):
-    shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars) if isinstance(v.aval, ShapedArray)]
-    if eqn.primitive.name == 'conv_general_dilated':
-      kernel = math.prod(shapes[1]) // shapes[1][eqn.params['dimension_numbers'].rhs_spec[0]]
-      count += times * math.prod(shapes[2]) * kernel // math.prod(eqn.params['lhs_dilation'])
-    elif eqn.primitive.name == 'dot_general':
-      contracted = eqn.params['dimension_numbers'][0][0]
-      count += times * math.prod(shapes[2]) * math.prod(shapes[0][i] for i in contracted)
+def equations(jaxpr: Any, scope: str = '', times: int = 1, needed: bool = False
+              ) -> Iterator[tuple[Any, str, int]]:
+  """(equation, its scope, how often it runs) of a program and of all inside it. needed: only of
+  those whose results are used."""
+  jaxpr, _ = opened(jaxpr)
+  for eqn in _needed(jaxpr) if needed else jaxpr.eqns:
+    inside = f'{scope}/{eqn.source_info.name_stack}'
+    yield eqn, inside, times
+    more = times * (eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1)
     for value in eqn.params.values():
-      for inner in value if isinstance(value, Sequence) else (value,):
+      for inner in value if isinstance(value, tuple | list) else (value,):
         if isinstance(inner, ClosedJaxpr | Jaxpr):
-          more = eqn.params.get('length', 1) if eqn.primitive.name == 'scan' else 1
-          count += multiply_accumulates(inner, times * more)
-  return count
+          yield from equations(inner, inside, more, needed)
+
+
+def products(eqn: Any) -> tuple[int, int]:
+  """Multiply-accumulates of a convolution or matmul, 0 of all else: exact, a transposed
+  convolution's on its input; and on its output, as profilers count."""
+  if eqn.primitive.name not in MULTIPLYING:
+    return 0, 0
+  left, right, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
+  numbers = eqn.params['dimension_numbers']
+  if eqn.primitive.name == 'dot_general':
+    count = math.prod(out) * math.prod(left[i] for i in numbers[0][0])
+    return count, count
+  count = math.prod(out) * (math.prod(right) // right[numbers.rhs_spec[0]])
+  return count // math.prod(eqn.params['lhs_dilation']), count
+
+
+def multiply_accumulates(jaxpr: Any) -> int:
+  """Those of all convolutions and matmuls of a program whose results are used."""
+  return sum(times * products(eqn)[0] for eqn, _, times in equations(jaxpr, needed=True))

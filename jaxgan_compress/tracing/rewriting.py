@@ -3,13 +3,12 @@ code says of their number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr
 
 from jaxgan_compress.core import AnyArray
 from jaxgan_compress.tracing.labels import Labels, Space, is_pattern, living
@@ -310,14 +309,3 @@ ADAPTED: dict[str, Callable] = {
 } | dict.fromkeys(('transpose', 'squeeze', 'rev', 'reduce_sum', 'reduce_max', 'reduce_min',
                    'reduce_prod', 'reduce_and', 'reduce_or', 'tile', 'unstack', 'iota',
                    'random_bits', 'top_k', 'sort'), _as_is)
-
-
-def equations(jaxpr) -> Iterator:
-  """Every equation of a program and of all inside it."""
-  for eqn in jaxpr.eqns:
-    yield eqn
-    for value in eqn.params.values():
-      for inner in value if isinstance(value, Sequence) else (value,):
-        inner, _ = opened(inner)
-        if isinstance(inner, Jaxpr):  # other parameters are anything
-          yield from equations(inner)
