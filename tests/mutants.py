@@ -753,9 +753,9 @@ MUTANTS = (
            'apply(variables, x, train=False)[0])', 'apply(variables, x, train=True)[0])',
            ('test_export.py',), 'every_format and inception and batch and norm'),
     # analysis
-    Mutant('analysis/model_cost.py', 'zeros between pixels are multiplied',
-           "legacy // math.prod(eqn.params['lhs_dilation'])", 'legacy', ('test_cost.py',),
-           'by_hand'),
+    Mutant('tracing/program.py', 'zeros between pixels are multiplied',
+           "return count // math.prod(eqn.params['lhs_dilation']), count", 'return count, count',
+           ('test_cost.py',), 'by_hand'),
     Mutant('analysis/model_cost.py', "CAT's profiler leaves out every norm",
            "(convention == 'cat' and 'var' in stats)", "convention == 'cat'", ('test_cost.py',),
            'cats_profiler'),
