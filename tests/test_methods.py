@@ -158,9 +158,9 @@ def test_critic_updates_see_different_images_and_all_of_them(sgd, images, monkey
   seen = []
   judge = methods.Adversary.d_loss
 
-  def watched(self, disc, real, fake, mix, axes):
+  def watched(self, disc, real, *rest):
     seen.append(real)
-    return judge(self, disc, real, fake, mix, axes)
+    return judge(self, disc, real, *rest)
 
   monkeypatch.setattr(methods.Adversary, 'd_loss', watched)
   method = small_gan(sgd, disc_steps=2)
@@ -366,7 +366,7 @@ def test_pairing_is_one_term_and_sees_both_kinds_of_real_images():
   adversary = methods.Adversary(Brightness(), optax.sgd(1.), 'rp')
   shade = lambda *x: jnp.array(x).reshape(-1, 1, 1, 1)
   found, _ = adversary.d_loss({'params': {'w': jnp.float32(1)}}, shade(1., 9., 3., 9.),
-                              shade(0., 0.), None, Axes())
+                              shade(0., 0.), None, lambda name, *seen, **_: (*seen, None), Axes())
   np.testing.assert_allclose(found, np.log1p(np.exp([-1, -3])).mean(), rtol=1e-6)
 
 

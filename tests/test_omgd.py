@@ -417,7 +417,7 @@ def test_penalties_and_relative_losses_reach_the_discriminator_alone(sgd, batch)
 
 def test_every_similarity_moves_the_student(sgd, batch):
   adapted = {name: bool(one.adapter) for name, one in SIMILARITIES.items()}
-  assert sum(adapted.values()) == 3 and len(adapted) == 9
+  assert sum(adapted.values()) == 5 and len(adapted) == 11
   of = lambda similarity: small_omgd(sgd, deep=None, distill=methods.DistillLoss(
       dataclasses.replace(TAPS, similarity=similarity)))
   states = {similarity: of(similarity).init(jax.random.key(0), batch) for similarity in adapted}

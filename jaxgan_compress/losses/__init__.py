@@ -1,5 +1,5 @@
-"""Losses: scalars from arrays; lower is better, weights are the method's."""
+''"Losses: scalars from arrays; lower is better, weights are the method's.''"
 
-from jaxgan_compress.losses import features, gan, image, similarity
+from jaxgan_compress.losses import features, gan, image, relations, similarity
 
-__all__ = ['features', 'gan', 'image', 'similarity']
+__all__ = ['features', 'gan', 'image', 'relations', 'similarity']

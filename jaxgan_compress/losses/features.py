@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from jaxgan_compress.losses.image import absolute
 
+# Under a root: its slope at 0 has no bound.
+SMOOTH = 1e-20
+
 
 def gram(features):
   """F F' / (C H W) of each image, F its features as [C, H W].
@@ -43,6 +46,17 @@ def weighted(features: Mapping, target: Mapping, shares: Mapping[str, float]):
     raise ValueError(f'of {", ".join(features) or "no layers"} none has a share; there are shares '
                      f'of {", ".join(shares)}')
   return sum(shares[name] * perceptual(features[name], target[name]) for name in there)
+
+
+def root_mse(features, target):
+  """The root of the mean (features - target)^2, [B,h,w,C] both: GCC's content term of one tap, Li
+  et al. 2021. Its slope at equality, without bound, is none here."""
+  return jnp.sqrt(jnp.square(features - target).mean() + SMOOTH)
+
+
+def gram_root_mse(features, target):
+  """`root_mse` of the Gram matrices, see `gram`, of [B,h,w,C] both: GCC's style term of one tap."""
+  return root_mse(gram(features), gram(target))
 
 
 def channel_means(features, target):

@@ -45,6 +45,16 @@ def generator_loss(loss: str, fake, real=None):
   return {'ns': ns_g, 'hinge': hinge_g, 'lsgan': lsgan_g, 'wgan': wgan_g}[loss](fake)
 
 
+def gap(loss: str, fake):
+  """How far a discriminator and a generator are from balance: |what the generator minimises - what
+  the discriminator minimises on generated images|, from its logits.
+
+  0 where they are balanced, and where the discriminator says the same of everything. Li et al.
+  2021, GCC.
+  """
+  return jnp.abs(generator_loss(loss, fake) - SIDES[loss][1](fake).mean())
+
+
 def ns_d(real, fake):
   """-log s(real) - log(1 - s(fake)), s the sigmoid. Goodfellow et al. 2014."""
   return sum(sides('ns', real, fake))

@@ -89,6 +89,42 @@ def grid_difference(image, target, period: int = 4, window: int = 8):
   return absolute(_means(x.reshape(B, rows, columns, -1), window)).mean()
 
 
+def haar(image):
+  """One level of the orthonormal Haar transform: (low [B,h,w,C], high [B,h,w,C,3]), where
+  h = ceil(H / 2).
+
+  Of a block [[a, b], [c, d]]: low is (a + b + c + d) / 2; high is the change downwards (a + b - c -
+  d) / 2, the change across and the diagonal one. An odd side gets one line of zeros at its end.
+  """
+  B, H, W, C = image.shape
+  x = jnp.pad(image, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)))
+  x = x.reshape(B, -(-H // 2), 2, -(-W // 2), 2, C)
+  left, right = x[:, :, :, :, 0], x[:, :, :, :, 1]
+  sums, changes = left + right, left - right
+  down, diagonal = sums[:, :, 0] - sums[:, :, 1], changes[:, :, 0] - changes[:, :, 1]
+  return sums.sum(2) / 2, jnp.stack([down, changes.sum(2), diagonal], -1) / 2
+
+
+def haar_levels(image, levels: int):
+  """The high bands of `levels` levels of `haar`, [B,h,w,C,3] each, the finest first."""
+  bands = []
+  for _ in range(levels):
+    image, high = haar(image)
+    bands.append(high)
+  return bands
+
+
+def wavelet(image, target, levels: int, balance: str = 'orthonormal'):
+  """The sum over levels of mean |high bands of image - those of target|; the low one is free.
+
+  image, target: [B,H,W,C]. balance: 'orthonormal', as published, whose level j is 2^(j-1) times
+  differences of block means, so that the coarsest level is most of the sum; 'mean', of those
+  differences themselves. Zhang et al. 2022, wavelet knowledge distillation.
+  """
+  return sum(absolute(high).mean() * (1 if balance == 'orthonormal' else .5 ** j)
+             for j, high in enumerate(haar_levels(image - target, levels)))
+
+
 def unsharp(image, amount: float, radius: float):
   """image + amount * (image - its Gaussian blur of standard deviation `radius`), borders repeated.
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgan_compress.losses.features import channel_means
+from jaxgan_compress.losses.features import channel_means, gram_root_mse, root_mse
 
 # Samples that each alignment needs: with fewer it is 1, or undefined, whatever the networks do.
 LEAST = {'ka': 2, 'cka': 3, 'cka_debiased': 4, 'gka_pixel': 1}
@@ -96,6 +96,31 @@ def mse(student, teacher):
   return jnp.square(_wide(student) - teacher).mean()
 
 
+def region_contrast(student, projected, teacher, count: int = 64):
+  """How well each of the student's features is told apart by its place: a cross entropy, about log
+  `count` for features that know nothing of it.
+
+  student, projected: [B,h,w,C], `projected` being the teacher's features in the student's channels;
+  teacher: [B,h,w,C'], its own. Of each image the `count` places where the teacher is most active
+  (mean |.| over channels) are compared, at a temperature of 0.07, by cosine; the mean over places
+  and images. In float32 or wider. Zhang et al. 2022, region-aware distillation (ReKo); after Oord
+  et al. 2018.
+  """
+  _check_positions(student, teacher, 'region_contrast')
+  flat = lambda x: _wide(x).reshape(len(x), -1, x.shape[-1])
+  heat = jnp.abs(flat(teacher)).mean(-1)
+  places = lax.stop_gradient(lax.top_k(heat, min(count, heat.shape[1]))[1])
+
+  def unit(x):
+    x = jnp.take_along_axis(flat(x), places[..., None], 1)
+    squares = jnp.square(x).sum(-1, keepdims=True)
+    length = jnp.sqrt(jnp.where(squares > 0, squares, 1.))  # a flat place has no direction: 0
+    return jnp.where(squares > 0, x / (length + 1e-7), 0.)
+
+  logits = jnp.einsum('bic,bjc->bij', unit(student), unit(projected), precision='highest') / .07
+  return (jax.nn.logsumexp(logits, -1) - jnp.diagonal(logits, axis1=1, axis2=2)).mean()
+
+
 def cka_pixel(student, teacher):
   """1 - debiased linear CKA; rows are all positions of the batch, n = B h w, at least 4.
 
@@ -120,7 +145,8 @@ class Similarity:
 
   loss: (student, teacher), [B,h,w,C] each -> scalar that the student minimises.
   adapter: what maps the student's channels to the teacher's first: '' nothing, 'linear' a 1x1
-  convolution (CAT's), 'norm_relu' one with batch norm and ReLU (OMGD's). positions: whether both
+  convolution (CAT's), 'projection' one without bias (GCC's), 'norm_relu' one with batch norm and
+  ReLU (OMGD's). positions: whether both
   need the same height and width. couples: whether a sample's loss depends on the others, so that
   it matters which replicas' samples are compared.
   """
@@ -139,6 +165,8 @@ SIMILARITIES = {
     **{kind: _aligned(kind) for kind in LEAST},
     'mse': Similarity(mse, adapter='linear', positions=True),
     'channel_means': Similarity(channel_means, adapter='norm_relu'),
+    'root_mse': Similarity(root_mse, adapter='projection', positions=True),
+    'gram_root_mse': Similarity(gram_root_mse, adapter='projection'),
     'normalised': Similarity(normalised, adapter='linear', positions=True),
     'attention': Similarity(attention, positions=True),
     'cka_pixel': Similarity(cka_pixel, positions=True, couples=True),

@@ -1,23 +1,12 @@
 """Training recipes: frozen values with `init`, `step` and `generators` (see `core.Method`)."""
 
 from jaxgan_compress.methods.adversary import Adversary
+from jaxgan_compress.methods.augment import Adaptive, DiffAugment
 from jaxgan_compress.methods.cat import CAT, CATGauGAN
 from jaxgan_compress.methods.classify import Classifier
 from jaxgan_compress.methods.cyclegan import CycleGAN
 from jaxgan_compress.methods.diagnosis import term_gradients
-from jaxgan_compress.methods.distillation import (
-  PUBLISHED,
-  SSIM,
-  DistillLoss,
-  Grid,
-  Output,
-  Perceptual,
-  Pixel,
-  Spectrum,
-  Style,
-  Taps,
-  TotalVariation,
-)
+from jaxgan_compress.methods.distillation import PUBLISHED, DistillLoss
 from jaxgan_compress.methods.gan import GAN
 from jaxgan_compress.methods.gaugan import GauGAN
 from jaxgan_compress.methods.kd import KD
@@ -26,6 +15,21 @@ from jaxgan_compress.methods.omgd import OMGD
 from jaxgan_compress.methods.omgd_unpaired import AlternatingSchedule, OMGDCycle
 from jaxgan_compress.methods.pix2pix import Pix2Pix
 from jaxgan_compress.methods.pretrained import Pretrained
+from jaxgan_compress.methods.tap_terms import DiscriminatorFeatures, RegionContrast, Taps
+from jaxgan_compress.methods.terms import (
+  SSIM,
+  Discriminator,
+  FeatureMatching,
+  Grid,
+  Output,
+  Perceptual,
+  Pixel,
+  Relations,
+  Spectrum,
+  Style,
+  TotalVariation,
+  Wavelet,
+)
 
 __all__ = [
   'CAT',
@@ -34,12 +38,17 @@ __all__ = [
   'OMGD',
   'PUBLISHED',
   'SSIM',
+  'Adaptive',
   'Adversary',
   'AlternatingSchedule',
   'CATGauGAN',
   'Classifier',
   'CycleGAN',
+  'DiffAugment',
+  'Discriminator',
+  'DiscriminatorFeatures',
   'DistillLoss',
+  'FeatureMatching',
   'GauGAN',
   'Grid',
   'OMGDCycle',
@@ -49,9 +58,12 @@ __all__ = [
   'Pix2Pix',
   'Pixel',
   'Pretrained',
+  'RegionContrast',
+  'Relations',
   'Spectrum',
   'Style',
   'Taps',
   'TotalVariation',
+  'Wavelet',
   'term_gradients',
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Axes, TrainState, stop_gradient
+from jaxgan_compress.core import AnyArray, Axes, Logs, PyTree, TrainState, stop_gradient
 from jaxgan_compress.losses import gan
+from jaxgan_compress.methods.augment import ALWAYS, Adaptive, DiffAugment, View
 from jaxgan_compress.methods.setup import choose
 
 LOSSES = ('ns', 'hinge', 'lsgan', 'wgan_gp', 'wgan_clip', *gan.RELATIVISTIC)
@@ -27,7 +29,10 @@ class Adversary:
     and 'ra' (relativistic, paired and average).
   disc_steps: discriminator updates a step, each on its own minibatch.
   penalty, clip: the penalty's weight and the clipping bound of the two Wasserstein losses.
-  r1, r2: weights of `losses.gan.slope_penalty` at real and at generated images.
+  r1, r2: weights of `losses.gan.slope_penalty` at real and at generated images, before any
+    augmentation.
+  augment: random operations on whatever it sees, see `DiffAugment`; None: none. adaptive: how often
+    they happen, or how often generated images are shown as real ones, see `Adaptive`.
 
   Raises ValueError for an unknown loss, or batch norm under a gradient penalty.
   """
@@ -39,9 +44,18 @@ class Adversary:
   clip: float = 0.01
   r1: float = 0.
   r2: float = 0.
+  augment: DiffAugment | None = None
+  adaptive: Adaptive | None = None
 
   def __post_init__(self):
     choose('loss', self.loss, LOSSES)
+    if self.adaptive and (self.adaptive.kind == 'ada') != bool(self.augment):
+      raise ValueError(
+          "adaptive of kind 'ada' says how often the operations of augment happen: give one"
+          if not self.augment else "adaptive of kind 'apa' takes no augment; leave it out")
+    if self.adaptive and self.family == 'wgan':
+      raise ValueError(f'loss={self.loss!r} has logits of any size, whose sign tells nothing; '
+                       'leave adaptive out')
     if self.disc_steps < 1:
       raise ValueError(f'disc_steps={self.disc_steps}; at least 1')
     if min(self.r1, self.r2) < 0:
@@ -70,6 +84,44 @@ class Adversary:
       raise ValueError(f'disc_steps={self.disc_steps}; here the discriminator moves once a step, '
                        'disc_steps=1')
 
+  # What the discriminator sees.
+
+  def view(self, state: TrainState, axes: Axes, role: str = 'disc') -> View:
+    """view(name, image, condition=None, fake=None) -> (image, condition) as the discriminator of
+    this role sees them in this step, [B,H,W,C] each; an image under another name has its own random
+    numbers. fake: generated images, of which `Adaptive` may show some as real ones."""
+    p = state.frozen['adaptive'][role]['p'] if self.adaptive else ALWAYS
+
+    def view(name, image, condition=None, fake=None):
+      # What 'rp' subtracts is seen alike.
+      key = state.key(f'augment_{role}_{"pair" if self.loss == "rp" else name}')
+      if self.adaptive and self.adaptive.kind == 'apa' and fake is not None:
+        chance = axes.sample(jax.random.uniform, key, (len(image),))
+        image = jnp.where((chance < p).reshape(-1, 1, 1, 1), stop_gradient(fake), image)
+      return self.augment(key, image, condition, axes, p) if self.augment else (image, condition)
+
+    return view
+
+  def frozen(self, roles=('disc',)) -> dict:
+    """What goes into `TrainState.frozen` for discriminators of these roles."""
+    return {'adaptive': {role: self.adaptive.init() for role in roles}} if self.adaptive else {}
+
+  def confidence(self, logits) -> dict:
+    """{'sign': mean sign of logits of real images}, to be logged where `adapt` asks for it."""
+    middle = .5 if self.loss == 'lsgan' else 0.
+    return {'sign': jnp.sign(stop_gradient(logits) - middle).mean()} if self.adaptive else {}
+
+  def adapt(self, state: TrainState, logs: Logs, rows: int, axes: Axes):
+    """(state, logs) after a step: `adaptive` has seen the signs in `logs`, which are means over
+    replicas. rows: real images of this replica."""
+    if not self.adaptive:
+      return state, logs
+    before = state.frozen['adaptive']
+    after = {role: self.adaptive.update(before[role], axes.mean(logs[role]['sign']),
+                                        rows * axes.count) for role in before}
+    return state.replace(frozen={**state.frozen, 'adaptive': after}), core.merge_logs(
+        logs, {'augment_probability': {role: x['p'] for role, x in after.items()}})
+
   def logits(self, variables, image, axes: Axes):
     """Logits of images under the discriminator's `variables`, whose collections stay."""
     return self.disc.apply(variables, image, train=True, axes=axes)[0]['real']
@@ -87,15 +139,17 @@ class Adversary:
     (logits, _), new = self.apply({'params': params, **collections}, image, condition, axes)
     return logits, dict(new)
 
-  def generator_loss(self, variables, image, real, condition, axes: Axes):
+  def generator_loss(self, variables, image, real, condition, view: View, axes: Axes):
     """(what a generator minimises, the discriminator's new collections): a pass of the image, then
     for a relativistic loss one of the real image; nothing learns through `variables`."""
     collections = {name: x for name, x in variables.items() if name != 'params'}
     params = stop_gradient(variables['params'])
-    logits, collections = self.forward(params, collections, image, condition, axes)
+    logits, collections = self.forward(params, collections, *view('generator', image, condition),
+                                       axes)
     if not self.relativistic:
       return self.g_loss(logits['real']), collections
-    of_real, collections = self.forward(params, collections, real, condition, axes)
+    of_real, collections = self.forward(params, collections, *view('of_real', real, condition),
+                                        axes)
     return self.g_loss(logits['real'], of_real['real']), collections
 
   def g_loss(self, logits, real=None):
@@ -107,16 +161,16 @@ class Adversary:
     return gan.sides(self.family, real, fake)
 
   def slope_penalties(self, critic: Callable, real, fake):
-    """The penalties r1 and r2, 0 without them. critic: images -> logits."""
+    """The penalties r1 and r2, 0 without them. critic: ('real' or 'fake', images) -> logits."""
     loss = jnp.zeros(())
-    for weight, x in ((self.r1, real), (self.r2, fake)):
+    for weight, name, x in ((self.r1, 'real', real), (self.r2, 'fake', fake)):
       if weight:
-        loss += weight * gan.slope_penalty(critic, x)
+        loss += weight * gan.slope_penalty(functools.partial(critic, name), x)
     return loss
 
-  def d_loss(self, variables, real, fake, mix, axes: Axes):
-    """(what the discriminator minimises, with its penalty, its new collections: of real images,
-    then of generated ones).
+  def d_loss(self, variables, real, fake, mix, view: View, axes: Axes):
+    """(what the discriminator minimises, with its penalty, (its new collections: of real images,
+    then of generated ones, what `adapt` asks for)).
 
     real: a whole number of times as many as fake [B,H,W,C]; mix: [B] in [0, 1].
     """
@@ -125,33 +179,87 @@ class Adversary:
     critic = lambda x: self.logits(variables, x, axes)
     # Of two kinds of real images, one after the other, every second one: as many as fakes.
     fewer = real[::len(real) // len(fake)]
-    on_real, collections = self.forward(params, collections, fewer if self.relativistic else real,
-                                        None, axes)
-    on_fake, collections = self.forward(params, collections, fake, None, axes)
+    shown = view('real', fewer if self.relativistic else real,
+                 fake=None if len(real) > len(fake) else fake)[0]
+    seen = view('fake', fake)[0]
+    on_real, collections = self.forward(params, collections, shown, None, axes)
+    on_fake, collections = self.forward(params, collections, seen, None, axes)
     losses = self.disc_losses(on_real['real'], on_fake['real'])
     # 'rp' is one term, which `disc_losses` gives twice.
     loss = (losses[0] if self.loss == 'rp' else sum(losses)) + self.slope_penalties(
-        critic, real, fake)
+        lambda name, x: critic(view(name, x)[0]), real, fake)
     if self.loss == 'wgan_gp':
-      loss += self.penalty * gan.gradient_penalty(critic, fewer, fake, mix)
-    return loss, collections
+      loss += self.penalty * gan.gradient_penalty(
+          critic, shown[::len(shown) // len(fake)], seen, mix)
+    return loss, (collections, self.confidence(on_real['real']))
 
   def train(self, state: TrainState, real: Callable, fake: Callable, axes: Axes, bn_axes: Axes):
     """`disc_steps` updates of `state.nets['disc']`; `real(i)`, `fake(i)` are update i's images.
     Returns the state and its logs."""
+    value, signs, rows = jnp.zeros(()), [], 0
     for i in range(self.disc_steps):
       reals, fakes = real(i), stop_gradient(fake(i))
+      rows = len(reals)
       mix = axes.sample(jax.random.uniform, state.key(f'mix{i}'), (len(fakes),))
       disc = state.nets['disc']
 
-      def loss(params, disc=disc, reals=reals, fakes=fakes, mix=mix):
-        return self.d_loss({'params': params, **disc.collections}, reals, fakes, mix, bn_axes)
+      def view(name, *images, i=i, state=state, **fake):
+        return self.view(state, axes)(f'{name}{i}', *images, **fake)
 
-      (value, collections), grads = jax.value_and_grad(loss, has_aux=True)(disc.params)
+      def loss(params, disc=disc, reals=reals, fakes=fakes, mix=mix, view=view):
+        return self.d_loss({'params': params, **disc.collections}, reals, fakes, mix, view,
+                           bn_axes)
+
+      (value, (collections, sign)), grads = jax.value_and_grad(loss, has_aux=True)(disc.params)
       state, norms = core.advance(state, {'disc': grads}, {'disc': self.tx}, axes)
       state = state.with_collections({'disc': axes.mean(collections)})
       if self.loss == 'wgan_clip':
         disc = state.nets['disc']
         clipped = disc.replace(params=gan.clip(disc.params, self.clip))
         state = state.replace(nets={**state.nets, 'disc': clipped})
-    return state, core.merge_logs({'disc': {'loss': value}}, norms)
+      signs.append(sign)
+    sign = {name: sum(each[name] for each in signs) / len(signs) for name in signs[0]}
+    logs: Logs = {'disc': {'loss': value, **sign}}
+    return self.adapt(state, core.merge_logs(logs, norms), rows, axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedDiscriminator:
+  """The discriminator of a teacher as it stands, which scores another network's images: nothing
+  learns through its variables, and its collections stay.
+
+  variables: its own. condition: what it sees next to an image, or None. view: see
+  `Adversary.view`. heads: of the teacher; all where it is empty. real: its logits of real images,
+  {head: logits}, which relativistic losses need.
+  """
+  adversary: Adversary
+  variables: PyTree
+  condition: AnyArray | None
+  view: View
+  axes: Axes = Axes()
+  heads: tuple[str, ...] = ()
+  real: Mapping[str, AnyArray] = dataclasses.field(default_factory=dict)
+
+  def generator_loss(self, image, name: str):
+    """What a generator of these images [B,H,W,C] minimises, the mean over heads. name: of the view,
+    as 'student'."""
+    logits, _ = self._apply(*self.view(name, image, self.condition))
+    heads = self.heads or tuple(logits)
+    return sum(self.adversary.g_loss(logits[head], self.real.get(head)) for head in heads) / len(
+        heads)
+
+  def activations(self, image, names, view: str = ''):
+    """Its activations of images, `{name: [B,h,w,C]}`. view: images are seen under this name, next
+    to their condition; '': they are all that it sees, as they are."""
+    _, taps = self._apply(*(self.view(view, image, self.condition) if view else (image, None)))
+    return {name: taps[self._tap(name, taps)] for name in names}
+
+  def _tap(self, name, taps):
+    """Behind what all heads share a layer has the name of its head."""
+    possible = (name, *(f'{name}_{head}' for head in self.heads))
+    if not (found := [each for each in possible if each in taps]):
+      raise ValueError(f'the discriminator has no tap {name}; it has {", ".join(taps)}')
+    return found[0]
+
+  def _apply(self, image, condition):
+    return self.adversary.apply(stop_gradient(self.variables), image, condition, self.axes)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -13,7 +14,7 @@ from jaxgan_compress import core, nn
 from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import image
 from jaxgan_compress.methods.adversary import Adversary
-from jaxgan_compress.methods.distillation import Output, Taps
+from jaxgan_compress.methods.distillation import DistillLoss
 from jaxgan_compress.methods.gaugan import (
   VGG19_LAYERS,
   check_feature_net,
@@ -29,8 +30,12 @@ from jaxgan_compress.methods.setup import (
   check_weights,
   choose,
   init_net,
+  need_disc,
   need_teacher,
 )
+from jaxgan_compress.methods.students import finished_discriminator
+from jaxgan_compress.methods.tap_terms import Taps
+from jaxgan_compress.methods.terms import Output
 
 TAPS = ('stem', 'block3', 'block6', 'block9')
 LABEL_TAPS = ('head', 'middle1', 'up1')
@@ -55,6 +60,7 @@ class _Aligned:
   scope: str
   ema: float
   init_scheme: str
+  distill: DistillLoss | None
 
   @property
   def alignment(self) -> Taps:
@@ -63,28 +69,58 @@ class _Aligned:
 
   @property
   def modules(self) -> dict[str, linen.Module]:
-    return {'student': self.student, 'teacher': self.teacher, 'disc': self.adversary.disc}
+    return {'student': self.student, 'teacher': self.teacher, 'disc': self.adversary.disc,
+            **(self.distill.modules if self.distill else {})}
 
   def _check_alignment(self):
     if self.align_weight and not self.taps:
       raise ValueError(f'align_weight={self.align_weight} compares taps; name them, or '
                        'align_weight=0')
     _ = self.alignment  # refuses an unknown similarity or scope
+    if not self.distill:
+      return
+    if self.distill.taps:
+      raise ValueError('distill has Taps; CAT compares them by align_weight, similarity and taps: '
+                       'give these')
+    if self.distill.needs_disc and self.adversary.relativistic:
+      raise ValueError(f'a term asks the finished discriminator of the teacher, whose '
+                       f'loss={self.adversary.loss!r} compares with real images; take another loss')
 
   def _teach(self, state, batch):
     """The teacher's (image, taps), which nothing learns through."""
     check_batch(self, batch, 'source', 'target')
     return stop_gradient(self.teacher.apply(state.frozen['teacher'], batch['source']))
 
-  def _align(self, taps, teacher_taps, helpers, axes):
-    """{term: value} that the alignment of each tap adds to the student's loss."""
-    adapters = {'params': helpers['student_adapters']} if 'student_adapters' in helpers else None
-    return self.alignment.values(Output(None, taps), {'teacher': Output(None, teacher_taps)}, axes,
-                                 adapters)[0]
+  def _imitate(self, state, batch, taught, axes):
+    """`more_terms` of a step: {term: value} of the alignment of each tap, and of `distill`.
+
+    taught: the teacher's (image, taps). Its discriminator, for terms that ask it, is the one that
+    the student's began from.
+    """
+    disc = finished_discriminator(self.adversary, state, batch['source'], axes) \
+        if self.distill and self.distill.needs_disc else None
+
+    def terms(generated, taps, helpers):
+      nets = state.nets
+      adapters = {'params': helpers['student_adapters'], **nets['student_adapters'].collections} \
+          if 'student_adapters' in helpers else None
+      found = self.alignment.values(Output(None, taps), {'teacher': Output(None, taught[1])}, axes,
+                                    adapters)[0]
+      if self.distill:
+        output = functools.partial(self.distill.output, state.frozen)
+        _, more, _, _ = self.distill.loss(
+            'student', output(generated, taps), {'teacher': output(*taught, disc=disc)}, adapters,
+            axes, state.frozen.get('projections', {}).get('student'))
+        found |= more
+      return found
+
+    return terms
 
   def _helpers(self, state):
-    """What a step needs for the alignment."""
-    return {'taps': self.taps if self.align_weight else (),
+    """What a step needs for these terms."""
+    names = (self.taps if self.align_weight else (), *(
+        term.names for term in (self.distill.tap_terms if self.distill else ())))
+    return {'taps': tuple(dict.fromkeys(name for several in names for name in several)),
             'helpers': tuple(role for role in state.nets if role == 'student_adapters')}
 
   def _init(self, rng, batch, init_from, *, conditional=True, frozen=None):
@@ -101,14 +137,24 @@ class _Aligned:
     shapes = self.alignment.shapes(('student', 'teacher'), (self.student, nets['student']),
                                    (self.teacher, teacher), source)
     tx = {'student': self.tx, 'disc': self.adversary.tx, 'student_adapters': self.tx}
-    if self.alignment.adapted:
-      nets['student_adapters'] = self.alignment.init_adapters(shapes, a_key, 'he')
-      if 'student_adapters' in init_from:
-        nets['student_adapters'] = check_same('student_adapters', init_from,
-                                              nets['student_adapters'], 'student with its teacher')
+    adapters = self.alignment.init_adapters(shapes, a_key, 'he')
+    frozen = {'teacher': teacher, **self.adversary.frozen(), **(frozen or {})}
+    if self.distill:
+      learning, fixed = self.distill.init_adapters(
+          ('student', 'teacher'), (self.student, nets['student']), (self.teacher, teacher), source,
+          jax.random.fold_in(a_key, 1), self.init_scheme, self.adversary.disc)
+      for kind, variables in learning.items():
+        adapters.setdefault(kind, {}).update(variables)
+      frozen |= self.distill.frozen(init_from) | (
+          {'projections': {'student': fixed}} if fixed else {})
+      if self.distill.needs_disc:
+        frozen['teacher_disc'] = need_disc(self, init_from, self.adversary.disc, target, source)
+    if adapters:
+      nets['student_adapters'] = check_same(
+          'student_adapters', init_from, adapters, 'student with its teacher') \
+          if 'student_adapters' in init_from else adapters
     return core.create(rng, {role: (net, tx[role]) for role, net in nets.items()},
-                       frozen={'teacher': teacher, **(frozen or {})},
-                       ema=('student',) if self.ema else ())
+                       frozen=frozen, ema=('student',) if self.ema else ())
 
   def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
     return {'student': BoundGenerator(state.nets['student'].averaged, self.student),
@@ -134,6 +180,8 @@ class CAT(_Aligned):
     ones. Published code sums each replica's own alignment ('replica_sum').
   ema: decay of the moving average of the student, 0 for none.
   recon_loss: 'l1', 'l2' or 'smooth_l1', see `losses.image`.
+  distill: further terms between the student and its teacher, see `DistillLoss`; those that ask a
+    discriminator ask the teacher's, init_from['disc'], as it is.
 
   init_from['teacher'] is needed; init_from['student'], as `pruning.init_student` makes it,
   init_from['disc'], the teacher's discriminator, and init_from['student_adapters'] are where these
@@ -156,6 +204,7 @@ class CAT(_Aligned):
   ema: float = 0.
   init_scheme: str = 'normal'
   recon_loss: str = 'l1'
+  distill: DistillLoss | None = None
 
   def __post_init__(self):
     self.adversary.check_translation()
@@ -174,13 +223,14 @@ class CAT(_Aligned):
     return self._init(rng, batch, init_from, conditional=self.paired)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
-    teacher_image, teacher_taps = self._teach(state, batch)
+    taught = self._teach(state, batch)
+    imitate = self._imitate(state, batch, taught, axes)
     imitates = self.recon_target == 'teacher' or (self.recon_target == 'auto' and not self.paired)
-    target = teacher_image if imitates else batch['target']
+    target = taught[0] if imitates else batch['target']
 
     def more_terms(generated, taps, helpers):
       loss = image.RECONSTRUCTIONS[self.recon_loss](generated, target)
-      return {'recon': self.recon_weight * loss, **self._align(taps, teacher_taps, helpers, axes)}
+      return {'recon': self.recon_weight * loss, **imitate(generated, taps, helpers)}
 
     return pix2pix_step(self, state, batch, axes, more_terms,
                         batch['source'] if self.paired else None, **self._helpers(state))
@@ -195,7 +245,7 @@ class CATGauGAN(_Aligned):
   mode.
 
   batch, adversary, adv_weight, match_weight, feature_weight, feature_net: as of `GauGAN`. The rest:
-  as of `CAT`; published runs align by 0.5 each replica's own samples ('replica').
+  as of `CAT`, `distill` too; published runs align by 0.5 each replica's own samples ('replica').
 
   init_from['teacher'] is needed; init_from['student'], init_from['disc'] and
   init_from['student_adapters'] are where these start. Roles: 'student', 'student_adapters' (mse),
@@ -215,6 +265,7 @@ class CATGauGAN(_Aligned):
   scope: str = 'global'
   ema: float = 0.
   init_scheme: str = 'xavier'
+  distill: DistillLoss | None = None
 
   def __post_init__(self):
     check_label_adversary(self.adversary)
@@ -230,8 +281,5 @@ class CATGauGAN(_Aligned):
     return self._init(rng, batch, init_from, frozen=frozen_features(self, init_from))
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
-    _, teacher_taps = self._teach(state, batch)
-    return gaugan_step(
-        self, state, batch, axes,
-        lambda taps, helpers: self._align(taps, teacher_taps, helpers, axes),
-        **self._helpers(state))
+    imitate = self._imitate(state, batch, self._teach(state, batch), axes)
+    return gaugan_step(self, state, batch, axes, imitate, **self._helpers(state))

@@ -94,8 +94,9 @@ class CycleGAN:
                     self.adversary.tx)
       if self.pool:
         pools[disc] = empty_pool(self.pool, y.shape[1:])
-    return core.create(keys[4], nets, ema=self.translators if self.ema else ()).replace(
-        replica_state=pools)
+    return core.create(
+        keys[4], nets, frozen=self.adversary.frozen(DISC.values()),
+        ema=self.translators if self.ema else ()).replace(replica_state=pools)
 
   def losses(self, params, state: TrainState, batch, axes: Axes = Axes()):
     """({learner: what it minimises}, (logs, {role: new collections}, replica_state, outputs)).
@@ -138,20 +139,26 @@ class CycleGAN:
     variables = {'params': params[disc], **state.nets[disc].collections}
     # The generators move first: a discriminator's statistics see the image for them, then the real
     # images, then those from the pool.
-    adv, collections = self.adversary.generator_loss(variables, generated, real, None, axes)
-    of_real, collections = self.adversary.forward(params[disc], collections, real, None, axes)
-    of_fake, collections = self.adversary.forward(params[disc], collections, fake, None, axes)
+    view = self.adversary.view(state, axes, disc)
+    adv, collections = self.adversary.generator_loss(variables, generated, real, None, view, axes)
+    of_real, collections = self.adversary.forward(
+        params[disc], collections, *view('real', real, fake=generated), axes)
+    of_fake, collections = self.adversary.forward(params[disc], collections, *view('fake', fake),
+                                                  axes)
     on_real, on_fake = self.adversary.disc_losses(of_real['real'], of_fake['real'])
     loss = (on_real + on_fake) / 2 + self.adversary.slope_penalties(
-        lambda x: self.adversary.logits(variables, x, axes), real, fake)
-    return loss, adv, {'real': on_real, 'fake': on_fake, 'loss': loss}, collections, pool
+        lambda name, x: self.adversary.logits(variables, view(name, x)[0], axes), real, fake)
+    return loss, adv, {'real': on_real, 'fake': on_fake, 'loss': loss,
+                       **self.adversary.confidence(of_real['real'])}, collections, pool
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     def losses(params):
       losses, (*rest, _) = self.losses(params, state, batch, axes)
       return losses, tuple(rest)
 
-    return core.update_together(state, losses, state.nets, self.optimisers, axes, ema=self.ema)
+    state, logs = core.update_together(state, losses, state.nets, self.optimisers, axes,
+                                       ema=self.ema)
+    return self.adversary.adapt(state, logs, len(batch['source']), axes)
 
   def generators(self, state: TrainState) -> dict[str, BoundGenerator]:
     return {role: BoundGenerator(state.nets[role].averaged, module)

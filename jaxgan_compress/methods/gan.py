@@ -60,7 +60,7 @@ class GAN:
     disc = init_net('disc', self.adversary.disc, d_key, batch['target'][:1], **source)
     return core.create(
         rng, {'generator': (generator, self.tx), 'disc': (disc, self.adversary.tx)},
-        ema=('generator',) if self.ema else ())
+        frozen=self.adversary.frozen(), ema=('generator',) if self.ema else ())
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     check_batch(self, batch, 'target')
@@ -81,7 +81,8 @@ class GAN:
     def generator_loss(params):
       image, collections = generate(params, 'z')
       loss, disc_collections = self.adversary.generator_loss(
-          state.nets['disc'].variables, image, batch['target'][:size], None, bn_axes)
+          state.nets['disc'].variables, image, batch['target'][:size], None,
+          self.adversary.view(state, axes), bn_axes)
       return loss, {'generator': collections, 'disc': disc_collections}
 
     (loss, collections), grads = jax.value_and_grad(generator_loss, has_aux=True)(params)

@@ -14,9 +14,10 @@ from jaxgan_compress import core, nn
 from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import features, image
 from jaxgan_compress.methods.adversary import Adversary
-from jaxgan_compress.methods.distillation import LITE0_SHARES, feature_variables
+from jaxgan_compress.methods.distillation import feature_variables
 from jaxgan_compress.methods.pix2pix import init_generator
 from jaxgan_compress.methods.setup import check_batch, forward_train
+from jaxgan_compress.methods.terms import LITE0_SHARES
 
 VGG19_LAYERS = {'relu1_1': 1 / 32, 'relu2_1': 1 / 16, 'relu3_1': 1 / 8, 'relu4_1': 1 / 4,
                 'relu5_1': 1.}
@@ -105,12 +106,13 @@ def frozen_features(method, init_from) -> dict:
 
 
 def gaugan_step(method, state: TrainState, batch, axes: Axes,
-                more_terms=lambda taps, helpers: {}, taps=(), helpers=()):
+                more_terms=lambda generated, taps, helpers: {}, taps=(), helpers=()):
   """A step of the main generator of `method`, then of a discriminator, which sees a fresh image of
   the moved generator, as `GauGAN` has it.
 
-  more_terms: (taps, {helper: params}) -> {term: value} that the generator minimises in addition;
-  helpers are networks that learn with it. taps: those that `more_terms` reads.
+  more_terms: (generated image, taps, {helper: params}) -> {term: value} that the generator
+  minimises in addition; helpers are networks that learn with it. taps: those that `more_terms`
+  reads.
   """
   check_batch(method, batch, 'source', 'target')
   role, module, adversary = method.main, method.modules[method.main], method.adversary
@@ -122,10 +124,12 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
         module, {'params': params, **collections}, source, axes)
     return generated, {tap: all_taps[tap] for tap in taps}, collections
 
-  def discriminate(variables, generated):
+  view = adversary.view(state, axes)
+
+  def discriminate(variables, *pairs):
     """Generated images and targets in one pass, so that spectral vectors move once."""
     (logits, activations), collections = adversary.apply(
-        variables, jnp.concatenate([generated, target]), jnp.concatenate([source, source]), axes)
+        variables, *(jnp.concatenate(both) for both in zip(*pairs, strict=True)), axes)
     both = logits, activations
     halves = jax.tree.map(lambda x: jnp.split(x, 2), both)
     return *jax.tree.transpose(jax.tree.structure(both), None, halves), collections
@@ -138,13 +142,15 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
   def g_loss(params):
     generated, student_taps, collections = generate(params[role], state.nets[role].collections)
     (logits, fake), (_, real), d_collections = discriminate(
-        stop_gradient(state.nets['disc'].variables), generated)
+        stop_gradient(state.nets['disc'].variables),
+        # Their features are compared, so both are seen alike.
+        view('generator', generated, source), view('generator', target, source))
     terms = {'adv': method.adv_weight * _mean(map(adversary.g_loss, logits.values())),
              'match': method.match_weight * sum(
                  image.l1(x, stop_gradient(real[name])) for name, x in fake.items()) / len(logits)}
     if method.feature_weight:
       terms['feature'] = feature_term(generated)
-    terms |= more_terms(student_taps, params)
+    terms |= more_terms(generated, student_taps, params)
     return sum(terms.values()), (terms, collections, d_collections)
 
   (loss, (terms, collections, d_collections)), grads = jax.value_and_grad(g_loss, has_aux=True)(
@@ -153,18 +159,23 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
   again, _, collections = generate(state.nets[role].params, collections)
 
   def d_loss(params):
-    (fake, _), (real, _), moved = discriminate({'params': params, **d_collections},
-                                               stop_gradient(again))
+    fakes = stop_gradient(again)
+    (fake, _), (real, _), moved = discriminate(
+        {'params': params, **d_collections}, view('fake', fakes, source),
+        view('real', target, source, fake=fakes))
     on = [adversary.disc_losses(real[scale], fake[scale]) for scale in real]
     terms = {'real': _mean(a for a, _ in on), 'fake': _mean(b for _, b in on)}
     loss = sum(terms.values())
-    return loss, ({**terms, 'loss': loss}, moved)
+    signs = [adversary.confidence(logits) for logits in real.values()]
+    sign = {name: _mean(each[name] for each in signs) for name in signs[0]}
+    return loss, ({**terms, 'loss': loss, **sign}, moved)
 
   grads, (d_terms, d_collections) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
   state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
   state = state.with_collections(axes.mean({role: collections, 'disc': d_collections}))
-  return state.tick(), core.merge_logs({role: {**terms, 'loss': loss}, 'disc': d_terms}, g_norms,
-                                       d_norms)
+  state, logs = adversary.adapt(state, {role: {**terms, 'loss': loss}, 'disc': d_terms},
+                                len(target), axes)
+  return state.tick(), core.merge_logs(logs, g_norms, d_norms)
 
 
 def _mean(values):

@@ -78,6 +78,13 @@ class KD:
     if taps and taps.adapted:
       raise ValueError(f'KD takes no adapters, and similarity={taps.similarity!r} '
                        "needs them; take another, as 'ka'")
+    if self.distill and (other := [term for term in self.distill.tap_terms if term is not taps]):
+      raise ValueError(f'KD takes no {type(other[0]).__name__}, which is for image-to-image '
+                       'methods; leave it out')
+    if self.distill and self.distill.needs_disc:
+      raise ValueError('a term of distill asks the discriminator of a teacher; KD scores its '
+                       "student by adv_weight and adversary, the teacher's with "
+                       "disc_init='frozen'")
     if self.teacher is None:
       self._check_images_only()
     else:
@@ -143,6 +150,8 @@ class KD:
     frozen = {'teacher': init_from['teacher'].averaged} if self.teacher else {}
     if self.distill:
       frozen |= self.distill.frozen(init_from)
+    if self.adversary and self.uses_disc:
+      frozen |= self.adversary.frozen()
     if self.uses_disc and self.disc_init == 'frozen':
       frozen['disc'] = init_from['disc'].variables
     elif self.adversary and self.uses_disc:
@@ -186,7 +195,8 @@ class KD:
       terms['mse'] = self.distill_weight * image_losses.mse(image, target, self.mse_reduction)
       if self.adversary and self.uses_disc:
         adv, disc_collections = self.adversary.generator_loss(
-            self.disc_variables(state), image, None, None, bn_axes)
+            self.disc_variables(state), image, None, None, self.adversary.view(state, axes),
+            bn_axes)
         terms['adv'] = self.adv_weight * adv
         moved |= {'disc': disc_collections} if 'disc' in state.nets else {}
       if distill := self.distill:

@@ -14,7 +14,8 @@ from flax import linen
 from jaxgan_compress import core
 from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import image
-from jaxgan_compress.methods.adversary import Adversary
+from jaxgan_compress.methods.adversary import Adversary, FixedDiscriminator
+from jaxgan_compress.methods.augment import View
 from jaxgan_compress.methods.distillation import DistillLoss
 from jaxgan_compress.methods.setup import (
   check_batch,
@@ -52,7 +53,7 @@ class OMGD:
   tx: of students and their adapters. teacher_tx: default, the same.
   distill: what the students minimise.
   extra_students: more students, {role: generator}, each at the cost of its own forward and backward
-    pass.
+    pass. extra_distill: what some of them minimise instead, {role: DistillLoss}.
   teacher_every: teachers and discriminator move every so many steps, the students at each.
   ema: decay of moving averages of students and teachers, 0 for none. teacher_params: 'current' or
     'ema', which teaches by another forward pass of the averaged teachers.
@@ -71,6 +72,7 @@ class OMGD:
   distill: DistillLoss = DistillLoss()
   teacher_tx: optax.GradientTransformation | None = None
   extra_students: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
+  extra_distill: Mapping[str, DistillLoss] = dataclasses.field(default_factory=dict)
   adv_weight: float = 1.
   recon_weight: float = 100.
   teacher_every: int = 1
@@ -94,7 +96,7 @@ class OMGD:
     if missing := sorted(self.teachers.keys() - set(self.adversary.disc.heads)):
       raise ValueError(f'the discriminator has no head for {", ".join(missing)}; give it '
                        f'heads={tuple(self.teachers)}')
-    check_extra(self.extra_students, ('student', 'wide', 'deep', 'disc'))
+    check_extra(self, ('student', 'wide', 'deep', 'disc'))
     refuse_dropout({**self.students, **self.teachers})
     if self.teacher_every < 1:
       raise ValueError(f'teacher_every={self.teacher_every}; at least 1')
@@ -127,8 +129,9 @@ class OMGD:
                                key_number(self, role, tuple(generators)))
       nets[role] = init_net(role, module, key, source, **scheme)
     nets['disc'] = init_net('disc', self.adversary.disc, d_key, target, source, **scheme)
-    nets |= init_adapters(self, nets, source, a_key, init_from)
-    frozen = self.distill.frozen(init_from)
+    adapters, frozen = init_adapters(self, nets, source, a_key, init_from)
+    nets |= adapters
+    frozen |= self.distill.frozen(init_from) | self.adversary.frozen()
     if self.gradual_pruning:
       frozen['masks'] = self.gradual_pruning.masks('student', self.student, source.shape)
     tx = self._optimisers(nets)
@@ -145,14 +148,17 @@ class OMGD:
     for role, module in self.teachers.items():
       variables = {'params': params[role], **state.nets[role].collections}
       outputs[role], collections[role] = forward_train(module, variables, batch['source'], axes)
-    losses, logs = self._teacher_losses(params, state, batch, outputs, axes)
+    view = self.adversary.view(state, axes)
+    losses, logs, of_real = self._teacher_losses(params, state, batch, outputs, view, axes)
     collections['disc'] = self._disc_collections(
         stop_gradient(params['disc']), state.nets['disc'].collections, batch,
-        {role: stop_gradient(image) for role, (image, _) in outputs.items()}, axes)
-    teachers = {role: teacher_output(self, state, outputs[role] if self.teacher_params == 'current'
-                                     else module.apply(state.nets[role].averaged, batch['source'],
-                                                       train=False))
-                for role, module in self.teachers.items()}
+        {role: stop_gradient(image) for role, (image, _) in outputs.items()}, view, axes)
+    disc = {'params': params['disc'], **state.nets['disc'].collections}
+    teachers = {role: teacher_output(
+        self, state, outputs[role] if self.teacher_params == 'current'
+        else module.apply(state.nets[role].averaged, batch['source'], train=False),
+        FixedDiscriminator(self.adversary, disc, batch['source'], view, axes, (role,), of_real))
+        for role, module in self.teachers.items()}
     student_loss, student_logs, student_collections = student_losses(
         self, params, state, {role: (module, batch['source'], teachers)
                               for role, module in self.students.items()}, axes)
@@ -164,6 +170,11 @@ class OMGD:
       losses = lambda params: self._of_learners(learners, params, state, batch, axes)
       moved, logs = core.update_together(state, losses, learners, self._optimisers(state.nets),
                                          axes, ema=self.ema)
+      if 'disc' in learners:
+        moved, logs = self.adversary.adapt(moved, logs, len(batch['target']), axes)
+      elif self.adversary.adaptive:
+        logs = core.merge_logs(logs, {'augment_probability': {
+            role: x['p'] for role, x in state.frozen['adaptive'].items()}})
       resting = {role: jnp.zeros(()) for role in state.nets if role not in learners}
       return moved, core.merge_logs(logs, {'grad_norm': resting})
 
@@ -180,31 +191,38 @@ class OMGD:
     return {role: BoundGenerator(state.nets[role].averaged, module)
             for role, module in {**self.students, **self.teachers}.items()}
 
-  def _teacher_losses(self, params, state, batch, outputs, axes):
-    """({'disc', 'wide', 'deep': loss}, logs) of the teachers and their discriminator."""
+  def _teacher_losses(self, params, state, batch, outputs, view: View, axes):
+    """({'disc', 'wide', 'deep': loss}, logs, {head: logits of real images}) of the teachers and
+    their discriminator."""
     source, target = batch['source'], batch['target']
 
     def logits_of(disc):
       variables = {'params': disc, **state.nets['disc'].collections}
-      return lambda x: self.adversary.apply(variables, x, source, axes)[0][0]
+      return lambda name, x, **fake: self.adversary.apply(
+          variables, *view(name, x, source, **fake), axes)[0][0]
 
     losses: dict[str, Any] = {'disc': jnp.zeros(())}
     logs: dict[str, dict[str, Any]] = {'disc': {}}
-    real, fixed = logits_of(params['disc'])(target), logits_of(stop_gradient(params['disc']))
+    live, fixed = logits_of(params['disc']), logits_of(stop_gradient(params['disc']))
+    real = live('real', target, fake=next(iter(outputs.values()))[0])
     for role, (generated, _) in outputs.items():
-      head = lambda x, role=role: logits_of(params['disc'])(x)[role]
+      # Real images are seen once, whatever the number of teachers.
+      head = lambda name, x, role=role: live(name if name == 'real' else f'fake_{role}', x)[role]
       fake = stop_gradient(generated)
-      on_real, on_fake = self.adversary.disc_losses(real[role], head(fake))
+      on_real, on_fake = self.adversary.disc_losses(real[role], head('fake', fake))
       losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slope_penalties(
           head, target, fake)
       logs['disc'] |= {f'real_{role}': on_real, f'fake_{role}': on_fake}
-      adv = self.adversary.g_loss(fixed(generated)[role], stop_gradient(real[role]))
+      adv = self.adversary.g_loss(fixed(f'generator_{role}', generated)[role],
+                                  stop_gradient(real[role]))
       recon = image.RECONSTRUCTIONS[self.recon_loss](generated, target)
       logs[role] = {'adv': self.adv_weight * adv, 'recon': self.recon_weight * recon}
       losses[role] = sum(logs[role].values())
     for role, loss in losses.items():
       logs[role]['loss'] = loss
-    return losses, logs
+    signs = [self.adversary.confidence(real[role]) for role in outputs]
+    logs['disc'] |= {name: sum(each[name] for each in signs) / len(signs) for name in signs[0]}
+    return losses, logs, stop_gradient(real)
 
   def _of_learners(self, learners, *args):
     """`losses`, without new collections of a discriminator that did not take part."""
@@ -213,15 +231,20 @@ class OMGD:
       collections = {role: new for role, new in collections.items() if role != 'disc'}
     return losses, (logs, collections, replica_state)
 
-  def _disc_collections(self, params, collections, batch, generated, axes):
+  def _disc_collections(self, params, collections, batch, generated, view: View, axes):
     """The discriminator's collections after the passes of the published code: for each teacher its
     image and the target, then the images for the teachers. A pass moves what all heads share, and
     its own teacher's; these are the passes of the losses, which XLA computes once."""
     if not collections:
       return collections
-    passes = [(role, x) for role, fake in generated.items() for x in (fake, batch['target'])]
-    for role, x in (*passes, *generated.items()):
-      _, moved = self.adversary.forward(params, collections, x, batch['source'], axes)
+    shown = {'fake': next(iter(generated.values()))}
+    passes = [(role, each) for role, fake in generated.items() for each in (
+        view(f'fake_{role}', fake, batch['source']),
+        view('real', batch['target'], batch['source'], **shown))]
+    passes += [(role, view(f'generator_{role}', x, batch['source']))
+               for role, x in generated.items()]
+    for role, seen in passes:
+      _, moved = self.adversary.forward(params, collections, *seen, axes)
       collections = of_head(collections, moved, role, self.adversary.disc.heads)
     return collections
 

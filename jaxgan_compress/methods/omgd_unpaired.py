@@ -12,7 +12,8 @@ import optax
 from flax import linen
 
 from jaxgan_compress import core
-from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState
+from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
+from jaxgan_compress.methods.adversary import FixedDiscriminator
 from jaxgan_compress.methods.cyclegan import DISC, OPPOSITE, CycleGAN, side_of
 from jaxgan_compress.methods.distillation import DistillLoss
 from jaxgan_compress.methods.setup import check_batch, init_net, refuse_dropout
@@ -78,7 +79,7 @@ class OMGDCycle:
 
   batch: as `CycleGAN`. cycle: the teachers and how they learn.
   student: A to B, as `generator` of the cycle. student_ba: B to A, or None. extra_students: more
-    students from A to B, {role: generator}.
+    students from A to B, {role: generator}. extra_distill: what some of them minimise instead.
   tx: of students and their adapters. distill: what they minimise. teacher_params: 'current' or
     'ema', for runs without a schedule.
   gradual_pruning: as of `OMGD`, for the role 'student' and those of further budgets.
@@ -95,6 +96,7 @@ class OMGDCycle:
   schedule: AlternatingSchedule | None = None
   student_ba: linen.Module | None = None
   extra_students: Mapping[str, linen.Module] = dataclasses.field(default_factory=dict)
+  extra_distill: Mapping[str, DistillLoss] = dataclasses.field(default_factory=dict)
   teacher_params: str = 'current'
   gradual_pruning: GradualPruning | None = None
   init_scheme: str = 'normal'
@@ -110,7 +112,7 @@ class OMGDCycle:
     if self.schedule and self.teacher_params == 'ema':
       raise ValueError("teacher_params='ema' and a schedule exclude each other; the best teacher "
                        'is averaged anyhow where cycle.ema is given')
-    check_extra(self.extra_students, {*OPPOSITE, *DISC.values(), 'student', 'student_ba'})
+    check_extra(self, {*OPPOSITE, *DISC.values(), 'student', 'student_ba'})
 
   @property
   def adversary(self):
@@ -147,8 +149,8 @@ class OMGDCycle:
       x = side_of(batch, self.roles.teacher_of[role])[:1]
       nets[role] = init_net(role, module, key, x, scheme=self.init_scheme, init_from=init_from)
     known = {**nets, **{role: state.nets[role].variables for role in self.teachers}}
-    adapters = init_adapters(self, known, batch['source'][:1], a_key, init_from)
-    frozen = self.distill.frozen(init_from)
+    adapters, frozen = init_adapters(self, known, batch['source'][:1], a_key, init_from)
+    frozen |= self.distill.frozen(init_from) | state.frozen
     if self.schedule:
       frozen['best'] = {role: {'score': jnp.float32(UNKNOWN),
                                'variables': state.nets[role].averaged} for role in self.teachers}
@@ -191,10 +193,11 @@ class OMGDCycle:
       return losses, (*rest, state.replica_state)
 
     if self.schedule is None:
-      moved, logs = move(lambda params: self.losses(params, state, batch, axes),
-                         teachers + students)
+      moved, logs = self._adapted(*move(lambda params: self.losses(params, state, batch, axes),
+                                        teachers + students), batch, axes)
     else:
-      turns = [lambda: move(teacher_turn, teachers), lambda: move(student_turn, students)]
+      turns = [lambda: self._adapted(*move(teacher_turn, teachers), batch, axes),
+               lambda: move(student_turn, students)]
       # Networks that rest log zeros, so that both branches have the same logs.
       zeros = core.merge_logs(*(jax.tree.map(lambda x: jnp.zeros(()), jax.eval_shape(turn)[1])
                                 for turn in turns))
@@ -202,6 +205,9 @@ class OMGDCycle:
               for turn in turns]
       moved, logs = jax.lax.cond(self.schedule.teaching(state.step), *both)
     return prune_students(self, moved, logs, batch)
+
+  def _adapted(self, state, logs, batch, axes):
+    return self.cycle.adversary.adapt(state, logs, len(batch['source']), axes)
 
   def update_best_teachers(self, state: TrainState, scores: Mapping[str, float]) -> TrainState:
     """The state in which each teacher that beats its best score (lower is better) is the best.
@@ -229,7 +235,17 @@ class OMGDCycle:
   def _student_losses(self, params, state, batch, outputs, axes):
     """What the students minimise, from `{teacher: (image, taps)}`."""
     teacher_of = self.roles.teacher_of
-    teachers = {role: teacher_output(self, state, outputs[role])
+    adversary = self.cycle.adversary
+
+    def disc_of(role):  # of the side that this teacher translates to
+      disc, real = DISC[role], side_of(batch, OPPOSITE[role])
+      variables = {'params': params[disc], **state.nets[disc].collections}
+      view = adversary.view(state, axes, disc)
+      of_real = stop_gradient(adversary.apply(variables, *view('of_real', real), axes)[0][0]) \
+          if adversary.relativistic else {}
+      return FixedDiscriminator(adversary, variables, None, view, axes, real=of_real)
+
+    teachers = {role: teacher_output(self, state, outputs[role], disc_of(role))
                 for role in dict.fromkeys(teacher_of.values())}
     return student_losses(self, params, state, {
         role: (module, side_of(batch, teacher_of[role]), {

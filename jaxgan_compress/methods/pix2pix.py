@@ -94,15 +94,18 @@ def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condi
   outputs, pull_back, collections = jax.vjp(generate, net.params, has_aux=True)
   generated = stop_gradient(outputs[0])
 
+  view = adversary.view(state, axes)
+
   def d_loss(params):
-    forward = lambda x, collections=disc.collections: adversary.forward(
-        params, collections, x, condition, axes)
-    of_fake, moved = forward(generated)
-    of_real, moved = forward(target, moved)
+    forward = lambda name, x, collections=disc.collections, **fake: adversary.forward(
+        params, collections, *view(name, x, condition, **fake), axes)
+    of_fake, moved = forward('fake', generated)
+    of_real, moved = forward('real', target, moved, fake=generated)
     on_real, on_fake = adversary.disc_losses(of_real['real'], of_fake['real'])
     loss = (on_real + on_fake) / 2 + adversary.slope_penalties(
-        lambda x: forward(x)[0]['real'], target, generated)
-    return loss, ({'real': on_real, 'fake': on_fake, 'loss': loss}, moved)
+        lambda name, x: forward(name, x)[0]['real'], target, generated)
+    return loss, ({'real': on_real, 'fake': on_fake, 'loss': loss,
+                   **adversary.confidence(of_real['real'])}, moved)
 
   grads, (d_terms, moved) = jax.grad(d_loss, has_aux=True)(disc.params)
   state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
@@ -110,7 +113,7 @@ def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condi
 
   def g_loss(outputs, helpers):
     adv, disc_collections = adversary.generator_loss(moved_disc, outputs[0], target, condition,
-                                                     axes)
+                                                     view, axes)
     weight = method.adv_weight if adv_weight is None else adv_weight
     terms = {'adv': weight * adv, **more_terms(*outputs, helpers)}
     return sum(terms.values()), (terms, disc_collections)
@@ -121,8 +124,9 @@ def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condi
   state, g_norms = core.advance(state, grads, dict.fromkeys(grads, method.tx), axes,
                                 ema=method.ema)
   state = state.with_collections(axes.mean({role: collections, 'disc': disc_collections}))
-  return state.tick(), core.merge_logs({role: {**terms, 'loss': loss}, 'disc': d_terms}, d_norms,
-                                       g_norms)
+  state, logs = adversary.adapt(state, {role: {**terms, 'loss': loss}, 'disc': d_terms},
+                                len(target), axes)
+  return state.tick(), core.merge_logs(logs, d_norms, g_norms)
 
 
 def init_generator(method, rng, batch, init_from, frozen=None) -> TrainState:
@@ -135,4 +139,5 @@ def init_generator(method, rng, batch, init_from, frozen=None) -> TrainState:
   disc = init_net('disc', method.adversary.disc, d_key, target, source, **scheme)
   return core.create(
       rng, {'generator': (generator, method.tx), 'disc': (disc, method.adversary.tx)},
-      frozen=frozen, ema=('generator',) if method.ema else ())
+      frozen={**(frozen or {}), **method.adversary.frozen()},
+      ema=('generator',) if method.ema else ())

@@ -72,6 +72,24 @@ def need_teacher(method, init_from):
   return init_from['teacher'].averaged
 
 
+def need_disc(method, init_from, disc: linen.Module, image, source):
+  """The variables of init_from['disc'], the discriminator of a finished teacher.
+
+  image, source: what it sees, [1,H,W,C] each. Raises ValueError without one, or for one of another
+  kind.
+  """
+  if not init_from or 'disc' not in init_from:
+    raise ValueError(f'a term of {type(method).__name__} asks the discriminator of the teacher; '
+                     'give init_from={"disc": Net}, as it has learned')
+  inputs = (image, source) if sees_source(disc, source) else (image,)
+  return check_same('disc', init_from, shapes(disc, *inputs), type(disc).__name__)
+
+
+def sees_source(disc: linen.Module, source) -> bool:
+  """Whether a discriminator of images sees the source next to them, [B,H,W,C]."""
+  return vars(disc).get('inputs', 0) > source.shape[-1]
+
+
 def forward_train(module: linen.Module, variables, x, axes: Axes, rngs=None):
   """((image, taps), new collections) of a generator in training mode."""
   output, collections = module.apply(variables, x, train=True, axes=axes, rngs=rngs,

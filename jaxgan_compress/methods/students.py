@@ -8,27 +8,37 @@ import jax
 from flax import linen
 
 from jaxgan_compress.core import Axes, TrainState, merge_logs, stop_gradient
-from jaxgan_compress.methods.distillation import Output
-from jaxgan_compress.methods.setup import check_same, choose, forward_train
+from jaxgan_compress.methods.adversary import Adversary, FixedDiscriminator
+from jaxgan_compress.methods.distillation import DistillLoss
+from jaxgan_compress.methods.setup import check_same, choose, forward_train, sees_source
+from jaxgan_compress.methods.terms import Output
 
 
-def init_adapters(method, variables: Mapping, source, key, init_from) -> dict:
-  """{'<student>_adapters': variables} of a method's students; {} where no term needs them.
+def init_adapters(method, variables: Mapping, source, key, init_from) -> tuple[dict, dict]:
+  """({'<student>_adapters': variables that learn with a student}, {'projections': {student: those
+  that do not}}) of a method's students; empty where no term needs them.
 
   variables: of its networks, by role. Raises ValueError for taps that do not fit.
   """
-  taps, adapters = method.distill.taps, {}
-  for student, teacher in method.roles.teacher_of.items() if taps else ():
-    shapes = taps.shapes((student, teacher), *(
-        (method.modules[role], variables[role]) for role in (student, teacher)), source)
+  adapters, projections = {}, {}
+  for student, teacher in method.roles.teacher_of.items():
+    number = key_number(method, student, tuple(method.roles.teacher_of))
+    ours, theirs = ((method.modules[role], variables[role]) for role in (student, teacher))
+    learning, fixed = loss_of(method, student).init_adapters(
+        (student, teacher), ours, theirs, source, jax.random.fold_in(key, number),
+        method.init_scheme, method.modules.get('disc'))
     role = f'{student}_adapters'
-    if taps.adapted:
-      number = key_number(method, student, tuple(method.roles.teacher_of))
-      adapters[role] = taps.init_adapters(shapes, jax.random.fold_in(key, number),
-                                          method.init_scheme)
-      if init_from and role in init_from:
-        adapters[role] = check_same(role, init_from, adapters[role], f'{student} with its teacher')
-  return adapters
+    if learning:
+      adapters[role] = learning if not init_from or role not in init_from else check_same(
+          role, init_from, learning, f'{student} with its teacher')
+    if fixed:
+      projections[student] = fixed
+  return adapters, {'projections': projections} if projections else {}
+
+
+def loss_of(method, student: str) -> DistillLoss:
+  """What a student minimises."""
+  return method.extra_distill.get(student, method.distill)
 
 
 def student_losses(method, params, state: TrainState, students: Mapping[str, tuple], axes: Axes):
@@ -43,17 +53,28 @@ def student_losses(method, params, state: TrainState, students: Mapping[str, tup
     adapters = f'{role}_adapters'
     of_adapters = {'params': params[adapters], **state.nets[adapters].collections} \
         if adapters in state.nets else None
-    losses[role], terms, more_logs, moved = method.distill.loss(
-        role, method.distill.output(state.frozen, image, taps), teachers, of_adapters, axes)
+    losses[role], terms, more_logs, moved = loss_of(method, role).loss(
+        role, method.distill.output(state.frozen, image, taps), teachers, of_adapters, axes,
+        state.frozen.get('projections', {}).get(role))
     logs = merge_logs(logs, {role: {**terms, 'loss': losses[role]}}, more_logs)
     if moved:
       collections[adapters] = moved
   return losses, logs, collections
 
 
-def teacher_output(method, state: TrainState, generated) -> Output:
-  """The `Output` of a teacher's (image, taps), which nothing learns through."""
-  return method.distill.output(state.frozen, *stop_gradient(generated))
+def teacher_output(method, state: TrainState, generated, disc=None) -> Output:
+  """The `Output` of a teacher's (image, taps), which nothing learns through. disc: its
+  discriminator, a `FixedDiscriminator`."""
+  return method.distill.output(state.frozen, *stop_gradient(generated), disc=disc)
+
+
+def finished_discriminator(adversary: Adversary, state: TrainState, source, axes: Axes
+                           ) -> FixedDiscriminator:
+  """The discriminator of a teacher that has finished, which `setup.need_disc` put into the state.
+  """
+  return FixedDiscriminator(adversary, state.frozen['teacher_disc'],
+                            source if sees_source(adversary.disc, source) else None,
+                            adversary.view(state, axes), axes)
 
 
 def pruned_students(method) -> dict[str, linen.Module]:
@@ -86,8 +107,18 @@ def check_teacher_params(teacher_params: str, ema: float):
     raise ValueError("teacher_params='ema' teaches by averaged teachers; give ema, as 0.999")
 
 
-def check_extra(extra_students: Mapping, taken):
-  """Raises ValueError for an extra student that bears the name of another role."""
-  if both := sorted(set(extra_students) & set(taken)):
+def check_extra(method, taken):
+  """Raises ValueError for an extra student that bears the name of another role, and for a
+  `DistillLoss` of no extra student, or one that needs other features than the first one's."""
+  if both := sorted(set(method.extra_students) & set(taken)):
     raise ValueError(f'extra_students has {", ".join(both)}, which is taken; call it something '
                      'else')
+  if unknown := sorted(method.extra_distill.keys() - method.extra_students.keys()):
+    raise ValueError(f'extra_distill has {", ".join(unknown)}, and extra_students has '
+                     f'{", ".join(method.extra_students) or "nobody"}; name students of it')
+  for role, distill in method.extra_distill.items():
+    if distill.border != method.distill.border or (
+        distill.modules and distill.modules != method.distill.modules):
+      raise ValueError(f'extra_distill[{role!r}] has another border or feature network than '
+                       'distill; images and features are made once for all students: give the '
+                       'same')

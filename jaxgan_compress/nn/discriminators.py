@@ -200,10 +200,14 @@ def _conditioned(image, condition):
   """Both side by side along channels; a smaller condition, as of an upscaler, is enlarged."""
   if condition is None:
     return image
-  if condition.shape[1:3] != image.shape[1:3]:
-    shape = *image.shape[:3], condition.shape[-1]
-    condition = jax.image.resize(condition, shape, 'cubic')
-  return jnp.concatenate([condition, image], -1)
+  return jnp.concatenate([fitted(condition, image), image], -1)
+
+
+def fitted(condition, image):
+  """The condition, [B,h,w,C], in the size of the image [B,H,W,C']."""
+  if condition.shape[1:3] == image.shape[1:3]:
+    return condition
+  return jax.image.resize(condition, (*image.shape[:3], condition.shape[-1]), 'cubic')
 
 
 def _halved(x):

@@ -68,20 +68,22 @@ class Adapter(ImageNetwork):
   """A 1x1 map from one width to another, so that features of two networks can be compared.
 
   x: [B,h,w,C] -> [B,h,w,features]. With `norm`, OMGD's connector: no bias, batch norm that always
-  takes the batch's statistics (and moves its running ones), ReLU. Without, CAT's adaptor: a biased
-  convolution alone.
+  takes the batch's statistics (and moves its running ones; without `train` it takes those), ReLU.
+  Without, CAT's adaptor: a biased convolution alone. bias: None for these.
   """
   inputs: int
   features: int
   norm: bool = True
+  bias: bool | None = None
   dtype: jnp.dtype = jnp.float32
   example_side = 4
 
   @nn.compact
-  def __call__(self, x, axes: Axes = Axes()):
+  def __call__(self, x, axes: Axes = Axes(), train: bool = True):
     self.takes.check(x, 'this adapter')
-    x = Conv(self.features, 1, bias=not self.norm, dtype=self.dtype, name='conv')(x)
-    return nn.relu(BatchNorm(name='norm')(x, True, axes)) if self.norm else x
+    bias = not self.norm if self.bias is None else self.bias
+    x = Conv(self.features, 1, bias=bias, dtype=self.dtype, name='conv')(x)
+    return nn.relu(BatchNorm(name='norm')(x, train, axes)) if self.norm else x
 
   @property
   def takes(self) -> Images:
