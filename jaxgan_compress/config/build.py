@@ -26,6 +26,7 @@ HOMES = {
     'student_ba': 'jaxgan_compress.nn', 'extra_students': 'jaxgan_compress.nn',
     'teacher': 'jaxgan_compress.nn',
     'feature_net': 'jaxgan_compress.nn', 'distill': 'jaxgan_compress.methods',
+    'extra_distill': 'jaxgan_compress.methods', 'teacher_adversary': 'jaxgan_compress.methods',
     'cycle': 'jaxgan_compress.methods', 'schedule': 'jaxgan_compress.methods',
     'teacher_tx': 'optax',
     'gradual_pruning': 'jaxgan_compress.pruning', 'disc': 'jaxgan_compress.nn',
@@ -166,6 +167,8 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   section.unlock()
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
+  if 'teacher_adversary' in inspect.signature(target).parameters and _asks_disc(section):
+    section.setdefault('teacher_adversary', learned.get('cycle', learned).adversary.to_dict())
   whole = whole or source.modules[source.main]
   found = {'teacher': whole}
   if config.stages[name].prune:
@@ -185,6 +188,15 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
                        f"{arguments.shown(built.adversary.disc)}); leave out adversary.disc, or "
                        "set disc_init='fresh'")
   return built
+
+
+def _asks_disc(section) -> bool:
+  """Whether a term of a method's students asks the discriminator of their teacher."""
+  known = vars(importlib.import_module(HOMES['distill']))
+  losses = [section.get('distill') or {}, *(section.get('extra_distill') or {}).values()]
+  terms = [known.get(value.get('name')) for loss in losses for value in loss.values()
+           if isinstance(value, ConfigDict)]
+  return any(getattr(term, 'needs_disc', False) for term in terms)
 
 
 def budgets(config: ConfigDict, name: str) -> dict[str, float]:

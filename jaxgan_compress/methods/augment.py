@@ -48,7 +48,7 @@ def cutout(x, centre):
   keep = None
   for axis in (1, 2):
     size = x.shape[axis] // 2
-    distance = jnp.arange(x.shape[axis]) - (centre[:, axis - 1, None] - size // 2)
+    distance = jnp.arange(x.shape[axis])[None] - (centre[:, axis - 1, None] - size // 2)
     inside = (distance >= 0) & (distance < size)
     inside = inside[:, :, None] if axis == 1 else inside[:, None]
     keep = inside if keep is None else keep & inside
