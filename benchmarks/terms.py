@@ -6,8 +6,9 @@
 The first: in one run all students learn online from one teacher, each by the terms of the config
 and one or two more; then the same with a teacher whose discriminator sees everything through
 DiffAugment; and the same student alone, with and without. The second: the teacher by itself from
-100, 400 and 1,600 pairs, with and without DiffAugment. All take the same batches and steps. Measured on the
-'test' split. Run again, it goes on where it was. Writes tables, every value, and plots.
+100, 400 and 1,600 pairs, with and without DiffAugment. All take the same batches and steps.
+Measured on the 'test' split. Run again, it goes on where it was. Writes tables, every value, and
+plots.
 """
 
 import argparse

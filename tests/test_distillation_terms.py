@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgan_compress import core, data, methods, nn
+from jaxgan_compress import core, methods, nn
 from jaxgan_compress.core import Axes
 from jaxgan_compress.losses import features, gan, image, relations, similarity
 from jaxgan_compress.methods import augment
@@ -26,6 +26,8 @@ from tests.test_omgd import (
   SMALL,
   UNPERCEIVED,
   agree,
+  alone,
+  crops,
   images_of,
   moved_by,
   paired_disc,
@@ -381,6 +383,12 @@ def batch():
     return images_of('colorize')
 
 
+@pytest.fixture(scope='module')
+def textures():
+  with jax.enable_x64(False):
+    return images_of('grass2gravel')
+
+
 def test_each_term_moves_the_student_alone(sgd, batch):
   """And its adapters, where it has some: no teacher, no discriminator, nothing that is frozen."""
   with jax.enable_x64(False):
@@ -390,9 +398,9 @@ def test_each_term_moves_the_student_alone(sgd, batch):
     reached, terms = moved_by(method, state, batch)
   assert reached['student'] == {'student', 'student_adapters'} and reached['other'] == {'other'}
   assert reached['wide'] == {'wide'} and reached['disc'] == {'disc'}
-  assert set(terms[0]['other']) == {'adv_wide', 'loss'}
-  found = {name.rsplit('_', 1)[0] for name in terms[0]['student']}
-  assert {*LABELS} <= found and all(np.isfinite(x) for x in terms[0]['student'].values())
+  assert set(terms['other']) == {'adv_wide', 'loss'}
+  found = {name.rsplit('_', 1)[0] for name in terms['student']}
+  assert {*LABELS} <= found and all(np.isfinite(x) for x in terms['student'].values())
   assert set(state.nets['student_adapters'].params) == {'stem', 'block1', 'disc_tap_stem'}
   assert set(state.frozen['projections']['student']['params']) == {'disc_tap_stem',
                                                                    'contrast_block1'}
@@ -410,14 +418,24 @@ def test_devices_change_nothing_of_terms_and_augmentation(batch, kind):
 
 def test_a_run_goes_on_where_its_probability_was():
   with jax.enable_x64(False):
-    cut = lambda element, rng: {name: x[:16, :16] for name, x in element.items()}
-    pipeline = data.Pipeline(data.samples('grass2gravel', size=32), batch=4, augment=cut)
-    method = small_cycle(optax.adam(2e-3), augment=methods.DiffAugment(('cutout',)),
-                         adaptive=methods.Adaptive(images=64, every=2, target=-.9))
-    state, _, logs = resumes(method, pipeline, 5, [3])
-  assert {role: int(x['steps']) for role, x in state.frozen['adaptive'].items()} == {
-      'disc': 1, 'disc_ba': 1}
+    method = small_omgd(optax.adam(2e-3), {
+        'augment': methods.DiffAugment(('cutout',)),
+        'adaptive': methods.Adaptive(images=64, every=2, target=-.99)}, deep=None,
+        distill=methods.DistillLoss(*NEW[:1]))
+    state, _, logs = resumes(method, crops('colorize'), 5, [3])
+  assert state.frozen['adaptive']['disc']['steps'] == 1
   assert logs['augment_probability']['disc'] == state.frozen['adaptive']['disc']['p'] > 0
+
+
+def test_both_discriminators_of_a_cycle_adapt(sgd, textures):
+  with jax.enable_x64(False):
+    method = small_cycle(sgd, augment=methods.DiffAugment(('cutout',)),
+                         adaptive=methods.Adaptive(images=64, every=1, target=.99))
+    state = alone(method.init(jax.random.key(0), textures))
+    _, logs = jax.jit(method.step)(state, textures)
+  # Every logit is below 1/2 at first.
+  assert {role: logs[role]['sign'] for role in ('disc', 'disc_ba')} == {'disc': -1, 'disc_ba': -1}
+  assert logs['augment_probability'] == {'disc': 0, 'disc_ba': 0}
 
 
 def test_a_pair_is_seen_alike():
@@ -550,7 +568,7 @@ def test_a_tap_too_small_for_a_discriminator_is_refused(sgd, batch):
     method.init(jax.random.key(0), batch)
   shapes = {'stem': ((1, 16, 16, 8),) * 2}
   term = methods.DiscriminatorFeatures(1., ('stem',))
-  with pytest.raises(ValueError, match='one position for stem of 16x16'):
+  with pytest.raises(ValueError, match='stem of 16x16 pixels is too small .*or compare larger'):
     term.init_adapters(shapes, jax.random.key(0), 'normal', nn.PatchGAN(8))
   with pytest.raises(ValueError, match='this method has none'):
     term.init_adapters(shapes, jax.random.key(0), 'normal')

@@ -200,9 +200,9 @@ class DiscriminatorFeatures(TapTerm):
 
   A tap of each network passes a 1x1 convolution, batch norm and ReLU into as many channels as the
   discriminator takes: the student's learns and takes the batch's statistics, the teacher's stays as
-  random as it began. layer: at a tap of side h the last hidden one of a `PatchGAN(layers=3)` has
-  h/8 - 1 positions, of which an instance norm needs more than one; 'stage2' takes smaller taps.
-  Hu et al. 2023, DCD, in the form that the paper describes.
+  random as it began. Taps are at least as large as images of the discriminator. layer: default, the
+  last hidden one of a `PatchGAN(layers=3)`. Hu et al. 2023, DCD, in the form that the paper
+  describes.
   """
   weight: float = 1.
   names: tuple[str, ...] = ()
@@ -227,22 +227,21 @@ class DiscriminatorFeatures(TapTerm):
                           shapes.items()}, jax.random.fold_in(key, len(shapes)), 'normal')
 
   def _check(self, shapes, disc):
-    """The channels that the discriminator takes. Raises ValueError for a tap of which its layer
-    would have one position only."""
+    """The channels that the discriminator takes. Raises ValueError for a layer that it lacks, and a
+    tap that is too small for it."""
     if disc is None:
       raise ValueError('DiscriminatorFeatures asks the discriminator of a teacher and this method '
                        'has none; take another term')
     channels = vars(disc)['inputs']
     for tap, (_, (_, h, w, _)) in shapes.items():
       image = jax.ShapeDtypeStruct((1, h, w, channels), jnp.float32)
-      taps = jax.eval_shape(lambda x: disc.init_with_output(jax.random.key(0), x)[0][1], image)
-      sizes = [x.shape for name, x in taps.items() if name.startswith(self.layer)]
-      if not sizes:
+      try:
+        taps = jax.eval_shape(lambda x: disc.init_with_output(jax.random.key(0), x)[0][1], image)
+      except ValueError as e:
+        raise ValueError(f'{tap} of {h}x{w} pixels is too small for the discriminator: '
+                         f'{str(e).splitlines()[0]}; or compare larger taps') from e
+      if not any(name.startswith(self.layer) for name in taps):
         raise ValueError(f'layer={self.layer!r}; the discriminator has {", ".join(taps)}')
-      if sizes[0][1] * sizes[0][2] < 2:
-        raise ValueError(f'{self.layer} of the discriminator has one position for {tap} of {h}x{w} '
-                         "pixels, which an instance norm makes 0; take an earlier layer, as "
-                         "layer='stage2'")
     return channels
 
   def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes,

@@ -276,11 +276,17 @@ class FeatureMatching(_DiscriminatorTerm):
     if not self.names:
       raise ValueError("FeatureMatching compares activations; name some, as names=('stage2',)")
 
-  def distance(self, student: Output, teacher: Output):
-    disc, loss = discriminator_of(teacher), SIMILARITIES[self.similarity].loss
-    ours, theirs = (disc.activations(each.image, self.names, 'student')
-                    for each in (student, teacher))
-    return sum((loss(ours[name], theirs[name]) for name in self.names), start=jnp.zeros(()))
+  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes) -> dict:
+    return {f'{self.label}_{role}': self.weight / len(teachers) * self._distance(
+        student, teacher, axes) for role, teacher in teachers.items()}
+
+  def _distance(self, student, teacher, axes):
+    disc, spec = discriminator_of(teacher), SIMILARITIES[self.similarity]
+    both = [disc.activations(each.image, self.names, 'student') for each in (student, teacher)]
+    if spec.couples:  # of all replicas, whatever their number
+      both = jax.tree.map(axes.gather, both)
+    ours, theirs = both
+    return sum((spec.loss(ours[name], theirs[name]) for name in self.names), start=jnp.zeros(()))
 
 
 def discriminator_of(teacher: Output) -> FixedDiscriminator:
