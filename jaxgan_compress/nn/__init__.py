@@ -14,6 +14,7 @@ from jaxgan_compress.nn.files.network import allow, load, save
 from jaxgan_compress.nn.generators.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionGenerator, inception
 from jaxgan_compress.nn.generators.interpolation import Resize
+from jaxgan_compress.nn.generators.low_rank import LowRank, merged, plain, search_rank
 from jaxgan_compress.nn.generators.resnets import (
   ResNetGenerator,
   mobile_deepest_resnet,
@@ -61,6 +62,7 @@ __all__ = [
   'InstanceNorm',
   'LayerNorm',
   'LeNet5',
+  'LowRank',
   'MultiScale',
   'PatchGAN',
   'PixelGAN',
@@ -85,13 +87,16 @@ __all__ = [
   'input_kind',
   'load',
   'make_plan',
+  'merged',
   'mobile_deepest_resnet',
   'mobile_resnet',
   'mobile_spade',
   'output_scale',
+  'plain',
   'resnet',
   'rrdbnet',
   'save',
+  'search_rank',
   'spade',
   'srvgg',
   'unet',
