@@ -101,6 +101,7 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   without the extra 'export', for LiteRT 'tf', OSError for a full disk.
   """
   out = paths.expand(out)
+  generator = BoundGenerator(*reversed(nn.merged(generator.module, generator.variables)))
   formats = _checked_formats(to, out, overwrite, calibration is not None, generator)
   inputs = _of_one_size(generator.module, inputs, to)
   takes = _takes(generator.module, inputs[0].shape, labels, layout, bits)

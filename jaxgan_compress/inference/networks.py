@@ -82,6 +82,7 @@ def bind(name: str, bound: BoundGenerator, *, labels: Mapping[str, Any] | None =
 
   Raises ValueError for a network of label maps whose planes `labels` does not add up to.
   """
+  bound = BoundGenerator(*reversed(nn.merged(bound.module, bound.variables)))
   module, variables = bound.module, jax.device_get(bound.variables)
   arrays = {path: np.asarray(x) for path, x in flat(variables).items()}
   takes = _takes(module, variables, labels, colors)

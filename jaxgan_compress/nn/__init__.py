@@ -10,6 +10,7 @@ from jaxgan_compress.nn.feature_nets.drn import DRN
 from jaxgan_compress.nn.feature_nets.efficientnet import EfficientNetLite0
 from jaxgan_compress.nn.feature_nets.fid_inception import FIDInception
 from jaxgan_compress.nn.feature_nets.vgg import VGG, Adapter
+from jaxgan_compress.nn.files.factors import load_factors, save_factors
 from jaxgan_compress.nn.files.network import allow, load, save
 from jaxgan_compress.nn.generators.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionGenerator, inception
@@ -86,6 +87,7 @@ __all__ = [
   'initialise',
   'input_kind',
   'load',
+  'load_factors',
   'make_plan',
   'merged',
   'mobile_deepest_resnet',
@@ -96,6 +98,7 @@ __all__ = [
   'resnet',
   'rrdbnet',
   'save',
+  'save_factors',
   'search_rank',
   'spade',
   'srvgg',
