@@ -40,7 +40,8 @@ class LowRank(nn.Module):
   network: a generator of the library, or any other module as `nn.wrap` makes it.
   rank, alpha: of all factors; alpha is the rank by default.
   layers: patterns of the layers that have factors, as 'block*/conv1' or '*/pointwise'. Default: all
-    but the first and the last. A depthwise kernel has no factors, which would hardly be smaller.
+    but the first and the last. Depthwise kernels have no factors, nor have those of which factors
+    of rank 1 are no smaller.
   train: patterns of parameters that learn whole, by name or path, as 'slope' or 'up1_norm/*'.
 
   Hu et al. 2021; E2GAN, Gong et al. 2024, which gives neither layers nor ranks. Where it names 3x3
@@ -221,7 +222,9 @@ def _kernels(network, rank, layers, train):
   order, variables = _made(network)
   params = traverse_util.flatten_dict(dict(variables['params']))
   name = type(network).__name__
-  dense = [path for path in order if params[path].shape[-2] > 1]  # others are depthwise
+  sides = {path: (math.prod(shape[:-1]), shape[-1]) for path in order
+           if (shape := params[path].shape)[-2] > 1}  # others are depthwise
+  dense = [path for path, (rows, columns) in sides.items() if rows + columns < rows * columns]
   for pattern in layers:
     if not any(_matches(path[:-1], (pattern,)) for path in dense):
       raise ValueError(f'layers: no layer {pattern!r} of this {name} may have factors; there are '
@@ -231,14 +234,13 @@ def _kernels(network, rank, layers, train):
   if not chosen:
     raise ValueError(f'no layer of this {name} has factors: it has {len(order)} kernels, of which '
                      f'the first, the last and those of train={train} learn none; give layers')
-  for path, shape in chosen.items():
-    rows, columns = math.prod(shape[:-1]), shape[-1]
+  for path in chosen:
+    rows, columns = sides[path]
     if rank * (rows + columns) > rows * columns:
-      most = rows * columns // (rows + columns)
       raise ValueError(f'rank={rank}: the factors of {"/".join(path[:-1])} are '
                        f'{rank * (rows + columns):,} numbers and its kernel {rows * columns:,}; '
-                       + (f'take a rank up to {most}, or ' if most else '')
-                       + 'name other layers in `layers`')
+                       f'take a rank up to {rows * columns // (rows + columns)}, or name other '
+                       'layers in `layers`')
   return chosen
 
 
