@@ -89,7 +89,7 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
   """A built-in task: its source, for training or evaluation.
 
   task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired, and
-  effects on them: 'sepia', 'pencil' (a drawing in grey), 'neon' (bright edges on black) and 'paint'
+  effects on them: 'sepia', 'pencil' (grey strokes on white), 'neon' (bright edges on black) and 'paint'
   (patches of few colours);
   'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps; 'emoji', thousands
   of pictures in two styles, and 'icons', a dozen made by code in the same styles. All images

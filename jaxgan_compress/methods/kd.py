@@ -96,7 +96,7 @@ class KD:
   def _check_same_images(self):
     for field in ('latent', 'size', 'channels'):
       ours, theirs = (vars(nn.plain(module)).get(field)
-                      for module in (self.student, self.teacher))
+                      for module in (self.student, self.modules['teacher']))
       if ours != theirs:
         raise ValueError(f'the student has {field}={ours} and the teacher {field}={theirs}; '
                          'a student generates the same images from the same latents')

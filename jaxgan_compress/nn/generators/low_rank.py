@@ -90,9 +90,9 @@ class LowRank(nn.Module):
 
   def merge(self, variables: Mapping) -> dict[str, Any]:
     """The variables of the plain network, of its own."""
-    base, free, factors = (traverse_util.flatten_dict(dict(leaves)) for leaves in (
+    params, free, factors = (_leaves(tree) for tree in (
         variables[BASE], variables['params']['free'], variables['params']['lora']))
-    params = {**base, **free}
+    params |= free
     scale = (self.alpha or self.rank) / self.rank
     for path in self.kernels:
       product = jnp.matmul(*(factors[(*path[:-1], name)] for name in 'AB'), precision='highest')
@@ -113,7 +113,7 @@ class LowRank(nn.Module):
         raise ValueError(f'the base is of another network than this {type(self.network).__name__}: '
                          f'its {name} is {given.get(name, "missing")} and would be '
                          f'{expected.get(name, "missing")} here')
-    params = traverse_util.flatten_dict(dict(variables['params']))
+    params = _leaves(variables['params'])
     free = {path: leaf for path, leaf in params.items() if _matches(path, self.train)}
     base = {path: leaf for path, leaf in params.items() if path not in free}
     pairs = _factors(key, tuple((math.prod(shape[:-1]), shape[-1])
@@ -191,6 +191,10 @@ def search_rank(distance: Callable[[int], float], most: int = 64, gain: float = 
   return rank, found
 
 
+def _leaves(tree: Mapping) -> dict[Path, Any]:
+  return dict(traverse_util.flatten_dict(dict(tree)))
+
+
 def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
   name = '/'.join(path)
   return any(fnmatch.fnmatchcase(name, each) or fnmatch.fnmatchcase(name, f'*/{each}')
@@ -220,7 +224,7 @@ def _made(network) -> tuple[tuple[Path, ...], Any]:
 @remembered
 def _kernels(network, rank, layers, train):
   order, variables = _made(network)
-  params = traverse_util.flatten_dict(dict(variables['params']))
+  params = _leaves(variables['params'])
   name = type(network).__name__
   sides = {path: (math.prod(shape[:-1]), shape[-1]) for path in order
            if (shape := params[path].shape)[-2] > 1}  # others are depthwise
