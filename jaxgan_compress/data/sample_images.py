@@ -89,12 +89,12 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
   """A built-in task: its source, for training or evaluation.
 
   task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired, and
-  effects on them: 'sepia', 'pencil' (grey strokes on white), 'neon' (bright edges on black) and 'paint'
-  (patches of few colours);
-  'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps; 'emoji', thousands
-  of pictures in two styles, and 'icons', a dozen made by code in the same styles. All images
-  have three channels. split: 'train', 'validation' or 'test', of disjoint parts of the pictures; of
-  'emoji' and 'icons' of disjoint names, of which those of one emoji belong together.
+  effects on them, 'sepia', 'pencil' (grey strokes on white), 'neon' (bright edges on black) and
+  'paint' (patches of few colours); 'grass2gravel' and 'brick2gravel' of textures, unpaired;
+  'shapes', label maps; 'emoji', thousands of pictures in two styles, and 'icons', a dozen made by
+  code in the same styles. All images have three channels. split: 'train', 'validation' or 'test',
+  of disjoint parts of the pictures; of 'emoji' and 'icons' of disjoint names, of which those of one
+  emoji belong together.
   size: 32 to 256 pixels; above 128 few photographs are large enough for all three splits.
   count: elements (default 2048, 128 and 256; of 'emoji' all, and at most those that there are).
 

@@ -68,9 +68,10 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
                  ) -> dict[str, Any]:
   """Writes a generator in every format asked for, with all that its user needs; returns the proof.
 
-  generator: it, with float32 weights; factors are merged into it. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or
-  [B,latent]) on which every artefact is compared with the network; give several sizes, if it takes
-  them. to: keys of `FORMATS`. layout: 'NHWC' or 'NCHW', of ONNX images; those of LiteRT are NHWC.
+  generator: it, with float32 weights; factors are merged into it. inputs: batches [B,H,W,C] in
+  [-1, 1] (or one-hot, or [B,latent]) on which every artefact is compared with the network; give
+  several sizes, if it takes them. to: keys of `FORMATS`. layout: 'NHWC' or 'NCHW', of ONNX images;
+  those of LiteRT are NHWC.
   calibration: inputs from which an additional int8 ONNX network takes its ranges; an additional
   8-bit LiteRT network finds its own. None: neither is written. facts: lines for the model card.
   pictures: the first inputs as images, where they are none themselves. labels: for inputs that are
