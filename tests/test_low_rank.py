@@ -250,15 +250,17 @@ def test_the_start_is_the_base_exactly(base, batch, caplog):
         nn.unet(4, depth=3), jax.random.key(0)))})
   with pytest.raises(ValueError, match=r"init_from\['generator'\] is of another network"):
     pix2pix(nn.LowRank(NETWORK, rank=1)).init(jax.random.key(0), batch, {'generator': net})
+  deeper = nn.LowRank(nn.unet(4, depth=2, inputs=6), rank=2)  # in a kernel without factors
+  with pytest.raises(ValueError, match=r'its down0/kernel is \(4, 4, 6, 4\) and would be'):
+    pix2pix().init(jax.random.key(0), batch, {'generator': Net.of(
+        nn.initialise(deeper, jax.random.key(0)))})
 
 
-def test_all_learns_but_the_base_which_keeps_its_bits_on_three_replicas(base, batch):
-  """A mean of three equal numbers may differ from them in its last bit."""
+def test_all_learns_but_the_base_which_keeps_its_bits(base, batch):
   method = pix2pix(ema=.5)
-  rows = {name: np.concatenate([x, x[:1]]) for name, x in batch.items()}
-  before = method.init(jax.random.key(0), rows, {'generator': Net.of(base)}).nets['generator']
-  state = method.init(jax.random.key(0), rows, {'generator': Net.of(base)})
-  after = two_steps(method, state, rows, 1, 'vmap', 3)[0].nets['generator']
+  state = method.init(jax.random.key(0), batch, {'generator': Net.of(base)})
+  before = state.nets['generator']
+  after = two_steps(method, state, batch, 1, 'vmap', 2)[0].nets['generator']
   assert equal(after.collections['base'], before.collections['base'])
   leaves = traverse_util.flatten_dict(jax.tree.map(
       lambda a, b: float(abs(a - b).max()), {**after.variables, 'ema': after.ema},
@@ -327,7 +329,7 @@ def omgd(**fields):
     lambda: methods.GAN(OF_LATENTS, OF_DIGITS, TX)],
     ids=['CycleGAN', 'OMGD', 'OMGDCycle', 'Offline', 'Offline, recorded', 'CAT', 'KD', 'GAN'])
 def test_every_method_takes_it(make, batch):
-  """A step leaves a state of the same kind, whose base is the input's."""
+  """A step of one of seven replicas leaves a state of the same kind, whose base is the input's."""
   method = make()
   main = method.modules[method.main]
   base = nn.initialise(main.network, jax.random.key(0))
@@ -339,11 +341,12 @@ def test_every_method_takes_it(make, batch):
   shapes = jax.eval_shape(lambda: method.init(jax.random.key(2), rows, start))
   shapes = shapes.replace(replica_state=jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes.replica_state))
-  step = jax.make_jaxpr(method.step, return_shape=True)
+  step = jax.make_jaxpr(lambda *args: method.step(*args, Axes(('replica',))), return_shape=True,
+                        axis_env=[('replica', 7)])
   program, (after, _) = step(shapes, rows)
   kind = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
   assert kind(after) == kind(shapes)
-  # A base that no operation makes is the one that came in, bit for bit.
+  # A base that no operation makes is the one that came in, bit for bit, and no mean over replicas.
   place = {jax.tree_util.keystr(path): i for i, (path, _) in enumerate(
       jax.tree_util.tree_leaves_with_path(shapes))}
   kernels = [i for where, i in place.items() if f"'{method.main}'" in where and "'base'" in where]
@@ -464,6 +467,13 @@ def test_a_run_begins_beside_its_base_and_reports_a_plain_network(run):
   bound = opened.generator('sepia').bound('last')
   assert bound.module == NETWORK and equal(
       bound.variables, STUDENT.merge(effect.nets['generator'].averaged))
+
+
+def test_a_config_is_described_by_what_is_deployed(run):
+  rows = {row['stage']: row for row in experiment.describe(tiny()) if row['role'] == 'generator'}
+  assert rows['sepia']['network'] == 'LowRank'
+  assert {(row['params'], row['macs']) for row in rows.values()} == {
+      tuple(run[1]['generators']['sepia'][cost] for cost in ('params', 'macs'))}
 
 
 def test_commands_write_factors_and_merge_them(run, tmp_path, capsys):

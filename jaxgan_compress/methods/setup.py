@@ -13,6 +13,8 @@ from jaxgan_compress.core.state import FIXED
 from jaxgan_compress.nn import initialise
 from jaxgan_compress.nn.init import flat, shapes
 
+log = logging.getLogger(__name__)
+
 
 def choose(field: str, value: str, possible: Iterable[str]):
   """Raises ValueError unless the value is one of the possible."""
@@ -54,8 +56,8 @@ def init_net(role: str, module: linen.Module, key, *inputs, scheme: str, init_fr
   low_rank = isinstance(module, nn.LowRank)
   if not init_from or role not in init_from:
     if low_rank:
-      logging.warning('%s is of low rank, and without init_from[%r] its base is random, which says '
-                      'nothing of an effect', role, role)
+      log.warning('%s is of low rank, and without init_from[%r] its base is random, which says '
+                  'nothing of an effect', role, role)
     return initialise(module, key, *inputs, scheme=scheme)
   if low_rank and not set(FIXED) & init_from[role].variables.keys():
     return module.adapted(init_from[role].variables, key)
