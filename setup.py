@@ -34,7 +34,7 @@ setup(
     packages=[*find_packages(include=['jaxgan_compress', 'jaxgan_compress.*']),
               'jaxgan_compress.configs', 'jaxgan_compress.configs.cat',
               'jaxgan_compress.configs.kd', 'jaxgan_compress.configs.omgd',
-              'jaxgan_compress.configs.superres'],
+              'jaxgan_compress.configs.lora', 'jaxgan_compress.configs.superres'],
     package_dir={'jaxgan_compress.configs': 'configs'},
     package_data={'jaxgan_compress': ['py.typed'],
                   'jaxgan_compress.experiment': ['templates/*.html.jinja2'],

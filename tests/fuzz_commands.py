@@ -212,6 +212,9 @@ class Commands:
         'record': [f'--network={network}', f'--input={self.home / "images"}',
                    f'--output={self.out()}', '--size=8'],
         'export': [f'--network={network}', *size, f'--output={self.out()}'],
+        'factors': [f'--workdir={run}', f'--output={self.out(".safetensors")}'],
+        'merge': [f'--base={network}', f'--factors={network}',
+                  f'--output={self.out(".safetensors")}'],
         'profile-latency': [f'--network={network}', *size, f'--output={self.out(".json")}'],
     }[verb]
 

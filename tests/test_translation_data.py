@@ -731,7 +731,7 @@ def test_a_file_lost_in_training_is_stood_in_for(photographs, tmp_path, caplog):
 # Samples.
 
 @pytest.mark.parametrize('task', ['colorize', 'edges2photo', 'grass2gravel', 'brick2gravel',
-                                  'shapes', 'icons'])
+                                  'shapes', 'icons', 'sepia', 'pencil', 'neon', 'paint'])
 @pytest.mark.parametrize('size', [32, 64])
 def test_samples_are_whole(task, size):
   for split in ('train', 'validation', 'test'):
@@ -745,6 +745,22 @@ def test_samples_are_whole(task, size):
     np.testing.assert_array_equal(source[3]['target'], source[3]['target'])
     with pytest.raises(IndexError):
       source[6]
+
+
+def test_effects_by_hand():
+  grey = np.full((16, 16, 3), 100, np.uint8)
+  edge = grey.copy()
+  edge[:, 8:] = 140
+  of = lambda task, picture: data.sample_images.PAIRS[task](picture)
+  assert (of('sepia', grey)['source'] == grey).all()
+  assert of('sepia', grey)['target'][0, 0].tolist() == [135, 120, 94]  # sums of rows are 1.351, ...
+  assert (of('pencil', grey)['target'] == 255).all() and (of('neon', grey)['target'] == 0).all()
+  # Half the step of 40 on both sides of the edge, three times as bright; darker than its blur is
+  # the left side.
+  assert of('neon', edge)['target'][8, :, 0].tolist() == [0] * 7 + [60, 60] + [0] * 7
+  strokes = of('pencil', edge)['target'][8, :, 0]
+  assert strokes[7] < 240 and strokes[8] == 255 and strokes[0] > 250
+  assert of('paint', edge)['target'][8, ::8, 1].tolist() == [96, 128]  # of 100 and 140 three bits
 
 
 @pytest.mark.parametrize('size', [32, 128])

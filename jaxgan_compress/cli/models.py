@@ -506,6 +506,51 @@ def profile_latency(flags):
   print(f'{out}: for prune --unit=ms --table={out}')
 
 
+@Verb('factors', dataclasses.replace(WORKDIR, help='The folder of a run, or gs://BUCKET/RUN.',
+                                     required=True),
+      Flag('generator', 'The generator of the run, as its report names it; default: the first '
+           'that is of low rank.'),
+      dataclasses.replace(CHECKPOINT, needs=()), dataclasses.replace(RUN_MOVED, needs=()),
+      Flag('output', 'The .safetensors file to write.', Path, required=True), OVERWRITE)
+def write_factors(flags):
+  """Write what an effect adds to its base student, in a file without the base."""
+  out = Path(flags.output)
+  check_output(out, ('.safetensors',), flags.overwrite)
+  run = experiment.open_run(flags.workdir, moved=flags.moved)
+  found = {each.name: each for each in run.measured_generators()}
+  of_low_rank = [name for name, each in found.items()
+                 if isinstance(each.stage.method.modules[each.role], nn.LowRank)]
+  if not of_low_rank:
+    raise ValueError(f'{flags.workdir} has no generator of low rank, but {", ".join(found)}; '
+                     'export writes these')
+  name = flags.generator or of_low_rank[0]
+  if name not in of_low_rank:
+    raise ValueError(f'--generator={name}; {config.suggest(name, of_low_rank)}')
+  trained = found[name].as_trained(flags.checkpoint)
+  nn.save_factors(out, trained.module, jax.device_get(trained.variables),
+                  overwrite=flags.overwrite, like=trained.module, notice=found[name].stage.notice)
+  print(f'{out}: {name}, {out.stat().st_size / 1e3:,.1f} kB; for merge --factors={out}')
+
+
+@Verb('merge',
+      Flag('base', 'The file of the base network, as export writes it as network.safetensors.',
+           Path, required=True),
+      Flag('factors', 'The file that factors wrote.', Path, required=True),
+      Flag('like', 'The class of your own that --base holds, as my_net:Generator.',
+           needs=('base',)),
+      Flag('output', 'The .safetensors file to write, of a network like the base.', Path,
+           required=True), OVERWRITE)
+def merge(flags):
+  """Merge the factors of an effect into their base network."""
+  out = Path(flags.output)
+  check_output(out, ('.safetensors',), flags.overwrite)
+  base, variables = nn.load(flags.base)
+  module, variables = nn.merged(*nn.load_factors(flags.factors, variables, like=base))
+  nn.save(out, module, jax.device_get(variables), overwrite=flags.overwrite, like=base,
+          notice=network.notice_of(flags.base, flags.factors))
+  print(f'{out}: {network.spell(module)}')
+
+
 @Verb('export', NETWORK, LIKE, WORKDIR,
       Flag('verify', 'Instead of both: the folder of an export, which is proved again.', Path),
       Flag('generator', 'The generator of the run, as its report names it; default: the first '

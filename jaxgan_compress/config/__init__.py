@@ -6,6 +6,7 @@ from jaxgan_compress.config.schema import (
   SEEDS,
   SELECT,
   STAGE,
+  STARTS,
   VIA,
   Config,
   base,
@@ -20,11 +21,13 @@ from jaxgan_compress.config.schema import (
   read,
   smoke,
   stage,
+  stage_of,
   suggest,
   to_json,
   value_of,
 )
 
-__all__ = ['CALIBRATION_BATCHES', 'CHECKPOINTS', 'SEEDS', 'SELECT', 'STAGE', 'VIA', 'Config',
-           'base', 'check', 'copied', 'differences', 'from_json', 'load', 'locate', 'measures',
-           'parse_arg', 'read', 'smoke', 'stage', 'suggest', 'to_json', 'value_of']
+__all__ = ['CALIBRATION_BATCHES', 'CHECKPOINTS', 'SEEDS', 'SELECT', 'STAGE', 'STARTS', 'VIA',
+           'Config', 'base', 'check', 'copied', 'differences', 'from_json', 'load', 'locate',
+           'measures', 'parse_arg', 'read', 'smoke', 'stage', 'stage_of', 'suggest', 'to_json',
+           'value_of']

@@ -237,6 +237,11 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f'stages.{name}.{key}={arguments.shown(configs.value_of(stage, key))}'
                          f'{message(config, stage, config.run[:i])}')
     for role, path in stage.init_from.items():
+      if (earlier := configs.stage_of(path)) and earlier not in config.run[:i]:
+        raise ValueError(f'stages.{name}.init_from.{role}={path}: run has no stage {earlier!r} '
+                         f'before it; {_one_of(config.run[:i])}')
+      if earlier:
+        continue
       if not isinstance(path, str) or not convert.is_there(path):
         raise ValueError(f'stages.{name}.init_from.{role}: there is no file {path}; make one by '
                          'jaxgan-compress convert, or name weights that a package brings: '
@@ -340,6 +345,12 @@ def _check_order(config, name, built, before):
                      "EfficientNetLite0 is no measure; give features='efficientnet_lite0', which "
                      'the package of the extra \'features\' brings, or take a VGG, which may be '
                      'random')
+  for role, module in built.modules.items():
+    if isinstance(module, nn.LowRank) and role not in stage.init_from and \
+        role not in built.roles.teachers:
+      raise ValueError(f'stages.{name}.init_from has no {role}, which is of low rank and learns '
+                       f'beside a base that has learned; give its file, or {configs.STARTS}NAME '
+                       'for that of an earlier stage')
   for role in budgets(config, name).keys() & set(stage.init_from):
     raise ValueError(f'stages.{name}.init_from.{role} and stages.{name}.prune both say where '
                      f'{role} '

@@ -30,6 +30,7 @@ SELECT = {'fd': 'min', 'fid': 'min', 'fd_efficientnet_lite0': 'min', 'mmd': 'min
           'psnr': 'max', 'ssim': 'max', 'l1': 'min', 'miou': 'max', 'pixel_accuracy': 'max'}
 MANY = 48  # names that a message lists
 CHECKPOINTS = ('best', 'last')
+STARTS = 'stage:'  # of an entry of `init_from` that names an earlier stage
 CALIBRATION_BATCHES = 8  # in which pruning looks at activations, by default
 
 # How a stage spreads over devices, see `parallel.parallelize`.
@@ -53,7 +54,8 @@ STAGE = {
                                # where a method has them
     'init_from': {},               # {role: file of `convert`}: networks to start or learn from, as
                                # features='vgg16.safetensors' for perceptual terms, or the
-                               # name of weights of a package, 'efficientnet_lite0'
+                               # name of weights of a package, 'efficientnet_lite0';
+                               # 'stage:NAME': the network of an earlier stage
 }
 
 
@@ -222,6 +224,11 @@ def _check_storable(value, where):
                      "words, tuples and sections: name what you mean, as 'package.module:name'")
   elif value != value:
     raise ValueError(f'{where} is nan; give a number')
+
+
+def stage_of(path: Any) -> str:
+  """The stage that an entry of `init_from` names, as 'base' of 'stage:base'; '' for a file."""
+  return path.removeprefix(STARTS) if isinstance(path, str) and path.startswith(STARTS) else ''
 
 
 def measures(config: ConfigDict) -> bool:

@@ -25,6 +25,8 @@ PyTree = Any
 Batch = Mapping[str, AnyArray]
 # {network: {term: value}}, 'loss' being their sum; and {measure: {network: value}}, as 'grad_norm'.
 Logs = Mapping[str, Mapping[str, Array]]
+# Collections that no step moves, so that all replicas hold the same bits for good.
+FIXED = ('base',)
 
 
 class Net(struct.PyTreeNode):
@@ -80,10 +82,13 @@ class TrainState(struct.PyTreeNode):
   def params(self) -> dict[str, PyTree]:
     return {name: net.params for name, net in self.nets.items()}
 
-  def with_collections(self, collections: Mapping[str, PyTree]) -> TrainState:
-    """The state with other collections in the networks of these roles."""
-    return self.replace(nets={**self.nets, **{
-        role: self.nets[role].replace(collections=new) for role, new in collections.items()}})
+  def with_collections(self, collections: Mapping[str, PyTree], axes: Axes = Axes()) -> TrainState:
+    """The state with other collections in the networks of these roles, their mean over all
+    replicas; those in `FIXED` stay as they are."""
+    moved = axes.mean({role: {kind: x for kind, x in new.items() if kind not in FIXED}
+                       for role, new in collections.items()})
+    return self.replace(nets={**self.nets, **{role: self.nets[role].replace(
+        collections={**self.nets[role].collections, **new}) for role, new in moved.items()}})
 
   def tick(self) -> TrainState:
     return self.replace(step=self.step + 1)

@@ -67,7 +67,7 @@ def update_together(state: TrainState, losses: Callable[[Mapping[str, PyTree]], 
   grads, (logs, collections, replica_state) = jax.grad(total, has_aux=True)(
       {role: state.params[role] for role in learners})
   state, norms = advance(state, grads, tx, axes, ema=ema)
-  state = state.with_collections(axes.mean(collections)).replace(replica_state=replica_state)
+  state = state.with_collections(collections, axes).replace(replica_state=replica_state)
   return state.tick(), merge_logs(axes.mean(logs), norms)
 
 

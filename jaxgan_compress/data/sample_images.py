@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from jaxgan_compress.core.arguments import one_of
 from jaxgan_compress.data import emoji
@@ -88,11 +88,13 @@ def samples(task: str, split: str = 'train', *, size: int = 64, count: int | Non
             pair: str | None = None, paired: bool | None = None, path: str | Path | None = None):
   """A built-in task: its source, for training or evaluation.
 
-  task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired;
-  'grass2gravel' and 'brick2gravel' of textures, unpaired; 'shapes', label maps; 'emoji', thousands
-  of pictures in two styles, and 'icons', a dozen made by code in the same styles. All images
-  have three channels. split: 'train', 'validation' or 'test', of disjoint parts of the pictures; of
-  'emoji' and 'icons' of disjoint names, of which those of one emoji belong together.
+  task: 'colorize' (grey to colour) and 'edges2photo' (edges to colour) of photographs, paired, and
+  effects on them, 'sepia', 'pencil' (grey strokes on white), 'neon' (bright edges on black) and
+  'paint' (patches of few colours); 'grass2gravel' and 'brick2gravel' of textures, unpaired;
+  'shapes', label maps; 'emoji', thousands of pictures in two styles, and 'icons', a dozen made by
+  code in the same styles. All images have three channels. split: 'train', 'validation' or 'test',
+  of disjoint parts of the pictures; of 'emoji' and 'icons' of disjoint names, of which those of one
+  emoji belong together.
   size: 32 to 256 pixels; above 128 few photographs are large enough for all three splits.
   count: elements (default 2048, 128 and 256; of 'emoji' all, and at most those that there are).
 
@@ -144,7 +146,39 @@ def edges(picture: np.ndarray) -> dict[str, np.ndarray]:
   return {'source': np.repeat(lines[..., None], 3, -1), 'target': picture}
 
 
-PAIRS = {'colorize': colorize, 'edges2photo': edges}
+def sepia(picture: np.ndarray) -> np.ndarray:
+  """Brown tones, by the matrix that is usual for them."""
+  tones = [[.393, .769, .189], [.349, .686, .168], [.272, .534, .131]]
+  return (picture @ np.transpose(tones)).clip(0, 255).round().astype(np.uint8)
+
+
+def pencil(picture: np.ndarray) -> np.ndarray:
+  """Grey, divided by what a blur makes of it: strokes where it changes, on white."""
+  grey = with_channels(picture, 1)[..., 0]
+  near = np.asarray(Image.fromarray(grey).filter(ImageFilter.GaussianBlur(3)), float)
+  strokes = (255 * (grey + 1.) / (near + 1)).clip(0, 255).round().astype(np.uint8)
+  return np.repeat(strokes[..., None], 3, -1)
+
+
+def neon(picture: np.ndarray) -> np.ndarray:
+  """The slope of each colour, three times as bright."""
+  down, right = np.gradient(picture.astype(float), axis=(0, 1))
+  return (3 * np.hypot(down, right)).clip(0, 255).round().astype(np.uint8)
+
+
+def paint(picture: np.ndarray) -> np.ndarray:
+  """Medians of 7x7 pixels in eight shades of each colour."""
+  smooth = Image.fromarray(picture).filter(ImageFilter.MedianFilter(7))
+  return np.asarray(ImageOps.posterize(smooth, 3))
+
+
+def _with_picture(effect):
+  return lambda picture: {'source': picture, 'target': effect(picture)}
+
+
+EFFECTS = {effect.__name__: effect for effect in (sepia, pencil, neon, paint)}
+PAIRS = {'colorize': colorize, 'edges2photo': edges,
+         **{name: _with_picture(effect) for name, effect in EFFECTS.items()}}
 STYLED = 'emoji', 'icons'
 TASKS = (*PAIRS, 'grass2gravel', 'brick2gravel', 'shapes', *STYLED)
 

@@ -110,7 +110,9 @@ class DryRun:
         (stage.pruned.load(stage.whole) if stage.pruned.paths else {})
     method = stage.method_with(teacher, {role: module for role, (module, _) in networks.items()},
                                self._left_of(teacher))
-    batch, files = stage.example(method), stage.named_files(method)
+    batch = stage.example(method)
+    files = stage.named_files(method) | stage.of_stages(
+        lambda earlier: self._begin(earlier, next(iter(earlier.candidates), None)).nets)
     init_from = {role: Net.of(variables) for role, (_, variables) in networks.items()} | files
     if teacher is not None and learns_from_teacher(method, stage.spec):
       theirs = self._begin(teacher, next(iter(teacher.candidates), None))

@@ -31,7 +31,8 @@ class TrainedGenerator:
 
   @property
   def module(self):
-    return self.stage.method.modules[self.role]
+    """The network, factors merged into it where it is of low rank."""
+    return nn.plain(self.stage.method.modules[self.role])
 
   @property
   def from_latents(self) -> bool:
@@ -69,12 +70,17 @@ class TrainedGenerator:
     return TrainedGenerator(theirs, theirs.recipe.main) if theirs else None
 
   def bound(self, checkpoint: str = 'best') -> BoundGenerator:
-    """With its weights at a checkpoint, see `Stage.state`; read once."""
+    """With its weights at a checkpoint, see `Stage.state`, and without factors; read once."""
     cache = self.stage.run.bound_generators
     if (self, checkpoint) not in cache:
-      generators = self.stage.method.generators(self.stage.state(checkpoint))
-      cache[self, checkpoint] = jax.device_put(generators[self.role])
+      trained = self.as_trained(checkpoint)
+      module, variables = nn.merged(trained.module, trained.variables)
+      cache[self, checkpoint] = jax.device_put(BoundGenerator(variables, module))
     return cache[self, checkpoint]
+
+  def as_trained(self, checkpoint: str = 'best') -> BoundGenerator:
+    """The same with its factors apart, where it is of low rank."""
+    return self.stage.method.generators(self.stage.state(checkpoint))[self.role]
 
   def reference(self, checkpoint: str) -> BoundGenerator | None:
     """What it is compared with: its teacher, as it stood or was chosen to teach."""

@@ -33,13 +33,14 @@ def describe(config: ConfigDict) -> list[dict[str, Any]]:
   table, costs = [], {}
   for stage in Run(config, Path(), Reporter(quiet=True)).stages.values():
     for role, network, x in _networks(stage):
+      name, network = type(network).__name__, nn.plain(network)
       if (key := repr((network, x.shape))) not in costs:  # stages share networks
         with build.blaming(f'stages.{stage.name}.method: its {role}'):
           variables = jax.eval_shape(network.init, jax.random.key(0), x)
         costs[key] = {'params': model_cost.count_params(variables),
                       'params_paper': model_cost.count_params(variables, 'paper'),
                       'macs': model_cost.macs(network, x.shape), 'variables': variables}
-      table.append({'stage': stage.name, 'role': role, 'network': type(network).__name__,
+      table.append({'stage': stage.name, 'role': role, 'network': name,
                     'budget': build.budgets(config, stage.name).get(role), **costs[key]})
   return table
 

@@ -123,7 +123,9 @@ def _longer(workdir, config, differing):
     after = [later for later in config.run[config.run.index(name) + 1:]
              if any((workdir / later / 'checkpoints').glob('*'))] if name in config.run else []
     measures = name in (config.evaluate.classifier, config.evaluate.segmenter.get('stage'))
-    stale = [later for later in after if measures or name in config.stages[later].teacher]
+    stale = [later for later in after if measures or name in (
+        *config.stages[later].teacher,
+        *map(configs.stage_of, config.stages[later].init_from.values()))]
     if stale:
       raise ValueError(f'stages.{name}.steps={steps}: {", ".join(stale)} '
                        f'{"was measured by" if measures else "learned from"} {name} as it was '

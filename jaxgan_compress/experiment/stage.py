@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +165,7 @@ class Stage:
   def init_from(self) -> dict[str, Net] | None:
     """The networks that the stage starts from: of its teacher's checkpoint, of pruning, of files.
     """
-    nets = self.files()
+    nets = self.files() | self.of_stages(lambda stage: stage.nets(self.spec.teacher_checkpoint))
     if teacher := self.taught_by:
       nets = teacher.as_teacher(teacher.nets(self.spec.teacher_checkpoint)) | nets
     return nets or None
@@ -181,16 +181,33 @@ class Stage:
     """
     nets = {}
     for role, path in self.spec.init_from.items():
+      if configs.stage_of(path):
+        continue
       with build.blaming(f'stages.{self.name}.init_from.{role}'), self.run.placed():
         module, variables = convert.open_network(path, method.modules.get(role))
         if role not in method.modules:
           raise ValueError(f'{type(method).__name__} has no network of this role; it has '
                            f'{", ".join(method.modules)}')
-        if differing := _differences(module, method.modules[role], role):
+        wanted = method.modules[role]
+        if not isinstance(module, nn.LowRank):  # it may be the base of one
+          wanted = nn.plain(wanted)
+        if differing := _differences(module, wanted, role):
           raise ValueError(f'{path} is of another network, with {differing}; change the method, or '
                            'give the file of its network')
       nets[role] = Net.of(variables)
     return nets
+
+  def of_stages(self, nets: Callable[[Stage], Mapping[str, Net]]) -> dict[str, Net]:
+    """{role: Net} of the earlier stages that the section `init_from` names: of each the network
+    that it is for, averaged where it has an average. nets: of a stage, or their shapes."""
+    return {role: Net.of(nets(stage)[stage.recipe.main].averaged)
+            for role, stage in self.begins_from.items()}
+
+  @property
+  def begins_from(self) -> dict[str, Stage]:
+    """{role: the earlier stage whose network it starts as}."""
+    return {role: self.run.stages[name] for role, path in self.spec.init_from.items()
+            if (name := configs.stage_of(path))}
 
   @property
   def notice(self) -> str:
@@ -200,7 +217,7 @@ class Stage:
       return self.notice_file.read_text().strip()
     texts = [network.notice_of(path) for path in self.spec.init_from.values()
              if realesrgan.is_name(path) or paths.expand(path).is_file()]
-    texts += [stage.notice for stage in self.candidates]
+    texts += [stage.notice for stage in (*self.candidates, *self.begins_from.values())]
     return '\n'.join(dict.fromkeys(line for text in texts for line in text.splitlines()))
 
   @property
@@ -304,7 +321,7 @@ class Stage:
     """The shapes of the state, without reading or making any."""
     key = self.teacher, self.pruned.written  # a whole network until it is pruned
     if key not in self._shapes:  # tracing takes seconds, and each generator asks
-      init_from = self.files()
+      init_from = self.files() | self.of_stages(lambda stage: stage.shapes().nets)
       if teacher := self.taught_by:
         init_from = teacher.as_teacher(teacher.shapes().nets) | init_from
       self._shapes[key] = jax.eval_shape(self.method.init, self.key, self.example(self.method),

@@ -55,7 +55,7 @@ def named_paths(config: ConfigDict) -> dict[str, str]:
       if isinstance(value, Mapping):
         yield from walk(value, f'{prefix}{key}.', in_files or key == 'init_from')
       elif isinstance(value, str) and (in_files or key in ('path', 'data_dir')) \
-          and value not in convert.brought():
+          and value not in convert.brought() and not (in_files and configs.stage_of(value)):
         yield prefix + key, value
 
   return dict(walk(config.to_dict(), '', False))

@@ -68,9 +68,10 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
                  ) -> dict[str, Any]:
   """Writes a generator in every format asked for, with all that its user needs; returns the proof.
 
-  generator: it, with float32 weights. inputs: batches [B,H,W,C] in [-1, 1] (or one-hot, or
-  [B,latent]) on which every artefact is compared with the network; give several sizes, if it takes
-  them. to: keys of `FORMATS`. layout: 'NHWC' or 'NCHW', of ONNX images; those of LiteRT are NHWC.
+  generator: it, with float32 weights; factors are merged into it. inputs: batches [B,H,W,C] in
+  [-1, 1] (or one-hot, or [B,latent]) on which every artefact is compared with the network; give
+  several sizes, if it takes them. to: keys of `FORMATS`. layout: 'NHWC' or 'NCHW', of ONNX images;
+  those of LiteRT are NHWC.
   calibration: inputs from which an additional int8 ONNX network takes its ranges; an additional
   8-bit LiteRT network finds its own. None: neither is written. facts: lines for the model card.
   pictures: the first inputs as images, where they are none themselves. labels: for inputs that are
@@ -102,9 +103,10 @@ def write_folder(generator: BoundGenerator, out: str | Path, inputs: Sequence[np
   """
   out = paths.expand(out)
   formats = _checked_formats(to, out, overwrite, calibration is not None, generator)
-  inputs = _of_one_size(generator.module, inputs, to)
-  takes = _takes(generator.module, inputs[0].shape, labels, layout, bits)
-  module, variables = generator.module, jax.device_get(generator.variables)
+  module, variables = nn.merged(generator.module, generator.variables)
+  variables = jax.device_get(variables)
+  inputs = _of_one_size(module, inputs, to)
+  takes = _takes(module, inputs[0].shape, labels, layout, bits)
   if 'dtype' in _fields(module):
     module = module.clone(dtype=np.float32)
   apply = jit(lambda variables, x: module.apply(variables, x, train=False)[0])
@@ -199,7 +201,7 @@ def _checked_formats(to, out, overwrite, int8, generator) -> tuple[str, ...]:
   if 'litert' in formats:
     litert.package()
   if 'ncnn' in formats:
-    ncnn.graph(generator.module)  # raises for any other network than an upscaler
+    ncnn.graph(nn.plain(generator.module))  # raises for any other network than an upscaler
   return formats
 
 

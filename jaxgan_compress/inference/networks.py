@@ -82,7 +82,8 @@ def bind(name: str, bound: BoundGenerator, *, labels: Mapping[str, Any] | None =
 
   Raises ValueError for a network of label maps whose planes `labels` does not add up to.
   """
-  module, variables = bound.module, jax.device_get(bound.variables)
+  module, variables = nn.merged(bound.module, bound.variables)
+  bound, variables = BoundGenerator(variables, module), jax.device_get(variables)
   arrays = {path: np.asarray(x) for path, x in flat(variables).items()}
   takes = _takes(module, variables, labels, colors)
   return Network(name, takes, key_of(repr(module), checksum(arrays), dataclasses.asdict(takes)),

@@ -212,7 +212,7 @@ class Adversary:
 
       (value, (collections, sign)), grads = jax.value_and_grad(loss, has_aux=True)(disc.params)
       state, norms = core.advance(state, {'disc': grads}, {'disc': self.tx}, axes)
-      state = state.with_collections({'disc': axes.mean(collections)})
+      state = state.with_collections({'disc': collections}, axes)
       if self.loss == 'wgan_clip':
         disc = state.nets['disc']
         clipped = disc.replace(params=gan.clip(disc.params, self.clip))

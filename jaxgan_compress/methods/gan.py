@@ -88,7 +88,7 @@ class GAN:
     (loss, collections), grads = jax.value_and_grad(generator_loss, has_aux=True)(params)
     state, norms = core.advance(state, {'generator': grads}, {'generator': self.tx}, axes,
                                 ema=self.ema)
-    state = state.with_collections(axes.mean(collections))
+    state = state.with_collections(collections, axes)
     return state.tick(), core.merge_logs({'generator': {'loss': loss}}, disc_logs, norms)
 
   def generators(self, state: TrainState) -> dict[str, BoundGenerator]:

@@ -172,7 +172,7 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
 
   grads, (d_terms, d_collections) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
   state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
-  state = state.with_collections(axes.mean({role: collections, 'disc': d_collections}))
+  state = state.with_collections({role: collections, 'disc': d_collections}, axes)
   state, logs = adversary.adapt(state, {role: {**terms, 'loss': loss}, 'disc': d_terms},
                                 len(target), axes)
   return state.tick(), core.merge_logs(logs, g_norms, d_norms)

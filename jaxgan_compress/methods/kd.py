@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen
 
-from jaxgan_compress import core
+from jaxgan_compress import core, nn
 from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import image as image_losses
 from jaxgan_compress.methods.adversary import Adversary
@@ -102,7 +102,8 @@ class KD:
 
   def _check_same_images(self):
     for field in ('latent', 'size', 'channels'):
-      ours, theirs = (vars(module).get(field) for module in (self.student, self.teacher))
+      ours, theirs = (vars(nn.plain(module)).get(field)
+                      for module in (self.student, self.modules['teacher']))
       if ours != theirs:
         raise ValueError(f'the student has {field}={ours} and the teacher {field}={theirs}; '
                          'a student generates the same images from the same latents')
@@ -211,7 +212,7 @@ class KD:
     grads, (student_logs, moved) = jax.grad(loss, has_aux=True)(params)
     state, norms = core.advance(state, {'student': grads}, {'student': self.tx}, axes,
                                 ema=self.ema)
-    return (state.with_collections(axes.mean(moved)).tick(),
+    return (state.with_collections(moved, axes).tick(),
             core.merge_logs(student_logs, logs, norms))
 
   def teach(self, state: TrainState, z):

@@ -123,7 +123,7 @@ def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condi
   grads = {role: pull_back(slopes)[0], **helper_grads}
   state, g_norms = core.advance(state, grads, dict.fromkeys(grads, method.tx), axes,
                                 ema=method.ema)
-  state = state.with_collections(axes.mean({role: collections, 'disc': disc_collections}))
+  state = state.with_collections({role: collections, 'disc': disc_collections}, axes)
   state, logs = adversary.adapt(state, {role: {**terms, 'loss': loss}, 'disc': d_terms},
                                 len(target), axes)
   return state.tick(), core.merge_logs(logs, d_norms, g_norms)

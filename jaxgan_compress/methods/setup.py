@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 from flax import linen
 
+from jaxgan_compress import nn
 from jaxgan_compress.core import Axes, Net
+from jaxgan_compress.core.state import FIXED
 from jaxgan_compress.nn import initialise
 from jaxgan_compress.nn.init import flat, shapes
+
+log = logging.getLogger(__name__)
 
 
 def choose(field: str, value: str, possible: Iterable[str]):
@@ -38,24 +43,34 @@ def check_batch(method, batch: Mapping, *needed: str):
 def refuse_dropout(modules: Mapping[str, linen.Module]):
   """Raises ValueError for a generator with dropout, which OMGD and CycleGAN train without."""
   for role, module in modules.items():
-    if vars(module).get('dropout'):
-      raise ValueError(f'{role} has dropout={module.dropout}; OMGD trains without: dropout=0.')
+    if dropout := vars(nn.plain(module)).get('dropout'):
+      raise ValueError(f'{role} has dropout={dropout}; OMGD trains without: dropout=0.')
 
 
 def init_net(role: str, module: linen.Module, key, *inputs, scheme: str, init_from):
   """The variables of init_from[role] if it is there, else fresh ones.
 
-  Raises ValueError for those of another network.
+  A network of low rank takes its own, or those of its base, beside which it begins. Raises
+  ValueError for those of another network.
   """
+  low_rank = isinstance(module, nn.LowRank)
   if not init_from or role not in init_from:
+    if low_rank:
+      log.warning('%s is of low rank, and without init_from[%r] its base is random, which says '
+                  'nothing of an effect', role, role)
     return initialise(module, key, *inputs, scheme=scheme)
+  if low_rank and not set(FIXED) & init_from[role].variables.keys():
+    return module.adapted(init_from[role].variables, key)
   return check_same(role, init_from, shapes(module, *inputs), type(module).__name__)
 
 
 def check_same(role: str, init_from: Mapping[str, Net], fresh: Mapping, kind: str):
   """The variables of init_from[role], of the shapes of `fresh`. Raises ValueError for others."""
-  named = lambda params: {name: leaf.shape for name, leaf in flat(params).items()}
-  expected, found = named(fresh['params']), named(init_from[role].params)
+  def named(variables):
+    kept = [variables['params'], *(variables[kind] for kind in FIXED if kind in variables)]
+    return {name: leaf.shape for leaves in kept for name, leaf in flat(leaves).items()}
+
+  expected, found = named(fresh), named(init_from[role].variables)
   for name in sorted(expected.keys() | found.keys()):
     if expected.get(name) != found.get(name):
       raise ValueError(f'init_from[{role!r}] is of another network than this {kind}: '

@@ -10,10 +10,12 @@ from jaxgan_compress.nn.feature_nets.drn import DRN
 from jaxgan_compress.nn.feature_nets.efficientnet import EfficientNetLite0
 from jaxgan_compress.nn.feature_nets.fid_inception import FIDInception
 from jaxgan_compress.nn.feature_nets.vgg import VGG, Adapter
+from jaxgan_compress.nn.files.factors import load_factors, save_factors
 from jaxgan_compress.nn.files.network import allow, load, save
 from jaxgan_compress.nn.generators.dcgan import DCGANDiscriminator, DCGANGenerator
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionGenerator, inception
 from jaxgan_compress.nn.generators.interpolation import Resize
+from jaxgan_compress.nn.generators.low_rank import LowRank, merged, plain, search_rank
 from jaxgan_compress.nn.generators.resnets import (
   ResNetGenerator,
   mobile_deepest_resnet,
@@ -61,6 +63,7 @@ __all__ = [
   'InstanceNorm',
   'LayerNorm',
   'LeNet5',
+  'LowRank',
   'MultiScale',
   'PatchGAN',
   'PixelGAN',
@@ -84,14 +87,19 @@ __all__ = [
   'initialise',
   'input_kind',
   'load',
+  'load_factors',
   'make_plan',
+  'merged',
   'mobile_deepest_resnet',
   'mobile_resnet',
   'mobile_spade',
   'output_scale',
+  'plain',
   'resnet',
   'rrdbnet',
   'save',
+  'save_factors',
+  'search_rank',
   'spade',
   'srvgg',
   'unet',

@@ -102,6 +102,8 @@ def initialise(module: linen.Module, key: jax.Array, *inputs, scheme: str = 'dcg
   """
   if scheme not in SCHEMES:
     raise ValueError(f'init scheme {scheme!r}; one of {", ".join(SCHEMES)}')
+  if 'adapted' in dir(module):  # of low rank: the scheme is that of its base
+    return module.adapted(initialise(module.network, key, *inputs, scheme=scheme), key)
   rule = SCHEMES[scheme]
   specs = _specs(module, inputs)
   shapes, batch_norms = _look(module, *specs)

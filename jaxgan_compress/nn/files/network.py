@@ -20,6 +20,7 @@ from jaxgan_compress.nn.init import flat, shapes
 from jaxgan_compress.nn.layers.inputs import example
 
 FORMAT = 'jaxgan_compress network 1'
+FACTORS = 'jaxgan_compress factors'  # which need a base, see `files.factors`
 # Fields that files of older versions name otherwise: {old name: (new name, {old value: new})}.
 LISTED = 32  # whole numbers in a row that `spell` writes out: widths are fewer, channels more
 RENAMED = {'form': ('implementation', {'plain': 'reference', 'fast': 'optimized'})}
@@ -46,7 +47,7 @@ def save(path: str | Path, module: linen.Module, variables: Mapping, *, overwrit
   not those of the module.
   """
   arrays = {name: np.asarray(x) for name, x in flat(variables).items()}
-  _check(module, arrays, 'these variables')
+  check(module, arrays, 'these variables')
   files.write(path, arrays, {
       'format': FORMAT, 'architecture': json.dumps(describe(module, like=like)),
       'crc32': str(checksum(arrays)), **({'notice': notice} if notice else {})},
@@ -72,6 +73,10 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
   if is_network(path) and metadata['format'] != FORMAT:
     raise ValueError(f'{path} is of the format {metadata["format"]!r} and this version reads '
                      f'{FORMAT!r}; update jaxgan_compress')
+  if metadata.get('format', '').startswith(FACTORS):
+    raise ValueError(f'{path} holds factors alone, and no network; merge them with their base: '
+                     f'jaxgan-compress merge --base=BASE.safetensors --factors={path} '
+                     '--output=NETWORK.safetensors')
   if not is_network(path):
     files.read(path)  # its own complaint, if it is no such file at all
     raise ValueError(f'{path} holds weights without an architecture; convert it first: '
@@ -81,7 +86,7 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
     raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
   try:
     module = build(json.loads(metadata['architecture']), like=like)
-    _check(module, arrays, 'its arrays')
+    check(module, arrays, 'its arrays')
   except MemoryError:
     raise
   except Exception as e:  # whatever a network of these fields may raise
@@ -96,7 +101,7 @@ def fit(module: linen.Module, given: Mapping[str, np.ndarray], source: str | Pat
   ValueError for arrays of another network."""
   if not any(name.startswith('params/') for name in given):
     given = {f'params/{name}': x for name, x in given.items()}
-  _check(module, given, str(source))
+  check(module, given, str(source))
   return traverse_util.unflatten_dict(dict(given), sep='/')
 
 
@@ -216,7 +221,7 @@ def spell(value: Any) -> str:
   return value.__name__ if isinstance(value, type) else repr(value)
 
 
-def _check(module, arrays, what):
+def check(module, arrays, what):
   """Raises ValueError unless the arrays are those that the module has."""
   for field in ('layers', 'scales'):  # depths, which a walk over the module is as long as
     count = getattr(module, field, 0)

@@ -1,0 +1,1 @@
+"""Effects beside a base student: low-rank adapters."""
