@@ -27,6 +27,7 @@ from jaxgan_compress.methods.terms import (
   Relations,
   Spectrum,
   Style,
+  Target,
   TotalVariation,
   Wavelet,
 )
@@ -63,6 +64,7 @@ __all__ = [
   'Spectrum',
   'Style',
   'Taps',
+  'Target',
   'TotalVariation',
   'Wavelet',
   'term_gradients',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -196,7 +197,8 @@ class Adversary:
   def train(self, state: TrainState, real: Callable, fake: Callable, axes: Axes, bn_axes: Axes):
     """`disc_steps` updates of `state.nets['disc']`; `real(i)`, `fake(i)` are update i's images.
     Returns the state and its logs."""
-    value, signs, rows = jnp.zeros(()), [], 0
+    value, rows = jnp.zeros(()), 0
+    signs: list[dict[str, Any]] = []
     for i in range(self.disc_steps):
       reals, fakes = real(i), stop_gradient(fake(i))
       rows = len(reals)
@@ -218,9 +220,9 @@ class Adversary:
         clipped = disc.replace(params=gan.clip(disc.params, self.clip))
         state = state.replace(nets={**state.nets, 'disc': clipped})
       signs.append(sign)
-    sign = {name: sum(each[name] for each in signs) / len(signs) for name in signs[0]}
-    logs: Logs = {'disc': {'loss': value, **sign}}
-    return self.adapt(state, core.merge_logs(logs, norms), rows, axes)
+    sign = {name: jnp.mean(jnp.stack([each[name] for each in signs])) for name in signs[0]}
+    return self.adapt(state, core.merge_logs({'disc': {'loss': value}}, {'disc': sign}, norms),
+                      rows, axes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,17 +121,18 @@ class DistillLoss:
           into.setdefault(kind, {}).update(variables)
     return learning, fixed
 
-  def output(self, frozen, generated, taps: Mapping = {}, disc=None) -> Output:
+  def output(self, frozen, generated, taps: Mapping = {}, disc=None, target=None) -> Output:
     """The `Output` of a generated image [B,H,W,C] in [-1, 1], of which features see
-    `core.in_colour`. disc: the `FixedDiscriminator` of a teacher."""
+    `core.in_colour`. disc, target: of a teacher, its `FixedDiscriminator` and the true image."""
     if self.border:
       inner = slice(self.border, -self.border)
       generated = generated[:, inner, inner]
+      target = None if target is None else target[:, inner, inner]
     image, network = in_colour(generated), self.feature_net
     if not isinstance(network, nn.EfficientNetLite0):  # which knows the scale of its pixels
       image = (image + 1) / 2  # without ImageNet's mean, as published
     seen = network.apply(frozen['features'], image) if self._perceptual else {}
-    return Output(generated, taps, cast(Mapping[str, Any], seen), disc)
+    return Output(generated, taps, cast(Mapping[str, Any], seen), disc, target)
 
   def loss(self, role: str, student: Output, teachers: Mapping[str, Output], adapters=None,
            axes: Axes = Axes(), projections: PyTree = None):

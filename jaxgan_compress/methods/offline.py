@@ -141,7 +141,7 @@ class Offline:
     """As of `OMGD`, for the students."""
     check_batch(self, batch, *self._needed)
     teachers = {'teacher': self._output(state, self._taught(state.frozen, batch), batch, axes)}
-    losses, *rest = student_losses(
+    losses, *rest, _ = student_losses(
         self, params, state, {role: (module, batch['source'], teachers)
                               for role, module in self.students.items()}, axes)
     return losses, (*rest, state.replica_state)

@@ -41,15 +41,17 @@ from jaxgan_compress.pruning import GradualPruning
 class OMGD:
   """Teachers learn from pairs; students learn from their teachers, in the same steps.
 
-  A student never meets the discriminator or the ground truth, and no teacher is moved by its
-  students. All losses are taken at the parameters before the step, so one gradient of one sum moves
-  every network.
+  A student never meets the discriminator or the ground truth, unless terms say so, and no teacher
+  is moved by its students. All losses are taken at the parameters before the step, so one gradient
+  of one sum moves every network.
 
   batch: `{'source', 'target'}`, [B,H,W,C] in [-1, 1].
   student; wide, deep: generators of one input and output; either teacher may be None. The wide
     teacher's taps are compared (the deep one's, where it is alone).
   adversary: of the teachers; its discriminator sees source and image side by side and has a head
-    for each: `nn.PatchGAN(inputs=6, heads=('wide', 'deep'), shared=5)`.
+    for each: `nn.PatchGAN(inputs=6, heads=('wide', 'deep'), shared=5)`. A student of which it has a
+    head as well is met by it: that head learns to tell the student's images from real ones, and
+    scores it where a term of its loss asks a discriminator. That is ours and not OMGD.
   tx: of students and their adapters. teacher_tx: default, the same.
   distill: what the students minimise.
   extra_students: more students, {role: generator}, each at the cost of its own forward and backward
@@ -149,21 +151,31 @@ class OMGD:
       variables = {'params': params[role], **state.nets[role].collections}
       outputs[role], collections[role] = forward_train(module, variables, batch['source'], axes)
     view = self.adversary.view(state, axes)
-    losses, logs, of_real = self._teacher_losses(params, state, batch, outputs, view, axes)
-    collections['disc'] = self._disc_collections(
-        stop_gradient(params['disc']), state.nets['disc'].collections, batch,
-        {role: stop_gradient(image) for role, (image, _) in outputs.items()}, view, axes)
+    real = self._logits(params['disc'], state, batch, view, axes)(
+        'real', batch['target'], fake=next(iter(outputs.values()))[0])
     disc = {'params': params['disc'], **state.nets['disc'].collections}
+
+    def scored_by(head, output):
+      return dataclasses.replace(output, disc=FixedDiscriminator(
+          self.adversary, disc, batch['source'], view, axes, (head,), stop_gradient(real)))
+
     teachers = {role: teacher_output(
         self, state, outputs[role] if self.teacher_params == 'current'
         else module.apply(state.nets[role].averaged, batch['source'], train=False),
-        FixedDiscriminator(self.adversary, disc, batch['source'], view, axes, (role,), of_real))
-        for role, module in self.teachers.items()}
-    student_loss, student_logs, student_collections = student_losses(
-        self, params, state, {role: (module, batch['source'], teachers)
-                              for role, module in self.students.items()}, axes)
+        target=batch['target']) for role, module in self.teachers.items()}
+    student_loss, student_logs, moved, images = student_losses(
+        self, params, state, {role: (module, batch['source'], {
+            teacher: scored_by(role if role in self.adversary.disc.heads else teacher, output)
+            for teacher, output in teachers.items()}) for role, module in self.students.items()},
+        axes)
+    images = {**{role: image for role, (image, _) in outputs.items()}, **{
+        role: image for role, image in images.items() if role in self.adversary.disc.heads}}
+    losses, logs = self._teacher_losses(params, state, batch, images, real, view, axes)
+    collections['disc'] = self._disc_collections(
+        stop_gradient(params['disc']), state.nets['disc'].collections, batch,
+        {role: stop_gradient(image) for role, image in images.items()}, view, axes)
     return {**losses, **student_loss}, (core.merge_logs(logs, student_logs), {
-        **collections, **student_collections}, state.replica_state)
+        **collections, **moved}, state.replica_state)
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     def move(learners):
@@ -191,28 +203,32 @@ class OMGD:
     return {role: BoundGenerator(state.nets[role].averaged, module)
             for role, module in {**self.students, **self.teachers}.items()}
 
-  def _teacher_losses(self, params, state, batch, outputs, view: View, axes):
-    """({'disc', 'wide', 'deep': loss}, logs, {head: logits of real images}) of the teachers and
-    their discriminator."""
-    source, target = batch['source'], batch['target']
+  def _logits(self, disc, state, batch, view: View, axes):
+    """(name of a view, images) -> {head: logits} of a discriminator of these parameters."""
+    variables = {'params': disc, **state.nets['disc'].collections}
+    return lambda name, x, **fake: self.adversary.apply(
+        variables, *view(name, x, batch['source'], **fake), axes)[0][0]
 
-    def logits_of(disc):
-      variables = {'params': disc, **state.nets['disc'].collections}
-      return lambda name, x, **fake: self.adversary.apply(
-          variables, *view(name, x, source, **fake), axes)[0][0]
+  def _teacher_losses(self, params, state, batch, images, real, view: View, axes):
+    """({'disc', 'wide', 'deep': loss}, logs) of the teachers and their discriminator.
 
+    images: {head: generated images}, of teachers and of students that it meets. real: {head: logits
+    of real images}, which are seen once, whatever the number of heads.
+    """
+    target = batch['target']
+    live, fixed = (self._logits(each, state, batch, view, axes)
+                   for each in (params['disc'], stop_gradient(params['disc'])))
     losses: dict[str, Any] = {'disc': jnp.zeros(())}
     logs: dict[str, dict[str, Any]] = {'disc': {}}
-    live, fixed = logits_of(params['disc']), logits_of(stop_gradient(params['disc']))
-    real = live('real', target, fake=next(iter(outputs.values()))[0])
-    for role, (generated, _) in outputs.items():
-      # Real images are seen once, whatever the number of teachers.
+    for role, generated in images.items():
       head = lambda name, x, role=role: live(name if name == 'real' else f'fake_{role}', x)[role]
       fake = stop_gradient(generated)
       on_real, on_fake = self.adversary.disc_losses(real[role], head('fake', fake))
       losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slope_penalties(
           head, target, fake)
       logs['disc'] |= {f'real_{role}': on_real, f'fake_{role}': on_fake}
+      if role not in self.teachers:
+        continue
       adv = self.adversary.g_loss(fixed(f'generator_{role}', generated)[role],
                                   stop_gradient(real[role]))
       recon = image.RECONSTRUCTIONS[self.recon_loss](generated, target)
@@ -220,9 +236,9 @@ class OMGD:
       losses[role] = sum(logs[role].values())
     for role, loss in losses.items():
       logs[role]['loss'] = loss
-    signs = [self.adversary.confidence(real[role]) for role in outputs]
+    signs = [self.adversary.confidence(real[role]) for role in self.teachers]
     logs['disc'] |= {name: sum(each[name] for each in signs) / len(signs) for name in signs[0]}
-    return losses, logs, stop_gradient(real)
+    return losses, logs
 
   def _of_learners(self, learners, *args):
     """`losses`, without new collections of a discriminator that did not take part."""
@@ -242,7 +258,7 @@ class OMGD:
         view(f'fake_{role}', fake, batch['source']),
         view('real', batch['target'], batch['source'], **shown))]
     passes += [(role, view(f'generator_{role}', x, batch['source']))
-               for role, x in generated.items()]
+               for role, x in generated.items() if role in self.teachers]
     for role, seen in passes:
       _, moved = self.adversary.forward(params, collections, *seen, axes)
       collections = of_head(collections, moved, role, self.adversary.disc.heads)

@@ -250,7 +250,7 @@ class OMGDCycle:
     return student_losses(self, params, state, {
         role: (module, side_of(batch, teacher_of[role]), {
             teacher_of[role]: teachers[teacher_of[role]]})
-        for role, module in self.students.items()}, axes)
+        for role, module in self.students.items()}, axes)[:3]
 
   def _generate(self, batch, variables):
     """{teacher: (image, taps)} in inference mode; variables: of a role."""

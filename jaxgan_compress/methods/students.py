@@ -42,30 +42,31 @@ def loss_of(method, student: str) -> DistillLoss:
 
 
 def student_losses(method, params, state: TrainState, students: Mapping[str, tuple], axes: Axes):
-  """({student: loss}, logs, {role: new collections}) of students that learn by `method.distill`.
+  """({student: loss}, logs, {role: new collections}, {student: image}) of students that learn by
+  `method.distill`.
 
   students: {role: (its module, its input, {teacher: Output})}.
   """
-  losses, logs, collections = {}, {}, {}
+  losses, logs, collections, images = {}, {}, {}, {}
   for role, (module, x, teachers) in students.items():
     variables = {'params': params[role], **state.nets[role].collections}
-    (image, taps), collections[role] = forward_train(module, variables, x, axes)
+    (images[role], taps), collections[role] = forward_train(module, variables, x, axes)
     adapters = f'{role}_adapters'
     of_adapters = {'params': params[adapters], **state.nets[adapters].collections} \
         if adapters in state.nets else None
     losses[role], terms, more_logs, moved = loss_of(method, role).loss(
-        role, method.distill.output(state.frozen, image, taps), teachers, of_adapters, axes,
+        role, method.distill.output(state.frozen, images[role], taps), teachers, of_adapters, axes,
         state.frozen.get('projections', {}).get(role))
     logs = merge_logs(logs, {role: {**terms, 'loss': losses[role]}}, more_logs)
     if moved:
       collections[adapters] = moved
-  return losses, logs, collections
+  return losses, logs, collections, images
 
 
-def teacher_output(method, state: TrainState, generated, disc=None) -> Output:
+def teacher_output(method, state: TrainState, generated, disc=None, target=None) -> Output:
   """The `Output` of a teacher's (image, taps), which nothing learns through. disc: its
-  discriminator, a `FixedDiscriminator`."""
-  return method.distill.output(state.frozen, *stop_gradient(generated), disc=disc)
+  discriminator, a `FixedDiscriminator`. target: the true images, of pairs."""
+  return method.distill.output(state.frozen, *stop_gradient(generated), disc=disc, target=target)
 
 
 def finished_discriminator(adversary: Adversary, state: TrainState, source, axes: Axes

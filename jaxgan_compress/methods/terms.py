@@ -35,12 +35,14 @@ class Output:
 
   image: [B,H,W,C] in [-1, 1]. taps: {name: activations [B,h,w,C]}. features: {layer: [B,h,w,C]} of
   the image in the feature network, {} where no term asks for them. disc: of a teacher, the
-  discriminator that it has learned against, where there is one.
+  discriminator that it has learned against; target: beside a teacher's, the true image of the
+  pair; where there are such.
   """
   image: Any
   taps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   features: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   disc: FixedDiscriminator | None = None
+  target: Any = None
 
 
 class _ImageTerm:
@@ -89,6 +91,21 @@ class Pixel(_ImageTerm):
     if self.sharpen:
       target = image.unsharp(target, self.sharpen, self.radius)
     return image.l1(student.image, target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target(_ImageTerm):
+  """weight * mean |student - the true image| of the pair, which the student of a paper on
+  distillation does not meet: what a teacher cannot say is in it. For `OMGD`."""
+  weight: float
+  label = 'target'
+
+  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes) -> dict:
+    target = next(iter(teachers.values())).target
+    if target is None:
+      raise ValueError('Target compares with the true image of a pair, which this method does not '
+                       'give its student; leave it out')
+    return {self.label: self.weight * image.l1(student.image, target)}
 
 
 @dataclasses.dataclass(frozen=True)
