@@ -25,6 +25,7 @@ from tests.test_networks import loaded
 from tests.test_omgd import (
   SMALL,
   UNPERCEIVED,
+  OneBlock,
   agree,
   alone,
   crops,
@@ -33,6 +34,7 @@ from tests.test_omgd import (
   paired_disc,
   resumes,
   small_cycle,
+  small_gaugan,
   small_omgd,
   small_resnet,
 )
@@ -434,7 +436,7 @@ def test_both_discriminators_of_a_cycle_adapt(sgd, textures):
     state = alone(method.init(jax.random.key(0), textures))
     _, logs = jax.jit(method.step)(state, textures)
   # Every logit is below 1/2 at first.
-  assert {role: logs[role]['sign'] for role in ('disc', 'disc_ba')} == {'disc': -1, 'disc_ba': -1}
+  assert logs['real_sign'] == {'disc': -1, 'disc_ba': -1}
   assert logs['augment_probability'] == {'disc': 0, 'disc_ba': 0}
 
 
@@ -475,7 +477,8 @@ def test_generated_images_are_shown_as_real_ones():
   assert 15 < shown.sum() < 49 and set(shown) == {0, 1}
   assert (view('real', x)[0] == x).all()
   # Half way between its two targets 'lsgan' does not know.
-  assert adversary.confidence(jnp.array([.4, .6, 2.]))['sign'] == pytest.approx(1 / 3)
+  signs = adversary.confidence([jnp.array([.4, .6, 2.])])['real_sign']
+  assert signs == {'disc': pytest.approx(1 / 3)}
 
 
 def test_what_rp_subtracts_is_seen_alike():
@@ -581,3 +584,40 @@ def test_a_projection_that_learns_is_an_adapter():
   found = term.init_adapters(shapes, jax.random.key(0), 'normal')['params']['contrast_stem']
   assert jax.tree.map(jnp.shape, found) == jax.tree.map(
       jnp.shape, dict(Projection(2, 3).init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']))
+
+
+def test_a_student_may_meet_the_discriminator(sgd, batch):
+  """By a head of its own, which learns from its images and scores it; no one else feels it."""
+  terms = methods.DistillLoss(methods.Discriminator(2.), methods.Target(3.))
+  method = small_omgd(sgd, {'disc': paired_disc(heads=('wide', 'student'))}, deep=None,
+                      distill=terms, extra_students={'other': small_resnet(1)})
+  with jax.enable_x64(False):
+    state = method.init(jax.random.key(0), batch)
+    reached, logs = moved_by(method, state, batch)
+    student = method.student.apply(state.nets['student'].variables, batch['source'], train=True)[0]
+    adversary = method.adversary
+    logits = adversary.apply(state.nets['disc'].variables, student, batch['source'], Axes())[0][0]
+  assert reached == {role: {role} for role in ('student', 'other', 'wide', 'disc')}
+  assert {'real_student', 'fake_student'} <= set(logs['disc']) and set(logs['gap']) == {
+      'wide', 'student'}
+  np.testing.assert_allclose(logs['student']['adv_wide'], -2 * logits['student'].mean(), rtol=1e-4)
+  np.testing.assert_allclose(logs['student']['target'],
+                             3 * np.abs(student - batch['target']).mean(), rtol=1e-4)
+  np.testing.assert_allclose(logs['gap']['student'], np.abs(
+      -logits['student'].mean() - np.maximum(0, 1 + logits['student']).mean()), rtol=1e-4)
+
+
+def test_terms_beside_label_maps(sgd):
+  """CATGauGAN takes them as CAT does."""
+  with jax.enable_x64(False):
+    teacher = small_gaugan(sgd)
+    labels = {'source': jnp.eye(7)[np.arange(2 * 64).reshape(2, 8, 8) % 7],
+              'target': jnp.zeros((2, 8, 8, 3))}
+    finished = teacher.init(jax.random.key(0), labels)
+    method = methods.CATGauGAN(
+        OneBlock(2), OneBlock(4), teacher.adversary, sgd, feature_net=teacher.feature_net,
+        taps=('head',), distill=methods.DistillLoss(methods.Wavelet(), methods.Discriminator()))
+    init_from = {'teacher': finished.nets['generator'], 'disc': finished.nets['disc']}
+    state = jax.eval_shape(method.init, jax.random.key(1), labels, init_from)
+    _, logs = jax.eval_shape(method.step, state, labels)
+  assert {'wavelet_teacher', 'adv_teacher', 'tap_head', 'match'} <= set(logs['student'])

@@ -194,7 +194,7 @@ def _asks_disc(section) -> bool:
   """Whether a term of a method's students asks the discriminator of their teacher."""
   known = vars(importlib.import_module(HOMES['distill']))
   losses = [section.get('distill') or {}, *(section.get('extra_distill') or {}).values()]
-  terms = [known.get(value.get('name')) for loss in losses for value in loss.values()
+  terms = [known.get(str(value.get('name'))) for loss in losses for value in loss.values()
            if isinstance(value, ConfigDict)]
   return any(getattr(term, 'needs_disc', False) for term in terms)
 

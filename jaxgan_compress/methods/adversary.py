@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -107,18 +107,30 @@ class Adversary:
     """What goes into `TrainState.frozen` for discriminators of these roles."""
     return {'adaptive': {role: self.adaptive.init() for role in roles}} if self.adaptive else {}
 
-  def confidence(self, logits) -> dict:
-    """{'sign': mean sign of logits of real images}, to be logged where `adapt` asks for it."""
+  def confidence(self, real: Iterable, role: str = 'disc') -> Logs:
+    """{'real_sign': {role: mean sign of logits of real images, mean over heads}}, which `adapt`
+    asks for; {} where it does not. real: logits of each head."""
+    if not self.adaptive:
+      return {}
     middle = .5 if self.loss == 'lsgan' else 0.
-    return {'sign': jnp.sign(stop_gradient(logits) - middle).mean()} if self.adaptive else {}
+    signs = [jnp.sign(stop_gradient(logits) - middle).mean() for logits in real]
+    return {'real_sign': {role: jnp.mean(jnp.stack(signs))}}
+
+  def gaps(self, fake: Mapping[str, Any]) -> Logs:
+    """{'gap': {generator: how far it and its discriminator are from balance}}, see
+    `losses.gan.gap`, from {generator: logits of its images}; {} for losses that have none."""
+    if self.relativistic or self.family == 'wgan':
+      return {}
+    return {'gap': {role: gan.gap(self.loss, stop_gradient(logits))
+                    for role, logits in fake.items()}}
 
   def adapt(self, state: TrainState, logs: Logs, rows: int, axes: Axes):
-    """(state, logs) after a step: `adaptive` has seen the signs in `logs`, which are means over
-    replicas. rows: real images of this replica."""
+    """(state, logs) after a step: `adaptive` has seen `confidence` in `logs`. rows: real images of
+    this replica."""
     if not self.adaptive:
       return state, logs
     before = state.frozen['adaptive']
-    after = {role: self.adaptive.update(before[role], axes.mean(logs[role]['sign']),
+    after = {role: self.adaptive.update(before[role], axes.mean(logs['real_sign'][role]),
                                         rows * axes.count) for role in before}
     return state.replace(frozen={**state.frozen, 'adaptive': after}), core.merge_logs(
         logs, {'augment_probability': {role: x['p'] for role, x in after.items()}})
@@ -169,11 +181,12 @@ class Adversary:
         loss += weight * gan.slope_penalty(functools.partial(critic, name), x)
     return loss
 
-  def d_loss(self, variables, real, fake, mix, view: View, axes: Axes):
+  def d_loss(self, variables, real, fake, mix, view: View, axes: Axes, role: str = 'generator'):
     """(what the discriminator minimises, with its penalty, (its new collections: of real images,
-    then of generated ones, what `adapt` asks for)).
+    then of generated ones, further logs)).
 
-    real: a whole number of times as many as fake [B,H,W,C]; mix: [B] in [0, 1].
+    real: a whole number of times as many as fake [B,H,W,C]; mix: [B] in [0, 1]. role: whose images
+    `fake` are.
     """
     params = variables['params']
     collections = {name: x for name, x in variables.items() if name != 'params'}
@@ -192,13 +205,15 @@ class Adversary:
     if self.loss == 'wgan_gp':
       loss += self.penalty * gan.gradient_penalty(
           critic, shown[::len(shown) // len(fake)], seen, mix)
-    return loss, (collections, self.confidence(on_real['real']))
+    return loss, (collections, core.merge_logs(
+        self.confidence([on_real['real']]), self.gaps({role: on_fake['real']})))
 
-  def train(self, state: TrainState, real: Callable, fake: Callable, axes: Axes, bn_axes: Axes):
-    """`disc_steps` updates of `state.nets['disc']`; `real(i)`, `fake(i)` are update i's images.
-    Returns the state and its logs."""
-    value, rows = jnp.zeros(()), 0
-    signs: list[dict[str, Any]] = []
+  def train(self, state: TrainState, real: Callable, fake: Callable, axes: Axes, bn_axes: Axes,
+            role: str = 'generator'):
+    """`disc_steps` updates of `state.nets['disc']`; `real(i)`, `fake(i)` are update i's images, the
+    latter of the network `role`. Returns the state and its logs."""
+    logs: list[Logs] = []
+    rows = 0
     for i in range(self.disc_steps):
       reals, fakes = real(i), stop_gradient(fake(i))
       rows = len(reals)
@@ -210,19 +225,24 @@ class Adversary:
 
       def loss(params, disc=disc, reals=reals, fakes=fakes, mix=mix, view=view):
         return self.d_loss({'params': params, **disc.collections}, reals, fakes, mix, view,
-                           bn_axes)
+                           bn_axes, role)
 
-      (value, (collections, sign)), grads = jax.value_and_grad(loss, has_aux=True)(disc.params)
+      (value, (collections, more)), grads = jax.value_and_grad(loss, has_aux=True)(disc.params)
       state, norms = core.advance(state, {'disc': grads}, {'disc': self.tx}, axes)
       state = state.with_collections({'disc': collections}, axes)
       if self.loss == 'wgan_clip':
         disc = state.nets['disc']
         clipped = disc.replace(params=gan.clip(disc.params, self.clip))
         state = state.replace(nets={**state.nets, 'disc': clipped})
-      signs.append(sign)
-    sign = {name: jnp.mean(jnp.stack([each[name] for each in signs])) for name in signs[0]}
-    return self.adapt(state, core.merge_logs({'disc': {'loss': value}}, {'disc': sign}, norms),
-                      rows, axes)
+      logs.append(core.merge_logs({'disc': {'loss': value}}, more, norms))
+    # The signs of all updates, and of the rest the last one's.
+    return self.adapt(state, core.merge_logs(*logs, *mean_of(logs, 'real_sign')), rows, axes)
+
+
+def mean_of(logs: list[Logs], name: str) -> list[Logs]:
+  """[{name: the mean of an entry over several logs}], or [] where they have none."""
+  entries = [each[name] for each in logs if name in each]
+  return [{name: jax.tree.map(lambda *x: jnp.mean(jnp.stack(x)), *entries)}] if entries else []
 
 
 @dataclasses.dataclass(frozen=True)

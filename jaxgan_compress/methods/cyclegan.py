@@ -18,6 +18,7 @@ from jaxgan_compress.methods.setup import check_batch, forward_train, init_net, 
 
 OPPOSITE = {'generator': 'generator_ba', 'generator_ba': 'generator'}
 DISC = {'generator': 'disc', 'generator_ba': 'disc_ba'}
+GENERATOR = {disc: generator for generator, disc in DISC.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +119,10 @@ class CycleGAN:
       again[role] = generate(opposite, outputs[role][0])[0]
     for role, opposite in OPPOSITE.items():
       disc, x, real = DISC[role], side_of(batch, role), side_of(batch, opposite)
-      losses[disc], adv, logs[disc], collections[disc], pool = self._adversarial(
+      losses[disc], adv, d_logs, collections[disc], pool = self._adversarial(
           params, state, disc, outputs[role][0], real, axes)
       pools |= pool
+      logs = core.merge_logs(logs, d_logs)
       logs[role]['adv'] = self.adv_weight * adv
       logs[role]['cycle'] = self.cycle_weight * image.l1(again[role], x)
       if self.identity_weight:
@@ -148,8 +150,10 @@ class CycleGAN:
     on_real, on_fake = self.adversary.disc_losses(of_real['real'], of_fake['real'])
     loss = (on_real + on_fake) / 2 + self.adversary.slope_penalties(
         lambda name, x: self.adversary.logits(variables, view(name, x)[0], axes), real, fake)
-    return loss, adv, {'real': on_real, 'fake': on_fake, 'loss': loss,
-                       **self.adversary.confidence(of_real['real'])}, collections, pool
+    logs = core.merge_logs({disc: {'real': on_real, 'fake': on_fake, 'loss': loss}},
+                           self.adversary.confidence([of_real['real']], disc),
+                           self.adversary.gaps({GENERATOR[disc]: of_fake['real']}))
+    return loss, adv, logs, collections, pool
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     def losses(params):

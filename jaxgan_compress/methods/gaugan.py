@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import linen
 from jaxgan_compress import core, nn
 from jaxgan_compress.core import Axes, BoundGenerator, Net, Roles, TrainState, stop_gradient
 from jaxgan_compress.losses import features, image
-from jaxgan_compress.methods.adversary import Adversary
+from jaxgan_compress.methods.adversary import Adversary, mean_of
 from jaxgan_compress.methods.distillation import feature_variables
 from jaxgan_compress.methods.pix2pix import init_generator
 from jaxgan_compress.methods.setup import check_batch, forward_train
@@ -164,18 +165,18 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
         {'params': params, **d_collections}, view('fake', fakes, source),
         view('real', target, source, fake=fakes))
     on = [adversary.disc_losses(real[scale], fake[scale]) for scale in real]
-    terms = {'real': _mean(a for a, _ in on), 'fake': _mean(b for _, b in on)}
-    loss = sum(terms.values())
-    signs = [adversary.confidence(logits) for logits in real.values()]
-    sign = {name: _mean(each[name] for each in signs) for name in signs[0]}
-    return loss, ({**terms, 'loss': loss, **sign}, moved)
+    terms: dict[str, Any] = {'real': _mean(a for a, _ in on), 'fake': _mean(b for _, b in on)}
+    loss: Any = sum(terms.values())
+    gaps = mean_of([adversary.gaps({role: logits}) for logits in fake.values()], 'gap')
+    return loss, (core.merge_logs({'disc': {**terms, 'loss': loss}}, *gaps,
+                                  adversary.confidence(real.values())), moved)
 
-  grads, (d_terms, d_collections) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
+  grads, (d_logs, d_collections) = jax.grad(d_loss, has_aux=True)(state.nets['disc'].params)
   state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
   state = state.with_collections({role: collections, 'disc': d_collections}, axes)
-  state, logs = adversary.adapt(state, {role: {**terms, 'loss': loss}, 'disc': d_terms},
-                                len(target), axes)
-  return state.tick(), core.merge_logs(logs, g_norms, d_norms)
+  state, logs = adversary.adapt(state, core.merge_logs(
+      {role: {**terms, 'loss': loss}}, d_logs, g_norms, d_norms), len(target), axes)
+  return state.tick(), logs
 
 
 def _mean(values):

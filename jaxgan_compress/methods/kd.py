@@ -186,7 +186,8 @@ class KD:
 
     if self.adversary and self.trains_disc:
       state, logs = self.adversary.train(
-          state, real, lambda i: generate(params, latents(f'z_disc{i}'))[0][0], axes, bn_axes)
+          state, real, lambda i: generate(params, latents(f'z_disc{i}'))[0][0], axes, bn_axes,
+          'student')
     z = latents('z') if self.teacher else batch['z'][:size]
     target, taps = self.teach(state, z) if self.teacher else (batch['target'][:size], {})
 

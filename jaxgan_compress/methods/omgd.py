@@ -220,10 +220,12 @@ class OMGD:
                    for each in (params['disc'], stop_gradient(params['disc'])))
     losses: dict[str, Any] = {'disc': jnp.zeros(())}
     logs: dict[str, dict[str, Any]] = {'disc': {}}
+    fakes = {}
     for role, generated in images.items():
       head = lambda name, x, role=role: live(name if name == 'real' else f'fake_{role}', x)[role]
       fake = stop_gradient(generated)
-      on_real, on_fake = self.adversary.disc_losses(real[role], head('fake', fake))
+      fakes[role] = head('fake', fake)
+      on_real, on_fake = self.adversary.disc_losses(real[role], fakes[role])
       losses['disc'] += (on_real + on_fake) / 2 + self.adversary.slope_penalties(
           head, target, fake)
       logs['disc'] |= {f'real_{role}': on_real, f'fake_{role}': on_fake}
@@ -236,9 +238,8 @@ class OMGD:
       losses[role] = sum(logs[role].values())
     for role, loss in losses.items():
       logs[role]['loss'] = loss
-    signs = [self.adversary.confidence(real[role]) for role in self.teachers]
-    logs['disc'] |= {name: sum(each[name] for each in signs) / len(signs) for name in signs[0]}
-    return losses, logs
+    return losses, core.merge_logs(logs, self.adversary.gaps(fakes), self.adversary.confidence(
+        real[role] for role in self.teachers))
 
   def _of_learners(self, learners, *args):
     """`losses`, without new collections of a discriminator that did not take part."""

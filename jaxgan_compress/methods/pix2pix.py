@@ -104,10 +104,11 @@ def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condi
     on_real, on_fake = adversary.disc_losses(of_real['real'], of_fake['real'])
     loss = (on_real + on_fake) / 2 + adversary.slope_penalties(
         lambda name, x: forward(name, x)[0]['real'], target, generated)
-    return loss, ({'real': on_real, 'fake': on_fake, 'loss': loss,
-                   **adversary.confidence(of_real['real'])}, moved)
+    logs = {'disc': {'real': on_real, 'fake': on_fake, 'loss': loss}}
+    return loss, (core.merge_logs(logs, adversary.confidence([of_real['real']]),
+                                  adversary.gaps({role: of_fake['real']})), moved)
 
-  grads, (d_terms, moved) = jax.grad(d_loss, has_aux=True)(disc.params)
+  grads, (d_logs, moved) = jax.grad(d_loss, has_aux=True)(disc.params)
   state, d_norms = core.advance(state, {'disc': grads}, {'disc': adversary.tx}, axes)
   moved_disc = {'params': state.nets['disc'].params, **moved}
 
@@ -124,9 +125,9 @@ def pix2pix_step(method, state: TrainState, batch, axes: Axes, more_terms, condi
   state, g_norms = core.advance(state, grads, dict.fromkeys(grads, method.tx), axes,
                                 ema=method.ema)
   state = state.with_collections({role: collections, 'disc': disc_collections}, axes)
-  state, logs = adversary.adapt(state, {role: {**terms, 'loss': loss}, 'disc': d_terms},
-                                len(target), axes)
-  return state.tick(), core.merge_logs(logs, d_norms, g_norms)
+  state, logs = adversary.adapt(state, core.merge_logs(
+      {role: {**terms, 'loss': loss}}, d_logs, d_norms, g_norms), len(target), axes)
+  return state.tick(), logs
 
 
 def init_generator(method, rng, batch, init_from, frozen=None) -> TrainState:
