@@ -135,10 +135,10 @@ def test_scores_are_a_mean_over_heads(both):
      (4.380173556e-2, 4.459972641e-2))])
 def test_relations(both, kind, patch, expected, images):
   s, t = both
-  loss = lambda s: relations.relations(s, t, kind, patch)
+  loss = lambda s: relations.content_relations(s, t, kind, patch)
   close(value_and_sums(loss, s), expected)
   for i, of_one in enumerate(images):
-    close(relations.relations(s[i:i + 1], t[i:i + 1], kind, patch), of_one)
+    close(relations.content_relations(s[i:i + 1], t[i:i + 1], kind, patch), of_one)
 
 
 @pytest.mark.parametrize('kind, patch, distance, angle', [
@@ -163,7 +163,7 @@ def test_what_relations_are_blind_to(both):
   _, t = both
   t = t[:1]
   stripe = t + hashed('stripe', 64).reshape(1, 1, 64, 1)
-  found = lambda s, kind, patch=8: float(relations.relations(s, t, kind, patch))
+  found = lambda s, kind, patch=8: float(relations.content_relations(s, t, kind, patch))
   for kind in relations.SETS:
     assert found(-t, kind) < 1e-25 and found(.3 * t - .2, kind) < 1e-25
   assert found(t[:, :, ::-1], 'rows') < 1e-25 and found(stripe, 'rows') < 1e-25
@@ -175,7 +175,7 @@ def test_what_relations_are_blind_to(both):
 def test_vectors_that_coincide_have_a_bounded_gradient(both):
   s, t = (x[:1] for x in both)
   s = s.at[:, 10].set(s[:, 11])
-  value, grad = jax.value_and_grad(lambda s: relations.relations(s, t, 'rows'))(s)
+  value, grad = jax.value_and_grad(lambda s: relations.content_relations(s, t, 'rows'))(s)
   close(value, 3.281289889e-3)
   largest = np.abs(grad).max((0, 2, 3))
   np.testing.assert_allclose(np.delete(largest, (10, 11)).max(), 8.03e-5, rtol=1e-3)
@@ -183,14 +183,14 @@ def test_vectors_that_coincide_have_a_bounded_gradient(both):
 
 
 def test_a_constant_image_has_no_relations_and_no_gradient(both):
-  loss = lambda s: relations.relations(s, both[1], 'patches')
+  loss = lambda s: relations.content_relations(s, both[1], 'patches')
   value, grad = jax.value_and_grad(loss)(jnp.zeros_like(both[0]))
   assert np.isfinite(value) and not np.any(grad)
 
 
 def test_relations_take_turns_where_they_are_many(both, monkeypatch):
   s, t = both
-  loss = lambda s: relations.relations(s, t, 'rows')
+  loss = lambda s: relations.content_relations(s, t, 'rows')
   whole = jax.value_and_grad(loss)(s)
   monkeypatch.setattr(relations, 'AT_ONCE', 5 * 64 ** 2)
   for a, b in zip(whole, jax.value_and_grad(loss)(s), strict=True):

@@ -165,10 +165,7 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   learned = config.stages[teacher].method
   section = section.copy_and_resolve_references()
   section.unlock()
-  if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
-    section.adversary.disc = learned.adversary.disc.to_dict()
-  if 'teacher_adversary' in inspect.signature(target).parameters and _asks_disc(section):
-    section.setdefault('teacher_adversary', learned.get('cycle', learned).adversary.to_dict())
+  _fill_in_adversary(section, learned, inspect.signature(target).parameters)
   whole = whole or source.modules[source.main]
   found = {'teacher': whole}
   if config.stages[name].prune:
@@ -190,12 +187,22 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   return built
 
 
+def _fill_in_adversary(section, learned, fields):
+  """What a method takes of the adversary of the stage that it learns from, whose method is
+  `learned`."""
+  if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
+    section.adversary.disc = learned.adversary.disc.to_dict()
+  if 'teacher_adversary' in fields and _asks_disc(section):
+    section.setdefault('teacher_adversary', learned.get('cycle', learned).adversary.to_dict())
+
+
 def _asks_disc(section) -> bool:
   """Whether a term of a method's students asks the discriminator of their teacher."""
   known = vars(importlib.import_module(HOMES['distill']))
   losses = [section.get('distill') or {}, *(section.get('extra_distill') or {}).values()]
   terms = [known.get(str(value.get('name'))) for loss in losses for value in loss.values()
            if isinstance(value, ConfigDict)]
+  # Terms may be of the user's own classes.
   return any(getattr(term, 'needs_disc', False) for term in terms)
 
 

@@ -37,7 +37,7 @@ def vectors(image, kind: str, patch: int = 8):
   return x.swapaxes(2, 3).reshape(B, rows * columns, patch * patch * C)
 
 
-def relations(image, target, kind: str, patch: int = 8):
+def content_relations(image, target, kind: str, patch: int = 8):
   """Mean over images of (distance loss + 2 * angle loss) between the `vectors` of image and target.
 
   With d_ij the distance of vectors i and j over the mean of all distances, and a_ijk the cosine at

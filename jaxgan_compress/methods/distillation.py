@@ -50,24 +50,27 @@ class DistillLoss:
     object.__setattr__(self, 'border', border)
     if border < 0:
       raise ValueError(f'border={border}; at least 0')
-    for term in terms:
-      # Terms may be of the user's own classes.
-      if isinstance(term, type) or not callable(getattr(term, 'values', None)):
-        raise ValueError(f'DistillLoss takes terms, as Pixel(100.), and got {term!r}')
-    if not any(term.weight for term in terms):
-      raise ValueError('DistillLoss has no term of a weight above 0; give one')
-    kinds = [type(term).__name__ for term in terms if isinstance(term, TapTerm)]
-    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
-      raise ValueError(f'DistillLoss has several {twice[0]}; give one, with all names')
-    if border and self.needs_disc:
-      raise ValueError(f'border={border}, and a term asks a discriminator, which sees whole images '
-                       'only; leave one out')
+    self._check_terms()
     for term in self._perceptual:
       missing = sorted(set(term.layers or ()) - set(feature_net.layers))
       # `Perceptual` knows layers of two networks, and some of one will do.
       if missing and not (isinstance(term, Perceptual) and len(missing) < len(term.layers or ())):
         raise ValueError(f'{type(term).__name__} compares {", ".join(missing)}, which feature_net '
                          f'leaves out; it has {", ".join(feature_net.layers)}')
+
+  def _check_terms(self):
+    for term in self.terms:
+      # Terms may be of the user's own classes.
+      if isinstance(term, type) or not callable(getattr(term, 'values', None)):
+        raise ValueError(f'DistillLoss takes terms, as Pixel(100.), and got {term!r}')
+    if not any(term.weight for term in self.terms):
+      raise ValueError('DistillLoss has no term of a weight above 0; give one')
+    kinds = [type(term).__name__ for term in self.terms if isinstance(term, TapTerm)]
+    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+      raise ValueError(f'DistillLoss has several {twice[0]}; give one, with all names')
+    if self.border and self.needs_disc:
+      raise ValueError(f'border={self.border}, and a term asks a discriminator, which sees whole '
+                       'images only; leave one out')
 
   @property
   def taps(self) -> Taps | None:
@@ -88,6 +91,7 @@ class DistillLoss:
   @property
   def needs_disc(self) -> bool:
     """Whether a term asks the discriminator of a teacher."""
+    # Terms may be of the user's own classes.
     return any(term.weight and getattr(term, 'needs_disc', False) for term in self.terms)
 
   @property

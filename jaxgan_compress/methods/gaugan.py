@@ -129,9 +129,8 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
 
   def discriminate(variables, *pairs):
     """Generated images and targets in one pass, so that spectral vectors move once."""
-    (logits, activations), collections = adversary.apply(
-        variables, *(jnp.concatenate(both) for both in zip(*pairs, strict=True)), axes)
-    both = logits, activations
+    both, collections = adversary.apply(
+        variables, *(jnp.concatenate(each) for each in zip(*pairs, strict=True)), axes)
     halves = jax.tree.map(lambda x: jnp.split(x, 2), both)
     return *jax.tree.transpose(jax.tree.structure(both), None, halves), collections
 
@@ -160,10 +159,9 @@ def gaugan_step(method, state: TrainState, batch, axes: Axes,
   again, _, collections = generate(state.nets[role].params, collections)
 
   def d_loss(params):
-    fakes = stop_gradient(again)
     (fake, _), (real, _), moved = discriminate(
-        {'params': params, **d_collections}, view('fake', fakes, source),
-        view('real', target, source, fake=fakes))
+        {'params': params, **d_collections}, view('fake', stop_gradient(again), source),
+        view('real', target, source, fake=again))
     on = [adversary.disc_losses(real[scale], fake[scale]) for scale in real]
     terms: dict[str, Any] = {'real': _mean(a for a, _ in on), 'fake': _mean(b for _, b in on)}
     loss: Any = sum(terms.values())

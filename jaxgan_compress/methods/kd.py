@@ -17,6 +17,7 @@ from jaxgan_compress.methods.adversary import Adversary
 from jaxgan_compress.methods.distillation import DistillLoss
 from jaxgan_compress.methods.gan import BN_SYNC
 from jaxgan_compress.methods.setup import check_batch, choose, forward_train, init_net
+from jaxgan_compress.methods.tap_terms import Taps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,21 +75,25 @@ class KD:
     if self.adversary and self.adversary.relativistic:
       raise ValueError(f'loss={self.adversary.loss!r} compares generated images with real ones, '
                        "which a student's update does not read; take another, as 'ns'")
-    taps = self.distill.taps if self.distill else None
-    if taps and taps.adapted:
-      raise ValueError(f'KD takes no adapters, and similarity={taps.similarity!r} '
-                       "needs them; take another, as 'ka'")
-    if self.distill and (other := [term for term in self.distill.tap_terms if term is not taps]):
-      raise ValueError(f'KD takes no {type(other[0]).__name__}, which is for image-to-image '
-                       'methods; leave it out')
-    if self.distill and self.distill.needs_disc:
-      raise ValueError('a term of distill asks the discriminator of a teacher; KD scores its '
-                       "student by adv_weight and adversary, the teacher's with "
-                       "disc_init='frozen'")
+    if self.distill:
+      self._check_distill(self.distill)
     if self.teacher is None:
       self._check_images_only()
     else:
       self._check_same_images()
+
+  def _check_distill(self, distill: DistillLoss):
+    for term in distill.tap_terms:
+      if not isinstance(term, Taps):
+        raise ValueError(f'KD takes no {type(term).__name__}, which is for image-to-image methods; '
+                         'leave it out')
+      if term.adapted:
+        raise ValueError(f'KD takes no adapters, and similarity={term.similarity!r} '
+                         "needs them; take another, as 'ka'")
+    if distill.needs_disc:
+      raise ValueError('a term of distill asks the discriminator of a teacher; KD scores its '
+                       "student by adv_weight and adversary, the teacher's with "
+                       "disc_init='frozen'")
 
   def _check_images_only(self):
     for field, needed in (('real_from', 'data'),

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgan_compress.core import Axes, in_colour
-from jaxgan_compress.losses import features, image
-from jaxgan_compress.losses import relations as between
+from jaxgan_compress.losses import features, image, relations
 from jaxgan_compress.losses.similarity import SIMILARITIES
 from jaxgan_compress.methods.adversary import FixedDiscriminator
 from jaxgan_compress.methods.setup import choose
@@ -226,26 +225,27 @@ class Wavelet(_ImageTerm):
 @dataclasses.dataclass(frozen=True)
 class Relations(_ImageTerm):
   """weight * the sum over `sets` of how differently the rows, columns or patches of an image lie to
-  each other, see `losses.relations.relations`. It takes a pixel or perceptual term beside it.
+  each other, see `losses.relations.content_relations`. It takes a pixel or perceptual term
+  beside it.
 
   patch: the side of a patch in pixels; None for an eighth of the image's. You et al. 2022, CRD,
   whose weight is 25 for batches of one. Raises ValueError for an unknown set.
   """
   weight: float = 25.
-  sets: tuple[str, ...] = between.SETS
+  sets: tuple[str, ...] = relations.SETS
   patch: int | None = None
   label = 'relation'
 
   def __post_init__(self):
     super().__post_init__()
     for kind in self.sets or ('',):
-      choose('sets', kind, between.SETS)
+      choose('sets', kind, relations.SETS)
     if self.patch is not None and self.patch < 1:
       raise ValueError(f'patch={self.patch}; at least 1 pixel, or None')
 
   def distance(self, student: Output, teacher: Output):
     patch = self.patch or max(1, min(student.image.shape[1:3]) // 8)
-    return sum((between.relations(student.image, teacher.image, kind, patch)
+    return sum((relations.content_relations(student.image, teacher.image, kind, patch)
                 for kind in self.sets), start=jnp.zeros(()))
 
 
