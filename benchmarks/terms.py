@@ -44,8 +44,9 @@ TERMS = {'wavelet': dict(name='Wavelet', weight=30., balance='orthonormal'),
 # the student's images.
 ARMS = {'omgd': {'wavelet': ('wavelet',), 'adv': ('adv',), 'match': ('match',)},
         'omgd_augmented': {'wavelet': ('wavelet',), 'adv': ('adv',),
-                           'target': ('pixel', 'target')},
-        'union': {'own': ('own',), 'target': ('own', 'pixel', 'target')}}
+                           'target': ('pixel', 'target'),
+                           'recipe': ('adv', 'pixel', 'target')},
+        'own_head': {'own': ('own',), 'target': ('own', 'pixel', 'target')}}
 PAIRS = 100, 400, 1600
 
 
@@ -61,12 +62,12 @@ def arms(name, seed, steps):
     stage = stages[run] = copy.deepcopy(c.stages.omgd)
     method = stage.method
     stage.title = {'omgd': 'Online', 'omgd_augmented': 'Online, DiffAugment',
-                   'union': 'Union'}[run]
+                   'own_head': 'Online, DiffAugment, own heads'}[run]
     method.extra_students = {each: method.student.to_dict() for each in students}
     method.extra_distill = {each: with_terms(method, terms) for each, terms in students.items()}
     if run != 'omgd':
       method.adversary.augment = AUGMENT
-    if run == 'union':
+    if run == 'own_head':
       method.distill = with_terms(method, ('own', 'pixel', 'target', 'wavelet'))
       method.adversary.disc.heads = ('wide', 'student', *students)
       method.adversary.disc.shared = 3

@@ -25,7 +25,8 @@ SHIPPED = ('cat/any_network', 'cat/cityscapes', 'cat/colorize', 'cat/emoji', 'ca
            'cat/grass2gravel', 'cat/horse2zebra', 'cat/maps', 'cat/shapes', 'kd/celeba',
            'kd/cifar10', 'kd/digits', 'kd/mnist', 'lora/effects', 'omgd/cityscapes',
            'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/emoji',
-           'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter', 'superres/real_esrgan')
+           'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter', 'superres/real_esrgan',
+           'union/colorize', 'union/emoji')
 
 
 def test_all_shipped_configs_are_tested_here():
