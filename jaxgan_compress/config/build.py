@@ -33,6 +33,8 @@ HOMES = {
     'extractor': 'jaxgan_compress.metrics', 'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
 }
+# Terms of a `DistillLoss` that ask the discriminator of a teacher.
+DISC_TERMS = 'Discriminator', 'FeatureMatching', 'DiscriminatorFeatures'
 # Keys of sections that say generators.
 GENERATORS = ('generator', 'student', 'wide', 'deep', 'generator_ba', 'student_ba', 'teacher',
               'extra_students')
@@ -198,12 +200,9 @@ def _fill_in_adversary(section, learned, fields):
 
 def _asks_disc(section) -> bool:
   """Whether a term of a method's students asks the discriminator of their teacher."""
-  known = vars(importlib.import_module(HOMES['distill']))
   losses = [section.get('distill') or {}, *(section.get('extra_distill') or {}).values()]
-  terms = [known.get(str(value.get('name'))) for loss in losses for value in loss.values()
-           if isinstance(value, ConfigDict)]
-  # Terms may be of the user's own classes.
-  return any(getattr(term, 'needs_disc', False) for term in terms)
+  return any(isinstance(term, ConfigDict) and term.get('name') in DISC_TERMS
+             for loss in losses for term in loss.values())
 
 
 def budgets(config: ConfigDict, name: str) -> dict[str, float]:

@@ -13,10 +13,20 @@ from flax import linen
 
 from jaxgan_compress import nn
 from jaxgan_compress.core import Axes, PyTree, in_colour
-from jaxgan_compress.methods.tap_terms import Taps, TapTerm
-from jaxgan_compress.methods.terms import SSIM, Output, Perceptual, Style, TotalVariation
+from jaxgan_compress.methods.tap_terms import DiscriminatorFeatures, Taps, TapTerm
+from jaxgan_compress.methods.terms import (
+  SSIM,
+  Discriminator,
+  FeatureMatching,
+  Output,
+  Perceptual,
+  Style,
+  TotalVariation,
+)
 
 log = logging.getLogger(__name__)
+
+DISC_TERMS = Discriminator, FeatureMatching, DiscriminatorFeatures
 
 PUBLISHED = (SSIM(), Perceptual(), Style(), TotalVariation())
 
@@ -91,8 +101,7 @@ class DistillLoss:
   @property
   def needs_disc(self) -> bool:
     """Whether a term asks the discriminator of a teacher."""
-    # Terms may be of the user's own classes.
-    return any(term.weight and getattr(term, 'needs_disc', False) for term in self.terms)
+    return any(isinstance(term, DISC_TERMS) and term.weight for term in self.terms)
 
   @property
   def modules(self) -> dict[str, linen.Module]:

@@ -31,7 +31,6 @@ class TapTerm:
   names: tuple[str, ...]
   label = ''
   adapted = False
-  needs_disc = False
   layers = ()  # of no feature network
 
   def __post_init__(self):
@@ -208,7 +207,6 @@ class DiscriminatorFeatures(TapTerm):
   names: tuple[str, ...] = ()
   layer: str = 'stage4'
   label = 'disc_tap'
-  needs_disc = True
 
   @property
   def adapted(self) -> bool:

@@ -50,7 +50,6 @@ class _ImageTerm:
   label = ''
   # Of the feature network that the term needs; None: all it has.
   layers: tuple[str, ...] | None = ()
-  needs_disc = False
 
   def __post_init__(self):
     if self.weight < 0:
@@ -249,19 +248,10 @@ class Relations(_ImageTerm):
                 for kind in self.sets), start=jnp.zeros(()))
 
 
-class _DiscriminatorTerm(_ImageTerm):
-  """A term that asks the discriminator of each teacher; the mean over teachers."""
-  needs_disc = True
-
-  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes) -> dict:
-    return {name: x / len(teachers)
-            for name, x in super().values(student, teachers, axes).items()}
-
-
 @dataclasses.dataclass(frozen=True)
-class Discriminator(_DiscriminatorTerm):
+class Discriminator(_ImageTerm):
   """weight * the GAN loss of the student's image, scored by the discriminator of its teacher, which
-  does not learn from it.
+  does not learn from it; the mean over teachers.
 
   Such a discriminator has never met what a student does wrong, and a finished one is easily fooled:
   it takes a pixel or perceptual term beside it. Hinge and Wasserstein losses have no bound; keep
@@ -270,14 +260,15 @@ class Discriminator(_DiscriminatorTerm):
   weight: float = 1.
   label = 'adv'
 
-  def distance(self, student: Output, teacher: Output):
-    return discriminator_of(teacher).generator_loss(student.image, 'student')
+  def values(self, student: Output, teachers: Mapping[str, Output], axes: Axes) -> dict:
+    return {f'{self.label}_{role}': self.weight / len(teachers) * discriminator_of(
+        teacher).generator_loss(student.image, 'student') for role, teacher in teachers.items()}
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureMatching(_DiscriminatorTerm):
+class FeatureMatching(_ImageTerm):
   """weight * the sum over taps of the teacher's discriminator of what `similarity` says of its
-  activations for the student's image and for the teacher's.
+  activations for the student's image and for the teacher's, the mean over teachers.
 
   names: of its taps. similarity: of `losses.similarity.SIMILARITIES`, no adapter being needed;
   'root_mse' and 'gram_root_mse' are those of Li et al. 2021, GCC.
