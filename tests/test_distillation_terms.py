@@ -13,7 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgan_compress import core, methods, nn
+from jaxgan_compress import config, core, methods, nn
+from jaxgan_compress.config import build
 from jaxgan_compress.core import Axes
 from jaxgan_compress.losses import features, gan, image, relations, similarity
 from jaxgan_compress.methods import augment
@@ -621,3 +622,13 @@ def test_terms_beside_label_maps(sgd):
     state = jax.eval_shape(method.init, jax.random.key(1), labels, init_from)
     _, logs = jax.eval_shape(method.step, state, labels)
   assert {'wavelet_teacher', 'adv_teacher', 'tap_head', 'match'} <= set(logs['student'])
+
+
+def test_a_config_hands_on_the_discriminator_of_a_teacher():
+  c = config.load('omgd/colorize:rivals')
+  assert build.method(c, 'offline', 'teacher').teacher_adversary is None
+  with c.unlocked():
+    c.stages.offline.method.distill.adv = dict(name='Discriminator', weight=1.)
+  method = build.method(c, 'offline', 'teacher')
+  assert method.teacher_adversary.disc == build.method(c, 'teacher').adversary.disc
+  assert method.teacher_adversary.loss == 'hinge' and method.adversary is None

@@ -194,8 +194,8 @@ def _fill_in_adversary(section, learned, fields):
   `learned`."""
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
-  if 'teacher_adversary' in fields and _asks_disc(section):
-    section.setdefault('teacher_adversary', learned.get('cycle', learned).adversary.to_dict())
+  if 'teacher_adversary' in fields and 'teacher_adversary' not in section and _asks_disc(section):
+    section.teacher_adversary = learned.get('cycle', learned).adversary.to_dict()
 
 
 def _asks_disc(section) -> bool:
