@@ -45,7 +45,7 @@ TERMS = {'wavelet': dict(name='Wavelet', weight=30., balance='orthonormal'),
 ARMS = {'omgd': {'wavelet': ('wavelet',), 'adv': ('adv',), 'match': ('match',)},
         'omgd_augmented': {'wavelet': ('wavelet',), 'adv': ('adv',),
                            'target': ('pixel', 'target'),
-                           'recipe': ('adv', 'pixel', 'target')},
+                           'recipe': ('pixel', 'target', 'wavelet')},
         'own_head': {'own': ('own',), 'target': ('own', 'pixel', 'target')}}
 PAIRS = 100, 400, 1600
 

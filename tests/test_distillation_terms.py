@@ -499,7 +499,8 @@ def test_a_finished_teacher_brings_its_discriminator(sgd, batch):
   with jax.enable_x64(False):
     teacher = small_resnet(4)
     pix2pix = methods.Pix2Pix(teacher, methods.Adversary(
-        paired_disc(heads=('real',)), sgd, 'hinge'), sgd)
+        paired_disc(heads=('real',)), sgd, 'hinge', augment=methods.DiffAugment(('cutout',)),
+        adaptive=methods.Adaptive()), sgd)
     finished = pix2pix.init(jax.random.key(0), batch)
     init_from = {'teacher': finished.nets['generator'], 'disc': finished.nets['disc']}
     offline = methods.Offline(small_resnet(2), teacher, sgd, FINISHED,

@@ -1,1 +1,1 @@
-"""The union: students pruned online, taught by a teacher, the pairs and a discriminator."""
+"""The union: students pruned online, taught by a teacher and by the pairs themselves."""

@@ -7,12 +7,11 @@ from ml_collections import ConfigDict
 from jaxgan_compress import config
 from jaxgan_compress.configs.cat import _stages as cat
 
-# Half of the distance is to the teacher's image, half to the true one; detail as the teacher has
-# it; and a discriminator that has met the student.
+# Half of the distance is to the teacher's image, half to the true one; and detail as the teacher
+# has it. What else was tried, and did not help: docs/results.md.
 DISTILL = dict(cat.DISTILL, pixel=dict(name='Pixel', weight=50.),
                target=dict(name='Target', weight=50.),
-               wavelet=dict(name='Wavelet', weight=30., balance='orthonormal'),
-               adv=dict(name='Discriminator', weight=1.))
+               wavelet=dict(name='Wavelet', weight=30., balance='orthonormal'))
 AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
 RIVALS = 'taught', 'cat', 'alone', 'gradual', 'online'
 
@@ -33,7 +32,6 @@ def sample_pairs(arg, task, size=64):
       stage.title = f'{share} %: union' + (', losing channels' if name == 'whole' else '')
       stage.method.distill = DISTILL
       stage.method.adversary.augment = AUGMENT
-      stage.method.adversary.disc.update(heads=('wide', 'student'), shared=3)
     run[f'union_{share}'].teacher = (f'whole_{share}',)
   if arg.rivals:
     run['teacher'] = c.stages.teacher

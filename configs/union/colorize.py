@@ -3,9 +3,9 @@
     jaxgan-compress train --config=configs/union/colorize.py --workdir=runs/union
 
 A whole inception network loses channels while its teacher learns in the same steps, and what a
-budget pays for goes on: it minimises the distance to its teacher's and to the true image, and the
-GAN loss of a discriminator that knows both and sees everything through DiffAugment. That is our own
-method. Arguments: `:smoke` takes a few minutes, `:shares=8+20` are budgets in per cent of the
+budget pays for goes on: it minimises the distance to its teacher's and to the true image, and that
+of detail; the teacher's discriminator sees everything through DiffAugment. That is our own method.
+Arguments: `:smoke` takes a few minutes, `:shares=8+20` are budgets in per cent of the
 teacher's multiply-accumulates, `:steps=5000` trains longer, `:rivals` adds CAT, OMGD and others at
 the same budgets.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -72,7 +73,11 @@ def teacher_output(method, state: TrainState, generated, disc=None, target=None)
 def finished_discriminator(adversary: Adversary, state: TrainState, source, axes: Axes
                            ) -> FixedDiscriminator:
   """The discriminator of a teacher that has finished, which `setup.need_disc` put into the state.
+  How often an adaptive augmentation happened in the end is not known: there it sees images as they
+  are.
   """
+  if adversary.adaptive:
+    adversary = dataclasses.replace(adversary, adaptive=None, augment=None)
   return FixedDiscriminator(adversary, state.frozen['teacher_disc'],
                             source if sees_source(adversary.disc, source) else None,
                             adversary.view(state, axes), axes)
