@@ -8,10 +8,11 @@
 For each seed, a config with `:rivals`. Of OMGD: the student online; the same student alone with a
 discriminator of its own at two rates; the same teacher by itself; and the student that learns from
 it when it has finished. Of CAT: students of two budgets cut, started and taught in several ways,
-see configs/cat/_stages.py. Of upscalers: cut from a published network or at random, or trained from
-scratch. All take the same number of steps on the same batches. Measured on the
-'test' split, at the last checkpoint and at the one chosen on 'validation'. Run again, it goes on
-where it was. Writes the tables of docs/results.md, every value, and a picture of each config.
+see configs/cat/_stages.py. Of the union: it and those of CAT, at one budget. Of upscalers: cut from
+a published network or at random, or trained from scratch. All take the same number of steps on the
+same batches. Measured on the 'test' split, at the last checkpoint and at the one chosen on
+'validation'. Run again, it goes on where it was. Writes the tables of docs/results.md, every value,
+and a picture of each config.
 """
 
 import argparse
@@ -34,7 +35,7 @@ UPSCALED = 'psnr', 'ssim', 'sharpness', 'grid_ratio', 'psnr_original'
 CONFIGS = {'omgd/colorize': PAIRS, 'omgd/grass2gravel': SETS, 'cat/colorize': PAIRS,
            'cat/grass2gravel': SETS, 'cat/shapes': LABELS,
            'superres/real_esrgan': UPSCALED, 'omgd/emoji': EMOJI, 'cat/emoji': EMOJI,
-           'cat/any_network': PAIRS}
+           'cat/any_network': PAIRS, 'union/colorize': PAIRS, 'union/emoji': EMOJI}
 # Of CAT: what is compared with what, and what the difference of the two is.
 PARTS = {'CAT against alone': ('cat', 'alone'),
          'cut and taught against alone': ('taught', 'alone'),
@@ -43,7 +44,10 @@ PARTS = {'CAT against alone': ('cat', 'alone'),
          'CAT from weights kept against fresh': ('kept', 'cat'),
          'taught from weights kept against fresh': ('taught', 'fresh'),
          'cut by norms against narrowed evenly': ('fresh', 'narrow'),
-         'pruned online against cut and taught': ('online', 'taught')}
+         'pruned online against cut and taught': ('online', 'taught'),
+         **{f'union against {title}': ('union', name) for title, name in (
+             ('CAT', 'cat'), ('OMGD, pruned online', 'online'), ('taught afterwards', 'taught'),
+             ('alone', 'alone'))}}
 NAMES = {'mmd': 'MMD x 1000 ↓', 'mmd_efficientnet_lite0': 'MMD lite0 x 1000 ↓', 'fd': 'FD ↓',
          'fd_efficientnet_lite0': 'FD lite0 ↓', 'psnr': 'PSNR ↑', 'ssim': 'SSIM ↑',
          'psnr_teacher': 'PSNR to teacher ↑', 'precision': 'precision ↑', 'recall': 'recall ↑',
