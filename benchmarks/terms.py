@@ -36,13 +36,15 @@ AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
 TERMS = {'wavelet': dict(name='Wavelet', weight=30., balance='orthonormal'),
          'adv': dict(name='Discriminator', weight=.5),
          'own': dict(name='Discriminator', weight=1.),
+         'strong': dict(name='Discriminator', weight=3.),
          'match': dict(name='FeatureMatching', weight=6.),
          'relation': dict(name='Relations', weight=12.),
          'pixel': dict(name='Pixel', weight=50.), 'target': dict(name='Target', weight=50.)}
 # What each student minimises besides the terms of the config, in each run: by the teacher's
 # discriminator, by one that sees everything through DiffAugment, and by one that also learns from
 # the student's images.
-ARMS = {'omgd': {'wavelet': ('wavelet',), 'adv': ('adv',), 'match': ('match',)},
+ARMS = {'omgd': {'wavelet': ('wavelet',), 'adv': ('adv',), 'adv_strong': ('strong',),
+                 'match': ('match',), 'relation': ('relation',)},
         'omgd_augmented': {'wavelet': ('wavelet',), 'adv': ('adv',),
                            'target': ('pixel', 'target'),
                            'recipe': ('pixel', 'target', 'wavelet')},

@@ -6,6 +6,7 @@ can compute (tests/published.py): of each gradient the sum of |g| and its produc
 
 import dataclasses
 import math
+from decimal import Decimal
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,10 @@ def of_kernel(grad):
 
 
 def close(found, expected):
-  np.testing.assert_allclose(np.ravel(found), np.ravel(expected), rtol=1e-9, atol=1e-10)
+  """To 1e-9 of the value and half of the last digit that it was recorded with."""
+  for x, y in zip(np.ravel(found).tolist(), np.ravel(expected).tolist(), strict=True):
+    recorded = 10. ** Decimal(repr(y)).as_tuple().exponent
+    assert abs(x - y) <= 1e-9 * abs(y) + .51 * recorded, (x, y)
 
 
 def value_and_sums(loss, x):
@@ -607,6 +611,12 @@ def test_a_student_may_meet_the_discriminator(sgd, batch):
                              3 * np.abs(student - batch['target']).mean(), rtol=1e-4)
   np.testing.assert_allclose(logs['gap']['student'], np.abs(
       -logits['student'].mean() - np.maximum(0, 1 + logits['student']).mean()), rtol=1e-4)
+
+
+def test_label_maps_have_one_feature_network(sgd):
+  with pytest.raises(ValueError, match='another network than feature_weight'):
+    methods.CATGauGAN(OneBlock(2), OneBlock(4), small_gaugan(sgd).adversary, sgd, taps=('head',),
+                      distill=methods.DistillLoss(methods.Perceptual()))
 
 
 def test_terms_beside_label_maps(sgd):

@@ -272,6 +272,10 @@ class CATGauGAN(_Aligned):
     check_weights(self, 'adv_weight', 'match_weight', 'feature_weight', 'align_weight')
     check_feature_net(self)
     self._check_alignment()
+    theirs = self.distill.modules if self.distill else {}
+    if self.feature_weight and theirs and theirs != feature_modules(self):
+      raise ValueError('distill compares features of another network than feature_weight does; '
+                       'give both one feature_net, or feature_weight=0')
 
   @property
   def modules(self) -> dict[str, linen.Module]:
