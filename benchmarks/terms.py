@@ -1,19 +1,24 @@
-"""Which terms make a better student, and what augmentation does for its teacher? Several seeds.
+"""Which terms make a better student, and what is augmentation worth? Several seeds.
 
     python benchmarks/terms.py --configs=omgd/colorize,omgd/emoji:pair=flat2shaded
     python benchmarks/terms.py --configs=omgd/emoji:pair=flat2shaded --part=pairs
 
 The first: in one run several students learn online from one teacher, each by the terms of the
 config and some more; then the same with a teacher whose discriminator sees everything through
-DiffAugment; then one that has heads for the students as well; and the same student alone, with
-DiffAugment and without. The second: the teacher by itself from
-100, 400 and 1,600 pairs, with and without DiffAugment. All take the same batches and steps.
-Measured on the 'test' split. Run again, it goes on where it was. Writes tables, every value, and
-plots.
+DiffAugment, without pairs also one with APA; and the same student alone, with DiffAugment and
+without. With `--part=others` those terms that did not help, and a discriminator that has heads for
+the students as well. With `--part=pairs` a teacher and its students from 100, 400 and 1,600 pairs,
+with and without DiffAugment, from the fewest also with ADA. With `--part=width` the student alone
+with discriminators of several widths, and how far each is from the balance that the teacher by
+itself has with its own.
+
+All take the same batches and steps. Measured on the 'test' split. Run again, it goes on where it
+was. Writes tables, every value, and plots.
 """
 
 import argparse
 import copy
+import functools
 import json
 import re
 import statistics
@@ -31,48 +36,79 @@ from jaxgan_compress.losses import image
 
 matplotlib.use('svg')
 AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
+# Runs here see 2,400 to 4,000 images.
+ADAPTIVE = dict(name='Adaptive', images=2000)
 # Weights chosen on seed 7 by their share of the student's gradient at a quarter of training, and
 # after a first round on seed 0 (docs/results.md).
 TERMS = {'wavelet': dict(name='Wavelet', weight=30., balance='orthonormal'),
+         'detail': dict(name='Wavelet', weight=10.),
          'adv': dict(name='Discriminator', weight=.5),
          'own': dict(name='Discriminator', weight=1.),
          'strong': dict(name='Discriminator', weight=3.),
          'match': dict(name='FeatureMatching', weight=6.),
          'relation': dict(name='Relations', weight=12.),
          'pixel': dict(name='Pixel', weight=50.), 'target': dict(name='Target', weight=50.)}
-# What each student minimises besides the terms of the config, in each run: by the teacher's
-# discriminator, by one that sees everything through DiffAugment, and by one that also learns from
-# the student's images.
-ARMS = {'omgd': {'wavelet': ('wavelet',), 'adv': ('adv',), 'adv_strong': ('strong',),
-                 'match': ('match',), 'relation': ('relation',)},
-        'omgd_augmented': {'wavelet': ('wavelet',), 'adv': ('adv',),
-                           'target': ('pixel', 'target'),
-                           'recipe': ('pixel', 'target', 'wavelet')},
-        'own_head': {'own': ('own',), 'target': ('own', 'pixel', 'target')}}
+# What each student minimises besides the terms of the config, in each run: of a teacher whose
+# discriminator sees images as they are, or everything through DiffAugment, or sometimes a generated
+# image as a real one, or also the images of the students.
+ARMS = {'omgd': {'wavelet': ('wavelet',), 'target': ('pixel', 'target'),
+                 'recipe': ('pixel', 'target', 'wavelet')},
+        'omgd_augmented': {'wavelet': ('wavelet',), 'target': ('pixel', 'target'),
+                           'recipe': ('pixel', 'target', 'wavelet')}}
+UNPAIRED = {'omgd': {'wavelet': ('detail',), 'adv': ('own',)},
+            'omgd_augmented': {'wavelet': ('detail',), 'adv': ('own',)}, 'omgd_apa': {}}
+# What did not help in the first seeds, with --part=others.
+OTHERS = {'omgd': {'adv': ('adv',), 'adv_strong': ('strong',), 'match': ('match',),
+                   'relation': ('relation',)},
+          'omgd_augmented': {'adv': ('adv',)},
+          'own_head': {'own': ('own',), 'target': ('own', 'pixel', 'target')}}
 PAIRS = 100, 400, 1600
+WIDTHS = 8, 16, 32, 64
 
 
-def arms(name, seed, steps):
-  """The config of one seed: students online with three kinds of discriminators, and alone."""
+def online(stage, students, **adversary):
+  """The stage of OMGD with more students, {name: names of their terms}, and fields of how its
+  discriminators are trained."""
+  stage = copy.deepcopy(stage)
+  method = stage.method
+  method.extra_students = {each: method.student.to_dict() for each in students}
+  method.extra_distill = {each: with_terms(method, terms) for each, terms in students.items()}
+  return trained(stage, **adversary)
+
+
+def with_terms(method, terms):
+  return {**method.distill.to_dict(), **{term: TERMS[term] for term in terms}}
+
+
+def trained(stage, title='', **adversary):
+  """The same stage with other fields of how its discriminators are trained."""
+  stage = copy.deepcopy(stage)
+  stage.title += title
+  stage.method.get('cycle', stage.method).adversary.update(adversary)
+  return stage
+
+
+def augmented(stage, **fields):
+  return trained(stage, ', DiffAugment', augment=AUGMENT, **fields)
+
+
+def arms(name, seed, steps, every=None):
+  """The config of one seed: students online with some kinds of discriminators, and alone."""
   c = recipe(name, seed, steps)
+  every = every or (UNPAIRED if 'cycle' in c.stages.omgd.method else ARMS)
   stages = {}
-
-  def with_terms(method, terms):
-    return {**method.distill.to_dict(), **{term: TERMS[term] for term in terms}}
-
-  for run, students in ARMS.items():
-    stage = stages[run] = copy.deepcopy(c.stages.omgd)
-    method = stage.method
-    stage.title = {'omgd': 'Online', 'omgd_augmented': 'Online, DiffAugment',
-                   'own_head': 'Online, DiffAugment, own heads'}[run]
-    method.extra_students = {each: method.student.to_dict() for each in students}
-    method.extra_distill = {each: with_terms(method, terms) for each, terms in students.items()}
-    if run != 'omgd':
-      method.adversary.augment = AUGMENT
+  for run, students in every.items():
+    stage = online(c.stages.omgd, students)
+    if run == 'omgd_apa':
+      stage = trained(stage, ', APA', adaptive=dict(ADAPTIVE, kind='apa'))
+    elif run != 'omgd':
+      stage = augmented(stage)
     if run == 'own_head':
+      method, stage.title = stage.method, f'{stage.title}, own heads'
       method.distill = with_terms(method, ('own', 'pixel', 'target', 'wavelet'))
       method.adversary.disc.heads = ('wide', 'student', *students)
       method.adversary.disc.shared = 3
+    stages[run] = stage
   for each in 'alone', 'alone_slow':
     stages[each] = c.stages[each]
     stages[f'{each}_augmented'] = augmented(c.stages[each])
@@ -80,26 +116,50 @@ def arms(name, seed, steps):
   return c
 
 
-def augmented(stage):
-  """The same stage with DiffAugment."""
-  stage = copy.deepcopy(stage)
-  stage.title = f'{stage.title}, DiffAugment'
-  stage.method.adversary.augment = AUGMENT
-  return stage
-
-
 def fewer(name, seed, steps):
-  """The teacher by itself from fewer pairs, with and without DiffAugment."""
+  """Teacher and students from fewer pairs, with and without DiffAugment."""
   c = recipe(name, seed, steps)
   stages = {}
   for pairs in PAIRS:
-    for suffix in ('', '_augmented'):
-      stage = copy.deepcopy(c.stages.teacher)
-      stage.title, stage.data = f'{pairs} pairs', dict(count=pairs)
-      stage = augmented(stage) if suffix else stage
-      stages[f'pairs_{pairs}{suffix}'] = stage
+    stage = online(c.stages.omgd, {'recipe': ARMS['omgd']['recipe']})
+    stage.title, stage.data = f'{pairs} pairs', dict(count=pairs)
+    stages[f'pairs_{pairs}'], stages[f'pairs_{pairs}_augmented'] = stage, augmented(stage)
+    if pairs == min(PAIRS):
+      stages[f'pairs_{pairs}_ada'] = trained(stage, ', ADA', augment=AUGMENT, adaptive=ADAPTIVE)
   c.stages, c.run = stages, tuple(stages)
   return c
+
+
+def widths(name, seed, steps):
+  """The student alone with discriminators of several widths, and the teacher by itself."""
+  c = recipe(name, seed, steps)
+  stages = {'teacher': c.stages.teacher}
+  for width in WIDTHS:
+    stage = stages[f'disc_{width}'] = copy.deepcopy(c.stages.alone)
+    stage.title, stage.method.adversary.disc.ndf = f'Alone, discriminator of width {width}', width
+  c.stages, c.run = stages, tuple(stages)
+  return c
+
+
+def balance(folders, results, metrics):
+  """Markdown: of each width the mean distance of its gap from the teacher's, over the second half
+  of training (GCC), beside the measures; a seed each."""
+  def gaps(folder, stage):
+    rows = [json.loads(line) for line in (folder / stage / 'log.jsonl').read_text().splitlines()]
+    found = [row['gap/generator'] for row in rows if 'gap/generator' in row]
+    return np.array(found[len(found) // 2:])
+
+  shown = metrics[1:3]
+  lines = ['| width | from balance | ' + ' | '.join(NAMES[metric] for metric in shown) + ' |',
+           '|--:|--:|--:|--:|']
+  for width in WIDTHS:
+    name = f'disc_{width}'
+    apart = [np.abs(gaps(folder, name) - gaps(folder, 'teacher')).mean() for folder in folders]
+    values = [[result['generators'][name]['last']['measures'][metric]['value']
+               for result in results] for metric in shown]
+    lines.append(f'| {width} | ' + ' | '.join(
+        ' / '.join(f'{x:.3g}' for x in each) for each in (apart, *values)) + ' |')
+  return '\n'.join(lines)
 
 
 def detail(folder, levels=3, count=64):
@@ -138,15 +198,19 @@ def against(results, metrics, base, names):
 
 def plot(results, metrics, path):
   """Mean and range over seeds against the number of pairs."""
-  figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout='constrained')
+  figure, axes = plt.subplots(1, 2, figsize=(7.5, 3), layout='constrained')
+  lines = [(kind, suffix) for kind in ('wide', 'recipe') for suffix in ('', '_augmented')]
   for axis, metric in zip(axes, (metrics[1], 'psnr'), strict=True):
-    for suffix, label in (('', 'as it is'), ('_augmented', 'DiffAugment')):
-      values = [[result['generators'][f'pairs_{n}{suffix}']['last']['measures'][metric]['value']
-                 for result in results] for n in PAIRS]
+    for kind, suffix in lines:
+      values = [[result['generators'][f'pairs_{n}{suffix}.{kind}']['last']['measures'][metric][
+          'value'] for result in results] for n in PAIRS]
       means = [statistics.mean(each) for each in values]
-      axis.errorbar(PAIRS, means, marker='o', capsize=3, label=label, yerr=[
-          [mean - min(each) for mean, each in zip(means, values, strict=True)],
-          [max(each) - mean for mean, each in zip(means, values, strict=True)]])
+      axis.errorbar(
+          PAIRS, means, marker='o', capsize=3, linestyle='-' if suffix else '--',
+          color={'wide': 'C0', 'recipe': 'C1'}[kind],
+          label=('teacher' if kind == 'wide' else 'student') + (suffix and ', DiffAugment'),
+          yerr=[[mean - min(each) for mean, each in zip(means, values, strict=True)],
+                [max(each) - mean for mean, each in zip(means, values, strict=True)]])
     axis.set(xscale='log', xlabel='pairs', ylabel=NAMES[metric], xticks=PAIRS,
              xticklabels=[str(n) for n in PAIRS])
     axis.minorticks_off()
@@ -159,7 +223,7 @@ def main():
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workdir', type=lambda path: Path(path).expanduser(),
                       default=Path('runs/terms'))
-  parser.add_argument('--part', choices=('arms', 'pairs'), default='arms')
+  parser.add_argument('--part', choices=('arms', 'others', 'pairs', 'width'), default='arms')
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--configs', default='omgd/colorize,omgd/emoji:pair=flat2shaded')
   parser.add_argument('--steps', type=int, default=0)
@@ -167,21 +231,26 @@ def main():
   for name in re.split(r',(?=\w+/)', args.configs):  # commas part arguments of a config, too
     kind = name.partition(':')[0]
     metrics, stem = CONFIGS[kind], f'{args.part}_{kind.replace("/", "_")}'
-    build = {'arms': arms, 'pairs': fewer}[args.part]
+    build = {'arms': arms, 'others': functools.partial(arms, every=OTHERS),
+             'pairs': fewer, 'width': widths}[args.part]
     seeds = [int(seed) for seed in args.seeds.split(',')]
     folders = [args.workdir / f'{stem}_{seed}' for seed in seeds]
     results = [experiment.run(build(name, seed, args.steps), folder)
                for seed, folder in zip(seeds, folders, strict=True)]
     text = [table(results, metrics)]
     there = results[0]['generators']
-    students = [each for each in there if each.partition('.')[2] not in ('wide', '')
-                or each.startswith('alone') or each in ARMS]
-    if args.part == 'arms':
-      text += [against(results, metrics, base, [name for name in students if name != base])
-               for base in ('omgd', 'alone', 'alone_slow')]
-    else:
-      text += [against(results, metrics, f'pairs_{n}', [f'pairs_{n}_augmented']) for n in PAIRS]
+    students = [each for each in there if each.partition('.')[2] != 'wide'
+                and there[each]['from'] == 'source']
+    if args.part == 'pairs':
+      text += [against(results, metrics, f'pairs_{n}{kind}', [f'pairs_{n}_{way}{kind}' for way in (
+          'augmented', 'ada') if f'pairs_{n}_{way}' in there])
+               for n in PAIRS for kind in ('.wide', '', '.recipe')]
       plot(results, metrics, args.workdir / f'{stem}.svg')
+    elif args.part == 'width':
+      text.append(balance(folders, results, metrics))
+    else:
+      text += [against(results, metrics, base, [name for name in students if name != base])
+               for base in ('omgd', 'alone', 'alone_slow') if base in there]
     sharp = [detail(folder) for folder in folders]
     text.append('\n'.join(['| detail, of real images | level 1 | level 2 | level 3 |',
                            '|---|--:|--:|--:|'] + [
@@ -189,7 +258,7 @@ def main():
                                     for j in range(3)) + ' |' for each in sharp[0]]))
     (args.workdir / f'{stem}.json').write_text(json.dumps(results))
     (args.workdir / f'{stem}.md').write_text('\n\n'.join(text) + '\n')
-    if args.part == 'arms':
+    if args.part != 'pairs':
       Image.fromarray(picture(folders[0])).save(args.workdir / f'{stem}.jpg', quality=92)
     print('\n\n'.join(text))
 

@@ -60,8 +60,8 @@ SLOW, FAST = 1e-3, 3e-3  # rates of whole networks and of students
 MIN_CHANNELS = 4  # of the teacher's narrowest, as published; less chokes stem and last layers
 
 
-def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, first=None,
-                    batch=8):
+def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=None, rest=None,
+                    first=None, batch=8):
   """Students of every share of a teacher's multiply-accumulates.
 
   For a share of 8 (per cent): `taught_8`, what was left of the teacher, learns by the terms of
@@ -75,8 +75,9 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 
   teacher: its network. train: (network or {}, its rate) -> method of the teacher and of `alone`.
   learn: fields of the method CAT. online: (student, its rate, what makes rates of its teachers and
-  discriminator) -> method of `gradual_pruning`. first: stages before the teacher. batch: of four
-  images, batch norm has poor statistics, and alignment little to compare.
+  discriminator) -> method of `gradual_pruning`. rest: steps of `online`, half of arg.steps if None.
+  first: stages before the teacher. batch: of four images, batch norm has poor statistics, and
+  alignment little to compare.
   """
   steps = arg.steps
   common.sample_run(c, task, size=size, batch=batch, steps=steps)
@@ -111,24 +112,25 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
       add('blind', 'CAT without alignment', 'reinit', cat(align_weight=0.))
     if arg.rivals and online:
       half = steps // 2
+      rest = rest or steps - half
       gradual_pruning = dict(name='GradualPruning', budget=prune['budget'],
                              min_channels=MIN_CHANNELS, start=half // 4,
-                    end=half - half // 8)
+                             end=half - half // 8)
       run[f'gradual_{share}'] = config.stage(
           title=f'{share} %: online, losing channels', steps=half,
           method=dict(online(teacher, common.adam(SLOW), common.adam),
                       gradual_pruning=gradual_pruning))
       # The teacher comes to rest before its student does.
-      early = lambda rate, rest=steps - half: common.linear(rate, rest, fall=(0., .6))
+      early = lambda rate, rest=rest: common.linear(rate, rest, fall=(0., .6))
       add('online', 'online, compact', 'inherit',
-          online({}, common.linear(FAST, steps - half, fall=(.4, 1.)), early), steps=steps - half,
+          online({}, common.linear(FAST, rest, fall=(.4, 1.)), early), steps=rest,
           teacher=(f'gradual_{share}',), teacher_checkpoint='last')
   common.fill(c, run)
   return smoke(c) if arg.smoke else c
 
 
 def sample_pairs(c, arg, task, *, size=64, teacher=None, taps=('stem', 'block2', 'block4'),
-                 batch=8):
+                 rest=None, batch=8):
   """`sample_students` of pairs of images: the teacher, of inception blocks unless said, learns as
   pix2pix."""
 
@@ -149,7 +151,7 @@ def sample_pairs(c, arg, task, *, size=64, teacher=None, taps=('stem', 'block2',
   teacher = teacher or dict(name='inception', ngf=16, blocks=4, norm='batch')
   return sample_students(
       c, arg, task, size=size, teacher=teacher, taps=taps, batch=batch,
-      train=train, learn=dict(adversary=adversary(whole)), online=online)
+      train=train, learn=dict(adversary=adversary(whole)), online=online, rest=rest)
 
 
 def smoke(c):

@@ -13,18 +13,19 @@ DISTILL = dict(cat.DISTILL, pixel=dict(name='Pixel', weight=50.),
                target=dict(name='Target', weight=50.),
                wavelet=dict(name='Wavelet', weight=30., balance='orthonormal'))
 AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
-RIVALS = 'taught', 'cat', 'alone', 'gradual', 'online'
+RIVALS = 'taught', 'kd', 'cat', 'alone', 'gradual', 'online'
 
 
 def sample_pairs(arg, task, size=64):
   """A student of each share of an inception teacher's multiply-accumulates: `whole_8`, the whole
   network, loses channels while its teacher learns; what is left goes on as `union_8`.
 
-  With arg.rivals also those of configs/cat of the same budget: by the terms of OMGD from the
-  finished teacher, CAT, alone, and pruned online by the terms of OMGD.
+  With arg.rivals also those of configs/cat of the same budget: by the terms of OMGD and, as KD, by
+  pixels alone from the finished teacher, CAT, alone, and pruned online by the terms of OMGD. Each
+  trains the compact network for as many steps.
   """
   every = ConfigDict({**arg.to_dict(), 'rivals': True, 'smoke': False})
-  c = cat.sample_pairs(config.base(), every, task, size=size)
+  c = cat.sample_pairs(config.base(), every, task, size=size, rest=arg.steps)
   run = {}
   for share in arg.shares:
     for name, other in ('whole', 'gradual'), ('union', 'online'):
@@ -35,6 +36,10 @@ def sample_pairs(arg, task, size=64):
     run[f'union_{share}'].teacher = (f'whole_{share}',)
   if arg.rivals:
     run['teacher'] = c.stages.teacher
+    for share in arg.shares:
+      kd = c.stages[f'kd_{share}'] = copy.deepcopy(c.stages[f'taught_{share}'])
+      kd.title, kd.prune.student_init = f'{share} %: KD, pixels', 'reinit'
+      kd.method.distill = dict(name='DistillLoss', pixel=DISTILL['pixel'])
     run |= {f'{name}_{share}': c.stages[f'{name}_{share}']
             for share in arg.shares for name in RIVALS}
   c.stages, c.run = run, tuple(run)
