@@ -55,24 +55,29 @@ def cutout(x, centre):
   return jnp.where(keep[..., None], 0., x)
 
 
-def _uniform(sides):
-  return lambda key: jax.random.uniform(key)
+def _first(u, sides):
+  return u[:, 0]
 
 
-def _shift(sides):
-  reach = jnp.array([side // 8 for side in sides])
-  return lambda key: jax.random.randint(key, (2,), -reach, reach + 1)
+def _shift(u, sides):
+  reach = jnp.array([[side // 8 for side in sides]])
+  return _whole(u, 2 * reach + 1) - reach
 
 
-def _centre(sides):
+def _centre(u, sides):
   # An even rectangle may also be centred behind the last pixel.
-  last = jnp.array([side + 1 - side // 2 % 2 for side in sides])
-  return lambda key: jax.random.randint(key, (2,), 0, last)
+  return _whole(u, jnp.array([[side + 1 - side // 2 % 2 for side in sides]]))
+
+
+def _whole(u, below):
+  """Whole numbers from 0, each below `below` [1,2] as likely. u: [B,2] in [0, 1)."""
+  # Rounded, the product may reach the end.
+  return jnp.minimum((u * below).astype(jnp.int32), below - 1)
 
 
 ALWAYS = 1.
-# {policy: (operation, what it samples for an image of these sides)}.
-POLICIES = {'color': ((brightness, _uniform), (saturation, _uniform), (contrast, _uniform)),
+# {policy: (operation, what it makes of two random numbers for an image of these sides)}.
+POLICIES = {'color': ((brightness, _first), (saturation, _first), (contrast, _first)),
             'translation': ((translation, _shift),), 'cutout': ((cutout, _centre),)}
 
 
@@ -105,17 +110,15 @@ class DiffAugment:
     rows = len(image)
     if condition is not None:
       condition = discriminators.fitted(condition, image)
-    for policy in self.policies:
-      for operation, sampler in POLICIES[policy]:
-        key = jax.random.fold_in(key, 1)
-        sample = sampler(image.shape[1:3])
-        values = axes.sample(lambda key, _, sample=sample: sample(key), key, (rows,))
-        happens = None if probability is ALWAYS else axes.sample(
-            jax.random.uniform, jax.random.fold_in(key, 2), (rows,)) < probability
-
-        image = _where(happens, operation(image, values), image)
-        if condition is not None and policy != 'color':
-          condition = _where(happens, operation(condition, values), condition)
+    operations = [(policy, *each) for policy in self.policies for each in POLICIES[policy]]
+    # All random numbers at once: a call of their generator is hundreds of operations to compile.
+    numbers = axes.sample(jax.random.uniform, key, (rows, len(operations), 3))
+    for i, (policy, operation, sampled) in enumerate(operations):
+      values = sampled(numbers[:, i, :2], image.shape[1:3])
+      happens = None if probability is ALWAYS else numbers[:, i, 2] < probability
+      image = _where(happens, operation(image, values), image)
+      if condition is not None and policy != 'color':
+        condition = _where(happens, operation(condition, values), condition)
     return image, condition
 
 
