@@ -47,7 +47,7 @@ PARTS = {'CAT against alone': ('cat', 'alone'),
          'pruned online against cut and taught': ('online', 'taught'),
          **{f'union against {title}': ('union', name) for title, name in (
              ('CAT', 'cat'), ('OMGD, pruned online', 'online'), ('OMGD, offline', 'taught'),
-             ('KD', 'kd'), ('alone', 'alone'))}}
+             ('KD', 'kd'), ('alone', 'alone'), ('alone, DiffAugment', 'augmented'))}}
 NAMES = {'mmd': 'MMD x 1000 ↓', 'mmd_efficientnet_lite0': 'MMD lite0 x 1000 ↓', 'fd': 'FD ↓',
          'fd_efficientnet_lite0': 'FD lite0 ↓', 'psnr': 'PSNR ↑', 'ssim': 'SSIM ↑',
          'psnr_teacher': 'PSNR to teacher ↑', 'precision': 'precision ↑', 'recall': 'recall ↑',

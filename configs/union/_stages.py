@@ -13,16 +13,17 @@ DISTILL = dict(cat.DISTILL, pixel=dict(name='Pixel', weight=50.),
                target=dict(name='Target', weight=50.),
                wavelet=dict(name='Wavelet', weight=30., balance='orthonormal'))
 AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
-RIVALS = 'taught', 'kd', 'cat', 'alone', 'gradual', 'online'
+RIVALS = 'taught', 'kd', 'cat', 'alone', 'augmented', 'gradual', 'online'
 
 
 def sample_pairs(arg, task, size=64):
-  """A student of each share of an inception teacher's multiply-accumulates: `whole_8`, the whole
-  network, loses channels while its teacher learns; what is left goes on as `union_8`.
+  """Two stages for each share of the teacher's MACs. `whole_8`: an inception network
+  as large as its teacher loses channels while both learn, arg.steps / 2 steps. `union_8`: the
+  compact network continues with that teacher, arg.steps steps.
 
-  With arg.rivals also those of configs/cat of the same budget: by the terms of OMGD and, as KD, by
-  pixels alone from the finished teacher, CAT, alone, and pruned online by the terms of OMGD. Each
-  trains the compact network for as many steps.
+  arg.rivals adds, at the same budget and with as many steps of the compact network: `taught` (terms
+  of OMGD, a finished teacher), `kd` (its pixels alone, fresh weights), `cat`, `alone`, `augmented`
+  (alone, with DiffAugment), and `online` (pruned online by the terms of OMGD, from `gradual`).
   """
   every = ConfigDict({**arg.to_dict(), 'rivals': True, 'smoke': False})
   c = cat.sample_pairs(config.base(), every, task, size=size, rest=arg.steps)
@@ -37,9 +38,12 @@ def sample_pairs(arg, task, size=64):
   if arg.rivals:
     run['teacher'] = c.stages.teacher
     for share in arg.shares:
-      kd = c.stages[f'kd_{share}'] = copy.deepcopy(c.stages[f'taught_{share}'])
-      kd.title, kd.prune.student_init = f'{share} %: KD, pixels', 'reinit'
+      kd, augmented = (copy.deepcopy(c.stages[f'{name}_{share}']) for name in ('taught', 'alone'))
+      kd.title, kd.prune.student_init = f'{share} %: fresh weights, pixels alone', 'reinit'
       kd.method.distill = dict(name='DistillLoss', pixel=DISTILL['pixel'])
+      augmented.title += ', DiffAugment'
+      augmented.method.adversary.augment = AUGMENT
+      c.stages.update({f'kd_{share}': kd, f'augmented_{share}': augmented})
     run |= {f'{name}_{share}': c.stages[f'{name}_{share}']
             for share in arg.shares for name in RIVALS}
   c.stages, c.run = run, tuple(run)
