@@ -26,7 +26,7 @@ SHIPPED = ('cat/any_network', 'cat/cityscapes', 'cat/colorize', 'cat/emoji', 'ca
            'kd/cifar10', 'kd/digits', 'kd/mnist', 'lora/effects', 'omgd/cityscapes',
            'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/emoji',
            'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter', 'superres/real_esrgan',
-           'union/colorize', 'union/emoji')
+           'union/colorize', 'union/emoji', 'union/pairs')
 
 
 def test_all_shipped_configs_are_tested_here():
@@ -43,6 +43,14 @@ def test_every_shipped_config_can_be_built(name, tmp_path, monkeypatch):
   restored = config.from_json(json.loads(json.dumps(config.to_json(c))))
   build.validate(restored)
   assert config.to_json(restored) == config.to_json(c)
+
+
+@pytest.mark.parametrize('name', ['cat/colorize', 'omgd/emoji', 'union/colorize', 'union/pairs'])
+def test_rivals_are_no_copies_of_each_other(name):
+  c = config.load(f'{name}:rivals')
+  stages = [(c.stages[stage].method.to_json(), str(c.stages[stage].get('prune')),
+             c.stages[stage].teacher) for stage in c.run]
+  assert len({str(stage) for stage in stages}) == len(c.run) > 4
 
 
 @pytest.mark.parametrize('name', [

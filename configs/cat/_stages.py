@@ -130,12 +130,12 @@ def sample_students(c, arg, task, *, size, teacher, taps, train, learn, online=N
 
 
 def sample_pairs(c, arg, task, *, size=64, teacher=None, taps=('stem', 'block2', 'block4'),
-                 rest=None, batch=8):
-  """`sample_students` of pairs of images: the teacher, of inception blocks unless said, learns as
-  pix2pix."""
+                 rest=None, batch=8, disc=24, ngf=16):
+  """`sample_students` of pairs of images: the teacher, inception blocks of width ngf unless said,
+  learns as pix2pix. disc: the width of its discriminator."""
 
   def adversary(tx, **fields):
-    return common.adversary(24, tx(2e-4), norm='batch', **fields)
+    return common.adversary(disc, tx(2e-4), norm='batch', **fields)
 
   def train(generator, tx):
     return dict(name='Pix2Pix', tx=tx, ema=EMA, adversary=adversary(whole),
@@ -148,7 +148,7 @@ def sample_pairs(c, arg, task, *, size=64, teacher=None, taps=('stem', 'block2',
                 **({'student': student} if student else {}))
 
   whole = lambda rate: common.linear(rate, arg.steps)
-  teacher = teacher or dict(name='inception', ngf=16, blocks=4, norm='batch')
+  teacher = teacher or dict(name='inception', ngf=ngf, blocks=4, norm='batch')
   return sample_students(
       c, arg, task, size=size, teacher=teacher, taps=taps, batch=batch,
       train=train, learn=dict(adversary=adversary(whole)), online=online, rest=rest)

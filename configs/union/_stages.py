@@ -16,7 +16,7 @@ AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
 RIVALS = 'taught', 'kd', 'cat', 'alone', 'augmented', 'gradual', 'online'
 
 
-def sample_pairs(arg, task, size=64):
+def sample_pairs(arg, task, **fields):
   """Two stages for each share of the teacher's MACs. `whole_8`: an inception network
   as large as its teacher loses channels while both learn, arg.steps / 2 steps. `union_8`: the
   compact network continues with that teacher, arg.steps steps.
@@ -24,9 +24,10 @@ def sample_pairs(arg, task, size=64):
   arg.rivals adds, at the same budget and with as many steps of the compact network: `taught` (terms
   of OMGD, a finished teacher), `kd` (its pixels alone, fresh weights), `cat`, `alone`, `augmented`
   (alone, with DiffAugment), and `online` (pruned online by the terms of OMGD, from `gradual`).
+  fields: of configs/cat's `sample_pairs`.
   """
   every = ConfigDict({**arg.to_dict(), 'rivals': True, 'smoke': False})
-  c = cat.sample_pairs(config.base(), every, task, size=size, rest=arg.steps)
+  c = cat.sample_pairs(config.base(), every, task, rest=arg.steps, **fields)
   run = {}
   for share in arg.shares:
     for name, other in ('whole', 'gradual'), ('union', 'online'):

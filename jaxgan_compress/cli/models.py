@@ -513,7 +513,7 @@ def profile_latency(flags):
       dataclasses.replace(CHECKPOINT, needs=()), dataclasses.replace(RUN_MOVED, needs=()),
       Flag('output', 'The .safetensors file to write.', Path, required=True), OVERWRITE)
 def write_factors(flags):
-  """Write what an effect adds to its base student, in a file without the base."""
+  """Write the low-rank factors (LoRA) that a run has trained, without the base network."""
   out = Path(flags.output)
   check_output(out, ('.safetensors',), flags.overwrite)
   run = experiment.open_run(flags.workdir, moved=flags.moved)
@@ -541,7 +541,7 @@ def write_factors(flags):
       Flag('output', 'The .safetensors file to write, of a network like the base.', Path,
            required=True), OVERWRITE)
 def merge(flags):
-  """Merge the factors of an effect into their base network."""
+  """Add low-rank factors (LoRA) to the kernels of their base network: a plain network."""
   out = Path(flags.output)
   check_output(out, ('.safetensors',), flags.overwrite)
   base, variables = nn.load(flags.base)

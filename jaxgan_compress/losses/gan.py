@@ -49,8 +49,8 @@ def gap(loss: str, fake):
   """How far a discriminator and a generator are from balance: |what the generator minimises - what
   the discriminator minimises on generated images|, from its logits.
 
-  0 where they are balanced, and where the discriminator says the same of everything. Li et al.
-  2021, GCC.
+  A discriminator that cannot tell images apart gives 0 under 'ns' and 'lsgan' and 1 under 'hinge',
+  so that a gap says something next to that of the teacher alone. Li et al. 2021, GCC.
   """
   return jnp.abs(generator_loss(loss, fake) - SIDES[loss][1](fake).mean())
 

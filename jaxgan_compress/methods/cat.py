@@ -123,9 +123,9 @@ class _Aligned:
     return {'taps': tuple(dict.fromkeys(name for several in names for name in several)),
             'helpers': tuple(role for role in state.nets if role == 'student_adapters')}
 
-  def _init(self, rng, batch, init_from, *, conditional=True, frozen=None):
+  def _init(self, rng, batch, init_from, *, conditional=True, fresh_disc=False, frozen=None):
     """The first state of a student, its discriminator and, where the similarity needs them, its
-    adapters."""
+    adapters. fresh_disc: init_from['disc'] is asked by terms and is not where it starts."""
     teacher = need_teacher(self, init_from)
     check_batch(self, batch, 'source', 'target')
     source, target = batch['source'][:1], batch['target'][:1]
@@ -133,7 +133,8 @@ class _Aligned:
     scheme = {'scheme': self.init_scheme, 'init_from': init_from}
     nets = {'student': init_net('student', self.student, s_key, source, **scheme),
             'disc': init_net('disc', self.adversary.disc, d_key, target,
-                             *((source,) if conditional else ()), **scheme)}
+                             *((source,) if conditional else ()), scheme=self.init_scheme,
+                             init_from=None if fresh_disc else init_from)}
     shapes = self.alignment.shapes(('student', 'teacher'), (self.student, nets['student']),
                                    (self.teacher, teacher), source)
     tx = {'student': self.tx, 'disc': self.adversary.tx, 'student_adapters': self.tx}
@@ -218,9 +219,8 @@ class CAT(_Aligned):
                        'image')
 
   def init(self, rng, batch, init_from: Mapping[str, Net] | None = None) -> TrainState:
-    if init_from and self.disc_init == 'fresh':
-      init_from = {role: net for role, net in init_from.items() if role != 'disc'}
-    return self._init(rng, batch, init_from, conditional=self.paired)
+    return self._init(rng, batch, init_from, conditional=self.paired,
+                      fresh_disc=self.disc_init == 'fresh')
 
   def step(self, state: TrainState, batch, axes: Axes = Axes()):
     taught = self._teach(state, batch)
