@@ -163,18 +163,26 @@ def balance(folders, results, metrics):
 
 
 def detail(folder, levels=3, count=64):
-  """{generator: E|H_j| of its images over that of real ones, j = 1 ..}: below 1 is blur."""
+  """{generator: E|H_j| of its images over that of the true ones, j = 1 ..}: below 1 is blur. {} of
+  data without pairs."""
+  size = lambda x: np.array([float(jnp.abs(high).mean())
+                             for high in image.haar_levels(jnp.asarray(x), levels)])
   found = {}
   for generator in experiment.open_run(folder).measured_generators():
     examples = generator.examples(count)
-    size = lambda x: np.array([float(jnp.abs(high).mean())
-                               for high in image.haar_levels(jnp.asarray(x), levels)])
-    real = examples['target'].astype(np.float32) / 127.5 - 1
-    generated = np.asarray(generator.bound('last')(examples['source']), np.float32)
-    if generated.dtype == np.uint8 or np.abs(generated).max() > 2:
-      generated = generated / 127.5 - 1
-    found[generator.name] = (size(generated) / size(real)).round(3).tolist()
+    if 'target' in examples:
+      generated = generator.bound('last')(examples['source'])
+      found[generator.name] = (size(generated) / size(examples['target'])).round(3).tolist()
   return found
+
+
+def details(seeds):
+  """Markdown: the mean of what `detail` says of each seed."""
+  lines = ['| detail, of true images | level 1 | level 2 | level 3 |', '|---|--:|--:|--:|']
+  for name in seeds[0]:
+    lines.append(f'| {name} | ' + ' | '.join(
+        f'{statistics.mean(seed[name][j] for seed in seeds):.2f}' for j in range(3)) + ' |')
+  return '\n'.join(lines) if seeds[0] else ''
 
 
 def against(results, metrics, base, names):
@@ -239,8 +247,9 @@ def main():
                for seed, folder in zip(seeds, folders, strict=True)]
     text = [table(results, metrics)]
     there = results[0]['generators']
-    students = [each for each in there if each.partition('.')[2] != 'wide'
-                and there[each]['from'] == 'source']
+    # What is not after a dot is the student of its stage, or learns alone.
+    students = [each for each in there if there[each]['from'] == 'source'
+                and each.partition('.')[2] not in ('wide', 'generator')]
     if args.part == 'pairs':
       text += [against(results, metrics, f'pairs_{n}{kind}', [f'pairs_{n}_{way}{kind}' for way in (
           'augmented', 'ada') if f'pairs_{n}_{way}' in there])
@@ -251,11 +260,7 @@ def main():
     else:
       text += [against(results, metrics, base, [name for name in students if name != base])
                for base in ('omgd', 'alone', 'alone_slow') if base in there]
-    sharp = [detail(folder) for folder in folders]
-    text.append('\n'.join(['| detail, of real images | level 1 | level 2 | level 3 |',
-                           '|---|--:|--:|--:|'] + [
-        f'| {each} | ' + ' | '.join(f'{statistics.mean(one[each][j] for one in sharp):.2f}'
-                                    for j in range(3)) + ' |' for each in sharp[0]]))
+    text.append(details([detail(folder) for folder in folders]))
     (args.workdir / f'{stem}.json').write_text(json.dumps(results))
     (args.workdir / f'{stem}.md').write_text('\n\n'.join(text) + '\n')
     if args.part != 'pairs':

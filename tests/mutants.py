@@ -263,8 +263,8 @@ MUTANTS = (
            'times = 2 if any', 'times = 1 if any', ('test_plans.py',), 'width_1'),
     # methods
     Mutant('methods/adversary.py', 'of two kinds of real images the critic sees one',
-           'fewer = real[::len(real) // len(fake)]',
-           'fewer = real[:len(fake)]',
+           'shown[::kinds] if self.relativistic',
+           'shown[:len(fake)] if self.relativistic',
            ('test_methods.py',), 'pairing or critic'),
     Mutant('methods/adversary.py', 'relativistic pairing counts twice',
            "(losses[0] if self.loss == 'rp' else sum(losses))",

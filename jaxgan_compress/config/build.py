@@ -33,8 +33,6 @@ HOMES = {
     'extractor': 'jaxgan_compress.metrics', 'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
 }
-# Terms of a `DistillLoss` that ask the discriminator of a teacher.
-DISC_TERMS = 'Discriminator', 'FeatureMatching', 'DiscriminatorFeatures'
 # Keys of sections that say generators.
 GENERATORS = ('generator', 'student', 'wide', 'deep', 'generator_ba', 'student_ba', 'teacher',
               'extra_students')
@@ -167,7 +165,8 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
   learned = config.stages[teacher].method
   section = section.copy_and_resolve_references()
   section.unlock()
-  _fill_in_adversary(section, learned, inspect.signature(target).parameters)
+  with blaming(where):
+    _fill_in_adversary(section, learned, inspect.signature(target).parameters, teacher)
   whole = whole or source.modules[source.main]
   found = {'teacher': whole}
   if config.stages[name].prune:
@@ -179,29 +178,36 @@ def method(config: ConfigDict, name: str, teacher: str | None = None,
       return make(section, HOMES['method'], where, **students)
     found |= students
   built = make(section, HOMES['method'], where, **found)
+  fresh = 'disc_init' in inspect.signature(target).parameters
   if 'adversary' in section and section.get('disc_init', 'teacher') != 'fresh':
     theirs = source.modules.get('disc')
     if theirs != built.adversary.disc:
       raise ValueError(f"{where}: it continues from the discriminator of {teacher!r} ("
                        f"{arguments.shown(theirs)}) and names another ("
-                       f"{arguments.shown(built.adversary.disc)}); leave out adversary.disc, or "
-                       "set disc_init='fresh'")
+                       f"{arguments.shown(built.adversary.disc)}); leave out adversary.disc"
+                       + (", or set disc_init='fresh'" if fresh else ''))
   return built
 
 
-def _fill_in_adversary(section, learned, fields):
-  """What a method takes of the adversary of the stage that it learns from, whose method is
-  `learned`."""
+def _fill_in_adversary(section, learned, fields, teacher):
+  """What a method takes of the adversary of the stage `teacher` that it learns from, whose method
+  is `learned`."""
   if 'adversary' in section and 'disc' not in section.adversary and 'adversary' in learned:
     section.adversary.disc = learned.adversary.disc.to_dict()
   if 'teacher_adversary' in fields and 'teacher_adversary' not in section and _asks_disc(section):
-    section.teacher_adversary = learned.get('cycle', learned).adversary.to_dict()
+    adversary = learned.get('cycle', learned).get('adversary')
+    if not adversary:
+      raise ValueError(f'a term asks the discriminator of {teacher!r}, which has none; learn from '
+                       'a stage that has one, or leave the term out')
+    section.teacher_adversary = adversary.to_dict()
 
 
 def _asks_disc(section) -> bool:
   """Whether a term of a method's students asks the discriminator of their teacher."""
+  from jaxgan_compress.methods.distillation import DISC_TERMS
+  names = {kind.__name__ for kind in DISC_TERMS}
   losses = [section.get('distill') or {}, *(section.get('extra_distill') or {}).values()]
-  return any(isinstance(term, ConfigDict) and term.get('name') in DISC_TERMS
+  return any(isinstance(term, ConfigDict) and term.get('name') in names and term.get('weight', 1.)
              for loss in losses for term in loss.values())
 
 

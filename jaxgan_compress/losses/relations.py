@@ -78,7 +78,9 @@ def _products(x):
   lengths = jnp.diagonal(products)
   squares = lengths[:, None] + lengths[None] - 2 * products
   other = ~jnp.eye(len(x), dtype=bool)
-  apart = other & (squares > COINCIDE)
+  # What is below the rounding of the products has no direction.
+  rounding = 8 * jnp.finfo(products.dtype).eps * (lengths[:, None] + lengths[None])
+  apart = other & (squares > jnp.maximum(COINCIDE, jax.lax.stop_gradient(rounding)))
   distances = jnp.sqrt(jnp.where(apart, squares, 1))
   return (products, jnp.where(apart, distances, jnp.where(other, COINCIDE ** .5, 0)),
           jnp.where(apart, 1 / distances, 0))

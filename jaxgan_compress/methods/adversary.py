@@ -54,9 +54,9 @@ class Adversary:
       raise ValueError(
           "adaptive of kind 'ada' says how often the operations of augment happen: give one"
           if not self.augment else "adaptive of kind 'apa' takes no augment; leave it out")
-    if self.adaptive and self.family == 'wgan':
+    if self.adaptive and (self.family == 'wgan' or self.relativistic):
       raise ValueError(f'loss={self.loss!r} has logits of any size, whose sign tells nothing; '
-                       'leave adaptive out')
+                       'leave adaptive out, or take ns, hinge or lsgan')
     if self.disc_steps < 1:
       raise ValueError(f'disc_steps={self.disc_steps}; at least 1')
     if min(self.r1, self.r2) < 0:
@@ -76,8 +76,12 @@ class Adversary:
   def relativistic(self) -> bool:
     return self.loss in gan.RELATIVISTIC
 
-  def check_translation(self):
-    """Raises ValueError for what a discriminator of image-to-image translation does not do."""
+  def check_translation(self, heads: Iterable[str] = ('real',)):
+    """Raises ValueError for what a discriminator of image-to-image translation does not do, or
+    without these heads."""
+    if missing := sorted(set(heads) - set(vars(self.disc).get('heads', ('real',)))):
+      raise ValueError(f'the discriminator, a {type(self.disc).__name__}, has no head for '
+                       f'{", ".join(missing)}; give a PatchGAN with heads={tuple(heads)}')
     if self.family == 'wgan':
       raise ValueError(f'loss={self.loss!r} is for generators that start from noise; here take '
                        'hinge, lsgan, ns, rp or ra')
@@ -181,7 +185,8 @@ class Adversary:
         loss += weight * gan.slope_penalty(functools.partial(critic, name), x)
     return loss
 
-  def d_loss(self, variables, real, fake, mix, view: View, axes: Axes, role: str = 'generator'):
+  def d_loss(self, variables, real, fake, mix, view: View, axes: Axes, role: str = 'generator'
+             ) -> tuple[AnyArray, tuple]:
     """(what the discriminator minimises, with its penalty, (its new collections: of real images,
     then of generated ones, further logs)).
 
@@ -191,20 +196,27 @@ class Adversary:
     params = variables['params']
     collections = {name: x for name, x in variables.items() if name != 'params'}
     critic = lambda x: self.logits(variables, x, axes)
-    # Of two kinds of real images, one after the other, every second one: as many as fakes.
-    fewer = real[::len(real) // len(fake)]
-    shown = view('real', fewer if self.relativistic else real,
-                 fake=None if len(real) > len(fake) else fake)[0]
-    seen = view('fake', fake)[0]
+    kinds = len(real) // len(fake)
+
+    def see(name, x):
+      # Of several kinds of real images, one after the other, each is seen by itself: rows have the
+      # same random numbers on any number of devices.
+      more, parts = ({'fake': fake}, jnp.split(x, kinds)) if name == 'real' else ({}, [x])
+      return jnp.concatenate([view(f'{name}_{i}' if i else name, part, **more)[0]
+                              for i, part in enumerate(parts)])
+
+    shown, seen = see('real', real), see('fake', fake)
+    # Every second one of two kinds: as many as fakes.
+    shown = shown[::kinds] if self.relativistic else shown
     on_real, collections = self.forward(params, collections, shown, None, axes)
     on_fake, collections = self.forward(params, collections, seen, None, axes)
     losses = self.disc_losses(on_real['real'], on_fake['real'])
     # 'rp' is one term, which `disc_losses` gives twice.
     loss = (losses[0] if self.loss == 'rp' else sum(losses)) + self.slope_penalties(
-        lambda name, x: critic(view(name, x)[0]), real, fake)
+        lambda name, x: critic(see(name, x)), real, fake)
     if self.loss == 'wgan_gp':
       loss += self.penalty * gan.gradient_penalty(
-          critic, shown[::len(shown) // len(fake)], seen, mix)
+          critic, shown[::kinds], seen, mix)
     return loss, (collections, core.merge_logs(
         self.confidence([on_real['real']]), self.gaps({role: on_fake['real']})))
 
@@ -216,7 +228,7 @@ class Adversary:
     rows = 0
     for i in range(self.disc_steps):
       reals, fakes = real(i), stop_gradient(fake(i))
-      rows = len(reals)
+      rows = len(reals) * self.disc_steps
       mix = axes.sample(jax.random.uniform, state.key(f'mix{i}'), (len(fakes),))
       disc = state.nets['disc']
 

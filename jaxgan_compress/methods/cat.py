@@ -136,7 +136,7 @@ class _Aligned:
                              *((source,) if conditional else ()), scheme=self.init_scheme,
                              init_from=None if fresh_disc else init_from)}
     shapes = self.alignment.shapes(('student', 'teacher'), (self.student, nets['student']),
-                                   (self.teacher, teacher), source)
+                                   (self.teacher, teacher), source) if self.align_weight else {}
     tx = {'student': self.tx, 'disc': self.adversary.tx, 'student_adapters': self.tx}
     adapters = self.alignment.init_adapters(shapes, a_key, 'he')
     frozen = {'teacher': teacher, **self.adversary.frozen(), **(frozen or {})}

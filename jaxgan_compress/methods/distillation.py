@@ -110,7 +110,8 @@ class DistillLoss:
 
   @property
   def _perceptual(self):
-    return [term for term in self.terms if term.weight and term.layers != ()]
+    # A class of the user's own need not name layers.
+    return [term for term in self.terms if term.weight and getattr(term, 'layers', ()) != ()]
 
   def frozen(self, init_from) -> dict:
     """What goes into `TrainState.frozen`."""
@@ -163,7 +164,9 @@ class DistillLoss:
           collections.setdefault(kind, {}).update(new)
       else:
         values = term.values(student, teachers, axes) if term.weight else {}
-      terms |= values
+      # Several terms of one kind, as two of `FeatureMatching`, share an entry of the log.
+      terms |= {key: terms[key] + value if key in terms else value
+                for key, value in values.items()}
     cosines = self.taps.cosines(student, next(iter(teachers.values()))) if self.taps else {}
     return sum(terms.values()), terms, {'tap_cosine': {
         f'{role}_{tap}': value for tap, value in cosines.items()}} if cosines else {}, collections

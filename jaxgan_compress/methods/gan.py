@@ -81,7 +81,7 @@ class GAN:
     def generator_loss(params):
       image, collections = generate(params, 'z')
       loss, disc_collections = self.adversary.generator_loss(
-          state.nets['disc'].variables, image, batch['target'][:size], None,
+          state.nets['disc'].variables, image, batch['target'][::self.updates], None,
           self.adversary.view(state, axes), bn_axes)
       return loss, {'generator': collections, 'disc': disc_collections}
 

@@ -156,6 +156,9 @@ class KD:
     frozen = {'teacher': init_from['teacher'].averaged} if self.teacher else {}
     if self.distill:
       frozen |= self.distill.frozen(init_from)
+      for term in self.distill.tap_terms:  # refuses taps that do not fit
+        term.shapes(('student', 'teacher'), (self.student, student),
+                    (self.teacher, frozen['teacher']), self.student.example())
     if self.adversary and self.uses_disc:
       frozen |= self.adversary.frozen()
     if self.uses_disc and self.disc_init == 'frozen':
@@ -193,8 +196,9 @@ class KD:
       state, logs = self.adversary.train(
           state, real, lambda i: generate(params, latents(f'z_disc{i}'))[0][0], axes, bn_axes,
           'student')
-    z = latents('z') if self.teacher else batch['z'][:size]
-    target, taps = self.teach(state, z) if self.teacher else (batch['target'][:size], {})
+    # Every so many rows, so that they are the same ones on any number of devices.
+    z = latents('z') if self.teacher else batch['z'][::self.updates]
+    target, taps = self.teach(state, z) if self.teacher else (batch['target'][::self.updates], {})
 
     def loss(params):
       (image, student_taps), moved = generate(params, z)

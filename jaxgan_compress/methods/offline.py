@@ -17,6 +17,7 @@ from jaxgan_compress.methods.distillation import DistillLoss
 from jaxgan_compress.methods.pix2pix import pix2pix_step
 from jaxgan_compress.methods.setup import (
   check_batch,
+  check_weights,
   init_net,
   need_disc,
   need_teacher,
@@ -68,7 +69,8 @@ class Offline:
 
   def __post_init__(self):
     refuse_dropout(self.students)
-    check_extra(self, ('student', 'teacher'))
+    check_extra(self, ('student', 'teacher', 'disc'))
+    check_weights(self, 'adv_weight', 'adv_rise')
     losses = (self.distill, *self.extra_distill.values())
     tap_terms = [term for loss in losses for term in loss.tap_terms]
     if self.teacher is None and tap_terms:

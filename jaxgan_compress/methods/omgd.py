@@ -90,14 +90,11 @@ class OMGD:
   updates = 1
 
   def __post_init__(self):
-    self.adversary.check_translation()
+    self.adversary.check_translation(self.teachers)
     check_teacher_params(self.teacher_params, self.ema)
     choose('recon_loss', self.recon_loss, image.RECONSTRUCTIONS)
     if not self.teachers:
       raise ValueError('no teacher is given; OMGD takes wide, deep or both')
-    if missing := sorted(self.teachers.keys() - set(self.adversary.disc.heads)):
-      raise ValueError(f'the discriminator has no head for {", ".join(missing)}; give it '
-                       f'heads={tuple(self.teachers)}')
     check_extra(self, ('student', 'wide', 'deep', 'disc'))
     refuse_dropout({**self.students, **self.teachers})
     if self.teacher_every < 1:

@@ -32,6 +32,7 @@ class TapTerm:
   label = ''
   adapted = False
   layers = ()  # of no feature network
+  otherwise = ''  # what else may be done where taps have different sizes, for messages
 
   def __post_init__(self):
     if self.weight < 0:
@@ -62,7 +63,7 @@ class TapTerm:
       if self.weight and self.compares_positions and ours[1:3] != theirs[1:3]:
         raise ValueError(f'{tap} has {ours[1]}x{ours[2]} pixels in {roles[0]} and '
                          f'{theirs[1]}x{theirs[2]} in {roles[1]}; {self.compares} compares '
-                         "positions: take other taps, or similarity='channel_means'")
+                         f'positions: take other taps{self.otherwise}')
     return shapes
 
   @property
@@ -133,7 +134,7 @@ class Taps(TapTerm):
   reduction: str = 'sum'
   scope: str = 'replica'
   label = 'tap'
-  layers = ()
+  otherwise = ", or similarity='channel_means'"
 
   def __post_init__(self):
     choose('similarity', self.similarity, tuple(SIMILARITIES))

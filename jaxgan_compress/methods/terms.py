@@ -1,8 +1,9 @@
 """The terms that compare a student's image with those of its teachers, or have its discriminator
 score it.
 
-A term is a frozen value with `label`, `weight` and `values(student, teachers, axes)`; to add one,
-write such a class here and export it from `methods`.
+A term is a frozen value with `weight` and `values(student, teachers, axes)`, and with `layers`
+where it compares some of the feature network; to add one, write such a class here and export it
+from `methods`.
 """
 
 from __future__ import annotations

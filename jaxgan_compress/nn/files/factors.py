@@ -29,6 +29,7 @@ def save_factors(path: str | Path, module: linen.Module, variables: Mapping, *,
     raise ValueError(f'a {type(module).__name__} has no factors; they are of an nn.LowRank. Save '
                      'it by nn.save')
   arrays = {name: np.asarray(x) for name, x in flat(variables).items()}
+  network.check(module, arrays, 'these variables')
   base = {name: arrays.pop(name) for name in sorted(arrays) if name.startswith(f'{BASE}/')}
   files.write(path, arrays, {
       'format': FORMAT, 'architecture': json.dumps(network.describe(module, like=like)),
@@ -45,13 +46,12 @@ def load_factors(path: str | Path, variables: Mapping, like: linen.Module | None
   damaged one, and for variables of another base.
   """
   metadata = files.metadata(path)
-  arrays = files.read(path)
   if metadata.get('format') != FORMAT:
     raise ValueError(f'{path} is of the format {metadata.get("format", "unknown")!r}, and factors '
                      f'are of {FORMAT!r}; give a file that jaxgan-compress factors wrote')
-  if str(network.checksum(arrays)) != metadata.get('crc32'):
-    raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
-  module = network.build(json.loads(metadata['architecture']), like=like)
+  arrays = network.undamaged(path, metadata)
+  with network.describing(path):
+    module = network.build(json.loads(metadata['architecture']), like=like)
   if not isinstance(module, LowRank):
     raise ValueError(f'{path} is of a {type(module).__name__}, which has no factors; make it again')
   given = {name: np.asarray(x) for name, x in flat(variables['params']).items()}

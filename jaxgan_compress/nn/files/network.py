@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -81,19 +82,32 @@ def load(path: str | Path, like: linen.Module | None = None) -> tuple[linen.Modu
     files.read(path)  # its own complaint, if it is no such file at all
     raise ValueError(f'{path} holds weights without an architecture; convert it first: '
                      f'jaxgan-compress convert --input {path} --output NETWORK.safetensors')
+  arrays = undamaged(path, metadata)
+  with describing(path):
+    module = build(json.loads(metadata['architecture']), like=like)
+    check(module, arrays, 'its arrays')
+  return module, traverse_util.unflatten_dict(arrays, sep='/')
+
+
+def undamaged(path: str | Path, metadata: Mapping) -> dict[str, np.ndarray]:
+  """The arrays of a file. Raises ValueError where they are not those that were written."""
   arrays = files.read(path)
   if str(checksum(arrays)) != metadata.get('crc32'):
     raise ValueError(f'{path} is damaged: its checksum does not match; copy it again')
+  return arrays
+
+
+@contextlib.contextmanager
+def describing(path: str | Path):
+  """Whatever a network of the fields of this file may raise is a ValueError that names it."""
   try:
-    module = build(json.loads(metadata['architecture']), like=like)
-    check(module, arrays, 'its arrays')
+    yield
   except MemoryError:
     raise
-  except Exception as e:  # whatever a network of these fields may raise
+  except Exception as e:
     kind = '' if isinstance(e, ValueError) else f'{type(e).__name__}, '
     raise ValueError(f'{path} describes no network of this version: {kind}{e}. Update '
                      'jaxgan_compress, or make the file again') from e
-  return module, traverse_util.unflatten_dict(arrays, sep='/')
 
 
 def fit(module: linen.Module, given: Mapping[str, np.ndarray], source: str | Path) -> dict:
