@@ -123,9 +123,9 @@ def small_gan(tx, **adversary):
       adversary=methods.Adversary(nn.DCGANDiscriminator(2, 32, norm), tx, **adversary))
 
 
-def small_kd(tx, **fields):
-  adversary = methods.Adversary(nn.DCGANDiscriminator(2, 32), tx,
-                                disc_steps=fields.pop('disc_steps', 1))
+def small_kd(tx, disc_steps=1, augment=None, **fields):
+  adversary = methods.Adversary(nn.DCGANDiscriminator(2, 32), tx, disc_steps=disc_steps,
+                                augment=augment)
   return methods.KD(nn.DCGANGenerator(d=1, size=32), nn.DCGANGenerator(d=2, size=32), tx,
                     adversary=adversary, **fields)
 

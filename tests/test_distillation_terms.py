@@ -526,6 +526,14 @@ def test_a_finished_teacher_brings_its_discriminator(sgd, batch):
     assert set(state.params['student_adapters']) == {'stem', 'disc_tap_stem'}
 
 
+def test_two_terms_of_one_kind_add_up(both):
+  s, t = (methods.Output(x) for x in both)
+  coarse, fine = methods.Wavelet(1., 2), methods.Wavelet(3., 1)
+  alone = [term.values(s, {'wide': t}, Axes())['wavelet_wide'] for term in (coarse, fine)]
+  total, terms, _, _ = methods.DistillLoss(coarse, fine).loss('student', s, {'wide': t})
+  assert terms == {'wavelet_wide': total} and float(total) == pytest.approx(float(sum(alone)))
+
+
 @pytest.mark.parametrize('make, message', [
     (lambda: methods.Wavelet(balance='level'), "balance='level'; one of mean, orthonormal"),
     (lambda: methods.Wavelet(levels=0), 'levels=0; at least 1'),
@@ -550,8 +558,14 @@ def test_a_finished_teacher_brings_its_discriminator(sgd, batch):
      "'ada' says how often the operations of augment happen: give one"),
     (lambda: methods.Adversary(nn.PatchGAN(2), None, augment=methods.DiffAugment(),
                                adaptive=methods.Adaptive('apa')), "'apa' takes no augment"),
-    (lambda: methods.Adversary(nn.PatchGAN(2), None, 'wgan_clip',
-                               adaptive=methods.Adaptive('apa')), 'whose sign tells nothing'),
+    *((lambda loss=loss: methods.Adversary(nn.PatchGAN(2), None, loss, adaptive=methods.Adaptive(
+        'apa')), 'whose sign tells nothing') for loss in ('wgan_clip', 'rp', 'ra')),
+    (lambda: small_omgd(None, {'disc': nn.PixelGAN()}), 'a PixelGAN, has no head for deep, wide'),
+    (lambda: methods.CAT(small_resnet(2), small_resnet(4), methods.Adversary(
+        paired_disc(heads=('wide',)), None, 'hinge'), None), 'has no head for real'),
+    (lambda: methods.Offline(small_resnet(2), None, None, adv_rise=-5), 'adv_rise=-5; at least 0'),
+    (lambda: methods.Offline(small_resnet(2), None, None, extra_students={
+        'disc': small_resnet(1)}), 'disc'),
     (lambda: small_omgd(None, extra_distill={'half': EVERY}), 'extra_distill has half'),
     (lambda: methods.Offline(small_resnet(2), small_resnet(4), None, FINISHED),
      'give teacher_adversary'),
@@ -644,3 +658,10 @@ def test_a_config_hands_on_the_discriminator_of_a_teacher():
   method = build.method(c, 'offline', 'teacher')
   assert method.teacher_adversary.disc == build.method(c, 'teacher').adversary.disc
   assert method.teacher_adversary.loss == 'hinge' and method.adversary is None
+  with c.unlocked():
+    c.stages.offline.method.distill.adv.weight = 0.
+    assert build.method(c, 'offline', 'teacher').teacher_adversary is None
+    c.stages.offline.method.distill.adv.weight = 1.
+    c.stages.again = c.stages.offline
+  with pytest.raises(ValueError, match="discriminator of 'offline', which has none; learn from"):
+    build.method(c, 'again', 'offline')

@@ -390,6 +390,8 @@ def test_other_files_and_bases_are_refused(base, learned, tmp_path):
     nn.save_factors(file, STUDENT, learned)
   with pytest.raises(ValueError, match='has no factors; they are of an nn.LowRank'):
     nn.save_factors(file, NETWORK, base, overwrite=True)
+  with pytest.raises(ValueError, match='these variables'):
+    nn.save_factors(file, STUDENT, base, overwrite=True)
   other = jax.tree.map(np.copy, base)
   other['params']['down0']['kernel'][0, 0, 0, 0] += 1e-7
   for wrong in (other, nn.initialise(nn.unet(4, depth=3), jax.random.key(0)), {'params': {}}):

@@ -282,6 +282,9 @@ def test_missing_teacher_is_named(sgd, init_from):
     small_kd(sgd, adv_weight=.5).init(jax.random.key(0), {})
   with pytest.raises(ValueError, match=r"\['disc'\]"):
     small_kd(sgd, adv_weight=.5).init(jax.random.key(0), {}, {'teacher': init_from['teacher']})
+  taps = methods.DistillLoss(methods.Taps('ka', 1., ('up9',)))
+  with pytest.raises(ValueError, match='student has no tap up9; it has'):
+    small_kd(sgd, distill=taps).init(jax.random.key(0), {}, init_from)
 
 
 @pytest.mark.gpu
@@ -368,6 +371,16 @@ def test_pairing_is_one_term_and_sees_both_kinds_of_real_images():
   found, _ = adversary.d_loss({'params': {'w': jnp.float32(1)}}, shade(1., 9., 3., 9.),
                               shade(0., 0.), None, lambda name, *seen, **_: (*seen, None), Axes())
   np.testing.assert_allclose(found, np.log1p(np.exp([-1, -3])).mean(), rtol=1e-6)
+
+
+def test_images_alone_teach_the_same_rows_on_any_number_of_replicas(sgd, images):
+  method = methods.KD(nn.DCGANGenerator(d=1, size=32), None, sgd, adv_weight=.5, disc_init='fresh',
+                      adversary=methods.Adversary(nn.DCGANDiscriminator(1, 32), sgd, disc_steps=2))
+  state = method.init(jax.random.key(0), {})
+  batch = {**batch_of(images), 'z': jax.random.normal(jax.random.key(1), (8, 100))}
+  one, two = (jgc.parallel.parallelize(method.step, replicas=replicas, via='vmap', donate=False)(
+      state, batch)[0] for replicas in (1, 2))
+  assert largest_difference(one.params, two.params) < 1e-5
 
 
 def test_the_students_update_has_latents_of_its_own(sgd, init_from, images):

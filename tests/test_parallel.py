@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgan_compress import core, nn
+from jaxgan_compress import core, methods, nn
 from jaxgan_compress.core import Axes, xla
 from jaxgan_compress.parallel import build_mesh, parallelize, put_state
 from tests import forked, one_of_several
@@ -24,7 +24,8 @@ from tests.replicas import replica_disagreement
 @pytest.fixture(scope='module')
 def trained(sgd, init_from, images):
   """(state, logs of three steps) of the joint scheme on so many devices; each is run once."""
-  method = small_kd(sgd, adv_weight=.5, distill_weight=.01, disc_steps=2, real_from='both')
+  method = small_kd(sgd, adv_weight=.5, distill_weight=.01, disc_steps=2, real_from='both',
+                    augment=methods.DiffAugment(('cutout',)))
   start = method.init(jax.random.key(0), {}, init_from)
 
   @functools.cache

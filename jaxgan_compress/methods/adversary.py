@@ -185,8 +185,7 @@ class Adversary:
         loss += weight * gan.slope_penalty(functools.partial(critic, name), x)
     return loss
 
-  def d_loss(self, variables, real, fake, mix, view: View, axes: Axes, role: str = 'generator'
-             ) -> tuple[AnyArray, tuple]:
+  def d_loss(self, variables, real, fake, mix, view: View, axes: Axes, role: str = 'generator'):
     """(what the discriminator minimises, with its penalty, (its new collections: of real images,
     then of generated ones, further logs)).
 
@@ -228,7 +227,7 @@ class Adversary:
     rows = 0
     for i in range(self.disc_steps):
       reals, fakes = real(i), stop_gradient(fake(i))
-      rows = len(reals) * self.disc_steps
+      rows = len(reals)
       mix = axes.sample(jax.random.uniform, state.key(f'mix{i}'), (len(fakes),))
       disc = state.nets['disc']
 
@@ -248,7 +247,8 @@ class Adversary:
         state = state.replace(nets={**state.nets, 'disc': clipped})
       logs.append(core.merge_logs({'disc': {'loss': value}}, more, norms))
     # The signs of all updates, and of the rest the last one's.
-    return self.adapt(state, core.merge_logs(*logs, *mean_of(logs, 'real_sign')), rows, axes)
+    return self.adapt(state, core.merge_logs(*logs, *mean_of(logs, 'real_sign')),
+                      rows * self.disc_steps, axes)
 
 
 def mean_of(logs: list[Logs], name: str) -> list[Logs]:
