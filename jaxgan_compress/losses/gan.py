@@ -46,13 +46,13 @@ def generator_loss(loss: str, fake, real=None):
 
 
 def gap(loss: str, fake):
-  """How far a discriminator and a generator are from balance: |what the generator minimises - what
-  the discriminator minimises on generated images|, from its logits.
+  """What the generator minimises - what the discriminator minimises on generated images, from its
+  logits: how far they are from balance is the absolute value, of a whole batch.
 
   A discriminator that cannot tell images apart gives 0 under 'ns' and 'lsgan' and 1 under 'hinge',
   so that a gap says something next to that of the teacher alone. Li et al. 2021, GCC.
   """
-  return jnp.abs(generator_loss(loss, fake) - SIDES[loss][1](fake).mean())
+  return generator_loss(loss, fake) - SIDES[loss][1](fake).mean()
 
 
 def ns_d(real, fake):

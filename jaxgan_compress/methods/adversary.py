@@ -121,16 +121,18 @@ class Adversary:
     return {'real_sign': {role: jnp.mean(jnp.stack(signs))}}
 
   def gaps(self, fake: Mapping[str, Any]) -> Logs:
-    """{'gap': {generator: how far it and its discriminator are from balance}}, see
-    `losses.gan.gap`, from {generator: logits of its images}; {} for losses that have none."""
+    """{'gap': {generator: `losses.gan.gap`, of which `adapt` takes the absolute value}} from
+    {generator: logits of its images}; {} for losses that have none."""
     if self.relativistic or self.family == 'wgan':
       return {}
     return {'gap': {role: gan.gap(self.loss, stop_gradient(logits))
                     for role, logits in fake.items()}}
 
   def adapt(self, state: TrainState, logs: Logs, rows: int, axes: Axes):
-    """(state, logs) after a step: `adaptive` has seen `confidence` in `logs`. rows: real images of
-    this replica."""
+    """(state, logs) after a step: `adaptive` has seen `confidence` in `logs`, and `gaps` are of all
+    replicas together. rows: real images of this replica."""
+    if 'gap' in logs:
+      logs = {**logs, 'gap': {role: jnp.abs(axes.mean(x)) for role, x in logs['gap'].items()}}
     if not self.adaptive:
       return state, logs
     before = state.frozen['adaptive']
