@@ -141,13 +141,13 @@ def intervals(workdir, names, metric, samples):
                    f'{found[name][metric].interval[1] * 1e3:.2f}]' for name in names)
 
 
-def picture(workdir, columns=8):
-  """Inputs, images of every generator of one seed at its last checkpoint, targets; of upscalers the
-  enlarged squares of 48 pixels with the strongest edges."""
+def picture(workdir, columns=8, also=()):
+  """Inputs, images of the main generators of one seed, and of those named in `also`, at their last
+  checkpoints, targets; of upscalers the enlarged squares of 48 pixels with the strongest edges."""
   run = experiment.open_run(workdir)
-  generators = [generator for generator in run.measured_generators()
-                if '.' not in generator.name
-                and not generator.name.startswith(('alone_slow', 'gradual_', 'random', 'scratch'))]
+  left_out = 'alone_slow', 'gradual_', 'random', 'scratch'
+  generators = [generator for generator in run.measured_generators() if generator.name in also or (
+      '.' not in generator.name and not generator.name.startswith(left_out))]
   examples = generators[0].examples(columns)
   rows = [('input', examples['picture'])]
   for generator in generators:

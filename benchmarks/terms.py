@@ -264,7 +264,8 @@ def main():
     (args.workdir / f'{stem}.json').write_text(json.dumps(results))
     (args.workdir / f'{stem}.md').write_text('\n\n'.join(text) + '\n')
     if args.part != 'pairs':
-      Image.fromarray(picture(folders[0])).save(args.workdir / f'{stem}.jpg', quality=92)
+      Image.fromarray(picture(folders[0], also=('omgd_augmented.target',))).save(
+          args.workdir / f'{stem}.jpg', quality=92)
     print('\n\n'.join(text))
 
 
