@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxgan_compress import config
 from jaxgan_compress.configs.cat import _stages as cat
+from jaxgan_compress.configs.omgd import _stages as common
 
 # Half of the distance is to the teacher's image, half to the true one; and detail as the teacher
 # has it. What else was tried, and did not help: docs/results.md.
@@ -17,25 +18,37 @@ RIVALS = 'taught', 'kd', 'cat', 'alone', 'augmented', 'gradual', 'online'
 
 
 def sample_pairs(arg, task, **fields):
-  """Two stages for each share of the teacher's MACs. `whole_8`: an inception network
-  as large as its teacher loses channels while both learn, arg.steps / 2 steps. `union_8`: the
-  compact network continues with that teacher, arg.steps steps.
+  """Three stages for each share of the teacher's MACs. `whole_8`: an inception network as large as
+  its teacher loses channels while both learn, for half of arg.steps. `compact_8`: what is left
+  goes on with that teacher, for a half. `union_8`: it goes on alone, with a discriminator of its
+  own, for a half.
 
-  arg.rivals adds, at the same budget and with as many steps of the compact network: `taught` (terms
-  of OMGD, a finished teacher), `kd` (its pixels alone, fresh weights), `cat`, `alone`, `augmented`
-  (alone, with DiffAugment), and `online` (pruned online by the terms of OMGD, from `gradual`).
-  fields: of configs/cat's `sample_pairs`.
+  arg.rivals adds, at the same budget and with arg.steps steps of the compact network, too: `taught`
+  (terms of OMGD, a finished teacher), `kd` (its pixels alone, fresh weights), `cat`, `alone`,
+  `augmented` (alone, with DiffAugment), and `online` (pruned online by the terms of OMGD, from
+  `gradual`). fields: of configs/cat's `sample_pairs`.
   """
   every = ConfigDict({**arg.to_dict(), 'rivals': True, 'smoke': False})
-  c = cat.sample_pairs(config.base(), every, task, rest=arg.steps, **fields)
+  half = arg.steps // 2
+  c, short = (cat.sample_pairs(config.base(), every, task, rest=rest, **fields)
+              for rest in (arg.steps, half))
   run = {}
   for share in arg.shares:
-    for name, other in ('whole', 'gradual'), ('union', 'online'):
-      stage = run[f'{name}_{share}'] = copy.deepcopy(c.stages[f'{other}_{share}'])
-      stage.title = f'{share} %: union' + (', losing channels' if name == 'whole' else '')
-      stage.method.distill = DISTILL
+    for name, other in ('whole', 'gradual'), ('compact', 'online'), ('union', 'alone'):
+      stage = copy.deepcopy(short.stages[f'{other}_{share}'])
+      stage.title = f'{share} %: union' + {
+          'whole': ', losing channels', 'compact': ', online', 'union': ''}[name]
       stage.method.adversary.augment = AUGMENT
-    run[f'union_{share}'].teacher = (f'whole_{share}',)
+      if name != 'union':
+        stage.method.distill = DISTILL
+      run[f'{name}_{share}'] = stage
+    run[f'compact_{share}'].teacher = (f'whole_{share}',)
+    last = run[f'union_{share}']
+    last.update(teacher=(f'compact_{share}',), teacher_checkpoint='last', steps=half)
+    last.prune.student_init = 'inherit'
+    last.method.tx = common.linear(cat.SLOW, half)
+    # This discriminator has less time than those that learn from the start.
+    last.method.adversary.tx = common.linear(5e-4, half)
   if arg.rivals:
     run['teacher'] = c.stages.teacher
     for share in arg.shares:

@@ -1,4 +1,4 @@
-"""Emoji in colour from black pictures, or shaded from flat ones: the union of all methods.
+"""Emoji in colour from black pictures, or shaded from flat ones: a student by the union of methods.
 
     ./launch/get_emoji.sh
     pip install -e '.[features]'

@@ -1,4 +1,4 @@
-"""Pairs of images of your own: a student pruned online by the union of the methods.
+"""Pairs of images of your own: a student by the union of OMGD, CAT and what came later.
 
     jaxgan-compress train --config=union/pairs:path=FOLDER --workdir=runs/mine
 
