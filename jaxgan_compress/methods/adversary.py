@@ -79,15 +79,15 @@ class Adversary:
   def check_translation(self, heads: Iterable[str] = ('real',)):
     """Raises ValueError for what a discriminator of image-to-image translation does not do, or
     without these heads."""
-    if missing := sorted(set(heads) - set(vars(self.disc).get('heads', ('real',)))):
-      raise ValueError(f'the discriminator, a {type(self.disc).__name__}, has no head for '
-                       f'{", ".join(missing)}; give a PatchGAN with heads={tuple(heads)}')
     if self.family == 'wgan':
       raise ValueError(f'loss={self.loss!r} is for generators that start from noise; here take '
                        'hinge, lsgan, ns, rp or ra')
     if self.disc_steps != 1:
       raise ValueError(f'disc_steps={self.disc_steps}; here the discriminator moves once a step, '
                        'disc_steps=1')
+    if missing := sorted(set(heads) - set(vars(self.disc).get('heads', ('real',)))):
+      raise ValueError(f'the discriminator, a {type(self.disc).__name__}, has no head for '
+                       f'{", ".join(missing)}; give a PatchGAN with heads={tuple(heads)}')
 
   # What the discriminator sees.
 
