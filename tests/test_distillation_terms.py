@@ -18,7 +18,7 @@ from jaxgan_compress import config, core, methods, nn
 from jaxgan_compress.config import build
 from jaxgan_compress.core import Axes
 from jaxgan_compress.losses import features, gan, image, relations, similarity
-from jaxgan_compress.methods import augment
+from jaxgan_compress.methods import augment, distillation
 from jaxgan_compress.methods.adversary import FixedDiscriminator
 from jaxgan_compress.methods.tap_terms import Projection
 from tests.conftest import largest_difference
@@ -651,6 +651,7 @@ def test_terms_beside_label_maps(sgd):
 
 
 def test_a_config_hands_on_the_discriminator_of_a_teacher():
+  assert tuple(kind.__name__ for kind in distillation.DISC_TERMS) == build.DISC_TERMS
   c = config.load('omgd/colorize:rivals')
   assert build.method(c, 'offline', 'teacher').teacher_adversary is None
   with c.unlocked():

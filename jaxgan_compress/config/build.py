@@ -33,6 +33,9 @@ HOMES = {
     'extractor': 'jaxgan_compress.metrics', 'classifier': 'jaxgan_compress.nn', 'tx': 'optax',
     'learning_rate': 'jaxgan_compress.train.schedules',
 }
+# Terms of a `DistillLoss` that ask the discriminator of a teacher, those of
+# `methods.distillation.DISC_TERMS`.
+DISC_TERMS = 'Discriminator', 'FeatureMatching', 'DiscriminatorFeatures'
 # Keys of sections that say generators.
 GENERATORS = ('generator', 'student', 'wide', 'deep', 'generator_ba', 'student_ba', 'teacher',
               'extra_students')
@@ -204,10 +207,9 @@ def _fill_in_adversary(section, learned, fields, teacher):
 
 def _asks_disc(section) -> bool:
   """Whether a term of a method's students asks the discriminator of their teacher."""
-  from jaxgan_compress.methods.distillation import DISC_TERMS
-  names = {kind.__name__ for kind in DISC_TERMS}
   losses = [section.get('distill') or {}, *(section.get('extra_distill') or {}).values()]
-  return any(isinstance(term, ConfigDict) and term.get('name') in names and term.get('weight', 1.)
+  return any(isinstance(term, ConfigDict) and term.get('name') in DISC_TERMS
+             and term.get('weight', 1.)
              for loss in losses for term in loss.values())
 
 

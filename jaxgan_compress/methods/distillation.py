@@ -111,7 +111,8 @@ class DistillLoss:
   @property
   def _perceptual(self):
     # A class of the user's own need not name layers.
-    return [term for term in self.terms if term.weight and getattr(term, 'layers', ()) != ()]
+    return [term for term in self.terms
+            if term.weight and 'layers' in dir(term) and term.layers != ()]
 
   def frozen(self, init_from) -> dict:
     """What goes into `TrainState.frozen`."""

@@ -156,9 +156,10 @@ class KD:
     frozen = {'teacher': init_from['teacher'].averaged} if self.teacher else {}
     if self.distill:
       frozen |= self.distill.frozen(init_from)
-      for term in self.distill.tap_terms:  # refuses taps that do not fit
-        term.shapes(('student', 'teacher'), (self.student, student),
-                    (self.teacher, frozen['teacher']), self.student.example())
+      # There are no adapters, and taps that do not fit are refused.
+      self.distill.init_adapters(('student', 'teacher'), (self.student, student),
+                                 (self.teacher, frozen.get('teacher')), self.student.example(),
+                                 rng, self.init_scheme)
     if self.adversary and self.uses_disc:
       frozen |= self.adversary.frozen()
     if self.uses_disc and self.disc_init == 'frozen':
