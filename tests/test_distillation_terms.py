@@ -526,6 +526,21 @@ def test_a_finished_teacher_brings_its_discriminator(sgd, batch):
     assert set(state.params['student_adapters']) == {'stem', 'disc_tap_stem'}
 
 
+def test_a_fresh_discriminator_is_not_the_one_that_is_asked(sgd, batch):
+  """CAT: and without alignment no tap needs to exist."""
+  adversary = methods.Adversary(paired_disc(heads=('real',)), sgd, 'hinge')
+  method = methods.CAT(small_resnet(2), small_resnet(4), adversary, sgd, taps=('nowhere',),
+                       align_weight=0., disc_init='fresh',
+                       distill=methods.DistillLoss(methods.Discriminator()))
+  with jax.enable_x64(False):
+    finished = methods.Pix2Pix(small_resnet(4), adversary, sgd).init(jax.random.key(0), batch)
+    disc = finished.nets['disc']
+    state = method.init(jax.random.key(1), batch, {
+        'teacher': finished.nets['generator'], 'disc': disc})
+  assert largest_difference(state.frozen['teacher_disc']['params'], disc.params) == 0
+  assert largest_difference(state.nets['disc'].params, disc.params) > 0
+
+
 def test_two_terms_of_one_kind_add_up(both):
   s, t = (methods.Output(x) for x in both)
   coarse, fine = methods.Wavelet(1., 2), methods.Wavelet(3., 1)
