@@ -320,7 +320,7 @@ def test_dead_channels_go_before_any_other(small_search):
     (1.5, {}, 'above .*, what the whole network costs: nothing was pruned'),
     (1.5, {'scope': 'group'}, 'nothing was pruned'),
     (.5, {'cat_search': True}, r'\d+ % of its budget of .*; cat_search=False finds'),
-    (1., {}, None), (.5, {}, None)])
+    (1.05, {}, None), (1., {}, None), (.5, {}, None)])
 def test_a_budget_that_is_not_used_is_told(small_search, share, fields, said, caplog):
   plan, scores, cost = small_search
   if fields.get('cat_search'):

@@ -20,7 +20,7 @@ def parts():
 
 def row(title, role, teacher=None, **measures):
   return {'title': title, 'role': role, 'teacher': teacher, 'from': 'latents', 'ratio': 10.,
-          'ratio_macs': 4., 'params': 1, 'best': {'step': 2, 'measures': {
+          'ratio_macs': 4., 'params': 1, 'from_scratch': True, 'best': {'step': 2, 'measures': {
               key: {'value': value} for key, value in measures.items()}}}
 
 
@@ -74,7 +74,8 @@ def test_the_summary_says_what_a_student_keeps():
   rows = {'teacher': row('Teacher', 'teacher', **{'is': 8.}, fd=20.),
           'student': row('Student', 'student', 'teacher', **{'is': 6.}, fd=30.),
           'scratch': row('Alone', 'baseline', **{'is': 2.}, fd=90.),
-          'wide': {**row('Wide', 'baseline', **{'is': 7.}, fd=1.), 'params': 2}}
+          'wide': {**row('Wide', 'baseline', **{'is': 7.}, fd=1.), 'params': 2},
+          'continued': {**row('Goes on', 'baseline', **{'is': 7.}, fd=1.), 'from_scratch': False}}
   text = ' '.join(re.sub('<.*?>', '', str(parts().summary(rows))).split())
   assert text == ('Student is 10.0 times smaller than Teacher, keeps 75% of its inception score '
                   'and reaches FD 30.0 against 20.0; lower is better. The same network trained '

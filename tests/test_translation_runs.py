@@ -91,6 +91,7 @@ def test_every_learner_of_a_pair_run_has_a_row(paired):
       'online.half': 'online.wide', 'online.wide': None}
   assert [row['role'] for row in rows.values()] == ['teacher', 'student', 'student', 'student',
                                                     'teacher']
+  assert all(row['from_scratch'] for row in rows.values())
   assert rows['online.wide']['title'] == 'online: wide' and rows['teacher']['title'] == 'Teacher'
   student = nn.mobile_resnet(2, 1)
   macs = jgc.macs(student, (1, 32, 32, 3))

@@ -450,6 +450,7 @@ def test_a_run_compares_students_with_published_networks(recorded, double, tmp_p
   rows = results['generators']
   assert {name: row['role'] for name, row in rows.items()} == {
       'bicubic': 'baseline', 'whole': 'baseline', 'cut': 'teacher', 'sharp': 'student'}
+  assert not any(rows[name]['from_scratch'] for name in ('whole', 'cut', 'sharp'))
   assert rows['cut']['macs'] == rows['sharp']['macs'] == NARROW
   # The recorded teacher, whose MACs the recording says, is what all are compared with.
   assert results['recorded_teacher']['network'] == 'double'

@@ -49,6 +49,13 @@ class TrainedGenerator:
     return self.role in self.stage.method.roles.students or self.teacher is not None
 
   @property
+  def is_fresh(self) -> bool:
+    """Whether it started from random weights, and not from those of a stage or a file."""
+    spec = self.stage.spec
+    return not spec.init_from and (
+        not spec.prune or spec.prune.get('student_init', 'inherit') != 'inherit')
+
+  @property
   def paints(self) -> bool:
     """Whether it learned to paint grey pictures in colour: its inputs are grey, its targets not."""
     if self.from_latents:

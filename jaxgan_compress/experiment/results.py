@@ -97,6 +97,7 @@ def _row(run, generator: TrainedGenerator, is_teacher: bool) -> dict[str, Any]:
               'target' if generator.is_reverse else 'source',
       'role': 'teacher' if is_teacher else 'student' if generator.is_student else 'baseline',
       'teacher': teacher and teacher.name,
+      'from_scratch': generator.is_fresh,
       'params_paper': model_cost.count_params(bound.variables, 'paper'),
       'params': model_cost.count_params(bound.variables, 'all'),
       'macs': model_cost.macs(bound.module, generator.input_shape()),

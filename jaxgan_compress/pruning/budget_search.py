@@ -56,8 +56,8 @@ def search(plan: Plan, scores: Mapping[str, AnyArray], cost: Callable[[Mapping[s
 
   Of channels that score the same as many go as have to, evenly from all groups: the i-th of a
   group's n when (i - 1/2) / n of all such have gone, its last one first. Channels of score 0 are
-  dead and go together, unless all are. The log tells of a network that costs less than 0.9 of its
-  budget and of a budget that the whole network does not reach.
+  dead and go together, unless all are. The log warns of a network that costs less than 0.9 of its
+  budget, the whole network included.
 
   cost: of `{group: width}`, never more for less, as `pruning.cost` makes them. scope: 'global', one
   threshold for all scores; 'group', the same share of every group, the worst of each first.
@@ -72,8 +72,10 @@ def search(plan: Plan, scores: Mapping[str, AnyArray], cost: Callable[[Mapping[s
                        scope=scope, cat_search=cat_search)
   form = _form(budget)
   if found.threshold == -math.inf and found.cost < budget:
-    log.warning('a budget of %s is above %s, what the whole network costs: nothing was pruned',
-                format(budget, form), format(found.cost, form))
+    # A network that was pruned to this budget before is as near to it as networks get.
+    log.log(logging.WARNING if found.cost < FAR * budget else logging.INFO,
+            'a budget of %s is above %s, what the whole network costs: nothing was pruned',
+            format(budget, form), format(found.cost, form))
   elif found.cost < FAR * budget:
     log.warning('the network found costs %s, %.0f %% of its budget of %s%s', format(
         found.cost, form), 100 * found.cost / budget, format(budget, form),
