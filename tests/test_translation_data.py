@@ -621,6 +621,7 @@ def test_mismatched_pairs_are_refused(break_it, message, photographs, tmp_path):
 
 @pytest.mark.parametrize('use, message', [
     (lambda root: data.paired(root / 'nothing'), 'there is no folder'),
+    (lambda root: data.paired(''), "path='': name the folder"),
     (lambda root: data.paired(root, 'test'), "no split 'test'.*it holds train/"),
     (lambda root: data.unpaired(root), 'looked for trainA/ and trainB/; it holds train/'),
     (lambda root: data.labels(root), 'gtFine/train'),

@@ -165,6 +165,9 @@ LAYOUTS: dict[str, tuple[Callable, str]] = {
 
 
 def _root(path):
+  if not str(path):  # which would be the folder that one is in
+    raise FileNotFoundError("path='': name the folder of the images, as "
+                            '--config.data.path=FOLDER of a run')
   root = paths.expand(path)
   if not root.is_dir():
     raise FileNotFoundError(f'{root} is no folder' if root.exists() else
