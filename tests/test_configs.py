@@ -25,8 +25,8 @@ SHIPPED = ('cat/any_network', 'cat/cityscapes', 'cat/colorize', 'cat/emoji', 'ca
            'cat/grass2gravel', 'cat/horse2zebra', 'cat/maps', 'cat/shapes', 'kd/celeba',
            'kd/cifar10', 'kd/digits', 'kd/mnist', 'lora/effects', 'omgd/cityscapes',
            'omgd/colorize', 'omgd/edges2photo', 'omgd/edges2shoes', 'omgd/emoji',
-           'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/summer2winter', 'superres/real_esrgan',
-           'union/colorize', 'union/emoji', 'union/pairs')
+           'omgd/grass2gravel', 'omgd/horse2zebra', 'omgd/pairs', 'omgd/summer2winter',
+           'superres/real_esrgan', 'union/colorize', 'union/emoji', 'union/pairs')
 
 
 def test_all_shipped_configs_are_tested_here():
@@ -45,7 +45,8 @@ def test_every_shipped_config_can_be_built(name, tmp_path, monkeypatch):
   assert config.to_json(restored) == config.to_json(c)
 
 
-@pytest.mark.parametrize('name', ['cat/colorize', 'omgd/emoji', 'union/colorize', 'union/pairs'])
+@pytest.mark.parametrize('name', ['cat/colorize', 'omgd/emoji', 'omgd/pairs', 'union/colorize',
+                                  'union/pairs'])
 def test_rivals_are_no_copies_of_each_other(name):
   c = config.load(f'{name}:rivals')
   stages = [(c.stages[stage].method.to_json(), str(c.stages[stage].get('prune')),

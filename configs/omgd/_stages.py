@@ -35,6 +35,12 @@ def distill_loss(*, ssim=10., feature=10., style=1e4, tv=1e-5, pixel=0., tap=0.,
   return dict(name='DistillLoss', **terms, **fields)
 
 
+# What made the best students from pairs (docs/results.md): half of the distance is to the teacher's
+# image, half to the true one, and discriminators see through DiffAugment.
+TO_TEACHER_AND_TARGET = dict(distill_loss(feature=0., style=0., pixel=50.),
+                             target=dict(name='Target', weight=50.))
+AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
+
 NETS = {'unet': ('unet', 'unet_deepest', 'batch', UNET_TAPS),
         'resnet': ('mobile_resnet', 'mobile_deepest_resnet', 'instance', RESNET_TAPS)}
 
@@ -191,6 +197,13 @@ def sample_pairs(c, arg, task, *, wide, student, distill, norm, extra_students=N
     run['offline'] = config.stage(title='Offline', steps=steps, teacher=('teacher',), method=dict(
         name='Offline', student=student, tx=student_tx, distill=distill, ema=ema))
   fill(c, run)
+
+
+def paired_folder(arg):
+  """The section of the data of the folder arg.path, in crops of arg.size."""
+  # A tenth larger, so that crops differ, as published runs have it.
+  return dict(name='paired', path=arg.path, size=arg.size, load=arg.size * 286 // 256,
+              direction=arg.direction)
 
 
 def emoji(c, arg):

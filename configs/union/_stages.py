@@ -8,12 +8,9 @@ from jaxgan_compress import config
 from jaxgan_compress.configs.cat import _stages as cat
 from jaxgan_compress.configs.omgd import _stages as common
 
-# Half of the distance is to the teacher's image, half to the true one; and detail as the teacher
-# has it. What else was tried, and did not help: docs/results.md.
-DISTILL = dict(cat.DISTILL, pixel=dict(name='Pixel', weight=50.),
-               target=dict(name='Target', weight=50.),
+# And detail as the teacher has it. What else was tried, and did not help: docs/results.md.
+DISTILL = dict(common.TO_TEACHER_AND_TARGET, feature_net=common.FEATURE_NET,
                wavelet=dict(name='Wavelet', weight=30., balance='orthonormal'))
-AUGMENT = dict(name='DiffAugment', policies=('translation', 'cutout'))
 RIVALS = 'taught', 'kd', 'cat', 'alone', 'augmented', 'gradual', 'online'
 
 
@@ -38,7 +35,7 @@ def sample_pairs(arg, task, **fields):
       stage = copy.deepcopy(short.stages[f'{other}_{share}'])
       stage.title = f'{share} %: union' + {
           'whole': ', losing channels', 'compact': ', online', 'union': ''}[name]
-      stage.method.adversary.augment = AUGMENT
+      stage.method.adversary.augment = common.AUGMENT
       if name != 'union':
         stage.method.distill = DISTILL
       run[f'{name}_{share}'] = stage
@@ -56,7 +53,7 @@ def sample_pairs(arg, task, **fields):
       kd.title, kd.prune.student_init = f'{share} %: fresh weights, pixels alone', 'reinit'
       kd.method.distill = dict(name='DistillLoss', pixel=DISTILL['pixel'])
       augmented.title += ', DiffAugment'
-      augmented.method.adversary.augment = AUGMENT
+      augmented.method.adversary.augment = common.AUGMENT
       c.stages.update({f'kd_{share}': kd, f'augmented_{share}': augmented})
     run |= {f'{name}_{share}': c.stages[f'{name}_{share}']
             for share in arg.shares for name in RIVALS}

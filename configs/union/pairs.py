@@ -13,6 +13,7 @@ OMGD and others at the same budgets; `:smoke` takes a few minutes.
 """
 
 from jaxgan_compress import config
+from jaxgan_compress.configs.omgd import _stages as common
 from jaxgan_compress.configs.union import _stages as stages
 
 
@@ -20,7 +21,5 @@ def get_config(arg=''):
   arg = config.parse_arg(arg, smoke=False, path='', size=64, direction='AtoB', steps=2000, ngf=16,
                          disc=24, shares=(8,), rivals=False)
   c = stages.sample_pairs(arg, 'colorize', size=arg.size, disc=arg.disc, ngf=arg.ngf)
-  # A tenth larger, so that crops differ, as published runs have it.
-  c.data = dict(name='paired', path=arg.path, size=arg.size, load=arg.size * 286 // 256,
-                direction=arg.direction)
+  c.data = common.paired_folder(arg)
   return c
