@@ -206,7 +206,7 @@ def against(results, metrics, base, names):
 
 def plot(results, metrics, path):
   """Mean and range over seeds against the number of pairs."""
-  figure, axes = plt.subplots(1, 2, figsize=(7.5, 3), layout='constrained')
+  figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.3), layout='constrained')
   lines = [(kind, suffix) for kind in ('wide', 'recipe') for suffix in ('', '_augmented')]
   for axis, metric in zip(axes, (metrics[1], 'psnr'), strict=True):
     for kind, suffix in lines:
@@ -222,7 +222,7 @@ def plot(results, metrics, path):
     axis.set(xscale='log', xlabel='pairs', ylabel=NAMES[metric], xticks=PAIRS,
              xticklabels=[str(n) for n in PAIRS])
     axis.minorticks_off()
-  axes[0].legend()
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4)
   figure.savefig(path)
 
 
