@@ -7,8 +7,11 @@ of a block are ordered (row, column, channel).
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxgan_compress.nn.layers import conv_tpu
 from jaxgan_compress.nn.layers.norms import per_channel
@@ -70,25 +73,56 @@ def to_pixels(y):
   return y.reshape(B, 2 * h, 2 * w, -1)
 
 
+@jax.custom_vjp
 def reflect(y):
   """Blocks of a map that is reflected by 4 pixels on each side: [B,h,w,4C] -> [B,h+4,w+4,4C]."""
+  for axis, before, after in _BORDERS:
+    y = jnp.concatenate([before(y), y, after(y)], axis)
+  return y
+
+
+def _reflect_backward(_, dy):
+  # What each border gives as one strip: left to itself, the gradient of every piece that borders
+  # are made of would be a map of its own.
+  for axis, *borders in reversed(_BORDERS):
+    n = dy.shape[axis] - 4
+    cut = functools.partial(lax.slice_in_dim, dy, axis=axis)
+    inner = cut(2, n + 2)
+    source = jax.ShapeDtypeStruct((*dy.shape[:axis], 3, *dy.shape[axis + 1:]), dy.dtype)
+    for border, part, at in zip(borders, (cut(0, 2), cut(n + 2, n + 4)), (0, n - 3), strict=True):
+      strip, = jax.linear_transpose(border, source)(part)
+      room = [(0, 0)] * dy.ndim
+      room[axis] = at, n - 3 - at
+      inner += jnp.pad(strip, room)
+    dy = inner
+  return (dy,)
+
+
+reflect.defvjp(lambda y: (reflect(y), None), _reflect_backward)
+
+
+def _rows(y, *places):
+  """Two rows of blocks, of the rows of pixels at these (row of a block, block)."""
   a, b, c, d = jnp.split(y, PIXELS, -1)
-  rows = (jnp.concatenate([a, b], -1), jnp.concatenate([c, d], -1))
-  top = [_at(rows[0], 2, 1), _at(rows[1], 1, 1), _at(rows[0], 1, 1), _at(rows[1], 0, 1)]
-  bottom = [_at(rows[0], -1, 1), _at(rows[1], -2, 1), _at(rows[0], -2, 1), _at(rows[1], -3, 1)]
-  pair = lambda first, second: jnp.concatenate([first, second], -1)
-  y = jnp.concatenate([pair(*top[:2]), pair(*top[2:]), y, pair(*bottom[:2]), pair(*bottom[2:])], 1)
+  rows = jnp.concatenate([a, b], -1), jnp.concatenate([c, d], -1)
+  pixels = [_at(rows[row], block, 1) for row, block in places]
+  return jnp.concatenate([jnp.concatenate(pixels[i:i + 2], -1) for i in (0, 2)], 1)
+
+
+def _columns(y, *places):
+  """The same of columns."""
   parts = jnp.split(y, PIXELS, -1)
+  pixels = [[_at(parts[2 * row + column], block, 2) for row in (0, 1)] for column, block in places]
+  return jnp.concatenate([jnp.concatenate(
+      [pixels[i + column][row] for row in (0, 1) for column in (0, 1)], -1) for i in (0, 2)], 2)
 
-  def column(first, second):
-    """A block of columns: (phase, place) of its left and of its right one."""
-    (p, i), (q, j) = first, second
-    return jnp.concatenate([_at(parts[p], i, 2), _at(parts[q], j, 2),
-                            _at(parts[2 + p], i, 2), _at(parts[2 + q], j, 2)], -1)
 
-  left = [column((0, 2), (1, 1)), column((0, 1), (1, 0))]
-  right = [column((0, -1), (1, -2)), column((0, -2), (1, -3))]
-  return jnp.concatenate([*left, y, *right], 2)
+# Pixels 4, 3, 2, 1 stand before pixel 0, and behind the last one those before it.
+_BEFORE, _AFTER = ((0, 2), (1, 1), (0, 1), (1, 0)), ((0, -1), (1, -2), (0, -2), (1, -3))
+# (axis, what makes the two blocks before the first, and behind the last).
+_BORDERS = tuple((axis, lambda y, lines=lines: lines(y, *_BEFORE),
+                 lambda y, lines=lines: lines(y, *_AFTER))
+                for axis, lines in ((1, _rows), (2, _columns)))
 
 
 def convolve7(y, kernel):
