@@ -115,11 +115,13 @@ def test_the_report_stands_alone_and_shows_every_generator(finished):
 
 
 def test_a_finished_run_is_left_as_it_is(finished, capsys):
-  before = {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
+  before = {path: path.stat().st_mtime_ns for pattern in ('step_*/*', 'report.html', 'results.json')
+            for path in finished.rglob(pattern)}
   assert main.main(['train', '--config=configs/kd/digits.py:smoke', '--config.seed=3',
                    '--config.checkpoint.keep=1', f'--workdir={finished}']) == 0  # keep: harmless
-  assert 'teacher: done before' in capsys.readouterr().out
-  assert before == {path: path.stat().st_mtime_ns for path in finished.rglob('step_*/*')}
+  said = capsys.readouterr().out
+  assert 'teacher: done before' in said and 'is finished and reported' in said
+  assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_evaluate_repeats_what_training_measured(finished):
@@ -355,6 +357,12 @@ def test_an_extended_run_is_one_that_was_asked_for_as_much_at_first(tmp_path, ca
   assert 'stages.gan.method.tx.learning_rate: goes from 0.0025 to 0.0025, by its schedule' in said
   jgc.run(asked(5), tmp_path / 'run')
   assert 'gan: done before, 5 steps' in capsys.readouterr().out
+  # The results of three steps may be left where the extended run was killed before its report.
+  stored = tmp_path / 'run/results.json'
+  results = json.loads(stored.read_text())
+  stored.write_text(json.dumps({**results, 'steps': {**results['steps'], 'gan': 3}}))
+  assert jgc.run(asked(5), tmp_path / 'run', quiet=True)['steps']['gan'] == 5
+  assert json.loads(stored.read_text())['steps']['gan'] == 5
   jgc.run(asked(5), tmp_path / 'whole', quiet=True)
   states = [jgc.open_run(tmp_path / name).stages['gan'].state() for name in ('run', 'whole')]
   assert int(states[0].step) == 5 and largest_difference(*states) == 0

@@ -52,7 +52,8 @@ def evaluate(workdir: str | Path, checkpoint: str = 'best', count: int | None = 
 
 
 def tabulate(run: Run) -> dict[str, Any]:
-  """The table of the run: each generator's cost, quality (last and best) and speed."""
+  """The table of the run: each generator's cost, quality (last and best) and speed; and of what
+  environment and numbers of steps it is."""
   generators = run.measured_generators()
   teachers = {generator.teacher for generator in generators}
   table = {generator.name: _row(run, generator, generator in teachers)
@@ -69,7 +70,13 @@ def tabulate(run: Run) -> dict[str, Any]:
   real = run.evaluation.real() if configs.measures(run.config) else {'real': {}}
   return {'generators': table, **({'recorded_teacher': recorded} if recorded else {}), **{
       which: {key: measure.to_dict() for key, measure in measures.items()}
-      for which, measures in real.items()}, 'environment': log_files.environment()}
+      for which, measures in real.items()}, 'environment': log_files.environment(),
+      'steps': steps(run)}
+
+
+def steps(run: Run) -> dict[str, int]:
+  """{stage: how many steps the config asks for}."""
+  return {name: stage.spec.steps for name, stage in run.stages.items()}
 
 
 def _add_ratios(table: Mapping[str, dict[str, Any]], recorded: Mapping[str, Any], teacher: str):

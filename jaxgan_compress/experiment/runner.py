@@ -36,7 +36,8 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False, extend:
         ) -> dict[str, Any]:
   """Trains every stage of the config, measures it and writes `report.html`; returns the results.
 
-  Called again with the same arguments it continues where it was, and what is finished stays.
+  Called again with the same arguments it continues where it was, and what is finished stays: of a
+  run that is finished and reported, it returns the results.
   workdir: a folder, or 'gs://bucket/run', see `distributed.folder`.
   extend: the config may ask for more steps of a stage than the run in the folder did. The stage
   continues from its last state to what it would be if it had been asked for as many at first, bit
@@ -57,19 +58,34 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False, extend:
   this = Run(config, workdir, Reporter(quiet or not distributed.is_main()))
   dry_run.check(this)
   with lock.claimed(workdir, config, this.reporter.say, extend), distributed.StopSignal() as stop:
+    was_finished = all(stage.is_done for stage in this.stages.values())
     for stage in this.stages.values():
       train_stage(stage, stop)
       # Programs of a stage that is over: twenty stages' would fill memory, and Linux grants a
       # process a limited number of mappings.
       jax.clear_caches()
+    if was_finished and (table := _reported(this)):
+      this.reporter.say(f'{workdir} is finished and reported; `jaxgan-compress report` measures it '
+                        'again')
+      return table
     table = results.tabulate(this)
 
     def write():
-      paths.write_atomically(workdir / 'results.json', json.dumps(table, indent=1))
       results.write_report(this, table)
+      paths.write_atomically(workdir / 'results.json', json.dumps(table, indent=1))
 
     distributed.by_main(write, 'the report')
   return table
+
+
+def _reported(this: Run) -> dict[str, Any] | None:
+  """The results that are in the work directory; None unless they are of as many steps as the
+  config has and the report is there."""
+  stored = this.workdir / 'results.json'
+  if not (stored.exists() and (this.workdir / 'report.html').exists()):
+    return None
+  table = json.loads(stored.read_text())
+  return table if table.get('steps') == results.steps(this) else None
 
 
 def check_batches(config: ConfigDict):
