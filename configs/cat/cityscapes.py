@@ -4,8 +4,8 @@
 
 DATA holds train/ and val/ of side-by-side pairs, photograph left and colour labels right,
 translated BtoA. Published mIoU takes the full-size labels, which pairs do not have:
-`metrics.cityscapes_scores` measures it afterwards. Arguments: as of horse2zebra.py. 1250 epochs of
-the teacher at batch 32 and of the student at batch 80.
+`metrics.cityscapes_scores` measures it afterwards. Arguments: `:fid=FILE` and `:exact`, as of
+horse2zebra.py. 1250 epochs of the teacher at batch 32 and of the student at batch 80.
 """
 
 from jaxgan_compress.configs.cat import _stages as stages

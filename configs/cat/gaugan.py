@@ -3,8 +3,9 @@
     jaxgan-compress train --config=configs/cat/gaugan.py:path=DATA --workdir=runs/gaugan
 
 DATA holds gtFine/ and leftImg8bit/, each with train/ and val/. `:vgg=FILE` of ImageNet's VGG19,
-`:drn=FILE` of DRN-D-105, which then chooses by mIoU, and `:fid=FILE`: see docs/howto.md. `:exact`
-counts budgets in true MACs. Both students are pruned from one teacher; 200 epochs each at batch 16.
+`:drn=FILE` of DRN-D-105, which then chooses by mIoU, and `:fid=FILE`: files of `jaxgan-compress
+convert`, see docs/howto.md. `:exact` counts budgets in true MACs. Both students are pruned from one
+teacher; 200 epochs each at batch 16.
 """
 
 from jaxgan_compress import config

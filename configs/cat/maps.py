@@ -2,10 +2,10 @@
 
     jaxgan-compress train --config=configs/cat/maps.py:path=DATA --workdir=runs/maps
 
-DATA holds train/ and val/ of side-by-side pairs, photograph left and map right,
-translated BtoA.
-Arguments: as of horse2zebra.py. 1500 epochs of the teacher at batch 32 and of the student at
-batch 80; the weight of the target is 10 for the teacher and 100 for the student, as published.
+DATA holds train/ and val/ of side-by-side pairs, photograph left and map right, translated BtoA.
+Arguments: `:fid=FILE` and `:exact`, as of horse2zebra.py. 1500 epochs of the teacher at batch 32
+and of the student at batch 80; the weight of the target is 10 for the teacher and 100 for the
+student, as published.
 """
 
 from jaxgan_compress.configs.cat import _stages as stages

@@ -2,9 +2,9 @@
 
     jaxgan-compress train --config=configs/cat/shapes.py --workdir=runs/shapes
 
-A segmenter learns first, on real images; mIoU says how much of the label map it reads back from
-a generated one. Then the teacher, by the losses of GauGAN with a VGG19 of random weights, and the
-students. Arguments: as of colorize.py.
+A segmenter learns first, on real images; mIoU says how much of the label map it reads back from a
+generated one. Then the teacher, by the losses of GauGAN with a VGG19 of random weights, and the
+students. Arguments: as of colorize.py, but no pruning online among the `:rivals`.
 """
 
 from jaxgan_compress import config

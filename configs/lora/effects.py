@@ -11,10 +11,10 @@ next effect takes the same base, and its run trains nothing else:
     jaxgan-compress train --config=lora/effects:effect=neon,file=base/network.safetensors \\
         --workdir=runs/neon
 
-Nobody has published a run. The report measures the base on images of the new effect, too: its row
-says how far it was from there. Arguments: `:smoke` runs in a minute or two, `:steps=5000` trains
-longer, `:rank=1` has smaller factors, `:rivals` adds full fine-tuning of the base and a student
-that starts afresh.
+Nobody has published a run. The report also measures the base on images of the new effect: this is
+where factors start. Arguments: `:smoke` runs in a minute or two, `:steps=5000` trains longer,
+`:rank=1` has smaller factors, `:rivals` adds full fine-tuning of the base and a student that starts
+afresh.
 """
 
 from jaxgan_compress import config

@@ -4,10 +4,11 @@
 
 FOLDER has `train/`, `validation/` and `test/`, each with A and B side by side in every image, or
 with folders `A` and `B` of equal names; `val/` stands in where one of the last two is missing. The
-student makes B from A, with 44 times fewer multiply-accumulates than its teacher. Beside SSIM it is
-as far from the true image as from its teacher's, and discriminators see through DiffAugment; on
-shaded emoji of 64 pixels that was better than the published terms and than the student alone
-(docs/results.md). A run that is to be used takes more steps.
+student makes B from A, with 44 times fewer multiply-accumulates than its teacher. Its loss is SSIM
+to the teacher and, with equal weights, L1 to the teacher's image and to the true one;
+discriminators see through DiffAugment; on shaded emoji of 64 pixels that was better than the
+published terms and than the student alone (docs/results.md). A run that is to be used takes more
+steps.
 
 Arguments: `:size=128`, of the crops, a power of two; `:direction=BtoA`; `:steps=20000`;
 `:student=8` and `:wide=64`, widths of student and teacher; `:rivals` adds the student alone at
