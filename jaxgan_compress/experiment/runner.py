@@ -64,10 +64,10 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False, extend:
       # Programs of a stage that is over: twenty stages' would fill memory, and Linux grants a
       # process a limited number of mappings.
       jax.clear_caches()
-    if was_finished and (table := _reported(this)):
+    if distributed.from_main(was_finished and _is_reported(this)):
       this.reporter.say(f'{workdir} is finished and reported; `jaxgan-compress report` measures it '
                         'again')
-      return table
+      return _stored(this)
     table = results.tabulate(this)
 
     def write():
@@ -78,14 +78,14 @@ def run(config: ConfigDict, workdir: str | Path, *, quiet: bool = False, extend:
   return table
 
 
-def _reported(this: Run) -> dict[str, Any] | None:
-  """The results that are in the work directory; None unless they are of as many steps as the
-  config has and the report is there."""
-  stored = this.workdir / 'results.json'
-  if not (stored.exists() and (this.workdir / 'report.html').exists()):
-    return None
-  table = json.loads(stored.read_text())
-  return table if table.get('steps') == results.steps(this) else None
+def _is_reported(this: Run) -> bool:
+  """Whether the work directory has a report, and results of as many steps as the config has."""
+  files = [this.workdir / name for name in ('results.json', 'report.html')]
+  return all(file.exists() for file in files) and _stored(this).get('steps') == results.steps(this)
+
+
+def _stored(this: Run) -> dict[str, Any]:
+  return json.loads((this.workdir / 'results.json').read_text())
 
 
 def check_batches(config: ConfigDict):
