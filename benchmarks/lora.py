@@ -51,7 +51,7 @@ class Effects(data.Source):
     return {name: np.ascontiguousarray(x[:, ::-1]) if mirrored else x for name, x in pair.items()}
 
 
-def recipe(seed, effect, steps, pairs=PAIRS, ranks=RANKS, width=WIDTH, size=SIZE):
+def recipe(seed, effect, steps, pairs=PAIRS, ranks=RANKS, width=WIDTH, size=SIZE, rate=RATE):
   """One seed's run."""
   known = tuple(name for name in EFFECTS if name != effect)
   c = config.base()
@@ -74,11 +74,11 @@ def recipe(seed, effect, steps, pairs=PAIRS, ranks=RANKS, width=WIDTH, size=SIZE
     few = dict(data=dict(count=count))
     known_start = dict(init_from=dict(generator='stage:base'), teacher_checkpoint='last', **few)
     for rank in ranks:
-      run[f'rank{rank}_{count}'] = stage(f'factors, rank {rank}', RATE, dict(
+      run[f'rank{rank}_{count}'] = stage(f'factors, rank {rank}', rate, dict(
           name='LowRank', network=network, rank=rank), **known_start)
-    for rate in (1e-4, 1e-3):
-      run[f'whole{rate:.0e}_{count}'] = stage(f'all weights, rate {rate:g}', rate, network,
-                                              **known_start)
+    for whole in (1e-4, 1e-3):
+      run[f'whole{whole:.0e}_{count}'] = stage(f'all weights, rate {whole:g}', whole, network,
+                                               **known_start)
     run[f'afresh_{count}'] = stage('afresh, rate 0.001', 1e-3, network, **few)
   stages.fill(c, run)
   return c
@@ -126,15 +126,16 @@ def main():
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--effect', default='neon', choices=tuple(EFFECTS))
   parser.add_argument('--steps', type=int, default=1000)
+  parser.add_argument('--rate', type=float, default=RATE, help='of factors')
   parser.add_argument('--smoke', action='store_true', help='a few steps of a narrow network')
   args = parser.parse_args()
   seeds = []
   for seed in map(int, args.seeds.split(',')):
     workdir = args.workdir / f'seed{seed}'
     if args.smoke:
-      c = config.smoke(recipe(seed, args.effect, 4, (8,), (1, 2), 4, 32))
+      c = config.smoke(recipe(seed, args.effect, 4, (8,), (1, 2), 4, 32, args.rate))
     else:
-      c = recipe(seed, args.effect, args.steps)
+      c = recipe(seed, args.effect, args.steps, rate=args.rate)
     experiment.run(c, workdir)
     seeds.append(measured(workdir))
   text = table(seeds)
