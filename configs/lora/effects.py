@@ -38,7 +38,8 @@ def get_config(arg=''):
   # Which checkpoint of the base is best, images of another effect cannot tell.
   known = dict(init_from=dict(generator=arg.file or 'stage:base'), teacher_checkpoint='last')
   # Ten times the base's rate, for the numbers of A, which scale what B learns, are small. On
-  # seed 7: FD 3.2, 1.8, 1.4 and 1.5 at 0.001, 0.003, 0.01 and 0.03 after 500 steps.
+  # validation images of seed 7: FD 3.2, 1.8, 1.4 and 1.5 at 0.001, 0.003, 0.01 and 0.03 after 500
+  # steps (docs/results.md, also of test images, where PSNR alone says so).
   run['factors'] = stage(f'Factors of rank {arg.rank}', 1e-2, dict(
       name='LowRank', network=network, rank=arg.rank), **known)
   if arg.rivals:
