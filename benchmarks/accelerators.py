@@ -2,7 +2,7 @@
 
     python benchmarks/accelerators.py [--only=omgd/edges2shoes]
         [--machines=tpu:v5e:2x2/1,gpu:h100/1] [--dtypes=float32] [--plain] [--timeout=30]
-        [--alone] [--page]
+        [--quick] [--alone] [--page]
 
 Compiles each stage of each shipped config at its published size, every device with the batch of the
 config, for the --machines (target/devices), and with --plain also the same step in plain Flax
@@ -12,7 +12,9 @@ minutes the row says that its step was not compiled in that time. --alone says t
 keeps the machine busy: only then the page shows how long compiling took. What is in
 docs/accelerators.jsonl already is not compiled again, so the command goes on where it stopped. Nor
 is a step that differs from one there only in arithmetic on single numbers, such as learning rates:
-its row has the figures of that one. --page only writes the page.
+its row has the figures of that one. --quick compiles with XLA's least effort, in a tenth of the
+time: it says whether a step compiles and fits, but has no cycles; the command without --quick
+compiles such a step again. --page only writes the page.
 """
 
 import argparse
@@ -46,6 +48,8 @@ def work(row, timeout):
   """The row with what the compiler says, at the published batch and, where that does not fit, at
   the largest half, quarter or so on of it that does; or with what it said of an equal program."""
   jax.config.update('jax_platforms', 'cpu')
+  if row['quick']:
+    jax.config.update('jax_exec_time_optimization_effort', -1.)
   c = config.load(row['config'])
   lowered, batch = None, row['published_batch']
   if not row['plain']:
@@ -64,6 +68,8 @@ def work(row, timeout):
     needed = memory_needed(found)
   found = found.to_dict()
   found['costliest'] = found['costliest'][:5]
+  if row['quick']:  # the estimates are those of code that nobody would run
+    found |= {'cycles': None, 'share_of_peak': None, 'costliest': []}
   return {**row, 'published_needs': published_needs, 'batch': batch, **found}
 
 
@@ -110,12 +116,13 @@ def equal_row(row, timeout):
   """The row of a program with this fingerprint that was compiled, or None."""
   wanted = [row[key] for key in PROGRAM]
   return next((one for one in known().values() if [one.get(key) for key in PROGRAM] == wanted
-               and 'same_as' not in one and finished(one, timeout)), None)
+               and 'same_as' not in one and finished(one, timeout, row['quick'])), None)
 
 
-def finished(row, timeout):
-  """Whether a row was compiled, or given up after no less than so many minutes."""
-  return row.get('given_up_after', timeout) >= timeout
+def finished(row, timeout, quick):
+  """Whether a row was compiled, or given up after no less than so many minutes; a `quick` one is
+  enough only where that is asked."""
+  return row.get('given_up_after', timeout) >= timeout and (quick or not row.get('quick'))
 
 
 def memory_needed(program):
@@ -146,9 +153,10 @@ def stages():
 
 
 def known():
-  """{key: row} of all that was compiled; of several, the newest."""
-  lines = ROWS.read_text().splitlines() if ROWS.exists() else []
-  return {tuple(row[key] for key in KEY): row for row in map(json.loads, lines)}
+  """{key: row} of all that was compiled; of several, the newest that is not `quick`."""
+  rows = map(json.loads, ROWS.read_text().splitlines() if ROWS.exists() else [])
+  return {tuple(row[key] for key in KEY): row
+          for row in sorted(rows, key=lambda row: not row.get('quick'))}
 
 
 def size(where):
@@ -166,10 +174,11 @@ def missing(args):
       (False, True)[:1 + args.plain]):
     row = dict(zip(KEY, (*where, *rest), strict=True))
     before = known().get(tuple(row.values()))
-    if args.only in ' '.join(where) and not (before and finished(before, args.timeout)) and (
-        not row['plain'] or plain_name(row) in plain_flax.STEPS):
+    if args.only in ' '.join(where) and not (
+        before and finished(before, args.timeout, args.quick)) and (
+            not row['plain'] or plain_name(row) in plain_flax.STEPS):
       batch = size(where)[1]
-      yield {**row, 'alone': args.alone, 'published_batch': batch, 'batch': batch,
+      yield {**row, 'alone': args.alone, 'quick': args.quick, 'published_batch': batch, 'batch': batch,
              'jax': jax.__version__, 'date': datetime.date.today().isoformat()}
 
 
@@ -286,6 +295,7 @@ def main():
   parser.add_argument('--dtypes', default='float32,bfloat16')
   parser.add_argument('--plain', action='store_true')
   parser.add_argument('--timeout', type=float, default=30)
+  parser.add_argument('--quick', action='store_true')
   parser.add_argument('--alone', action='store_true')
   parser.add_argument('--page', action='store_true')
   parser.add_argument('--work', help=argparse.SUPPRESS)
