@@ -178,8 +178,8 @@ def missing(args):
         before and finished(before, args.timeout, args.quick)) and (
             not row['plain'] or plain_name(row) in plain_flax.STEPS):
       batch = size(where)[1]
-      yield {**row, 'alone': args.alone, 'quick': args.quick, 'published_batch': batch, 'batch': batch,
-             'jax': jax.__version__, 'date': datetime.date.today().isoformat()}
+      yield {**row, 'alone': args.alone, 'quick': args.quick, 'published_batch': batch,
+             'batch': batch, 'jax': jax.__version__, 'date': datetime.date.today().isoformat()}
 
 
 def compile_row(row, timeout):
