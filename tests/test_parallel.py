@@ -101,6 +101,43 @@ def test_a_forgotten_mean_cannot_ship(via):
   assert replica_disagreement(quadratic, state, {'x': jnp.arange(8.)}) == []
 
 
+@pytest.fixture
+def for_tpus(monkeypatch):
+  """Steps as TPUs get them, on this machine."""
+  monkeypatch.setattr(xla, 'compiler_options', dict)  # which it does not know
+  with xla.building_for('tpu'):
+    yield
+
+
+@pytest.mark.parametrize('via', ['pmap', 'shard_map'])
+def test_steps_for_tpus_have_no_virtual_replica_and_give_the_same(via, for_tpus):
+  def step(state, batch, axes):
+    inner.append(axes.inner)
+    noise = axes.sample(jax.random.normal, state.key('noise'), batch['x'].shape)
+    every = axes.gather(batch['x'] + noise) + axes.index()
+    w = state.nets['w'].params + axes.mean(batch['x'].sum()) + axes.mean(every.std()) + axes.count
+    seen = state.replica_state + batch['x'].sum() + noise.sum()
+    return state.replace(nets={'w': core.Net(w)}, replica_state=seen), {'seen': seen.sum()}
+
+  def run(via):
+    inner.clear()
+    start = core.TrainState(jnp.int32(0), jax.random.key(0), {'w': core.Net(jnp.float32(5))},
+                            replica_state=jnp.zeros((2, 3)))
+    run = parallelize(step, build_mesh(1 + (via != 'vmap')), replicas=2, via=via)
+    state, logs = run(run.put(start), {'x': np.arange(8, dtype=np.float32)})
+    return jax.device_get((state.nets, state.replica_state, logs)), inner[-1]
+
+  inner = []
+  (ours, alone), (reference, virtual) = run(via), run('vmap')
+  assert (alone, virtual) == ((), ('replica',))
+  assert largest_difference(ours, reference) < 1e-5
+
+
+@pytest.mark.parametrize('via', ['pmap', 'shard_map'])
+def test_a_forgotten_mean_cannot_ship_for_tpus(via, for_tpus):
+  test_a_forgotten_mean_cannot_ship(via)
+
+
 @pytest.mark.parametrize('via', ['pmap', 'shard_map'])
 def test_donation_is_real(via):
   tx = {'w': optax.adam(1.)}
