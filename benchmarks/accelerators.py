@@ -24,6 +24,7 @@ import itertools
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,7 @@ def compiled(row, c, batch, lowered=None):
   target, devices = machine_of(row)
   if row['plain']:
     step, args = plain_flax.STEPS[plain_name(row)](batch=batch, dtype=row['dtype'])
-    return analysis.compile_for(step, *args, target=target, donate_argnums=(0,), options={})
+    return analysis.compile_for(step, *args, target=target, donate_argnums=(0,))
   return ahead_of_time.compile_lowered(lowered or lower(row, c, batch),
                                        targets.parse_target(target), devices)
 
@@ -189,18 +190,24 @@ def compile_row(row, timeout):
         [sys.executable, __file__, f'--work={json.dumps(row)}', f'--timeout={timeout}'],
         stdout=subprocess.PIPE, timeout=60 * timeout)
   except subprocess.TimeoutExpired as late:
-    found = Program(*machine_of(row), f'not compiled within {timeout:g} minutes').to_dict()
-    said = (late.stdout or b'{}').splitlines()[-1]
-    found |= {**row, **json.loads(said), 'given_up_after': timeout}
+    found = {**failed(row, late.stdout, f'not compiled within {timeout:g} minutes'),
+             'given_up_after': timeout}
   else:
-    if done.returncode:
+    if done.returncode > 0:
       print(f'{" ".join(map(str, row.values()))} ended with {done.returncode}', flush=True)
       return
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else failed(
+        row, done.stdout, f'the compiler ended with {signal.Signals(-done.returncode).name}')
   line = json.dumps(found)
   with ROWS.open('a') as file:
     file.write(line + '\n')
   print(line[:300], flush=True)
+
+
+def failed(row, said, error):
+  """The row of a process that ended before it could say more than this."""
+  return {**Program(*machine_of(row), error).to_dict(), **row,
+          **json.loads((said or b'{}').splitlines()[-1])}
 
 
 def page():
@@ -231,7 +238,8 @@ def figures(row):
   if row['error']:
     needs = re.search(r'\(([\d.]+G)\)', row['error'])
     return f'does not fit: needs {needs[1]} | | |' if needs else f'{row["error"]} | | |'
-  cycles = f'{row["cycles"] / 1e6:.1f} M' if row['cycles'] else ''
+  cycles = f'{row["cycles"] / 1e6:.1f} M' if row['cycles'] else \
+      'least effort' if row.get('quick') else ''
   share = f'{row["share_of_peak"]:.1%}' if row['share_of_peak'] else ''
   code = f'{row["hbm"]["code"] / 1e6:.0f} MB' if row['hbm']['code'] else ''
   seconds = f'{row["seconds"]:.0f} s' if row.get('alone') else ''

@@ -174,8 +174,8 @@ def test_an_equal_program_is_not_compiled_again(accelerators, monkeypatch):
       ('kd/mnist', 'd2_mse', 'tpu:v5e:4x4/16'), ('kd/cifar10', 'd2_joint', 'tpu:v5e:2x2/1')):
     row = accelerators.work({
         'config': name, 'stage': stage, 'machine': machine, 'dtype': 'float32', 'plain': False,
-        'alone': name == 'kd/mnist', 'published_batch': 128, 'batch': 128, 'jax': '0.1',
-        'date': ''}, 20)
+        'alone': name == 'kd/mnist', 'quick': False, 'published_batch': 128, 'batch': 128,
+        'jax': '0.1', 'date': ''}, 20)
     with accelerators.ROWS.open('a') as file:
       file.write(json.dumps(row) + '\n')
   assert [row['config'] for row in compiled] == ['kd/cifar10', 'kd/mnist', 'kd/cifar10']
@@ -191,14 +191,47 @@ def test_an_equal_program_is_not_compiled_again(accelerators, monkeypatch):
   assert ['7 s' in line for line in lines] == [False, False, True]  # alone
 
 
+def row_of(accelerators, timeout=20, quick=False):
+  """What is missing of one step."""
+  given = dict(only='kd/digits teacher', machines='tpu:v5e:2x2/1', dtypes='float32', plain=False,
+               alone=False)
+  return list(accelerators.missing(argparse.Namespace(**given, timeout=timeout, quick=quick)))
+
+
+def test_a_step_compiled_with_least_effort_is_compiled_again(accelerators, monkeypatch):
+  found = dict(analysis.Program('tpu:v5e:2x2', 1, cycles=5e6, hbm={
+      'total': 2**30, 'available': 2**34, 'code': 0}).to_dict(), fingerprint='f')
+  monkeypatch.setattr(accelerators, 'stages', lambda: [('kd/digits', 'teacher')])
+  [quick], [row] = row_of(accelerators, quick=True), row_of(accelerators)
+  assert quick['quick'] and not row['quick']
+  lines = [json.dumps({**one, **found, 'cycles': cycles}) + '\n'
+           for one, cycles in ((row, 5e6), (quick, None))]
+  accelerators.ROWS.write_text(lines[1])
+  assert row_of(accelerators, quick=True) == [] and row_of(accelerators) == [row]
+  assert accelerators.equal_row({**quick, 'fingerprint': 'f'}, 20)
+  assert not accelerators.equal_row({**row, 'fingerprint': 'f'}, 20)
+  assert '| 1.00 | least effort |' in '\n'.join(accelerators.page())
+  accelerators.ROWS.write_text(''.join(lines))  # a quick one after the other changes nothing
+  assert row_of(accelerators, quick=True) == row_of(accelerators) == []
+  assert '| 1.00 | 5.0 M |' in '\n'.join(accelerators.page())
+
+
+def test_a_compiler_that_crashes_is_in_the_table(accelerators, monkeypatch):
+  monkeypatch.setattr(accelerators, 'stages', lambda: [('kd/digits', 'teacher')])
+  monkeypatch.setattr(subprocess, 'run', lambda *_, **__: types.SimpleNamespace(
+      returncode=-6, stdout=b''))
+  [row] = row_of(accelerators)
+  accelerators.compile_row(row, 20)
+  assert row_of(accelerators) == []
+  assert 'the compiler ended with SIGABRT' in '\n'.join(accelerators.page())
+
+
 @pytest.mark.parametrize('said', [b'{"fingerprint": "f"}\n', None])
 def test_a_step_that_takes_too_long_says_so(accelerators, monkeypatch, said):
   def never(command, timeout, **_):
     raise subprocess.TimeoutExpired(command, timeout, said)
 
-  given = dict(only='kd/digits teacher', machines='tpu:v5e:2x2/1', dtypes='float32', plain=False,
-               alone=False)
-  asked = lambda timeout: list(accelerators.missing(argparse.Namespace(**given, timeout=timeout)))
+  asked = functools.partial(row_of, accelerators)
   monkeypatch.setattr(accelerators, 'stages', lambda: [('kd/digits', 'teacher')])
   monkeypatch.setattr(subprocess, 'run', never)
   [row] = asked(20)

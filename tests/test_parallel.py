@@ -109,27 +109,30 @@ def for_tpus(monkeypatch):
     yield
 
 
+@pytest.mark.parametrize('devices', [1, 2])
 @pytest.mark.parametrize('via', ['pmap', 'shard_map'])
-def test_steps_for_tpus_have_no_virtual_replica_and_give_the_same(via, for_tpus):
+def test_steps_for_tpus_have_no_virtual_replica_and_give_the_same(via, devices, for_tpus):
   def step(state, batch, axes):
-    inner.append(axes.inner)
+    seen_axes.append(axes)
     noise = axes.sample(jax.random.normal, state.key('noise'), batch['x'].shape)
     every = axes.gather(batch['x'] + noise) + axes.index()
     w = state.nets['w'].params + axes.mean(batch['x'].sum()) + axes.mean(every.std()) + axes.count
     seen = state.replica_state + batch['x'].sum() + noise.sum()
     return state.replace(nets={'w': core.Net(w)}, replica_state=seen), {'seen': seen.sum()}
 
-  def run(via):
-    inner.clear()
+  def run(via, mesh):
+    seen_axes.clear()
     start = core.TrainState(jnp.int32(0), jax.random.key(0), {'w': core.Net(jnp.float32(5))},
-                            replica_state=jnp.zeros((2, 3)))
-    run = parallelize(step, build_mesh(1 + (via != 'vmap')), replicas=2, via=via)
+                            replica_state=jnp.zeros((devices, 3)))
+    run = parallelize(step, build_mesh(mesh), replicas=devices, via=via)
     state, logs = run(run.put(start), {'x': np.arange(8, dtype=np.float32)})
-    return jax.device_get((state.nets, state.replica_state, logs)), inner[-1]
+    return jax.device_get((state.nets, state.replica_state, logs)), seen_axes[-1]
 
-  inner = []
-  (ours, alone), (reference, virtual) = run(via), run('vmap')
-  assert (alone, virtual) == ((), ('replica',))
+  seen_axes = []
+  ours, compiled = run(via, devices)
+  with xla.building_for('cpu'):
+    reference, virtual = run('vmap', 1)
+  assert compiled == Axes(('data',) if devices > 1 else ()) and virtual == Axes((), ('replica',))
   assert largest_difference(ours, reference) < 1e-5
 
 
