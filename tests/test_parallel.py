@@ -112,18 +112,21 @@ def for_tpus(monkeypatch):
 @pytest.mark.parametrize('devices', [1, 2])
 @pytest.mark.parametrize('via', ['pmap', 'shard_map'])
 def test_steps_for_tpus_have_no_virtual_replica_and_give_the_same(via, devices, for_tpus):
+  tx = {'w': optax.adam(1.)}
+
   def step(state, batch, axes):
     seen_axes.append(axes)
     noise = axes.sample(jax.random.normal, state.key('noise'), batch['x'].shape)
     every = axes.gather(batch['x'] + noise) + axes.index()
-    w = state.nets['w'].params + axes.mean(batch['x'].sum()) + axes.mean(every.std()) + axes.count
+    grad = state.nets['w'].params * (batch['x'].sum() + every.std() + axes.count)
+    state, logs = core.advance(state, {'w': grad}, tx, axes)
     seen = state.replica_state + batch['x'].sum() + noise.sum()
-    return state.replace(nets={'w': core.Net(w)}, replica_state=seen), {'seen': seen.sum()}
+    return state.replace(replica_state=seen), {**logs, 'seen': seen.sum()}
 
   def run(via, mesh):
     seen_axes.clear()
-    start = core.TrainState(jnp.int32(0), jax.random.key(0), {'w': core.Net(jnp.float32(5))},
-                            replica_state=jnp.zeros((devices, 3)))
+    start = core.create(jax.random.key(0), {'w': ({'params': jnp.ones((2, 3))}, tx['w'])})
+    start = start.replace(replica_state=jnp.zeros((devices, 3)))
     run = parallelize(step, build_mesh(mesh), replicas=devices, via=via)
     state, logs = run(run.put(start), {'x': np.arange(8, dtype=np.float32)})
     return jax.device_get((state.nets, state.replica_state, logs)), seen_axes[-1]
@@ -134,6 +137,15 @@ def test_steps_for_tpus_have_no_virtual_replica_and_give_the_same(via, devices, 
     reference, virtual = run('vmap', 1)
   assert compiled == Axes(('data',) if devices > 1 else ()) and virtual == Axes((), ('replica',))
   assert largest_difference(ours, reference) < 1e-5
+
+
+def test_for_tpus_gradients_lie_as_parameters_do(for_tpus):
+  tx = {'w': optax.sgd(1.)}
+  state = core.create(jax.random.key(0), {'w': ({'params': jnp.ones((2, 3, 4))}, tx['w'])})
+  step = lambda: jax.make_jaxpr(lambda s: core.advance(s, s.params, tx)[0].params)(state)
+  assert 'Layout(major_to_minor=(0, 1, 2)' in str(step())
+  with xla.building_for('cpu'):
+    assert 'Layout' not in str(step())
 
 
 @pytest.mark.parametrize('via', ['pmap', 'shard_map'])

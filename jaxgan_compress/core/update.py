@@ -42,7 +42,7 @@ def advance(state: TrainState, grads: Mapping[str, PyTree], tx: Transformations,
   averages that the state keeps (networks without one are not given one).
   """
   nets, norms = dict(state.nets), {}
-  for role, grad in axes.mean(dict(grads)).items():
+  for role, grad in xla.in_order(axes.mean(dict(grads))).items():
     net = nets[role]
     params, opt_state, average = _update(tx[role], ema)(grad, net.params, net.opt_state, net.ema)
     nets[role] = net.replace(params=params, opt_state=opt_state, ema=average)

@@ -8,6 +8,7 @@ import ctypes
 import functools
 
 import jax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.experimental.xla_metadata import set_xla_metadata
 
 _OPTIONS = {
@@ -75,6 +76,18 @@ def kept_whole(function):
       return called(*args)
 
   return call
+
+
+def in_order(tree):
+  """The arrays of a tree, on TPUs laid out in the order of their axes, as a program gets and leaves
+  its arguments.
+
+  XLA:TPU leaves the gradient of a wide kernel with its axes swapped, and would swap those of the
+  parameters and of all that an optimiser remembers, before it moves them and after: six copies.
+  """
+  if platform() != 'tpu':
+    return tree
+  return jax.tree.map(lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), tree)
 
 
 @functools.cache
