@@ -280,18 +280,24 @@ was nothing (on two cores). KD's step took 60 s alone before its norms were chan
 89 s after the first of these changes. Steps in one line are one program but for arithmetic on
 single numbers, such as learning rates and weights of losses, and were compiled once.
 
-Programs of ours are compiled with the options of `core.xla`, which halve the time to compile for 1
-to 2 % more cycles (with XLA's own, an earlier version of OMGD's U-Net step took 995 s beside other
-work, 552 MB and 144.8 M cycles; with ours 256 s alone, 220 MB, 147.1 M); the plain ones with XLA's
-own, as a newcomer would, and so are the rows of cat/maps and cat/horse2zebra, which are older than
-the options. From 16 images a chip on, the library takes XLA's own convolutions
-(`nn/layers/conv_tpu.py`), so that what is left between KD's two steps are their norms: with the
-variance in a pass of its own and the gradient that JAX derives, ours was 19.8 M; with the closed
-gradient 18.5 M; with the variance in the pass of the mean, as Flax has it, 16.4 M. At 42 % of the
-peak, half of the plain step would be 83 %. Within OMGD's U-Net step no place stands out any more:
-the costliest, 331 rearrangements between operations, is 5 % of it. Image layers of 7x7 cost half
-since the row of edges2shoes:net=resnet was compiled. Steps that are not in the tables have not been
-compiled yet.
+Programs are compiled with the options of `core.xla`, which halve the time to compile for 1 to 2 %
+more cycles; the plain ones of kd/cifar10 and omgd/edges2shoes, which are older, with XLA's own.
+Where cycles read "least effort", only the fit was asked (`--quick`), and memory is more than the step
+would take: 5 % for kd/cifar10 d8_joint.
+
+OMGD's U-Net step took 147.6 M cycles as long as it was compiled under a `vmap` of one replica, and
+111.2 M without ([tpu_forms.md](tpu_forms.md)); the rest came from gradients in the layout of their
+parameters. Half of what is left is in the generators and a quarter in VGG, whose first maps of 64
+channels fill half a register; no place is more than 8 % of it.
+
+From 16 images a chip on, the library takes XLA's own convolutions (`nn/layers/conv_tpu.py`), so
+that what is left between KD's two steps are their norms: with the variance in a pass of its own and
+the gradient that JAX derives, ours was 19.8 M; with the closed gradient 18.5 M; with the variance
+in the pass of the mean, as Flax has it, 16.4 M. At 41 % of the peak, half of the plain step would
+be 83 %.
+
+Steps that are not in the tables have not been compiled since steps have no virtual replica; the
+students of superres/real_esrgan need the images that were recorded of their teacher.
 '''
 
 
