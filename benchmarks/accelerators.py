@@ -282,8 +282,8 @@ single numbers, such as learning rates and weights of losses, and were compiled 
 
 Programs are compiled with the options of `core.xla`, which halve the time to compile for 1 to 2 %
 more cycles; the plain ones of kd/cifar10 and omgd/edges2shoes, which are older, with XLA's own.
-Where cycles read "least effort", only the fit was asked (`--quick`), and memory is more than the step
-would take: 5 % for kd/cifar10 d8_joint.
+Where cycles read "least effort", only the fit was asked (`--quick`), and memory is more than the
+step would take: 5 % for kd/cifar10 d8_joint.
 
 OMGD's U-Net step took 147.6 M cycles as long as it was compiled under a `vmap` of one replica, and
 111.2 M without ([tpu_forms.md](tpu_forms.md)); the rest came from gradients in the layout of their

@@ -23,6 +23,7 @@ _OPTIONS = {
     # operations become one function: a third of the code of a U-Net with many blocks.
     'tpu': {'xla_tpu_scoped_vmem_limit_kib': '12288', 'xla_tpu_enable_deduplicated_calls': 'true'},
 }
+_TPU_LANES = 128  # numbers side by side in a register
 # Of malloc.h.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
@@ -79,15 +80,18 @@ def kept_whole(function):
 
 
 def in_order(tree):
-  """The arrays of a tree, on TPUs laid out in the order of their axes, as a program gets and leaves
-  its arguments.
+  """The arrays of a tree; on TPUs wide ones are laid out in the order of their axes, as a program
+  gets and leaves its arguments.
 
-  XLA:TPU leaves the gradient of a wide kernel with its axes swapped, and would swap those of the
+  XLA:TPU leaves the gradient of a wide kernel with two axes swapped, and would swap those of the
   parameters and of all that an optimiser remembers, before it moves them and after: six copies.
+  Arrays of fewer numbers side by side than a register holds may come in another order.
   """
   if platform() != 'tpu':
     return tree
-  return jax.tree.map(lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), tree)
+  return jax.tree.map(
+      lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+      if x.ndim > 1 and x.shape[-1] >= _TPU_LANES else x, tree)
 
 
 @functools.cache
