@@ -285,19 +285,22 @@ more cycles; the plain ones of kd/cifar10 and omgd/edges2shoes, which are older,
 Where cycles read "least effort", only the fit was asked (`--quick`), and memory is more than the
 step would take: 5 % for kd/cifar10 d8_joint.
 
-OMGD's U-Net step took 147.6 M cycles as long as it was compiled under a `vmap` of one replica, and
-111.2 M without ([tpu_forms.md](tpu_forms.md)); the rest came from gradients in the layout of their
-parameters. Half of what is left is in the generators and a quarter in VGG, whose first maps of 64
-channels fill half a register; no place is more than 8 % of it.
+OMGD's U-Net step took 147.6 M cycles as long as it was compiled under a `vmap` of one replica,
+111.2 M without, and takes 107.3 M with gradients in the layout of their parameters; the ResNet
+step, whose image layer changed too, took 279.6 M and takes 183.4 M ([tpu_forms.md](tpu_forms.md)).
+Of what is left of the U-Net step 43 % is in the generators, 23 % in VGG, whose first maps have 64
+channels, half a register, and 20 % in the discriminator; no layer is more than 8 % of it. It took
+683 s to compile where KD's step took 267 s, and 253 s under the `vmap` where KD's took 92 s.
 
 From 16 images a chip on, the library takes XLA's own convolutions (`nn/layers/conv_tpu.py`), so
 that what is left between KD's two steps are their norms: with the variance in a pass of its own and
 the gradient that JAX derives, ours was 19.8 M; with the closed gradient 18.5 M; with the variance
-in the pass of the mean, as Flax has it, 16.4 M. At 41 % of the peak, half of the plain step would
-be 83 %.
+in the pass of the mean, as Flax has it, 16.4 M, without the `vmap` 16.7 M. At 41 % of the
+peak, half of the plain step would be 83 %.
 
-Steps that are not in the tables have not been compiled since steps have no virtual replica; the
-students of superres/real_esrgan need the images that were recorded of their teacher.
+The rows of cat/gaugan, cat/maps, cat/horse2zebra, kd/celeba and kd/cifar10 d8_scratch_small are
+older and were compiled under that `vmap`. Steps that are not in the tables have not been compiled
+yet; the students of superres/real_esrgan need the images that were recorded of their teacher.
 '''
 
 
