@@ -299,7 +299,8 @@ in the pass of the mean, as Flax has it, 16.4 M, without the `vmap` 16.7 M. At 4
 peak, half of the plain step would be 83 %.
 
 The rows of cat/gaugan, cat/maps, cat/horse2zebra, kd/celeba and kd/cifar10 d8_scratch_small are
-older and were compiled under that `vmap`. Steps that are not in the tables have not been compiled
+older and were compiled under that `vmap`; without their lines in accelerators.jsonl they are
+compiled again. Steps that are not in the tables have not been compiled
 yet; the students of superres/real_esrgan need the images that were recorded of their teacher.
 '''
 

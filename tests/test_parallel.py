@@ -112,7 +112,7 @@ def for_tpus(monkeypatch):
 @pytest.mark.parametrize('devices', [1, 2])
 @pytest.mark.parametrize('via', ['pmap', 'shard_map'])
 def test_steps_for_tpus_have_no_virtual_replica_and_give_the_same(via, devices, for_tpus):
-  tx = {'w': optax.adam(1.)}
+  tx = {'w': optax.sgd(1e-3)}  # which shows how large a gradient is
 
   def step(state, batch, axes):
     seen_axes.append(axes)
@@ -125,7 +125,7 @@ def test_steps_for_tpus_have_no_virtual_replica_and_give_the_same(via, devices, 
 
   def run(via, mesh):
     seen_axes.clear()
-    start = core.create(jax.random.key(0), {'w': ({'params': jnp.ones((2, 3))}, tx['w'])})
+    start = core.create(jax.random.key(0), {'w': ({'params': jnp.ones((2, 128))}, tx['w'])})
     start = start.replace(replica_state=jnp.zeros((devices, 3)))
     run = parallelize(step, build_mesh(mesh), replicas=devices, via=via)
     state, logs = run(run.put(start), {'x': np.arange(8, dtype=np.float32)})
