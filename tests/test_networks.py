@@ -23,6 +23,7 @@ from jaxgan_compress.nn.layers import (
   conv_cpu,
   conv_dispatch,
   conv_tpu,
+  few_channels_tpu,
   norms,
   upsample_cpu,
 )
@@ -528,22 +529,55 @@ def for_tpus(layer, params, x):
 
 
 @pytest.mark.parametrize('layer, size', [
-    *((layers.Conv(5, *sides), (2, 8, 9, 3)) for sides in (
+    *((layers.Conv(9, *sides), (2, 8, 9, 8)) for sides in (
         (1, 1, 0), (3, 1, 1), (4, 1, 1), (4, 1, 2), (7, 1, 3), (3, 2, 1), (4, 2, 1), (4, 2, 2))),
-    (layers.Conv(1, 4, 1, 1), (2, 8, 9, 3)), (layers.Conv(2, 3, 2, 1), (1, 7, 6, conv_tpu.THIN)),
-    (layers.Conv(3, 7, mode='reflect'), (2, 8, 9, 16)),
-    *((layers.UpConv(5, kernel), (2, 5, 6, 3)) for kernel in (3, 4))], ids=str)
+    (layers.Conv(8, 3, 2, 1), (1, 7, 6, conv_tpu.THIN)), (layers.Conv(5, 1), (2, 8, 9, 3)),
+    *((layers.UpConv(9, kernel), (2, 5, 6, 3)) for kernel in (3, 4))], ids=str)
 def test_products_for_tpus_equal_convolutions(layer, size, monkeypatch):
+  equal_for_tpus(layer, size, monkeypatch, ('product',))
+
+
+@pytest.mark.parametrize('layer, size', [
+    *((layers.Conv(features, *sides, mode=mode), (2, 8, 9, depth))
+      for depth, features in ((3, 9), (9, 2)) for mode in ('zero', 'reflect') for sides in (
+          (3, 1, 1), (4, 2, 1), (7, 1, 3))),
+    (layers.Conv(1, 4, 1, 1), (2, 8, 9, 9)), (layers.Conv(1, 1), (2, 8, 9, 9)),
+    (layers.Conv(2, 3), (1, 7, 6, 3)), (layers.Conv(9, 4, padding=0), (2, 4, 4, 3)),
+    *((layers.UpConv(3, kernel), (2, 5, 6, 9)) for kernel in (3, 4))], ids=str)
+def test_few_channels_for_tpus_equal_convolutions(layer, size, monkeypatch):
+  equal_for_tpus(layer, size, monkeypatch, ('_from_maps', '_to_maps'))
+
+
+def equal_for_tpus(layer, size, monkeypatch, through):
+  """Checks that a layer is the same on TPUs, where it takes one of these functions."""
+  x, taken = normal(*size), []
+  params = noise(layer, x, share=.2)
+  monkeypatch.setattr(conv_tpu, 'applies', lambda x, kernel, *args, ours=conv_tpu.applies: (
+      ours(x, kernel[:, :, :1, :1], *args)))
+  for module in (few_channels_tpu, conv_tpu):
+    for name in set(through) & vars(module).keys():
+      monkeypatch.setattr(module, name, lambda *args, ours=getattr(module, name): (
+          taken.append(True) or ours(*args)))
+
+  reference, ours = for_tpus(layer, params, x)
+  assert taken
+  assert largest_difference(reference[:2], ours[:2]) < 3e-5
+  np.testing.assert_allclose(reference[2], ours[2], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('layer, size', [
+    (layers.Conv(3, 3, mode='replicate'), (2, 8, 9, 9)),
+    (layers.Conv(3), (1, 2, few_channels_tpu.SIDE + 1, 9)),
+    (layers.UpConv(3), (1, 2, few_channels_tpu.SIDE // 2 + 1, 9)),
+    (layers.Conv(9), (conv_tpu.FEW_IMAGES, 4, 4, 3)),
+    (layers.Conv(3, depthwise=True), (2, 8, 9, 3))], ids=str)
+def test_few_channels_that_are_computed_otherwise(layer, size, monkeypatch):
   x = normal(*size)
   params = noise(layer, x, share=.2)
-  chosen = []
-  monkeypatch.setattr(conv_tpu, 'applies', lambda x, kernel, *args, ours=conv_tpu.applies: (
-      chosen.append(ours(x, kernel[:, :, :1, :1], *args)) or chosen[-1]))
-
-  reference, products = for_tpus(layer, params, x)
-  assert any(chosen)
-  assert largest_difference(reference[:2], products[:2]) < 3e-5
-  np.testing.assert_allclose(reference[2], products[2], rtol=1e-3, atol=1e-2)
+  monkeypatch.setattr(few_channels_tpu, '_reads', None)
+  with xla.building_for('tpu'):
+    ours = layer.apply(params, x)
+  assert largest_difference(layer.apply(params, x), ours) < 3e-5
 
 
 @pytest.mark.parametrize('module', [

@@ -20,9 +20,11 @@ from jaxgan_compress.config import build
 from jaxgan_compress.core import Method, Net, TrainState, xla
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.experiment.stage import learns_from_teacher
+from jaxgan_compress.nn.init import shapes
 from jaxgan_compress.parallel import lower_step
 
 DTYPES = ('float32', 'bfloat16')
+RECORDED = 64  # pixels of a side of an input in a recording, unless `record` was told otherwise
 
 
 @typed
@@ -67,7 +69,7 @@ def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None
               ) -> tuple[Method, TrainState, dict[str, Any]]:
   """(method, shapes of its state as one replica sees it, shapes of a batch of so many rows an
   update) of a stage where nothing has been trained. Students are pruned from networks of random
-  weights."""
+  weights, and neither files of weights nor data are read."""
   stage = config.stages[name]
   teacher, init_from, pruned = next(iter(stage.teacher), None), {}, None
   method = build.method(config, name, teacher)
@@ -78,10 +80,11 @@ def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None
                    **{role: net for role, net in state.nets.items()
                       if role != theirs.main and not role.endswith('_adapters')}}
     if stage.prune:
-      results = _pruned(config, name, theirs, batch)
+      results = _pruned(config, name, theirs)
       pruned = {role: result.module for role, result in results.items()}
       init_from |= {role: Net.of(result.variables) for role, result in results.items()}
       method = build.method(config, name, teacher, pruned)
+  init_from |= {role: Net.of(shapes(method.modules[role])) for role in stage.init_from}
   method = computing_in(method, dtype) if dtype else method
   batch = batch_shapes(config, name, method, rows * method.updates)
   state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch,
@@ -90,10 +93,10 @@ def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None
       lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.replica_state)), batch
 
 
-def _pruned(config, name, theirs, batch):
+def _pruned(config, name, theirs):
   whole = theirs.modules[theirs.main]
   shape = whole.example().shape if nn.input_kind(whole) == 'latent' else \
-      (1, *batch['source'].shape[1:])
+      (1, *input_size(config, name)[1], whole.example().shape[-1])
   key = jax.random.key(0)
   with xla.building_for('cpu'):  # these weights are made here
     weights = nn.initialise(whole, key)
@@ -129,11 +132,19 @@ def batch_shapes(config: ConfigDict, name: str, method: Method, rows: int) -> di
       module.init_with_output, jax.random.key(0), x)[0][0].shape[1:]
   if nn.input_kind(module) == 'latent':
     return {'target': shaped(generated(module.example()))}
+  source = shaped((*input_size(config, name)[0], module.example().shape[-1]))
+  return {'source': source, 'target': shaped(generated(
+      jax.ShapeDtypeStruct((1, *source.shape[1:]), jnp.float32)))}
+
+
+def input_size(config: ConfigDict, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+  """((height, width) of an input in training, the same in evaluation) in pixels."""
   section = {**config.data.to_dict(), **config.stages[name].data}
+  if section.get('name') == 'upscaled':
+    whole, crop = RECORDED, section.get('crop') or RECORDED
+    return (crop, crop), (whole, whole)
   size = section.get('size', 256)
   height, width = (size, size) if isinstance(size, int) else size
   if section.get('name') == 'labels' and section.get('preprocess', 'scale_width') == 'scale_width':
     height = width // 2  # as of Cityscapes
-  source = shaped((height, width, module.example().shape[-1]))
-  return {'source': source, 'target': shaped(generated(
-      jax.ShapeDtypeStruct((1, *source.shape[1:]), jnp.float32)))}
+  return (height, width), (height, width)

@@ -145,7 +145,8 @@ class EncoderDecoder:
     """From the image to the stem's last width; after: what follows each strided convolution."""
     first, *widths = self.net.stem
     stem = self.conv(first, 7, mode='reflect', bias=self.bias, name='stem0')
-    blocks = widths and blocks_tpu.fit(x, first, self.net.implementation)
+    blocks = widths and blocks_tpu.fit(x, x.shape[1:3], first, x.shape[-1],
+                                       self.net.implementation)
     x = self.normed(blocks_tpu.stem(stem, x), 'stem0', blocks_tpu.PIXELS) if blocks else \
         self.normed(stem(x), 'stem0')
     for i, width in enumerate(widths, 1):
@@ -162,7 +163,8 @@ class EncoderDecoder:
     for i, width in enumerate(self.net.up):
       conv, name = up(width, name=f'up{i}'), f'up{i}'
       if i == len(self.net.up) - 1 and not after and \
-          blocks_tpu.fit(x, width, self.net.implementation):
+          blocks_tpu.fit(x, [2 * side for side in x.shape[1:3]], width, self.net.channels,
+                         self.net.implementation):
         x = self.normed(blocks_tpu.up(conv, x), name, blocks_tpu.PIXELS)
         return layers.to_tanh_float32(blocks_tpu.to_image(to_image, x))
       x = self.normed(conv(x), name)

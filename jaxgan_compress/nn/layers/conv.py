@@ -12,7 +12,13 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxgan_compress.nn.layers import conv_cpu, conv_dispatch, conv_tpu, upsample_cpu
+from jaxgan_compress.nn.layers import (
+  conv_cpu,
+  conv_dispatch,
+  conv_tpu,
+  few_channels_tpu,
+  upsample_cpu,
+)
 from jaxgan_compress.nn.layers.norms import (
   InstanceNorm,
   at_least_float32,
@@ -158,7 +164,8 @@ class UpConv(nn.Module):
     (kernel, bias), x = self.weights(x.shape[-1]), x.astype(self.dtype)
     run = upsample_cpu.choose(x, kernel, self.implementation)
     if run is upsample_cpu.transposed:
-      run = conv_tpu.choose_transposed(x, kernel, self.implementation) or run
+      run = few_channels_tpu.choose_transposed(x, kernel, self.implementation) or \
+          conv_tpu.choose_transposed(x, kernel, self.implementation) or run
     y = run(x, kernel)
     return y if bias is None else y + per_channel(bias)
 
@@ -179,12 +186,15 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
 
   mode: of the padding, see `pad`. implementation: see `nn.layers.conv_dispatch`.
   """
-  if mode != 'zero':
-    x, amount = pad(x, amount, mode, implementation), 0
-  run = conv_cpu.choose(x, kernel, stride, amount, implementation)
-  if run is conv_cpu.convolution:
-    run = conv_tpu.choose(x, kernel, stride, amount, implementation) or run
-  y = run(x, kernel, stride, amount)
+  if of_few := few_channels_tpu.choose(x, kernel, stride, amount, mode, implementation):
+    y = of_few(x, kernel)
+  else:
+    if mode != 'zero':
+      x, amount = pad(x, amount, mode, implementation), 0
+    run = conv_cpu.choose(x, kernel, stride, amount, implementation)
+    if run is conv_cpu.convolution:
+      run = conv_tpu.choose(x, kernel, stride, amount, implementation) or run
+    y = run(x, kernel, stride, amount)
   return y if bias is None else y + per_channel(bias)
 
 

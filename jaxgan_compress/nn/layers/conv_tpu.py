@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxgan_compress.nn.layers import conv_dispatch
@@ -22,7 +21,6 @@ from jaxgan_compress.nn.layers.resample import pad
 # Of 4 images products take fewer cycles, of 32 XLA's convolutions do, by the compiler's estimates
 # for a residual block (`benchmarks/tpu_forms.py --batch`); between the two nothing was compared.
 FEW_IMAGES = 16
-FEW_CHANNELS = 8  # below, as of an image: compared were 3
 LANES = 128      # numbers side by side in a register
 THIN = 64        # numbers under a row of the kernel, up to which all rows make one product
 
@@ -34,10 +32,6 @@ def choose(x, kernel, stride: int, amount: int, implementation: str = 'auto') ->
   if not applies(x, kernel, implementation, 4 if stride == 1 else 1) or grouped or stride > 2 or \
       amount >= len(kernel):
     return None
-  if kernel.shape[-1] == 1:
-    return to_one_channel if stride == 1 else None
-  if kernel.shape[-1] < FEW_CHANNELS and len(kernel) > 4 and stride == 1:
-    return lambda x, kernel, stride, amount: to_few_channels(pad(x, amount), kernel)
   return products
 
 
@@ -60,60 +54,6 @@ def products(x, kernel, stride, amount):
   each row, summed."""
   view = _view(pad(x, amount), kernel.shape, stride)
   return _summed(view, _rows_of(kernel, stride)).astype(x.dtype)
-
-
-def to_one_channel(x, kernel, stride, amount):
-  """A convolution of stride 1 to one channel, as of a discriminator's score: what each weight of
-  the kernel gives of a pixel, in one product, and the sum of these at their places. XLA makes no
-  product of a matrix of one column."""
-  del stride
-  k, across, depth, _ = kernel.shape
-  each = pad(_product(x, kernel.reshape(-1, depth).T), amount)
-  height, width = each.shape[1] - k + 1, each.shape[2] - across + 1
-  return functools.reduce(jnp.add, (
-      each[:, i:i + height, j:j + width, n:n + 1]
-      for n, (i, j) in enumerate(np.ndindex(k, across)))).astype(x.dtype)
-
-
-@jax.custom_vjp
-def to_few_channels(x, kernel):
-  """A valid convolution of stride 1 to few channels, as of an image layer, with the pixels of a row
-  side by side in a register: what each row of the kernel gives, summed, for each of its columns;
-  then the columns, summed at their places."""
-  k, across, depth, features = kernel.shape
-  height, width = x.shape[1] - k + 1, x.shape[2] - across + 1
-  matrices = kernel.transpose(0, 1, 3, 2).reshape(k, across * features, depth)
-  rows = functools.reduce(jnp.add, (_product(matrices[i], x[:, i:i + height], ((1,), (3,)))
-                                    for i in range(k)))
-  rows = rows.reshape(across, features, len(x), height, -1)
-  y = functools.reduce(jnp.add, (rows[j, ..., j:j + width] for j in range(across)))
-  return y.transpose(1, 2, 3, 0).astype(x.dtype)
-
-
-def _to_few_backward(saved, dy):
-  x, kernel = saved
-  k, across, depth, features = kernel.shape
-  (_, H, W, _), height = x.shape, dy.shape[1]
-  dy = dy.transpose(3, 0, 1, 2)
-  columns = jnp.concatenate([_placed(dy, 3, j, W) for j in range(across)])
-  dkernel = jnp.stack([_product(columns, x[:, i:i + height], ((1, 2, 3), (0, 1, 2)))
-                       for i in range(k)])
-  dkernel = dkernel.reshape(k, across, features, depth).transpose(0, 1, 3, 2)
-  each = jnp.concatenate([_placed(columns, 2, i, H) for i in range(k)])
-  matrix = kernel.transpose(0, 1, 3, 2).reshape(-1, depth)
-  dx = _product(each, matrix, ((0,), (0,)))
-  return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
-
-
-def _placed(x, axis, at, length):
-  """x with zeros around it, so that it begins at a place of an axis of this length."""
-  room = [(0, 0)] * x.ndim
-  room[axis] = at, length - at - x.shape[axis]
-  return jnp.pad(x, room)
-
-
-to_few_channels.defvjp(lambda x, kernel: (to_few_channels(x, kernel), (x, kernel)),
-                       _to_few_backward)
 
 
 def _view(x, shape, stride):
@@ -144,10 +84,10 @@ def _side_by_side(parts):
 
 
 def _summed(view, matrices):
-  return functools.reduce(jnp.add, map(_product, view, matrices))
+  return functools.reduce(jnp.add, map(product, view, matrices))
 
 
-def _product(x, matrix, over=((3,), (0,))):
+def product(x, matrix, over=((3,), (0,))):
   """Summed in float32 or wider."""
   return lax.dot_general(x, matrix, (over, ((), ())),
                          preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
@@ -159,7 +99,7 @@ def _products_backward(stride, amount, saved, dy):
   pixels = (0, 1, 2)
   # As wide as a register, or XLA turns round the map with all its pixels.
   wide = jnp.pad(dy, ((0, 0),) * 3 + ((0, max(0, LANES - features)),))
-  rows = [_product(part, wide, (pixels, pixels))[:, :features]
+  rows = [product(part, wide, (pixels, pixels))[:, :features]
           for part in _view(pad(x, amount), kernel.shape, stride)]
   dkernel = jnp.stack(rows).reshape(k, -1, depth, features)[:, :across].astype(kernel.dtype)
   back = kernel.swapaxes(2, 3)
