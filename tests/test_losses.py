@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgan_compress.core import xla
 from jaxgan_compress.losses import features, gan, image, similarity
 from jaxgan_compress.losses.similarity import SIMILARITIES
 from jaxgan_compress.nn.layers.conv import leaky_relu
@@ -54,6 +55,17 @@ def test_gradient_penalty_has_a_gradient_where_the_slope_is_zero():
   slope = jax.grad(lambda a: gan.gradient_penalty(
       lambda x: (a * x).sum((1, 2, 3)), zero, zero, jnp.zeros(2)))(0.)
   assert np.isfinite(float(slope))
+
+
+@pytest.mark.parametrize('platform, precision', [
+    ('tpu', jax.lax.Precision.HIGH), ('gpu', jax.lax.Precision.HIGHEST)])
+def test_gram_matrices_are_never_of_products_of_short_numbers(platform, precision):
+  with xla.building_for(platform):
+    # A function of its own: traces are remembered, whatever the platform.
+    traced = jax.make_jaxpr(lambda x: features.gram(x))(jnp.zeros((1, 2, 2, 3), jnp.bfloat16))
+  product, = (found for found in traced.eqns if found.primitive.name == 'dot_general')
+  assert set(product.params['precision']) == {precision}
+  assert product.outvars[0].aval.dtype == jnp.float32
 
 
 def test_clipping():

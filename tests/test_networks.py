@@ -621,6 +621,13 @@ def test_norms_of_samples_for_tpus_equal_their_parts(layer, spread, monkeypatch)
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * float(jnp.abs(one).max()))
 
 
+@pytest.mark.parametrize('images', [1, conv_tpu.FEW_IMAGES])
+def test_branches_are_merged_on_tpus_where_images_are_many(images):
+  with xla.building_for('tpu'):
+    assert layers.merges(jnp.zeros((images, 4, 4, 8))) == (images > 1)
+    assert not layers.merges(jnp.zeros((images, 4, 4, 8)), 'reference')
+
+
 def test_products_of_short_numbers_are_summed_in_long_ones():
   x, kernel = normal(1, 8, 8, 64).astype(jnp.bfloat16), normal(3, 3, 64, 2).astype(jnp.bfloat16)
   exact = conv_cpu.convolution(*(value.astype(jnp.float32) for value in (x, kernel)), 1, 1)

@@ -12,7 +12,6 @@ from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.resnets import EncoderDecoder
-from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan, renewed
 
@@ -180,7 +179,7 @@ class InceptionBranches(nn.Module):
     branches = [*((f'dense{k}', k, 0, width) for k, width in self.branches.dense),
                 *((f'depthwise{k}', 1, k, width) for k, width in self.branches.depthwise)]
     pointwise = [(name, width) for name, k, _, width in branches if k == 1]
-    merged = len(pointwise) > 1 and conv_dispatch.is_optimized('branches', self.implementation)
+    merged = len(pointwise) > 1 and layers.merges(x, self.implementation)
     first, last = {}, {}  # of merged branches, what their first convolutions made, their last see
     if merged:
       convs = [conv(width, 1, name=f'{name}_in') for name, width in pointwise]

@@ -14,7 +14,6 @@ from jaxgan_compress.core import Axes
 from jaxgan_compress.core.arguments import typed
 from jaxgan_compress.nn import layers
 from jaxgan_compress.nn.generators.inceptions import Branches, InceptionBranches
-from jaxgan_compress.nn.layers import conv_dispatch
 from jaxgan_compress.nn.layers.inputs import ImageNetwork, Images
 from jaxgan_compress.nn.prunable import Group, Plan, Widths, make_plan
 
@@ -224,7 +223,7 @@ class Modulation(nn.Module):
     if self.separable:
       conv = layers.layer_of(self, layers.SeparableConv, norm=self.separable_norm)
     both: list[Any] = [conv(x.shape[-1], name=name) for name in ('gamma', 'beta')]
-    merged = not self.separable and conv_dispatch.is_optimized('branches', self.implementation)
+    merged = not self.separable and layers.merges(hidden, self.implementation)
     gamma, beta = layers.convolve_together(both, hidden) if merged else (
         conv(hidden) for conv in both)
     y = free(x, train, axes) * (1 + gamma) + beta

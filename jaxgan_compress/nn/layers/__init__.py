@@ -12,6 +12,7 @@ from jaxgan_compress.nn.layers.conv import (
   layer_of,
   leaky_relu,
   maybe_remat,
+  merges,
   prelu,
   to_tanh_float32,
 )
@@ -36,5 +37,5 @@ from jaxgan_compress.nn.layers.resample import (
 __all__ = ['NORMS', 'PADDINGS', 'BatchNorm', 'Conv', 'InstanceNorm', 'LatentProjection',
            'LayerNorm', 'PReLU', 'SeparableConv', 'UpConv', 'bicubic', 'conv_bias', 'convolve',
            'convolve_sum', 'convolve_together', 'layer_of', 'leaky_relu',
-           'maybe_remat', 'norm', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'prelu', 'subsample',
-           'to_tanh_float32', 'upsample']
+           'maybe_remat', 'merges', 'norm', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'prelu',
+           'subsample', 'to_tanh_float32', 'upsample']

@@ -198,6 +198,13 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
   return y if bias is None else y + per_channel(bias)
 
 
+def merges(x, implementation: str = 'auto') -> bool:
+  """Whether convolutions of x, and those whose results are summed, are better computed as one. A
+  TPU's products of few images gain nothing by it."""
+  return conv_dispatch.is_optimized('branches', implementation) and not conv_tpu.applies(
+      x, x[:1, :1, :1], implementation)
+
+
 def convolve_together(convs: Sequence[Conv], x, train: bool = False):
   """What each of several `Conv`s, alike but in width, makes of x: one convolution, then split."""
   kernels, bias, conv = *_weights(convs, [x] * len(convs), train), convs[0]

@@ -36,7 +36,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
 CHOSEN: dict[str, dict[str, str]] = {
     op: {'cpu': optimized} for op, (_, optimized, *_) in IMPLEMENTATIONS.items()} | {
     'reflect': {'cpu': 'gather', 'gpu': 'gather', 'tpu': 'pieces'}, 'rows': {'tpu': 'products'},
-    'norm': {'tpu': 'closed'}}
+    'norm': {'tpu': 'closed'}, 'branches': {'cpu': 'merged', 'tpu': 'merged'}}
 
 _reference = contextvars.ContextVar('reference', default=False)
 _recorder: contextvars.ContextVar[Callable | None] = contextvars.ContextVar(
