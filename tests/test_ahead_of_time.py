@@ -100,7 +100,7 @@ def test_a_method_computes_in_another_type():
 def test_stages_of_published_networks_need_neither_their_files_nor_data():
   c = config.load('superres/real_esrgan')
   found = {name: experiment.compilation.untrained(c, name, 2) for name in ('animevideov3', 'w24')}
-  for method, state, batch in found.values():
+  for *_, batch in found.values():
     assert {name: x.shape for name, x in batch.items()} == {
         'source': (2, 32, 32, 3), 'target': (2, 128, 128, 3)}
   # Its budget is that of 24 channels for recorded inputs of 64 pixels, larger than it trains on.
