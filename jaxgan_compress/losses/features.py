@@ -20,11 +20,12 @@ def gram(features):
   it. Gatys et al. 2016.
   """
   B, H, W, C = features.shape
-  flat = features.reshape(B, H * W, C).astype(jnp.promote_types(features.dtype, jnp.float32))
-  # A TPU's unit multiplies bfloat16 numbers: 'highest' are six such products, 'high' three, on GPUs
-  # one of 10 bits.
-  precision = 'high' if xla.platform() == 'tpu' else 'highest'
-  return jnp.einsum('bnc,bnd->bcd', flat, flat, precision=precision) / (C * H * W)
+  x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  if xla.platform() == 'tpu':
+    # Three products of bfloat16 numbers; 'highest' are six. Maps that are flattened are turned round.
+    return jnp.einsum('bhwc,bhwd->bcd', x, x, precision='high') / (C * H * W)
+  flat = x.reshape(B, H * W, C)
+  return jnp.einsum('bnc,bnd->bcd', flat, flat, precision='highest') / (C * H * W)
 
 
 def style(features: Mapping, target: Mapping):
