@@ -22,7 +22,7 @@ def gram(features):
   B, H, W, C = features.shape
   x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
   if xla.platform() == 'tpu':
-    # Three products of bfloat16 numbers; 'highest' are six. Maps that are flattened are turned round.
+    # Three products of bfloat16 numbers, 'highest' are six. Flattened maps would be turned round.
     return jnp.einsum('bhwc,bhwd->bcd', x, x, precision='high') / (C * H * W)
   flat = x.reshape(B, H * W, C)
   return jnp.einsum('bnc,bnd->bcd', flat, flat, precision='highest') / (C * H * W)
