@@ -286,11 +286,14 @@ Where cycles read "least effort", only the fit was asked (`--quick`), and memory
 step would take: 5 % for kd/cifar10 d8_joint.
 
 OMGD's U-Net step took 147.6 M cycles as long as it was compiled under a `vmap` of one replica,
-111.2 M without, and takes 107.3 M with gradients in the layout of their parameters; the ResNet
-step, whose image layer changed too, took 279.6 M and takes 183.4 M ([tpu_forms.md](tpu_forms.md)).
-Of what is left of the U-Net step 43 % is in the generators, 23 % in VGG, whose first maps have 64
-channels, half a register, and 20 % in the discriminator; no layer is more than 8 % of it. It took
-683 s to compile where KD's step took 267 s, and 253 s under the `vmap` where KD's took 92 s.
+111.2 M without, 107.3 M with gradients in the layout of their parameters, and 98.0 M with few
+channels one behind the other and Gram matrices of three products of maps as they lie
+([tpu_forms.md](tpu_forms.md)). The ResNet step took 279.6 M, then 183.4 M and takes 187.4 M: since
+the second of these figures its image layers take half as long or less, alone and at the end of a
+network, and gradients of narrow kernels are left to XLA, which KD's students needed. Of 107.3 M
+43 % were in the generators, 23 % in VGG, whose first maps have 64 channels, half a register, and
+20 % in the discriminator; no layer was more than 8 % of it. It took 683 s to compile where KD's
+step took 267 s, and 253 s under the `vmap` where KD's took 92 s.
 
 From 16 images a chip on, the library takes XLA's own convolutions (`nn/layers/conv_tpu.py`), so
 that what is left between KD's two steps are their norms: with the variance in a pass of its own and
@@ -298,10 +301,15 @@ the gradient that JAX derives, ours was 19.8 M; with the closed gradient 18.5 M;
 in the pass of the mean, as Flax has it, 16.4 M, without the `vmap` 16.7 M. At 41 % of the
 peak, half of the plain step would be 83 %.
 
-The rows of cat/gaugan, cat/maps, cat/horse2zebra, kd/celeba and kd/cifar10 d8_scratch_small are
-older and were compiled under that `vmap`; without their lines in accelerators.jsonl they are
-compiled again. Steps that are not in the tables have not been compiled
-yet; the students of superres/real_esrgan need the images that were recorded of their teacher.
+The step of CAT's teacher of maps takes what plain Flax's does: at 32 images both are XLA's own
+convolutions. Its blocks are 66 % of it: six branches of 42 channels, a third of a register each,
+whose maps of 256 channels are read and written for every branch in float32. Its row was compiled
+before 1x1 convolutions of several branches were merged, which saves 7 % of a block.
+
+The rows of cat/gaugan, cat/horse2zebra, kd/celeba and kd/cifar10 d8_scratch_small are older and
+were compiled under that `vmap`; those of least effort of fewer than 16 images before few channels
+lay one behind the other. Without their lines in accelerators.jsonl they are compiled again. Steps
+that are not in the tables have not been compiled yet.
 '''
 
 

@@ -106,6 +106,9 @@ def test_stages_of_published_networks_need_neither_their_files_nor_data():
   # Its budget is that of 24 channels for recorded inputs of 64 pixels, larger than it trains on.
   assert set(found['w24'][0].modules['student'].hidden) == {24}
   assert analysis.count_params(found['animevideov3'][1].nets['generator'].params) == 621_424
+  c.stages.anime.init_from = {'student': 'a file'}
+  with pytest.raises(ValueError, match=r'init_from.student: .* it has generator'):
+    experiment.compilation.untrained(c, 'anime', 2)
 
 
 @pytest.fixture

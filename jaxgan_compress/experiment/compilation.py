@@ -84,7 +84,11 @@ def untrained(config: ConfigDict, name: str, rows: int, dtype: str | None = None
       pruned = {role: result.module for role, result in results.items()}
       init_from |= {role: Net.of(result.variables) for role, result in results.items()}
       method = build.method(config, name, teacher, pruned)
-  init_from |= {role: Net.of(shapes(method.modules[role])) for role in stage.init_from}
+  for role in stage.init_from:
+    if role not in method.modules:
+      raise ValueError(f'init_from.{role}: {type(method).__name__} has no network of this role; it '
+                       f'has {", ".join(method.modules)}')
+    init_from[role] = Net.of(shapes(method.modules[role]))
   method = computing_in(method, dtype) if dtype else method
   batch = batch_shapes(config, name, method, rows * method.updates)
   state = jax.eval_shape(functools.partial(method.init, jax.random.key(0)), batch,
