@@ -288,9 +288,9 @@ step would take: 5 % for kd/cifar10 d8_joint.
 OMGD's U-Net step took 147.6 M cycles as long as it was compiled under a `vmap` of one replica,
 111.2 M without, 107.3 M with gradients in the layout of their parameters, and 98.0 M with few
 channels one behind the other and Gram matrices of three products of maps as they lie
-([tpu_forms.md](tpu_forms.md)). The ResNet step took 279.6 M, then 183.4 M and takes 187.4 M: since
-the second of these figures its image layers take half as long or less, alone and at the end of a
-network, and gradients of narrow kernels are left to XLA, which KD's students needed. Of 107.3 M
+([tpu_forms.md](tpu_forms.md)). The ResNet step took 279.6 M, then 183.4 M and takes 187.4 M: with
+the gradients of narrow kernels in that layout too it would take 171.7 M, but they are left to XLA,
+for KD's students of digits take 10 % more otherwise. Of 107.3 M of the U-Net step
 43 % were in the generators, 23 % in VGG, whose first maps have 64 channels, half a register, and
 20 % in the discriminator; no layer was more than 8 % of it. It took 683 s to compile where KD's
 step took 267 s, and 253 s under the `vmap` where KD's took 92 s.
