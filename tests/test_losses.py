@@ -68,6 +68,17 @@ def test_gram_matrices_for_tpus_are_the_same_and_never_of_single_products():
   np.testing.assert_allclose(ours, features.gram(x), rtol=1e-6, atol=1e-7)
 
 
+def test_three_products_of_short_numbers_are_near_a_gram_matrix():
+  x = np.asarray(jax.nn.relu(jax.random.normal(jax.random.key(0), (4096, 64))))
+  short = lambda x: np.asarray(jnp.asarray(x, jnp.bfloat16).astype(jnp.float32), np.float64)
+  high, low = short(x), short(x - short(x))
+  exact = x.astype(np.float64).T @ x
+  # Of numbers that are not negative: low low is left out, and low is rounded twice, 2^-18 each.
+  bound = 3 * 2 ** -18
+  np.testing.assert_allclose(high.T @ high + high.T @ low + low.T @ high, exact, rtol=bound)
+  assert np.abs(high.T @ high / exact - 1).max() > 10 * bound  # a single product
+
+
 def test_clipping():
   clipped = gan.clip({'w': jnp.array([-3., .005, 3.])}, 0.01)['w']
   np.testing.assert_allclose(clipped, [-.01, .005, .01], rtol=1e-6)

@@ -16,8 +16,8 @@ SMOOTH = 1e-20
 def gram(features):
   """F F' / (C H W) of each image, F its features as [C, H W].
 
-  features: [B,H,W,C] -> [B,C,C]. In float32 or wider, on TPUs of products that are within 3e-6 of
-  it. Gatys et al. 2016.
+  features: [B,H,W,C] -> [B,C,C]. In float32 or wider, on TPUs of products that are within 1.2e-5
+  of it. Gatys et al. 2016.
   """
   B, H, W, C = features.shape
   x = features.astype(jnp.promote_types(features.dtype, jnp.float32))

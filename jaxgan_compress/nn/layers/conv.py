@@ -201,8 +201,8 @@ def convolve(x, kernel, bias=None, stride: int = 1, amount: int = 0, mode: str =
 def merges(x, implementation: str = 'auto') -> bool:
   """Whether convolutions of x, and those whose results are summed, are better computed as one. A
   TPU's products of few images gain nothing by it."""
-  return conv_dispatch.is_optimized('branches', implementation) and not conv_tpu.applies(
-      x, x[:1, :1, :1], implementation)
+  return conv_dispatch.is_optimized('branches', implementation) and not conv_tpu.few_images(
+      x, implementation)
 
 
 def convolve_together(convs: Sequence[Conv], x, train: bool = False):

@@ -44,8 +44,14 @@ def applies(x, kernel, implementation: str = 'auto', larger: int = 1) -> bool:
   """Whether products are for convolutions of this map with kernels as large as this: where the
   kernel is more than so many times larger than the map, XLA's own are better, which do not
   rearrange it."""
+  return few_images(x, implementation) and kernel.size <= larger * x.size
+
+
+def few_images(x, implementation: str = 'auto') -> bool:
+  """Whether this is for a TPU and a map of few images. Of an export, which is not, the number of
+  images may be a symbol."""
   return (not conv_dispatch.counting() and conv_dispatch.is_optimized('rows', implementation) and
-          len(x) < FEW_IMAGES and kernel.size <= larger * x.size)
+          len(x) < FEW_IMAGES)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -4,7 +4,8 @@ A register holds 8 x 128 numbers with channels side by side, so that of an image
 empty. Here the few channels lie one behind the other, [F,B,H,W], and rows of pixels fill registers.
 What each weight of a kernel reads of such maps, at their borders too, are two products with
 matrices of zeros and ones, one for each axis; so no map of many channels is padded or shifted, nor
-is its gradient.
+is its gradient. At a TPU's default precision what a weight gives is rounded to bfloat16 before it
+is summed, as are all operands of products there.
 
 Blocks are 2 x 2 pixels as one pixel of four times the channels, see `blocks_tpu`.
 """
@@ -21,7 +22,7 @@ from jax import lax
 from jaxgan_compress.nn.layers import conv_tpu
 
 FEW = 8  # channels; compared were 1, 3 and 6
-# Pixels of a side: a matrix takes as many products for each pixel.
+# Pixels of a side: a matrix takes as many products for each pixel. Compared were 256 and 512.
 SIDE = 512
 PADDINGS = ('zero', 'reflect')
 
@@ -29,8 +30,7 @@ PADDINGS = ('zero', 'reflect')
 def fits(x, size, implementation: str = 'auto') -> bool:
   """Whether few channels at this size (height, width) are for this module. x: a map of the batch.
   """
-  # Of an export, to which this is no matter, sizes may be symbols.
-  return conv_tpu.applies(x, x[:1, :1, :1], implementation) and max(size) <= SIDE
+  return conv_tpu.few_images(x, implementation) and max(size) <= SIDE
 
 
 def choose(x, kernel, stride: int, amount: int, mode: str, implementation: str = 'auto'
